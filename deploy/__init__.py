@@ -1,0 +1,1 @@
+"""Running kshot: the demo and the compose parts."""

@@ -1,0 +1,1 @@
+"""Small trained parts inside frozen transformer blocks."""

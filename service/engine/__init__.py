@@ -1,0 +1,1 @@
+"""What owns the device: micro-batches, encoded supports."""

@@ -1,0 +1,1 @@
+"""Offline: pretraining, synthetic data, released checkpoints."""
