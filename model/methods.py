@@ -1,0 +1,36 @@
+"""The named methods: a plain dict of values. Variants are made by `dataclasses.replace`.
+
+Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temporal ones (SSv2)
+6 and 2, as the Task-Adapter++ paper does. The query contexts are the served ones of the design;
+`joint` is the paper's and stays in training.
+"""
+
+from model.config import (
+    AimConfig,
+    MethodConfig,
+    OpenClipConfig,
+    OrderConfig,
+    TaskConfig,
+)
+
+_CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+
+METHODS: dict[str, MethodConfig] = {
+    "frozen": MethodConfig(backbone=_CLIP),
+    "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
+    "task_adapter": MethodConfig(
+        backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"
+    ),
+    "task_adapter_pp": MethodConfig(
+        backbone=_CLIP,
+        visual=TaskConfig(blocks=2),
+        query_context="support",
+        text=OrderConfig(blocks=8),
+    ),
+    "task_adapter_pp_temporal": MethodConfig(
+        backbone=_CLIP,
+        visual=TaskConfig(blocks=6),
+        query_context="support",
+        text=OrderConfig(blocks=2),
+    ),
+}
