@@ -1,0 +1,135 @@
+"""One protocol over the transformer blocks of open_clip and timm, so that adapters wrap either.
+
+A view holds a frozen block and calls its parts; it is not a module and owns no weights, so a
+tower's state dict keeps its library's own names.
+
+Dimensions: B sequences, L tokens, D width, H heads, E width of a head.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.errors import BackboneError
+
+
+class FrozenBlock(Protocol):
+    """The parts of a pre-norm transformer block that adapters reuse."""
+
+    def norm_attention(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply the LayerNorm in front of attention."""
+
+    def heads(self, normed_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project to queries, keys and values, each [B, H, L, E]."""
+
+    def merge(self, attended_BHLE: Tensor) -> Tensor:
+        """Project attended heads back to tokens [B, L, D]."""
+
+    def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply the LayerNorm in front of the MLP."""
+
+    def mlp(self, normed_BLD: Tensor) -> Tensor:
+        """Apply the MLP."""
+
+
+def attention(block: FrozenBlock, normed_BLD: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Run the block's self-attention over L.
+
+    Args:
+        block: The frozen block.
+        normed_BLD: Tokens after `norm_attention`.
+        mask: Broadcast to [B, H, L, L]; True may be attended to, or additive.
+    """
+    query, key, value = block.heads(normed_BLD)
+    return block.merge(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+
+
+def forward(block: FrozenBlock, tokens_BLD: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Run the whole frozen block."""
+    tokens_BLD = tokens_BLD + attention(block, block.norm_attention(tokens_BLD), mask)
+    return tokens_BLD + block.mlp(block.norm_mlp(tokens_BLD))
+
+
+def split_heads(tokens_BLD: Tensor, heads: int) -> Tensor:
+    """Reshape [B, L, D] to [B, H, L, E]."""
+    return tokens_BLD.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(attended_BHLE: Tensor) -> Tensor:
+    """Reshape [B, H, L, E] to [B, L, D]."""
+    return attended_BHLE.transpose(1, 2).flatten(2)
+
+
+class ClipBlock:
+    """View of an open_clip residual attention block."""
+
+    def __init__(self, block: Any) -> None:  # noqa: ANN401  open_clip ships no types
+        if not isinstance(getattr(block, "attn", None), torch.nn.MultiheadAttention):
+            raise BackboneError(
+                f"The block {type(block).__name__} has no plain multi-head attention; "
+                "choose an open_clip ViT with standard attention."
+            )
+        self.block = block
+
+    def norm_attention(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply ln_1."""
+        return self.block.ln_1(tokens_BLD)
+
+    def heads(self, normed_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project with in_proj."""
+        attn = self.block.attn
+        qkv = F.linear(normed_BLD, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
+        query, key, value = (split_heads(part, attn.num_heads) for part in qkv)
+        return query, key, value
+
+    def merge(self, attended_BHLE: Tensor) -> Tensor:
+        """Project with out_proj."""
+        return self.block.ls_1(self.block.attn.out_proj(join_heads(attended_BHLE)))
+
+    def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply ln_2."""
+        return self.block.ln_2(tokens_BLD)
+
+    def mlp(self, normed_BLD: Tensor) -> Tensor:
+        """Apply the MLP."""
+        return self.block.ls_2(self.block.mlp(normed_BLD))
+
+
+class TimmBlock:
+    """View of a timm ViT block."""
+
+    def __init__(self, block: Any) -> None:  # noqa: ANN401  timm's blocks are duck-typed
+        attn = getattr(block, "attn", None)
+        plain = all(hasattr(attn, part) for part in ("qkv", "q_norm", "k_norm", "proj"))
+        if not plain or getattr(attn, "gate", None) is not None or not hasattr(block, "ls1"):
+            raise BackboneError(
+                f"The block {type(block).__name__} is no plain ViT block; "
+                "choose a timm model of the vit_* family."
+            )
+        self.block = block
+
+    def norm_attention(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply norm1."""
+        return self.block.norm1(tokens_BLD)
+
+    def heads(self, normed_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project with qkv, normalised where the model does."""
+        attn = self.block.attn
+        qkv = attn.qkv(normed_BLD).chunk(3, dim=-1)
+        query, key, value = (split_heads(part, attn.num_heads) for part in qkv)
+        return attn.q_norm(query), attn.k_norm(key), value
+
+    def merge(self, attended_BHLE: Tensor) -> Tensor:
+        """Project with proj."""
+        attn = self.block.attn
+        return self.block.ls1(attn.proj(attn.norm(join_heads(attended_BHLE))))
+
+    def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply norm2."""
+        return self.block.norm2(tokens_BLD)
+
+    def mlp(self, normed_BLD: Tensor) -> Tensor:
+        """Apply the MLP."""
+        return self.block.ls2(self.block.mlp(normed_BLD))

@@ -1,0 +1,42 @@
+"""Word-level tokens for the compact text tower."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PAD, START, FIRST_WORD = 0, 1, 2
+
+
+class WordTokenizer:
+    """Lower-case words of a fixed vocabulary; the end token has the largest id.
+
+    Args:
+        words: The vocabulary, lower case, in the order of its ids.
+        context: Length L of every row, start and end included; longer texts are cut.
+    """
+
+    def __init__(self, words: Sequence[str], context: int) -> None:
+        self.ids = {word: FIRST_WORD + index for index, word in enumerate(words)}
+        self.context = context
+        self.end = FIRST_WORD + len(self.ids)
+        self.size = self.end + 1
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Return ids [B, L]; words outside the vocabulary are dropped."""
+        rows = torch.full((len(texts), self.context), PAD)
+        for row, text in zip(rows, texts, strict=True):
+            known = [self.ids[word] for word in split_words(text) if word in self.ids]
+            ids = [START, *known[: self.context - 2], self.end]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """Return the words of `text` outside the vocabulary, each once, in order."""
+        return tuple(dict.fromkeys(word for word in split_words(text) if word not in self.ids))
+
+
+def split_words(text: str) -> list[str]:
+    """Return the lower-case words and numbers of a text."""
+    return re.findall(r"[^\W_]+", text.lower())
