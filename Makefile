@@ -1,0 +1,51 @@
+# Every target works in a fresh clone: the first that is called makes .venv and installs into it.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# Each is handed on: `make test ARGS='-k media'`, `make demo CLIPS=DIR TEACHER=FILE`.
+ARGS ?=
+CLIPS ?=
+TEACHER ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench redis
+
+help: ## Show what there is.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Start the service, register a task, classify held-out clips (CLIPS=DIR: your own clips).
+	@$(RUN) -m deploy.demo $(if $(CLIPS),--clips "$(CLIPS)") $(if $(TEACHER),--teacher "$(TEACHER)") $(ARGS)
+
+serve: $(STAMP) ## Run the service; every setting is a KSHOT_ variable.
+	@exec $(RUN) -m service $(ARGS)
+
+test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest).
+	$(RUN) -m pytest -q $(ARGS)
+
+lint: $(STAMP) ## Check format, lint and types.
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: $(STAMP) ## Measure latency through HTTP (ARGS: handed to the benchmark).
+	@$(RUN) -m tests.bench.bench_service $(ARGS)
+
+# Tests of the Redis store start a server of their own; without one they skip and say so.
+redis:
+	@command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq >/dev/null && apt-get install -y -qq redis-server >/dev/null 2>&1; \
+	fi; \
+	command -v redis-server >/dev/null || \
+	  echo "make test: no redis-server on PATH, so the tests that need it will skip: install Debian's package redis-server."
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "kshot needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): call make PYTHON=python3.11."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev]'
+	@touch $@
