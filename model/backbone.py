@@ -27,7 +27,7 @@ RGB = tuple[float, float, float]
 class ImageTower(Protocol):
     """A frozen image tower, in the parts that adapters need."""
 
-    model: nn.Module
+    model: Any
     size: int  # pixels, square
     mean: RGB  # of RGB in [0, 1]
     std: RGB
@@ -48,7 +48,7 @@ class ImageTower(Protocol):
 class TextTower(Protocol):
     """A frozen causal text tower, in the parts that adapters need."""
 
-    model: nn.Module
+    model: Any
     width: int
     features: int
     blocks: Sequence[FrozenBlock]
@@ -79,12 +79,14 @@ class ClipImageTower(nn.Module):
                 f"The image tower {type(visual).__name__} is no ViT pooled by its class token; "
                 "choose an open_clip ViT such as ViT-B-16-quickgelu."
             )
-        self.model = visual.requires_grad_(False)
+        self.model: Any = visual.requires_grad_(False)
         self.size = int(visual.image_size[0])
         self.mean, self.std = mean, std
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
-        self.blocks = tuple(ClipBlock(block) for block in visual.transformer.resblocks)
+        self.blocks: Sequence[FrozenBlock] = tuple(
+            ClipBlock(block) for block in visual.transformer.resblocks
+        )
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""
@@ -110,11 +112,11 @@ class TimmImageTower(nn.Module):
             raise BackboneError(
                 f"The timm model {type(vit).__name__} is no plain ViT; choose one named vit_*."
             )
-        self.model = vit.requires_grad_(False)
+        self.model: Any = vit.requires_grad_(False)
         self.size = int(vit.patch_embed.img_size[0])
         self.mean, self.std = mean, std
         self.width = self.features = int(vit.embed_dim)
-        self.blocks = tuple(TimmBlock(block) for block in vit.blocks)
+        self.blocks: Sequence[FrozenBlock] = tuple(TimmBlock(block) for block in vit.blocks)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
@@ -139,11 +141,13 @@ class ClipTextTower(nn.Module):
             raise BackboneError(
                 f"The text tower pools by {pool!r}, not at the end token; choose an OpenAI-style CLIP."
             )
-        self.model = model.requires_grad_(False)
+        self.model: Any = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.width = int(model.token_embedding.embedding_dim)
         self.features = int(model.text_projection.shape[1])
-        self.blocks = tuple(ClipBlock(block) for block in model.transformer.resblocks)
+        self.blocks: Sequence[FrozenBlock] = tuple(
+            ClipBlock(block) for block in model.transformer.resblocks
+        )
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into token ids."""
@@ -188,7 +192,7 @@ def open_clip_towers(config: OpenClipConfig) -> tuple[ClipImageTower, ClipTextTo
             config.name, pretrained=config.pretrained, precision="fp32"
         )
         tokenizer = open_clip.get_tokenizer(config.name)
-    except Exception as error:  # noqa: BLE001  hub, disk and name errors have no common class
+    except Exception as error:  # hub, disk and name errors have no common class
         raise BackboneError(
             f"open_clip has no {config.name!r} with weights {config.pretrained!r} here ({error}); "
             "check the name, or give a weights file."
@@ -221,7 +225,7 @@ def timm_tower(config: TimmConfig) -> TimmImageTower:
     """
     try:
         vit = timm.create_model(config.name, pretrained=config.pretrained, num_classes=0)
-    except Exception as error:  # noqa: BLE001  hub, disk and name errors have no common class
+    except Exception as error:  # hub, disk and name errors have no common class
         raise BackboneError(
             f"timm has no {config.name!r} here ({error}); check the name, or give a weights file."
         ) from error

@@ -95,9 +95,7 @@ class OrderConfig(Config):
     ratio: float = 0.25
 
 
-BackboneConfig = Annotated[
-    OpenClipConfig | TimmConfig | CompactConfig, Field(discriminator="kind")
-]
+BackboneConfig = Annotated[OpenClipConfig | TimmConfig | CompactConfig, Field(discriminator="kind")]
 VisualConfig = Annotated[AimConfig | TaskConfig, Field(discriminator="kind")]
 
 

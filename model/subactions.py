@@ -86,11 +86,12 @@ def parse_stages(answer: object) -> StageTexts:
         DescriptionError: nothing of that form, or stages that `check_stages` refuses.
     """
     if isinstance(answer, str):
+        text = answer
         try:
-            answer = json.loads(_unfenced(answer))
+            answer = json.loads(_unfenced(text))
         except json.JSONDecodeError as error:
             raise DescriptionError(
-                f"The answer {answer[:60]!r} is not JSON; ask for a list of three sentences."
+                f"The answer {text[:60]!r} is not JSON; ask for a list of three sentences."
             ) from error
     if isinstance(answer, Mapping):
         answer = answer.get("stages", answer.get("sub_act_en_li"))

@@ -1,0 +1,50 @@
+"""AIM: the frozen attention runs once more along time (arXiv 2302.03024; specs/methods-1, 4).
+
+Dimensions: B clips, T frames, L tokens, D width.
+"""
+
+from torch import Tensor, nn
+
+from model import blocks
+from model.adapters.bottleneck import Bottleneck
+from model.blocks import FrozenBlock
+
+
+class AimBlock(nn.Module):
+    """A frozen block adapted in time, in space and beside its MLP.
+
+    Args:
+        block: The frozen block; its weights stay its tower's.
+        width: Token width D.
+        ratio: Hidden width of the adapters as a fraction of D.
+        joint_scale: Weight of the adapter beside the MLP.
+    """
+
+    def __init__(self, block: FrozenBlock, width: int, ratio: float, joint_scale: float) -> None:
+        super().__init__()
+        self.block = block
+        self.time = Bottleneck(width, ratio)
+        self.space = Bottleneck(width, ratio)
+        self.joint = Bottleneck(width, ratio)
+        self.joint_scale = joint_scale
+
+    def across_frames(self, tokens_BTLD: Tensor) -> Tensor:
+        """Attend in time, then in space."""
+        normed_BLTD = self.block.norm_attention(tokens_BTLD).transpose(1, 2)
+        attended_NTD = blocks.attention(self.block, normed_BLTD.flatten(0, 1))
+        attended_BTLD = attended_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
+        tokens_BTLD = tokens_BTLD + self.time(attended_BTLD)
+        normed_NLD = self.block.norm_attention(tokens_BTLD).flatten(0, 1)
+        space_BTLD = blocks.attention(self.block, normed_NLD).unflatten(0, tokens_BTLD.shape[:2])
+        return tokens_BTLD + space_BTLD + self.space(space_BTLD)
+
+    def per_token(self, tokens_BTLD: Tensor) -> Tensor:
+        """Apply the MLP and the adapter beside it; both read the same normed tokens."""
+        normed_BTLD = self.block.norm_mlp(tokens_BTLD)
+        return (
+            tokens_BTLD + self.block.mlp(normed_BTLD) + self.joint_scale * self.joint(normed_BTLD)
+        )
+
+    def forward(self, tokens_BTLD: Tensor) -> Tensor:
+        """Run the adapted block; clips do not see each other."""
+        return self.per_token(self.across_frames(tokens_BTLD))

@@ -1,0 +1,34 @@
+"""Bottleneck adapter: the one trained part that every adapted block is built from."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Bottleneck(nn.Module):
+    """Down-project, exact GELU, up-project (specs/methods-1, section 1). Starts as zero.
+
+    Args:
+        width: Token width D of the block it sits in.
+        ratio: Hidden width as a fraction of `width`.
+        zero_init: False keeps PyTorch's random start of the up-projection, as the released
+            Task-Adapter does for its task adapter alone.
+    """
+
+    def __init__(self, width: int, ratio: float, *, zero_init: bool = True) -> None:
+        super().__init__()
+        hidden = int(width * ratio)
+        self.down = nn.Linear(width, hidden)
+        self.up = nn.Linear(hidden, width)
+        if zero_init:
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (..., D) to an update (..., D)."""
+        return self.up(F.gelu(self.down(tokens)))
+
+
+def is_zero(adapter: Bottleneck) -> bool:
+    """Tell whether the adapter is the zero function, as before training."""
+    return not (torch.any(adapter.up.weight) or torch.any(adapter.up.bias))

@@ -1,0 +1,121 @@
+"""Task-Adapter: attention across the videos of a task (specs/methods-1, sections 5.1 and 6.10).
+
+At each site, one frame and one token, the frozen attention runs over the task's clips. A clip
+reads *memory*: keys and values of clips, or of class means, that a mask lets it see.
+
+Dimensions: B S Q clips, N classes, M memory entries, T frames, L tokens, P sites = T*L,
+H heads, E width of a head, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.adapters.aim import AimBlock
+from model.adapters.bottleneck import Bottleneck
+from model.blocks import FrozenBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a query may attend to in one adapted block, beside itself."""
+
+    keys_PHME: Tensor
+    values_PHME: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by the keys and values."""
+        return self.keys_PHME.nbytes + self.values_PHME.nbytes
+
+
+class TaskBlock(AimBlock):
+    """A frozen block adapted in time, in space, across clips and beside its MLP.
+
+    Args:
+        block: The frozen block; its weights stay its tower's.
+        width: Token width D.
+        ratio: Hidden width of the adapters as a fraction of D.
+        zero_init: False starts the task adapter at random, as released.
+    """
+
+    def __init__(
+        self, block: FrozenBlock, width: int, ratio: float, *, zero_init: bool = True
+    ) -> None:
+        super().__init__(block, width, ratio, joint_scale=1.0)
+        self.task = Bottleneck(width, ratio, zero_init=zero_init)
+
+    def episode(self, tokens_BTLD: Tensor, memory_MB: Tensor, mask_BM: Tensor) -> Tensor:
+        """Run clips of one episode together.
+
+        Args:
+            tokens_BTLD: All clips.
+            memory_MB: Rows that sum to 1 and mix clips into memory entries: the identity, with a
+                row of means for each class where class means are attended to.
+            mask_BM: True where clip B may attend to entry M.
+        """
+        tokens_BTLD = self.across_frames(tokens_BTLD)
+        normed_BTLD = self.block.norm_attention(tokens_BTLD)
+        normed_MTLD = torch.einsum("mb,btld->mtld", memory_MB, normed_BTLD)
+        query_PHBE, _, _ = self.block.heads(sites(normed_BTLD))
+        _, keys_PHME, values_PHME = self.block.heads(sites(normed_MTLD))
+        attended = F.scaled_dot_product_attention(
+            query_PHBE, keys_PHME, values_PHME, attn_mask=mask_BM
+        )
+        return self._finish(tokens_BTLD, self.block.merge(attended))
+
+    def support(
+        self, tokens_STLD: Tensor, entries_MS: Tensor | None
+    ) -> tuple[Tensor, Memory | None]:
+        """Run the support clips of a task; each sees all of them.
+
+        Args:
+            tokens_STLD: The support clips.
+            entries_MS: Rows that mix clips into what queries will see; None when they see none.
+        """
+        tokens_STLD = self.across_frames(tokens_STLD)
+        normed_STLD = self.block.norm_attention(tokens_STLD)
+        query, key, value = self.block.heads(sites(normed_STLD))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        memory = None
+        if entries_MS is not None:
+            normed_MTLD = torch.einsum("ms,stld->mtld", entries_MS, normed_STLD)
+            _, keys_PHME, values_PHME = self.block.heads(sites(normed_MTLD))
+            memory = Memory(keys_PHME.contiguous(), values_PHME.contiguous())
+        return self._finish(tokens_STLD, self.block.merge(attended)), memory
+
+    def query(self, tokens_QTLD: Tensor, memories: list[Memory | None]) -> Tensor:
+        """Run query clips, each with the memory of its own task and itself, never each other."""
+        tokens_QTLD = self.across_frames(tokens_QTLD)
+        normed_QTLD = self.block.norm_attention(tokens_QTLD)
+        updates = [
+            self._query_alone(normed_TLD, memory)
+            for normed_TLD, memory in zip(normed_QTLD, memories, strict=True)
+        ]
+        return self._finish(tokens_QTLD, torch.cat(updates, dim=1))
+
+    def _query_alone(self, normed_TLD: Tensor, memory: Memory | None) -> Tensor:
+        query_PH1E, key_PH1E, value_PH1E = self.block.heads(sites(normed_TLD[None]))
+        if memory is None:
+            return self.block.merge(value_PH1E)  # attention to a single key is its value
+        return self.block.merge(attend_one(query_PH1E, key_PH1E, value_PH1E, memory))
+
+    def _finish(self, tokens_BTLD: Tensor, attended_PBD: Tensor) -> Tensor:
+        attended_BTLD = attended_PBD.transpose(0, 1).unflatten(1, tokens_BTLD.shape[1:3])
+        return self.per_token(tokens_BTLD + self.task(attended_BTLD))
+
+
+def attend_one(query_PH1E: Tensor, key_PH1E: Tensor, value_PH1E: Tensor, memory: Memory) -> Tensor:
+    """Attend to a memory and to oneself, without copying the memory."""
+    query_PH1E = query_PH1E * query_PH1E.shape[-1] ** -0.5
+    to_memory_PH1M = query_PH1E @ memory.keys_PHME.transpose(-1, -2)
+    to_self_PH11 = (query_PH1E * key_PH1E).sum(dim=-1, keepdim=True)
+    weights = torch.cat([to_memory_PH1M, to_self_PH11], dim=-1).softmax(dim=-1)
+    return weights[..., :-1] @ memory.values_PHME + weights[..., -1:] * value_PH1E
+
+
+def sites(tokens_BTLD: Tensor) -> Tensor:
+    """Make each (frame, token) site a sequence of clips [P, B, D]."""
+    return tokens_BTLD.flatten(1, 2).transpose(0, 1)

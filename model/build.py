@@ -1,0 +1,113 @@
+"""The one assembler: a config to modules. The only file that knows all of them."""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from model.adapters.aim import AimBlock
+from model.adapters.order import OrderBlock
+from model.adapters.task import TaskBlock
+from model.backbone import (
+    ImageTower,
+    TextTower,
+    compact_image_tower,
+    compact_text_tower,
+    open_clip_towers,
+    timm_tower,
+)
+from model.blocks import FrozenBlock
+from model.config import (
+    AimConfig,
+    BackboneConfig,
+    CompactConfig,
+    MethodConfig,
+    OpenClipConfig,
+    OrderConfig,
+    TaskConfig,
+    TimmConfig,
+    VisualConfig,
+)
+from model.encoder import TextEncoder, VideoEncoder
+from model.errors import MethodError
+from model.matching.stages import MIN_FRAMES
+from model.recognizer import Recognizer
+
+
+def build_recognizer(
+    config: MethodConfig,
+    image: ImageTower,
+    text: TextTower | None,
+    *,
+    name: str = "unnamed",
+) -> Recognizer:
+    """Put adapters into towers; adapters start at their initial values.
+
+    Raises:
+        MethodError: fewer than 4 frames, or more adapted blocks than a tower has.
+    """
+    if config.frames < MIN_FRAMES:
+        raise MethodError(
+            f"frames is {config.frames}; three stages need {MIN_FRAMES} or more frames a clip."
+        )
+    return Recognizer(config, _video(config, image), _text(config.text, text), name=name).eval()
+
+
+def towers(config: BackboneConfig) -> tuple[ImageTower, TextTower | None]:
+    """Load or make the backbone.
+
+    Raises:
+        BackboneError: it cannot be had, or is no plain ViT.
+    """
+    match config:
+        case OpenClipConfig():
+            return open_clip_towers(config)
+        case TimmConfig():
+            return timm_tower(config), None
+        case CompactConfig():
+            image = compact_image_tower(config)
+            text = compact_text_tower(config.text, config.width) if config.text else None
+            return image, text
+        case _:
+            assert_never(config)
+
+
+def _video(config: MethodConfig, tower: ImageTower) -> VideoEncoder:
+    adapted: list[AimBlock | TaskBlock] = []
+    if config.visual is not None:
+        top = _top(tower.blocks, config.visual.blocks, "image")
+        adapted = [adapt(block, tower.width, config.visual) for block in top]
+    return VideoEncoder(
+        tower,
+        adapted,
+        frames=config.frames,
+        temporal_embedding=config.temporal_embedding,
+        query_context=config.query_context,
+    )
+
+
+def _text(config: OrderConfig | None, tower: TextTower | None) -> TextEncoder | None:
+    if tower is None:
+        return None
+    adapted: list[OrderBlock] = []
+    if config is not None:
+        top = _top(tower.blocks, config.blocks, "text")
+        adapted = [OrderBlock(block, tower.width, config.ratio) for block in top]
+    return TextEncoder(tower, adapted)
+
+
+def adapt(block: FrozenBlock, width: int, config: VisualConfig) -> AimBlock | TaskBlock:
+    """Wrap one frozen block in the adapters that `config` describes."""
+    match config:
+        case AimConfig():
+            return AimBlock(block, width, config.ratio, config.joint_scale)
+        case TaskConfig():
+            return TaskBlock(block, width, config.ratio, zero_init=config.zero_init)
+        case _:
+            assert_never(config)
+
+
+def _top(blocks: Sequence[FrozenBlock], count: int, tower: str) -> list[FrozenBlock]:
+    if not 1 <= count <= len(blocks):
+        raise MethodError(
+            f"{count} adapted blocks do not fit the {tower} tower; choose 1 to {len(blocks)}."
+        )
+    return list(blocks[len(blocks) - count :])

@@ -1,0 +1,233 @@
+"""Towers with adapters: clips to frame features, stage texts to stage features.
+
+Dimensions: B S Q clips, N classes, A stages, T frames, C H W pixels, L tokens, D token width,
+E feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model import blocks
+from model.adapters.aim import AimBlock
+from model.adapters.order import OrderBlock
+from model.adapters.task import Memory, TaskBlock
+from model.backbone import ImageTower, TextTower
+from model.config import QueryContext
+
+
+@dataclass(frozen=True, slots=True)
+class SupportContext:
+    """What queries of a task attend to in each adapted block; None where only themselves."""
+
+    memories: tuple[Memory | None, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        return sum(memory.bytes for memory in self.memories if memory is not None)
+
+
+class VideoEncoder(nn.Module):
+    """An image tower whose top blocks are adapted.
+
+    Args:
+        tower: The frozen image tower.
+        adapted: The adapted blocks, lowest first; they take the place of the tower's top ones.
+        frames: T.
+        temporal_embedding: Where the trained embedding of frame places is added: in front of the
+            first adapted block (the trunk below stays frozen and cacheable) or at the input, as
+            released. A tower without adapted blocks has none.
+        query_context: What queries attend to (design 3.2).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        tower: ImageTower,
+        adapted: Sequence[AimBlock | TaskBlock],
+        *,
+        frames: int,
+        temporal_embedding: Literal["first_adapted", "input"],
+        query_context: QueryContext,
+    ) -> None:
+        super().__init__()
+        self.tower = tower
+        self.adapted = nn.ModuleList(adapted)
+        self.query_context = query_context
+        self.at_input = temporal_embedding == "input"
+        self.plain_blocks = tower.blocks[: len(tower.blocks) - len(adapted)]
+        self.temporal_embedding = (
+            nn.Parameter(torch.zeros(frames, 1, tower.width)) if adapted else None
+        )
+        self.register_buffer("mean", torch.tensor(tower.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(tower.std).view(3, 1, 1), persistent=False)
+
+    def trunk(self, frames_BTHWC: Tensor) -> Tensor:
+        """Run the plain frozen blocks, which know no task.
+
+        Args:
+            frames_BTHWC: RGB, uint8 in [0, 255], square at the tower's size.
+
+        Returns:
+            tokens_BTLD in front of the first adapted block.
+        """
+        pixels = frames_BTHWC.flatten(0, 1).permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        return self.trunk_of_pixels(
+            ((pixels - self.mean) / self.std).unflatten(0, frames_BTHWC.shape[:2])
+        )
+
+    def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Run the trunk on pixels that are normalised already."""
+        tokens_BTLD = self.tower.patches(pixels_BTCHW.flatten(0, 1)).unflatten(
+            0, pixels_BTCHW.shape[:2]
+        )
+        if self.at_input and self.temporal_embedding is not None:
+            tokens_BTLD = tokens_BTLD + self.temporal_embedding
+        tokens = self.tower.norm(tokens_BTLD.flatten(0, 1))
+        for block in self.plain_blocks:
+            tokens = blocks.forward(block, tokens)
+        tokens_BTLD = tokens.unflatten(0, tokens_BTLD.shape[:2])
+        if not self.at_input and self.temporal_embedding is not None:
+            tokens_BTLD = tokens_BTLD + self.temporal_embedding
+        return tokens_BTLD
+
+    def adapt_support(
+        self, tokens_STLD: Tensor, classes_S: Tensor
+    ) -> tuple[Tensor, SupportContext]:
+        """Encode the support clips of one task.
+
+        Args:
+            tokens_STLD: The trunk's output.
+            classes_S: Class index of each clip, 0 .. N-1, every class present.
+
+        Returns:
+            features_STE and what the task's queries attend to.
+        """
+        entries_MS = query_entries(self.query_context, classes_S, tokens_STLD.dtype)
+        memories: list[Memory | None] = []
+        for block in self.adapted:
+            if isinstance(block, TaskBlock) and self.query_context != "none":
+                tokens_STLD, memory = block.support(tokens_STLD, entries_MS)
+                memories.append(memory)
+            else:
+                tokens_STLD = block(tokens_STLD)
+                memories.append(None)
+        return self._features(tokens_STLD), SupportContext(tuple(memories))
+
+    def adapt_query(self, tokens_QTLD: Tensor, contexts: Sequence[SupportContext]) -> Tensor:
+        """Encode query clips, each with the context of its own task; tasks may be mixed.
+
+        Returns:
+            features_QTE.
+        """
+        for index, block in enumerate(self.adapted):
+            if isinstance(block, TaskBlock) and self.query_context != "none":
+                memories = [context.memories[index] for context in contexts]
+                tokens_QTLD = block.query(tokens_QTLD, memories)
+            else:
+                tokens_QTLD = block(tokens_QTLD)
+        return self._features(tokens_QTLD)
+
+    def adapt_episode(
+        self, tokens_STLD: Tensor, classes_S: Tensor, tokens_QTLD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode supports and queries in one masked pass, as training does.
+
+        Equal to `adapt_support`, then `adapt_query` for each query; `joint` exists here alone.
+
+        Returns:
+            features_STE and features_QTE.
+        """
+        tokens_BTLD = torch.cat([tokens_STLD, tokens_QTLD])
+        memory_MB, mask_BM = episode_layout(
+            self.query_context, classes_S, len(tokens_QTLD), tokens_BTLD.dtype
+        )
+        for block in self.adapted:
+            if isinstance(block, TaskBlock) and self.query_context != "none":
+                tokens_BTLD = block.episode(tokens_BTLD, memory_MB, mask_BM)
+            else:
+                tokens_BTLD = block(tokens_BTLD)
+        features_BTE = self._features(tokens_BTLD)
+        return features_BTE[: len(tokens_STLD)], features_BTE[len(tokens_STLD) :]
+
+    def _features(self, tokens_BTLD: Tensor) -> Tensor:
+        return self.tower.head(tokens_BTLD.flatten(0, 1)).unflatten(0, tokens_BTLD.shape[:2])
+
+
+def class_means(classes_S: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return rows [N, S] that average the clips of each class."""
+    member_SN = nn.functional.one_hot(classes_S).to(dtype)
+    return (member_SN / member_SN.sum(dim=0)).T
+
+
+def query_entries(context: QueryContext, classes_S: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return rows [M, S] that mix supports into what a query sees beside itself, or None."""
+    match context:
+        case "support":
+            return torch.eye(len(classes_S), dtype=dtype, device=classes_S.device)
+        case "prototype":
+            return class_means(classes_S, dtype)
+        case "none" | "self" | "joint":
+            return None
+
+
+def episode_layout(
+    context: QueryContext, classes_S: Tensor, queries: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return memory_MB and mask_BM of a masked pass; supports stand before queries.
+
+    Memory holds every clip, and the class means behind them where queries attend to those.
+    """
+    supports = len(classes_S)
+    clips = supports + queries
+    eye_BB = torch.eye(clips, dtype=torch.bool, device=classes_S.device)
+    support_row = torch.arange(clips, device=classes_S.device) < supports
+    mask_BB = (support_row[:, None] & support_row[None, :]) | eye_BB
+    if context == "support":
+        mask_BB = mask_BB | support_row[None, :]
+    if context == "joint":
+        mask_BB = mask_BB | (~support_row[:, None] & ~support_row[None, :])
+    memory_BB = eye_BB.to(dtype)
+    if context != "prototype":
+        return memory_BB, mask_BB
+    means_NS = class_means(classes_S, dtype)
+    means_NB = nn.functional.pad(means_NS, (0, queries))
+    sees_means_BN = ~support_row[:, None].expand(clips, len(means_NS))
+    return torch.cat([memory_BB, means_NB]), torch.cat([mask_BB, sees_means_BN], dim=1)
+
+
+class TextEncoder(nn.Module):
+    """A text tower whose top blocks carry order adapters.
+
+    Args:
+        tower: The frozen text tower.
+        adapted: The adapted blocks, lowest first, in place of the tower's top ones.
+    """
+
+    def __init__(self, tower: TextTower, adapted: Sequence[OrderBlock]) -> None:
+        super().__init__()
+        self.tower = tower
+        self.adapted = nn.ModuleList(adapted)
+        self.plain_blocks = tower.blocks[: len(tower.blocks) - len(adapted)]
+
+    def stages(self, ids_NAL: Tensor) -> Tensor:
+        """Encode stage texts; any number of classes, each by itself.
+
+        Returns:
+            features_NAE.
+        """
+        mask_LL = self.tower.mask()
+        tokens = self.tower.embed(ids_NAL.flatten(0, 1))
+        for block in self.plain_blocks:
+            tokens = blocks.forward(block, tokens, mask_LL)
+        tokens_NALD = tokens.unflatten(0, ids_NAL.shape[:2])
+        for adapted in self.adapted:
+            tokens_NALD = adapted(tokens_NALD, mask_LL)
+        pooled = self.tower.pool(tokens_NALD.flatten(0, 1), ids_NAL.flatten(0, 1))
+        return pooled.unflatten(0, ids_NAL.shape[:2])

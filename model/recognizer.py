@@ -1,0 +1,296 @@
+"""Few-shot recognition: encode a task's supports once, encode queries, match.
+
+Modules hold weights; what belongs to a task is an `EncodedSupport`, a value handed in and out.
+
+Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L tokens, D token
+width, E feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.adapters.bottleneck import Bottleneck, is_zero
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, MethodConfig
+from model.encoder import SupportContext, TextEncoder, VideoEncoder, class_means
+from model.errors import EpisodeError, MethodError
+from model.matching.prototype import video_scores
+from model.matching.stages import align, stage_scores
+from model.subactions import StageTexts, prompts
+
+SLICE_CLIPS = 8  # clips of one trunk pass, so that nothing large blocks the device
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSupport:
+    """All that queries of a task need: a value, derived and rebuildable."""
+
+    prototype_NTE: Tensor
+    context: SupportContext
+    text_NAE: Tensor | None  # None: the video score stands alone
+    counts: tuple[int, ...]  # clips of each class
+    fingerprint: str  # of the weights that made it
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by its tensors."""
+        text = 0 if self.text_NAE is None else self.text_NAE.nbytes
+        return self.prototype_NTE.nbytes + self.context.bytes + text
+
+    def with_text(self, text_NAE: Tensor | None) -> "EncodedSupport":
+        """Return the same supports with other text."""
+        return replace(self, text_NAE=text_NAE)
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeScores:
+    """Scores of queries against the classes of one task; every tensor starts [query, class]."""
+
+    video_QN: Tensor
+    text_QN: Tensor | None
+    stages_QNA: Tensor | None
+    logits_QN: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MatchScores:
+    """One query against the classes of its task, as plain numbers."""
+
+    video_N: list[float]
+    text_N: list[float] | None
+    stages_NA: list[list[float]] | None
+    logits_N: list[float]
+
+
+class Recognizer(nn.Module):
+    """A method with its weights. Built by `model.build`, loaded by `model.checkpoint`.
+
+    Args:
+        config: The method.
+        video: The image tower with its adapters.
+        text: The text tower with its adapters, or None.
+        name: What was asked for, as shown to users.
+        fingerprint: Hash of method, trained weights and backbone; names everything derived.
+    """
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        video: VideoEncoder,
+        text: TextEncoder | None,
+        *,
+        name: str = "unnamed",
+        fingerprint: str = "",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.video = video
+        self.text = text
+        self.name = name
+        self.fingerprint = fingerprint
+
+    @property
+    def size(self) -> int:
+        """Side of the square frames it takes, pixels."""
+        return self.video.tower.size
+
+    @property
+    def has_text(self) -> bool:
+        """Whether text takes part in the score."""
+        return self.text is not None and self.config.fusion == "product"
+
+    @property
+    def trained(self) -> bool:
+        """Whether any adapter differs from its start; an untrained method equals its backbone."""
+        adapters = (m for m in self.modules() if isinstance(m, Bottleneck))
+        return any(not is_zero(adapter) for adapter in adapters)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.video.parameters()).device
+
+    def served(self) -> None:
+        """Refuse a method whose answers depend on other queries.
+
+        Raises:
+            MethodError: `query_context` or `align` is `joint`.
+        """
+        if self.config.query_context not in SERVED_CONTEXTS:
+            raise MethodError(
+                f"query_context {self.config.query_context!r} lets queries see each other; "
+                f"serve one of {', '.join(SERVED_CONTEXTS)}."
+            )
+        if self.config.align not in SERVED_ALIGNS:
+            raise MethodError(
+                f"align {self.config.align!r} lets queries see each other; "
+                f"serve one of {', '.join(SERVED_ALIGNS)}."
+            )
+
+    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
+        """Name the words that the text tower never saw; none for CLIP's."""
+        if self.text is None:
+            return ()
+        found: dict[str, None] = {}
+        for text in prompts(label, stages):
+            found.update(dict.fromkeys(self.text.tower.unknown_words(text)))
+        return tuple(found)
+
+    def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
+        """Encode stage texts; each class by itself, so results can be kept per class.
+
+        Returns:
+            text_NAE.
+
+        Raises:
+            MethodError: the method has no text tower.
+        """
+        if self.text is None:
+            raise MethodError(f"The method {self.name!r} has no text tower; score by video alone.")
+        texts = [p for pair in zip(labels, stages, strict=True) for p in prompts(*pair)]
+        ids = self.text.tower.tokenize(texts).to(self.device)
+        return self.text.stages(ids.unflatten(0, (len(labels), -1)))
+
+    def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the frozen blocks below the adapters; knows no task, batches over anything.
+
+        Args:
+            frames_BTHWC: RGB uint8, square at `size`.
+
+        Returns:
+            tokens_BTLD.
+
+        Raises:
+            EpisodeError: frames of another number or size.
+        """
+        want = (self.config.frames, self.size, self.size, 3)
+        if tuple(frames_BTHWC.shape[1:]) != want:
+            raise EpisodeError(
+                f"Clips of shape {tuple(frames_BTHWC.shape[1:])} do not fit the method; "
+                f"sample them to {want}."
+            )
+        frames = torch.as_tensor(frames_BTHWC)
+        slices = frames.split(SLICE_CLIPS)
+        return torch.cat([self.video.trunk(part.to(self.device)) for part in slices])
+
+    def encode_support(
+        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Encode the supports of one task; labels may have different numbers of clips.
+
+        Args:
+            tokens_STLD: From `trunk`.
+            classes: Class index of each clip; 0 .. N-1, every class present, in any order.
+            text_NAE: From `encode_text`, or None to score by video alone.
+
+        Raises:
+            EpisodeError: fewer than two classes, a class without a clip, or other lengths.
+        """
+        classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
+        features_STE, context = self.video.adapt_support(tokens_STLD, classes_S)
+        return EncodedSupport(
+            prototype_NTE=prototypes(features_STE, classes_S),
+            context=context,
+            text_NAE=text_NAE if self.has_text else None,
+            counts=tuple(torch.bincount(classes_S).tolist()),
+            fingerprint=self.fingerprint,
+        )
+
+    def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
+        """Encode queries, one support set each; tasks may be mixed in a batch.
+
+        Returns:
+            features_QTE.
+
+        Raises:
+            EpisodeError: a support set that other weights made, or other lengths.
+        """
+        if len(tokens_QTLD) != len(supports):
+            raise EpisodeError(
+                f"{len(tokens_QTLD)} queries came with {len(supports)} support sets; "
+                "give one for each."
+            )
+        for support in supports:
+            if support.fingerprint != self.fingerprint:
+                raise EpisodeError(
+                    f"The supports were encoded by weights {support.fingerprint[:12]}, "
+                    f"not {self.fingerprint[:12]}; encode them again."
+                )
+        return self.video.adapt_query(tokens_QTLD, [support.context for support in supports])
+
+    def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+        """Score queries, each against the classes of its own task."""
+        return [
+            plain_scores(self.scores(feature_TE[None], support.prototype_NTE, support.text_NAE))
+            for feature_TE, support in zip(features_QTE, supports, strict=True)
+        ]
+
+    def scores(
+        self, query_QTE: Tensor, prototype_NTE: Tensor, text_NAE: Tensor | None
+    ) -> EpisodeScores:
+        """Score queries of one episode (design 3.3): logits = scale * video * text.
+
+        Without text the video factor stands alone.
+        """
+        video_QN = video_scores(query_QTE, prototype_NTE)
+        if text_NAE is None or not self.has_text:
+            return EpisodeScores(video_QN, None, None, self.config.scale * video_QN)
+        aligned_QUE = align(query_QTE, self.config.align)
+        stages_QNA = stage_scores(aligned_QUE, text_NAE, self.config.stage_cosine)
+        text_QN = stages_QNA.mean(dim=-1)
+        if text_QN.shape != video_QN.shape:
+            raise EpisodeError(
+                f"Text scores {tuple(text_QN.shape)} and video scores {tuple(video_QN.shape)} "
+                "are not both [query, class]; give text for every class."
+            )
+        logits_QN = self.config.scale * video_QN * text_QN
+        return EpisodeScores(video_QN, text_QN, stages_QNA, logits_QN)
+
+    def score_episode(
+        self,
+        tokens_STLD: Tensor,
+        classes: Sequence[int],
+        tokens_QTLD: Tensor,
+        text_NAE: Tensor | None,
+    ) -> EpisodeScores:
+        """Score a whole episode in one masked pass; what training differentiates.
+
+        For the served contexts it equals `encode_support`, `encode_query`, `match`.
+        """
+        classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
+        support_STE, query_QTE = self.video.adapt_episode(tokens_STLD, classes_S, tokens_QTLD)
+        return self.scores(query_QTE, prototypes(support_STE, classes_S), text_NAE)
+
+
+def prototypes(features_STE: Tensor, classes_S: Tensor) -> Tensor:
+    """Average the shots of each class, unnormalised [N, T, E]."""
+    means_NS = class_means(classes_S, features_STE.dtype)
+    return torch.einsum("ns,ste->nte", means_NS, features_STE)
+
+
+def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
+    """Return class indices as a tensor, or say what is wrong with them."""
+    ways = max(classes, default=-1) + 1
+    if len(classes) != clips:
+        raise EpisodeError(f"{clips} clips came with {len(classes)} classes; give one for each.")
+    if ways < 2:
+        raise EpisodeError(f"An episode needs two classes or more, not {ways}; add a label.")
+    missing = sorted(set(range(ways)) - set(classes))
+    if missing or min(classes) < 0:
+        raise EpisodeError(
+            f"Class indices must cover 0 to {ways - 1}; without a clip: {missing}; add clips."
+        )
+    return torch.tensor(list(classes))
+
+
+def plain_scores(scores: EpisodeScores) -> MatchScores:
+    """Turn the scores of a single query into numbers."""
+    return MatchScores(
+        video_N=scores.video_QN[0].tolist(),
+        text_N=None if scores.text_QN is None else scores.text_QN[0].tolist(),
+        stages_NA=None if scores.stages_QNA is None else scores.stages_QNA[0].tolist(),
+        logits_N=scores.logits_QN[0].tolist(),
+    )
