@@ -1,0 +1,54 @@
+# kshot as one image: the service, the core and the packaged checkpoint; no training, no compiler, no root.
+#
+#   docker build -t kshot .                       with onnxruntime-gpu (runs on a processor too)
+#   docker build --build-arg EXTRA=cpu -t kshot . with onnxruntime
+#   docker run --rm -p 127.0.0.1:8000:8000 -v kshot-data:/var/lib/kshot kshot
+
+FROM python:3.11-slim-bookworm AS builder
+
+# Which runtime beside torch: gpu or cpu, as in pyproject.toml.
+ARG EXTRA=gpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/kshot
+WORKDIR /src
+
+# What the service stands on changes rarely: a layer of its own, built before the code is there.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet -c constraints.txt ".[${EXTRA}]"
+
+# Neither headers nor static libraries nor pip are needed to run; they are a tenth of the size.
+RUN find /opt/kshot/lib -type d -name include -path '*/site-packages/*' -prune -exec rm -rf {} + \
+ && find /opt/kshot/lib -type f -name '*.a' -delete
+
+COPY model model
+COPY service service
+RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet --no-deps --force-reinstall . \
+ && /opt/kshot/bin/python -m pip uninstall --quiet --yes setuptools pip
+
+
+FROM python:3.11-slim-bookworm
+
+RUN groupadd --system --gid 10001 kshot \
+ && useradd --system --uid 10001 --gid kshot --home-dir /var/lib/kshot --no-create-home \
+      --shell /usr/sbin/nologin kshot \
+ && install -d -o kshot -g kshot -m 0750 /var/lib/kshot
+
+COPY --from=builder /opt/kshot /opt/kshot
+
+ENV PATH=/opt/kshot/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    KSHOT_HOST=0.0.0.0 \
+    KSHOT_PORT=8000 \
+    KSHOT_STORE=dir:/var/lib/kshot \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+WORKDIR /var/lib/kshot
+VOLUME /var/lib/kshot
+EXPOSE 8000
+USER kshot
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=90s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['KSHOT_PORT'] + '/livez', timeout=2)"]
+CMD ["python", "-m", "service"]

@@ -1,0 +1,196 @@
+"""The layout's promises: who imports whom, what the core must not know, what files are called."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("model", "service", "training", "deploy")
+WEB = {"fastapi", "starlette", "uvicorn", "redis", "openai", "httpx"}
+FORBIDDEN = {
+    "model": {"service", "training", "deploy", "tests"} | WEB,
+    "service": {"training", "deploy", "tests"},
+    "training": {"service", "deploy", "tests", "fastapi", "starlette", "uvicorn", "redis"},
+    "deploy": {"tests"},
+}
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
+# Whatever an untrusted byte meets must start fast and stay small: no tensors in these processes.
+TORCHLESS = ("model.media", "service.decoding.worker")
+TENSORS = {"torch", "torchvision", "timm", "open_clip", "onnxruntime"}
+# Inside model/, a module imports only from lower steps or its own; a name that is not listed
+# stands on the step of the network's parts.
+MODEL_STEPS = (
+    {"errors"},
+    {"config", "media", "subactions", "words"},
+    {"methods"},
+    {"(parts of the network)"},
+    {"encoder"},
+    {"recognizer"},
+    {"build"},
+    {"checkpoint"},
+    {"export"},
+)
+PARTS = 3
+
+
+def name_of(path: Path) -> str:
+    """Name a file as Python imports it: `model/adapters/aim.py` is `model.adapters.aim`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+MODULES = sorted(FILES)
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Every dotted name that a file imports, wherever in the file, `from a import b` as `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(names: set[str]) -> set[str]:
+    """Reduce imported names to our own modules: `model.errors.ClipError` is `model.errors`."""
+    found = set()
+    for name in names:
+        while name and name not in FILES:
+            name = name.rpartition(".")[0]
+        found |= {name} - {""}
+    return found
+
+
+GRAPH = {name: ours(imported(tree)) - {name} for name, tree in TREES.items()}
+
+
+def reachable(start: str) -> set[str]:
+    """Walk the import graph: `start` and every module of ours that it loads."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += GRAPH[name]
+    return seen
+
+
+def step_of(name: str) -> int:
+    """Place a module of `model` on its step."""
+    first = name.split(".")[1]
+    return next((step for step, names in enumerate(MODEL_STEPS) if first in names), PARTS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_inwards(name: str) -> None:
+    tops = {imported_name.partition(".")[0] for imported_name in imported(TREES[name])}
+    assert not tops & FORBIDDEN[name.partition(".")[0]]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_import_is_relative(name: str) -> None:
+    relative = [
+        node.lineno
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
+
+
+def test_no_import_cycle() -> None:
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail("import cycle: " + " <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("model.")])
+def test_core_imports_point_down(name: str) -> None:
+    higher = {
+        other
+        for other in GRAPH[name]
+        if other.startswith("model.") and step_of(other) > step_of(name)
+    }
+    assert not higher
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("model")])
+def test_core_reads_no_environment(name: str) -> None:
+    reads = [
+        node.lineno
+        for node in ast.walk(TREES[name])
+        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"})
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "os"
+            and {alias.name for alias in node.names} & {"environ", "getenv", "environb"}
+        )
+    ]
+    assert not reads
+
+
+@pytest.mark.parametrize("start", TORCHLESS)
+def test_decoder_processes_name_no_tensor_library(start: str) -> None:
+    for name in reachable(start):
+        tops = {imported_name.partition(".")[0] for imported_name in imported(TREES[name])}
+        assert not tops & TENSORS, f"{start} reaches {name}"
+
+
+@pytest.mark.parametrize("start", TORCHLESS)
+def test_decoder_processes_load_no_tensor_library(start: str) -> None:
+    script = f"import sys, {start}; print(*sorted(set(sys.modules) & {TENSORS!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_no_file_is_a_drawer() -> None:
+    folders = [ROOT / name for name in (*PACKAGES, "tests")]
+    drawers = [
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.stem in FORBIDDEN_NAMES
+    ]
+    assert not drawers
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    folders = {path.parent for path in FILES.values()}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, path in sorted(FILES.items()) if path.name == "__init__.py"]
+)
+def test_package_file_is_one_docstring_line(name: str) -> None:
+    body = TREES[name].body
+    assert len(body) == 1
+    text = ast.get_docstring(TREES[name])
+    assert text
+    assert "\n" not in text
+
+
+def test_top_level_holds_what_the_design_names() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout: no list of tracked files")
+    tops = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    assert tops <= {
+        *("pyproject.toml", "constraints.txt", "Makefile", "Dockerfile", "compose.yaml"),
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
+        *("model", "service", "training", "deploy", "tests"),
+        *(".ci", ".gitignore", ".dockerignore"),
+    }
