@@ -139,7 +139,7 @@ class ClipTextTower(nn.Module):
         pool = getattr(model, "text_pool_type", None) or getattr(model, "pool_type", None)
         if pool != "argmax":
             raise BackboneError(
-                f"The text tower pools by {pool!r}, not at the end token; choose an OpenAI-style CLIP."
+                f"The text tower pools by {pool!r}, not at its end; choose a CLIP like OpenAI's."
             )
         self.model: Any = model.requires_grad_(False)
         self.tokenizer = tokenizer

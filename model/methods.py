@@ -7,6 +7,7 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 
 from model.config import (
     AimConfig,
+    CompactConfig,
     MethodConfig,
     OpenClipConfig,
     OrderConfig,
@@ -34,3 +35,13 @@ METHODS: dict[str, MethodConfig] = {
         text=OrderConfig(blocks=2),
     ),
 }
+
+
+def compact_method(backbone: CompactConfig) -> MethodConfig:
+    """Return the method that the packaged compact towers are served with."""
+    return MethodConfig(
+        backbone=backbone,
+        visual=TaskConfig(blocks=2),
+        query_context="support",
+        text=OrderConfig(blocks=1) if backbone.text else None,
+    )

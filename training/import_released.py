@@ -1,0 +1,190 @@
+"""Turn a released Task-Adapter++ `.tar` into a checkpoint folder.
+
+    python -m training.import_released model.tar --out runs/tapp --visual-blocks 6 --text-blocks 2
+
+The released state dict holds adapters in every block and uses the top ones; which ones is not
+written in it, so it is asked for. Its backbone must be the one that open_clip loads. The weights
+were trained with `joint` attention among queries (specs/methods-1, section 6.10); the service
+refuses that, so serving means choosing another context, which is another function.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from model.build import build_recognizer, towers
+from model.checkpoint import save_checkpoint
+from model.config import (
+    Align,
+    MethodConfig,
+    OpenClipConfig,
+    OrderConfig,
+    QueryContext,
+    TaskConfig,
+)
+from model.errors import CheckpointError, KshotError
+from model.recognizer import Recognizer
+
+ADAPTERS = {
+    "feature": {
+        "t_adapter": "time",
+        "s_adapter": "space",
+        "task_adapter": "task",
+        "MLP_adapter": "joint",
+    },
+    "text": {"sub3_adapter": "order"},
+}
+PREFIX = {"feature": "video", "text": "text"}
+LAYERS = {"D_fc1": "down", "D_fc2": "up"}
+RELEASED_NAME = re.compile(
+    r"(?:module\.)?(feature|text)\.transformer\.resblocks\.(\d+)\.(\w+_adapter)\.(D_fc[12])\.(\w+)"
+)
+HALF_TOLERANCE = 2e-3  # the released towers went through float16
+
+
+def released_tensors(state: Mapping[str, Tensor], recognizer: Recognizer) -> dict[str, Tensor]:
+    """Rename the released tensors of the adapted blocks.
+
+    Args:
+        state: The released state dict.
+        recognizer: The method they are for; says how many top blocks are adapted.
+
+    Returns:
+        Tensors by our names, trained ones alone.
+
+    Raises:
+        CheckpointError: a tensor of an adapter that is not known.
+    """
+    names: dict[str, Tensor] = {}
+    text_blocks = 0 if recognizer.text is None else len(recognizer.text.plain_blocks)
+    below = {"feature": len(recognizer.video.plain_blocks), "text": text_blocks}
+    for name, tensor in state.items():
+        if name.removeprefix("module.") == "feature.temporal_embedding":
+            names["video.temporal_embedding"] = tensor[0].unsqueeze(1)
+        elif "_adapter" in name:
+            found = RELEASED_NAME.fullmatch(name)
+            if found is None or found[3] not in ADAPTERS[found[1]]:
+                raise CheckpointError(f"No released adapter is called {name!r}; check the file.")
+            tower, block, adapter, layer, kind = found.groups()
+            index = int(block) - below[tower]
+            if index >= 0:  # adapters of lower blocks exist in the file but never act
+                ours = f"{PREFIX[tower]}.adapted.{index}.{ADAPTERS[tower][adapter]}"
+                names[f"{ours}.{LAYERS[layer]}.{kind}"] = tensor
+    return {name: tensor.float() for name, tensor in names.items()}
+
+
+def load_released(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
+    """Put released adapters into a method built on their backbone.
+
+    Raises:
+        CheckpointError: adapters missing or of another shape, or another backbone.
+    """
+    check_backbone(state, recognizer)
+    tensors = released_tensors(state, recognizer)
+    own = {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
+    differing = sorted(
+        name
+        for name in own.keys() | tensors.keys()
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape
+    )
+    if differing:
+        raise CheckpointError(
+            f"The released weights do not fit: {', '.join(differing[:3])} of {len(differing)} "
+            "missing, extra or of another shape; check the numbers of adapted blocks."
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def check_backbone(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
+    """Refuse released weights whose frozen tensors are not the backbone's.
+
+    Raises:
+        CheckpointError: a frozen tensor that is absent or differs.
+    """
+    image = recognizer.video.tower.model.state_dict()
+    text = {} if recognizer.text is None else recognizer.text.tower.model.state_dict()
+    text.pop("logit_scale", None)
+    frozen = {f"feature.{n}": t for n, t in image.items()}
+    frozen |= {f"text.{n}": t for n, t in text.items()}
+    released = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    for name, tensor in frozen.items():
+        there = released.get(name)
+        if there is None or there.shape != tensor.shape:
+            raise CheckpointError(f"The released file has no {name} that fits; check the backbone.")
+        if not torch.allclose(there.float(), tensor, atol=HALF_TOLERANCE, rtol=HALF_TOLERANCE):
+            raise CheckpointError(
+                f"{name} of the released file differs from the backbone's; "
+                "name the backbone it was trained on."
+            )
+
+
+def read_released(file: Path) -> dict[str, Tensor]:
+    """Read the state dict of a released `.tar`; only tensors are unpickled.
+
+    Raises:
+        CheckpointError: not such a file.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors here
+        raise CheckpointError(
+            f"{file} cannot be read as released weights ({type(error).__name__}); "
+            "give the .tar that the training script saved."
+        ) from error
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(content, dict) and key in content:
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise CheckpointError(f"{file} holds no state dict; give the .tar of the released code.")
+    return content
+
+
+def released_method(args: argparse.Namespace) -> MethodConfig:
+    """Return the method of a released checkpoint."""
+    return MethodConfig(
+        backbone=OpenClipConfig(name=args.backbone, pretrained=args.pretrained),
+        visual=TaskConfig(blocks=args.visual_blocks, zero_init=False),
+        temporal_embedding="input",
+        query_context=args.query_context,
+        text=OrderConfig(blocks=args.text_blocks),
+        align=args.align,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 2 when the file or the folder will not do."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="the released .tar")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument("--visual-blocks", type=int, required=True, help="2 scene, 6 SSv2")
+    parser.add_argument("--text-blocks", type=int, required=True, help="8 scene, 2 SSv2")
+    parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip name")
+    parser.add_argument("--pretrained", default="openai", help="open_clip weights")
+    parser.add_argument("--query-context", choices=get_args(QueryContext), default="joint")
+    parser.add_argument("--align", choices=get_args(Align), default="joint")
+    args = parser.parse_args(argv)
+    try:
+        method = released_method(args)
+        recognizer = build_recognizer(method, *towers(method.backbone), name=args.out.name)
+        load_released(read_released(args.file), recognizer)
+    except KshotError as error:
+        print(error, file=sys.stderr)
+        return 2
+    card = (
+        f"# Imported from {args.file.name}\n\nReleased Task-Adapter++ weights; see method.json.\n"
+    )
+    save_checkpoint(recognizer, args.out, card)
+    print(f"wrote {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
