@@ -131,6 +131,7 @@ def test_tested_versions_meet_the_bounds() -> None:
         if line and not line.startswith("#")
     )
     names = {name.lower().replace("_", "-") for name in pinned}
-    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    extras = PROJECT["optional-dependencies"].values()
+    wanted = [*PROJECT["dependencies"], *(line for lines in extras for line in lines)]
     asked = {re.split(r"[<>=;\[ ]", line)[0].lower().replace("_", "-") for line in wanted}
     assert not asked - names
