@@ -1,0 +1,224 @@
+"""The pool of sandboxed decoders: untrusted bytes in, sampled frames or a `ClipError` out.
+
+Every clip is read by one of a few processes that have no torch, no files and no network. A process
+that dies, hangs, grows or has served long enough is replaced; its neighbours notice nothing.
+"""
+
+import asyncio
+import logging
+import math
+import signal
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
+from model.media import Clip, MediaLimits
+from service.decoding.errors import DecoderUnavailableError
+from service.decoding.process import Decoder
+from service.decoding.protocol import Message, ProtocolError
+from service.decoding.sandbox import SandboxLimits
+
+log = logging.getLogger(__name__)
+
+CLIP_ERRORS = {error.code: error for error in ClipError.__subclasses__()}
+LONGEST_PAUSE_S = 5.0  # between attempts to start a decoder that does not start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRequest:
+    """One untrusted clip: an encoded video, or pictures."""
+
+    video: bytes | None
+    pictures: tuple[bytes, ...] = ()
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Insist on exactly one of video and pictures."""
+        if (self.video is None) == (not self.pictures):
+            raise ValueError("A clip request has either a video or pictures, not both or neither.")
+
+
+class DecodePool:
+    """A few decoder processes shared by all requests; each clip waits for the next free one."""
+
+    def __init__(
+        self, *, workers: int, frames: int, size: int, media: MediaLimits, sandbox: SandboxLimits
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"A decode pool needs at least one worker, got {workers}.")
+        self.workers = workers
+        self.frames = frames
+        self.size = size
+        self.media = media
+        self.sandbox = sandbox
+        self._decoders: set[Decoder] = set()
+        self._idle: asyncio.Queue[Decoder | None] = asyncio.Queue()  # None: the pool is closed
+        self._serving: set[asyncio.Task[Clip]] = set()
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Start all decoders.
+
+        Raises:
+            DecoderUnavailableError: One of them did not start; none is left behind.
+        """
+        try:
+            started = await asyncio.gather(
+                *(self._start_one() for _ in range(self.workers)), return_exceptions=True
+            )
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        failures = [result for result in started if isinstance(result, BaseException)]
+        if failures:
+            await self.close()
+            raise failures[0]
+
+    async def close(self) -> None:
+        """End every decoder; clips still waiting get a `DecoderUnavailableError`."""
+        self._closed = True
+        self._idle.put_nowait(None)
+        for task in self._replacing:
+            task.cancel()
+        await asyncio.gather(*(decoder.stop() for decoder in self._decoders))
+        await asyncio.gather(*self._serving, *self._replacing, return_exceptions=True)
+        self._decoders.clear()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def alive(self) -> int:
+        """How many decoders run now."""
+        return sum(decoder.alive for decoder in self._decoders)
+
+    async def versions(self) -> dict[str, str]:
+        """Name the versions of the decoding libraries, as a decoder reported them."""
+        reported = [decoder.introduction["versions"] for decoder in self._decoders]
+        return dict(reported[0]) if reported else {}
+
+    async def decode(self, clip: ClipRequest) -> Clip:
+        """Read one clip in the next free decoder.
+
+        A caller that is cancelled leaves at once; the decoder finishes the clip within its limits
+        and goes on with the next.
+
+        Raises:
+            ClipError: One of its children, when the clip cannot be used.
+            DecoderUnavailableError: The pool is closed.
+        """
+        decoder = await self._take()
+        task = asyncio.create_task(self._serve(decoder, clip))
+        self._serving.add(task)
+        task.add_done_callback(self._served)
+        return await asyncio.shield(task)
+
+    def _served(self, task: asyncio.Task[Clip]) -> None:
+        self._serving.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, even when the caller has left
+
+    async def _take(self) -> Decoder:
+        while True:
+            decoder = await self._idle.get()
+            if decoder is None:
+                self._idle.put_nowait(None)  # for the next one waiting
+                raise DecoderUnavailableError("The decode pool is closed; start the service again.")
+            if decoder.alive:
+                return decoder
+            log.warning("decoder %d died while idle", decoder.pid)
+            self._replace(decoder)
+
+    async def _serve(self, decoder: Decoder, clip: ClipRequest) -> Clip:
+        blobs = clip.pictures if clip.video is None else (clip.video,)
+        kind = "pictures" if clip.video is None else "video"
+        header = {"kind": kind, "start_s": clip.start_s, "end_s": clip.end_s}
+        usable = False
+        try:
+            answer = await decoder.ask(Message(header, blobs))
+            outcome = self._outcome(answer)
+            usable = not decoder.worn
+        except TimeoutError as error:
+            raise ClipDecodeTimeoutError(
+                f"The clip was not read within {self.sandbox.wall_s:g} s; send a shorter or"
+                " smaller one."
+            ) from error
+        except (OSError, EOFError, ProtocolError) as error:
+            await decoder.stop()
+            raise self._death(decoder) from error
+        finally:
+            if usable:
+                self._idle.put_nowait(decoder)
+            else:
+                self._replace(decoder)
+        if isinstance(outcome, ClipError):
+            raise outcome
+        return outcome
+
+    def _outcome(self, answer: Message) -> Clip | ClipError:
+        """Check an answer as the untrusted data it is."""
+        fields, shape = answer.header, (self.frames, self.size, self.size, 3)
+        try:
+            if "unexpected" in fields:
+                log.warning("a clip made the decoder raise %.500s", fields["unexpected"])
+            if "code" in fields:
+                return CLIP_ERRORS[fields["code"]](str(fields["message"]))
+            pixels = np.frombuffer(answer.blobs[0], np.uint8).reshape(shape).copy()
+            times_s = tuple(float(time_s) for time_s in fields["times_s"])
+            duration_s = float(fields["duration_s"])
+            codec, distinct = str(fields["codec"]), int(fields["distinct"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ProtocolError("The decoder's answer is no clip.") from error
+        known = (*self.media.codecs, "pictures")
+        if len(times_s) != self.frames or not all(map(math.isfinite, (*times_s, duration_s))):
+            raise ProtocolError("The decoder's answer has no finite times.")
+        if codec not in known or not 1 <= distinct <= self.frames:
+            raise ProtocolError("The decoder's answer names no known codec.")
+        return Clip(pixels, times_s, duration_s, codec, distinct)
+
+    def _death(self, decoder: Decoder) -> ClipError | DecoderUnavailableError:
+        if self._closed:
+            return DecoderUnavailableError("The decode pool was closed while it read the clip.")
+        if decoder.exit_code == -signal.SIGXCPU:
+            return ClipDecodeTimeoutError(
+                f"The clip took more than {self.sandbox.cpu_s} s of processor time; send a shorter"
+                " or smaller one."
+            )
+        return ClipUndecodableError(
+            f"The decoder died on the clip (exit {decoder.exit_code}); encode the clip again."
+        )
+
+    async def _start_one(self) -> None:
+        decoder = await Decoder.start(
+            frames=self.frames, size=self.size, media=self.media, sandbox=self.sandbox
+        )
+        self._decoders.add(decoder)
+        self._idle.put_nowait(decoder)
+
+    def _replace(self, decoder: Decoder) -> None:
+        if self._closed:
+            return
+        task = asyncio.create_task(self._renew(decoder))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def _renew(self, old: Decoder) -> None:
+        """Stop a decoder and start another, however often that takes."""
+        await old.stop()
+        self._decoders.discard(old)
+        pause_s = 0.1
+        while True:
+            try:
+                return await self._start_one()
+            except DecoderUnavailableError as error:
+                log.error("no decoder could be started: %s", error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,0 +1,160 @@
+"""One decoder process as the service sees it: started, asked, watched, killed."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import service
+from model.media import MediaLimits
+from service.decoding.errors import DecoderUnavailableError
+from service.decoding.protocol import Message, ProtocolError, receive, send
+from service.decoding.sandbox import SandboxLimits, resident_bytes
+
+ROOT = Path(next(iter(service.__path__))).resolve().parent
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME")  # the loader's; no secret of the service's
+
+
+class Decoder:
+    """A sandboxed `service.decoding.worker` and the pipes to it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, frames: int, size: int, limits: SandboxLimits
+    ) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.clips = 0
+        self.introduction: Mapping[str, Any] = {}
+        self._process = process
+        self._input, self._output = process.stdin, process.stdout
+        self._answer_bytes = frames * size * size * 3
+        self._limits = limits
+        self._complaints: deque[bytes] = deque(maxlen=20)
+        self._listener = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(
+        cls, *, frames: int, size: int, media: MediaLimits, sandbox: SandboxLimits
+    ) -> Self:
+        """Start a process and wait until it has locked itself down.
+
+        Raises:
+            DecoderUnavailableError: It did not start, or its sandbox leaks.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "service.decoding.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=2**21,
+                cwd="/",
+                env=_environment(),
+            )
+        except OSError as error:
+            raise DecoderUnavailableError(
+                f"A decoder process cannot be started ({error.strerror}); check the limits on"
+                " processes and memory."
+            ) from error
+        decoder = cls(process, frames, size, sandbox)
+        hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
+        try:
+            async with asyncio.timeout(sandbox.start_s):
+                await decoder._introduce(Message(hello))
+        except TimeoutError as error:
+            await decoder.stop()
+            raise DecoderUnavailableError(
+                f"A decoder was not ready after {sandbox.start_s:g} s; give it a larger start_s."
+            ) from error
+        except BaseException:
+            await decoder.stop()
+            raise
+        return decoder
+
+    async def _introduce(self, hello: Message) -> None:
+        try:
+            await send(self._input, hello)
+            self.introduction = (await receive(self._output, 0)).header
+        except (OSError, EOFError, ProtocolError) as error:
+            await self.stop()
+            last = b" ".join(list(self._complaints)[-1:]).decode(errors="replace").strip()
+            raise DecoderUnavailableError(
+                f"A decoder ended with {self._process.returncode} before it was ready"
+                f" ({last or 'no message'}); check its memory limit of"
+                f" {self._limits.memory_bytes} bytes."
+            ) from error
+        if self.introduction["leaks"] or self.introduction["torch"]:
+            raise DecoderUnavailableError(
+                f"A decoder's sandbox does not hold ({self.introduction}); check the kernel's"
+                " resource limits."
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._process.returncode
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and has not closed its answers' pipe."""
+        return self._process.returncode is None and not self._output.at_eof()
+
+    @property
+    def worn(self) -> bool:
+        """Whether it should be replaced: it has served enough clips, or holds too much memory."""
+        limits = self._limits
+        return (
+            not self.alive
+            or self.clips >= limits.clips_per_worker
+            or resident_bytes(self.pid) > limits.resident_bytes
+        )
+
+    async def ask(self, request: Message) -> Message:
+        """Send one clip and wait for its answer, within the wall limit.
+
+        Raises:
+            TimeoutError: No answer in time; the process is still there.
+            OSError, EOFError, ProtocolError: It died, or answered something else.
+        """
+        self.clips += 1
+        async with asyncio.timeout(self._limits.wall_s):
+            await send(self._input, request)
+            return await receive(self._output, self._answer_bytes)
+
+    async def stop(self) -> None:
+        """Kill the process and wait until nothing is left of it."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._input.close()
+        await self._process.wait()
+        await self._listener
+        with contextlib.suppress(OSError):
+            await self._input.wait_closed()
+
+    async def _listen(self) -> None:
+        """Empty standard error, keeping the last lines for an error message."""
+        assert self._process.stderr is not None
+        while text := await self._process.stderr.read(4096):
+            self._complaints.extend(text[-2000:].splitlines())
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "LANG": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }

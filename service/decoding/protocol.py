@@ -1,0 +1,88 @@
+"""How the service and a decoder talk: a JSON header and raw bytes, each with its length, no pickle.
+
+A message is `header length (4 bytes) | header | blob | blob ...`; the header's "sizes" has the
+length of each blob. The service does not trust what comes back: lengths are bounded before a byte
+is read, and the header is parsed as data.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+LENGTH = struct.Struct("!I")
+MAX_HEADER_BYTES = 2**16
+
+
+class ProtocolError(Exception):
+    """The other side sent something that is no message; the connection is of no more use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request or answer."""
+
+    header: Mapping[str, Any]
+    blobs: tuple[bytes, ...] = ()
+
+
+def pack_head(message: Message) -> bytes:
+    """Encode everything before the blobs, which follow as they are."""
+    sizes = [len(blob) for blob in message.blobs]
+    header = json.dumps({**message.header, "sizes": sizes}).encode()
+    if len(header) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"A header of {len(header)} bytes is longer than {MAX_HEADER_BYTES}.")
+    return LENGTH.pack(len(header)) + header
+
+
+def parse_header(header: bytes, max_blob_bytes: int) -> tuple[Mapping[str, Any], Sequence[int]]:
+    """Decode a header and the sizes of the blobs that follow it."""
+    try:
+        fields = json.loads(header)
+        sizes = fields.pop("sizes")
+        plausible = all(type(size) is int and size >= 0 for size in sizes)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ProtocolError("The header is no JSON object with sizes.") from error
+    if not plausible or sum(sizes) > max_blob_bytes:
+        raise ProtocolError(f"The blobs' sizes {sizes!r:.100} exceed {max_blob_bytes} bytes.")
+    return fields, sizes
+
+
+def write_message(stream: BinaryIO, message: Message) -> None:
+    """Send a message through a blocking pipe: the decoder's side."""
+    stream.write(pack_head(message))
+    for blob in message.blobs:
+        stream.write(blob)
+    stream.flush()
+
+
+def read_message(stream: BinaryIO) -> Message | None:
+    """Receive a message from a blocking pipe, or None when the service has closed it."""
+    prefix = stream.read(LENGTH.size)
+    if len(prefix) < LENGTH.size:
+        return None
+    header, sizes = parse_header(stream.read(LENGTH.unpack(prefix)[0]), max_blob_bytes=2**40)
+    blobs = tuple(stream.read(size) for size in sizes)
+    if [len(blob) for blob in blobs] != list(sizes):
+        return None
+    return Message(header, blobs)
+
+
+async def send(writer: asyncio.StreamWriter, message: Message) -> None:
+    """Send a message without blocking the event loop: the service's side."""
+    writer.write(pack_head(message))
+    for blob in message.blobs:
+        writer.write(blob)
+        await writer.drain()
+    await writer.drain()
+
+
+async def receive(reader: asyncio.StreamReader, max_blob_bytes: int) -> Message:
+    """Receive a message without blocking the event loop, its blobs bounded together."""
+    length = LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]
+    if length > MAX_HEADER_BYTES:
+        raise ProtocolError(f"A header of {length} bytes is longer than {MAX_HEADER_BYTES}.")
+    header, sizes = parse_header(await reader.readexactly(length), max_blob_bytes)
+    return Message(header, tuple([await reader.readexactly(size) for size in sizes]))

@@ -1,0 +1,96 @@
+"""What a decoder process may use, and how it gives up the rest for good.
+
+`lock_down` runs in the decoder after all imports. From then on no file descriptor can be opened,
+so no file and no socket; memory, processor time and new processes are bounded by the kernel;
+capabilities are dropped. Where the kernel permits it, the process has no network either.
+"""
+
+import ctypes
+import math
+import os
+import resource
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+CAPABILITY_VERSION_3 = 0x20080522
+OPEN_FDS = 4  # standard input, output, error, and the answers' pipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLimits:
+    """What one decoder process may use."""
+
+    memory_bytes: int = 3 * 2**29  # address space: 1.5 GiB
+    resident_bytes: int = 2**29  # a decoder that holds more between clips is replaced
+    cpu_s: int = 10  # processor time for one clip
+    wall_s: float = 15.0  # time for one clip, from handing it over to its answer
+    clips_per_worker: int = 200  # then the decoder is replaced
+    start_s: float = 30.0  # for a decoder to import, warm up and lock down
+
+
+def lock_down(limits: SandboxLimits) -> None:
+    """Give up files, sockets, processes and privileges; there is no way back."""
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.closerange(OPEN_FDS, 4096)
+    os.chdir("/")
+    if libc.unshare(CLONE_NEWNET) != 0:  # as root; otherwise a user namespace may allow it
+        libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, OPEN_FDS),
+        (resource.RLIMIT_AS, limits.memory_bytes),
+    ):
+        resource.setrlimit(kind, (most, most))
+    _drop_capabilities(libc)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # last, since a change of credentials clears it: the decoder dies with the service
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit("The service ended while its decoder started.")
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    libc.capset(ctypes.byref(header), ctypes.byref(nothing))
+
+
+def renew_cpu(cpu_s: int) -> None:
+    """Allow `cpu_s` more seconds of processor time; the kernel kills the process after that."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used_s = math.ceil(usage.ru_utime + usage.ru_stime)
+    resource.setrlimit(resource.RLIMIT_CPU, (used_s + cpu_s, resource.RLIM_INFINITY))
+
+
+def leaks() -> list[str]:
+    """Try what must be impossible after `lock_down`; list what was possible all the same."""
+    found = []
+    try:
+        os.close(os.open("/", os.O_RDONLY))
+        found.append("opens files")
+    except OSError:
+        pass
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        found.append("opens sockets")
+    except OSError:
+        pass
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Tell how much memory a process holds now; 0 when it is gone or not on Linux."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * resource.getpagesize()

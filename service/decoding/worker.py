@@ -1,0 +1,138 @@
+"""The decoder process: `python -m service.decoding.worker`, started by the pool, never by hand.
+
+It imports what decoding needs (no torch), decodes one small clip of each kind so that nothing is
+left to import, locks itself down, and then answers one clip after the other until its input ends.
+"""
+
+import importlib
+import io
+import os
+import pkgutil
+import sys
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import PIL
+from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from model.errors import ClipError, ClipSpanError, ClipUndecodableError
+from model.media import Clip, MediaLimits, read_clip, read_pictures
+from service.decoding.protocol import Message, read_message, write_message
+from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu
+
+# imported by Pillow only when a picture asks for them, which the sandbox would refuse
+PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin)
+
+
+def main() -> None:
+    """Serve the pool on the other end of standard input and output."""
+    source, sink = _own_pipes()
+    hello = read_message(source)
+    if hello is None:
+        return
+    frames, size = hello.header["frames"], hello.header["size"]
+    media = _limits(hello.header["media"])
+    sandbox = SandboxLimits(**hello.header["sandbox"])
+    _warm_up(frames, size)
+    lock_down(sandbox)
+    write_message(sink, Message(_introduction()))
+    while (request := read_message(source)) is not None:
+        renew_cpu(sandbox.cpu_s)
+        write_message(sink, _answer(request, frames, size, media))
+        del request
+
+
+def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the answers' pipe for answers: whatever prints goes to standard error."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return sys.stdin.buffer, os.fdopen(answers, "wb")
+
+
+def _limits(fields: dict[str, Any]) -> MediaLimits:
+    lists = {name: tuple(fields[name]) for name in ("containers", "codecs")}
+    return MediaLimits(**(fields | lists))
+
+
+def _introduction() -> dict[str, Any]:
+    return {
+        "leaks": leaks(),
+        "torch": "torch" in sys.modules,
+        "versions": {
+            "av": av.__version__,
+            "ffmpeg": av.ffmpeg_version_info,
+            "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
+            "pillow": PIL.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _answer(request: Message, frames: int, size: int, media: MediaLimits) -> Message:
+    try:
+        clip = _read(request, frames, size, media)
+    except ClipError as error:
+        return _refusal(error)
+    except Exception as error:  # the one place: whatever a clip provokes is that clip's refusal
+        reason = f"The decoder failed on the clip ({type(error).__name__}); encode it again."
+        refusal = _refusal(ClipUndecodableError(reason))
+        return Message({**refusal.header, "unexpected": repr(error)[:500]})
+    header = {
+        "times_s": clip.times_s,
+        "duration_s": clip.duration_s,
+        "codec": clip.codec,
+        "distinct": clip.distinct,
+    }
+    return Message(header, (clip.frames_THWC.tobytes(),))
+
+
+def _refusal(error: ClipError) -> Message:
+    return Message({"code": error.code, "message": str(error)[:1000]})
+
+
+def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip:
+    start_s, end_s = request.header["start_s"], request.header["end_s"]
+    if request.header["kind"] == "video":
+        return read_clip(
+            request.blobs[0], frames=frames, size=size, limits=media, start_s=start_s, end_s=end_s
+        )
+    if start_s is not None or end_s is not None:
+        raise ClipSpanError(
+            f"A span from {start_s} s to {end_s} s means nothing for pictures, which carry no"
+            " times; send the pictures of the span alone."
+        )
+    return read_pictures(request.blobs, frames=frames, size=size, limits=media)
+
+
+def _warm_up(frames: int, size: int) -> None:
+    """Go once through every path, so that nothing is left to import or open later."""
+    for module in pkgutil.walk_packages(av.__path__, "av."):  # PyAV imports some per stream type
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    easy = MediaLimits(min_duration_s=0.0, min_pictures=1)
+    read_clip(_sample_video(), frames=frames, size=size, limits=easy)
+    for kind in ("PNG", "JPEG"):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: a quarter turn
+        picture = io.BytesIO()
+        Image.new("RGB", (32, 32)).save(picture, kind, exif=exif)
+        read_pictures([picture.getvalue()], frames=frames, size=size, limits=easy)
+    _answer(Message({"kind": "video", "start_s": 0.0, "end_s": 1.0}, (b"",)), frames, size, easy)
+
+
+def _sample_video() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(2):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()
