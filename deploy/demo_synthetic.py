@@ -1,0 +1,102 @@
+"""The demo without data: synthetic actions of unseen trios of motions, made as video files."""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from deploy.api_client import ApiClient
+from deploy.intervals import of_answers
+from deploy.local_service import local_service
+from training.synthetic import Action, demo_actions, write_clip
+
+HELD_OUT = 10  # clips a label that are asked
+SHOTS = 5
+SHOWN = 3  # labels of a printed ranking
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Register labels that differ in what moves and how, and classify held-out clips."""
+    shots, queries = (options.shots or [SHOTS])[0], options.queries or HELD_OUT
+    actions = demo_actions(options.ways, options.seed)
+    with tempfile.TemporaryDirectory(prefix="kshot-clips-") as folder:
+        start = time.monotonic()
+        print(f"Making {len(actions) * (shots + queries)} clips ...", flush=True)
+        clips = _make(Path(folder), actions, shots + queries, options.seed)
+        made_s = time.monotonic() - start
+        print("Starting the service ...", flush=True)
+        with local_service() as service, ApiClient(service.url) as client:
+            model = client.info()["model"]
+            start = time.monotonic()
+            support = {label: paths[:shots] for label, paths in clips.items()}
+            task = client.register(support, "synthetic actions")
+            registered_s = time.monotonic() - start
+            asked = [
+                (label, path)
+                for column in zip(*(paths[shots:] for paths in clips.values()), strict=True)
+                for label, path in zip(clips, column, strict=True)
+            ]
+            start = time.monotonic()
+            results = client.classify(task["id"], [path for _, path in asked])
+            classified_s = time.monotonic() - start
+            client.delete(task["id"])
+    truths = [label for label, _ in asked]
+    print(f"Registered {len(clips)} labels x {shots} clips in {registered_s:.1f} s.\n")
+    print(table(truths, results))
+    right = sum(truth == result["label"] for truth, result in zip(truths, results, strict=True))
+    accuracy = of_answers(right, len(truths))
+    print(f"\n{right} of {len(truths)} held-out clips: {accuracy}, 95 % interval.\n")
+    return {
+        "accuracy": round(accuracy.mean, 4),
+        "interval": accuracy.interval,
+        "labels": len(clips),
+        "shots": shots,
+        "clips": len(truths),
+        "correct": right,
+        "model": model["name"],
+        "model_revision": model["fingerprint"],
+        "trained": model["trained"],
+        "text_source": task["text"],
+        "seed": options.seed,
+        "timings_s": {
+            "make_clips": round(made_s, 2),
+            "start": round(service.start_s, 2),
+            "register": round(registered_s, 2),
+            "classify": round(classified_s, 2),
+        },
+    }
+
+
+def _make(folder: Path, actions: list[Action], count: int, seed: int) -> dict[str, list[Path]]:
+    """Write `count` clips of each action; no two share a seed."""
+    clips: dict[str, list[Path]] = {}
+    for place, action in enumerate(actions):
+        clips[action.label] = [folder / f"{place}-{index}.mp4" for index in range(count)]
+        for index, path in enumerate(clips[action.label]):
+            write_clip(path, action, (seed * 1000 + place) * 1000 + index)
+    return clips
+
+
+def table(truths: list[str], results: list[dict[str, Any]]) -> str:
+    """Show, for each label, how many clips were right and the ranking of its first one.
+
+    Args:
+        truths: Label of each clip.
+        results: What the service said of each clip.
+    """
+    labels = sorted(set(truths))
+    number = {label: place for place, label in enumerate(labels, start=1)}
+    asked = Counter(truths)
+    right = Counter(
+        truth for truth, result in zip(truths, results, strict=True) if result["label"] == truth
+    )
+    width = max(len("label"), *(len(label) for label in labels))
+    lines = [f"   {'label':<{width}}  clips  right  ranking of its first clip"]
+    for label in labels:
+        first = results[truths.index(label)]["ranking"][:SHOWN]
+        ranking = "  ".join(f"({number[row['label']]}) {row['score']:.3f}" for row in first)
+        row = f"({number[label]}) {label:<{width - 1}}  {asked[label]:>5}  {right[label]:>5}"
+        lines.append(f"{row}  {ranking}")
+    return "\n".join(lines)
