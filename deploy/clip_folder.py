@@ -97,10 +97,8 @@ def choose_labels(
     unknown = sorted(set(labels) - set(by_label))
     if unknown:
         raise ClipFolderError(f"No clips of {unknown[0]!r}; there are {', '.join(by_label)}.")
-    if labels:
-        return {label: by_label[label] for label in labels}
     in_split = {clip.label for clip in clips if clip.split == split}
-    chosen = {label: by_label[label] for label in sorted(in_split or by_label)}
+    chosen = {label: by_label[label] for label in sorted(set(labels) or in_split or by_label)}
     if len(chosen) < 2:
         raise ClipFolderError(f"{len(chosen)} label is not enough for a task; give at least 2.")
     return chosen

@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_service --repeats 30
 
-One client, one request at a time, on this machine: sending, decoding, encoding and scoring are all in
-the numbers. `register` is what every query would cost if the supports were not kept: it sends,
+One client, one request at a time, on this machine: sending, decoding, encoding and scoring are all
+in the numbers. `register` is what every query would cost if the supports were not kept: it sends,
 decodes and encodes them again; `ratio` says how many times dearer that is than one classify.
 """
 
