@@ -1,0 +1,1 @@
+"""The two forms of a body, multipart and JSON, read into drafts."""

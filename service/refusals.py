@@ -1,0 +1,206 @@
+"""Why a request, or the start of the service, is refused; statuses live in `service.errors`.
+
+KshotError
+├── RequestError                  the request cannot be served as it is
+│   ├── MalformedRequestError, UnknownFieldError, InvalidRequestError, ...
+│   ├── labels and clips: TooFewLabelsError, LabelDuplicateError, ...
+│   ├── ClipsRefusedError         some clips cannot be used; names each
+│   └── NotReadyError, DeadlineError, ServerFullError: ask again
+├── EngineError                   the device failed on this work
+└── SettingsError                 an environment variable that cannot be followed
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from model.errors import ClipError, KshotError
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFault:
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFault:
+    """What is wrong with one clip of a request."""
+
+    index: int  # in the order of the request
+    label: str | None
+    error: ClipError
+
+
+class RequestError(KshotError):
+    """The request cannot be served as it is.
+
+    Args:
+        message: One sentence with the offending value and the remedy.
+        faults: The fields at fault, when there are several.
+        retry_after_s: When it is worth asking again, for refusals that pass.
+    """
+
+    code = "request-refused"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, faults: Sequence[FieldFault] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+        self.retry_after_s = retry_after_s
+
+
+class MalformedRequestError(RequestError):
+    """The body cannot be read as what its content type says."""
+
+    code = "malformed-request"
+
+
+class MediaTypeError(RequestError):
+    """The body has a content type that this route does not read."""
+
+    code = "media-type-not-supported"
+
+
+class InvalidRequestError(RequestError):
+    """A field has a value that does not fit."""
+
+    code = "invalid-request"
+
+
+class UnknownFieldError(RequestError):
+    """The request has a field that this route does not know."""
+
+    code = "unknown-field"
+
+
+class RequestTooLargeError(RequestError):
+    """The body has more bytes than the limit."""
+
+    code = "request-too-large"
+
+
+class Base64Error(RequestError):
+    """A clip in JSON is not base64."""
+
+    code = "base64-invalid"
+
+
+class TooFewLabelsError(RequestError):
+    """A task needs at least two labels."""
+
+    code = "too-few-labels"
+
+
+class TooManyLabelsError(RequestError):
+    """The task has more labels than the limit."""
+
+    code = "too-many-labels"
+
+
+class LabelEmptyError(RequestError):
+    """A label has no visible character."""
+
+    code = "label-empty"
+
+
+class LabelTooLongError(RequestError):
+    """A label has more characters than the limit."""
+
+    code = "label-too-long"
+
+
+class LabelDuplicateError(RequestError):
+    """Two labels read the same."""
+
+    code = "label-duplicate"
+
+
+class LabelUnknownError(RequestError):
+    """A field speaks of a label that has no clips."""
+
+    code = "label-unknown"
+
+
+class LabelWithoutClipsError(RequestError):
+    """A label has no support clip, or none that can be used."""
+
+    code = "label-without-clips"
+
+
+class TooManyClipsError(RequestError):
+    """A label, a task or a classify request has more clips than the limit."""
+
+    code = "too-many-clips"
+
+
+class NoClipsError(RequestError):
+    """The request has no clip at all."""
+
+    code = "no-clips"
+
+
+class DescriptionsMixedError(RequestError):
+    """Some labels have descriptions and some do not, or they are given twice."""
+
+    code = "descriptions-mixed"
+
+
+class ClipsRefusedError(RequestError):
+    """Clips that cannot be used; the code is theirs when they agree on one."""
+
+    code = "clips-unusable"
+
+    def __init__(self, message: str, clips: Sequence[ClipFault]) -> None:
+        super().__init__(message)
+        self.clips = tuple(clips)
+
+
+class NotReadyError(RequestError):
+    """The task is still getting ready."""
+
+    code = "not-ready"
+    retryable = True
+
+
+class PreparationError(RequestError):
+    """The task's clips are safe, but the model failed to encode them."""
+
+    code = "preparation-failed"
+    retryable = True
+
+
+class TaskIncompatibleError(RequestError):
+    """The task was registered for a checkpoint that sees other frames."""
+
+    code = "task-incompatible"
+
+
+class DeadlineError(RequestError):
+    """The request took longer than it may."""
+
+    code = "deadline-passed"
+    retryable = True
+
+
+class ServerFullError(RequestError):
+    """The server holds as many bodies as it may."""
+
+    code = "server-full"
+    retryable = True
+
+
+class EngineError(KshotError):
+    """The device failed on this work."""
+
+    code = "engine-failed"
+
+
+class SettingsError(KshotError):
+    """An environment variable that cannot be followed."""
+
+    code = "settings-invalid"

@@ -1,0 +1,23 @@
+"""Classify clips against a task."""
+
+from fastapi import APIRouter, Request
+
+from service.errors import request_id
+from service.routes.dependencies import PartsDep, QueryDraftsDep, TaskId, WaitS
+from service.routes.documents import PREFER, QUERY_REQUEST, problems
+from service.schemas import Classification
+
+router = APIRouter(prefix="/tasks", tags=["classify"])
+
+
+@router.post(
+    "/{task_id}/classify",
+    responses=problems(400, 404, 409, 410, 413, 415, 422, 503, 504),
+    openapi_extra=QUERY_REQUEST | PREFER,
+    operation_id="classify",
+)
+async def classify(
+    task_id: TaskId, clips: QueryDraftsDep, wait_s: WaitS, parts: PartsDep, request: Request
+) -> Classification:
+    """Tell what each clip is, among the labels of the task; no clip affects another's answer."""
+    return await parts.classifier.classify(task_id, clips, wait_s, request_id(request))

@@ -1,0 +1,240 @@
+"""Request and response bodies; the routes' OpenAPI document is made of these."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TextSource = Literal["client", "llm", "template"]
+Status = Literal["processing", "ready", "failed"]
+
+
+class Body(BaseModel):
+    """Root of all bodies: unknown fields are refused, and no number passes for a string."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ClipBody(Body):
+    """One clip in JSON: a video file or its pictures, as base64."""
+
+    video: str | None = Field(None, description="A video file as base64.")
+    frames: list[str] | None = Field(None, description="JPEG or PNG pictures in order, as base64.")
+    start_s: float | None = Field(None, description="Where the action starts, seconds.")
+    end_s: float | None = Field(None, description="Where the action ends, seconds.")
+
+
+class LabelBody(Body):
+    """One label of a new task, with its support clips."""
+
+    label: str = Field(examples=["wave"])
+    descriptions: list[str] | None = Field(
+        None,
+        description="How the action begins, goes on and ends; for all labels or for none.",
+        examples=[["A hand is raised.", "The hand moves from side to side.", "The hand sinks."]],
+    )
+    clips: list[ClipBody]
+
+
+class TaskBody(Body):
+    """A new task in JSON."""
+
+    name: str | None = None
+    ttl_s: float | None = Field(None, gt=0, description="Seconds the task lives; none is forever.")
+    allow_partial: bool = Field(
+        False, description="Leave out clips that cannot be used while every label keeps one."
+    )
+    labels: list[LabelBody]
+    descriptions: dict[str, list[str]] | None = Field(
+        None, description="The same as each label's own descriptions, in one place."
+    )
+
+
+class Descriptions(Body):
+    """The multipart field `descriptions`: three sentences a label."""
+
+    descriptions: dict[str, list[str]]
+
+
+class QueryBody(Body):
+    """Clips to classify, in JSON."""
+
+    clips: list[ClipBody]
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(examples=["labels.0.clips"])
+    message: str
+
+
+class ClipProblem(BaseModel):
+    """Why one clip cannot be used."""
+
+    index: int = Field(description="Place of the clip in the request, from 0.")
+    label: str | None = None
+    code: str = Field(examples=["clip-too-long"])
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error, RFC 9457."""
+
+    type: str = Field(examples=["urn:kshot:problem:too-few-labels"])
+    title: str = Field(examples=["Too few labels"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["The task has 1 label ('wave'); give at least 2."])
+    instance: str = Field(description="Id of the request, as in the log and X-Request-Id.")
+    code: str = Field(examples=["too-few-labels"])
+    retryable: bool = Field(description="The same request may succeed later.")
+    errors: list[FieldProblem] = []
+    clips: list[ClipProblem] = []
+
+
+class LabelView(BaseModel):
+    """One label of a task."""
+
+    label: str = Field(examples=["wave"])
+    clips: int = Field(description="Support clips.", examples=[5])
+    descriptions: tuple[str, str, str] = Field(description="Its three stages in words.")
+    text_source: TextSource
+
+
+class ClipView(BaseModel):
+    """One support clip as it was understood."""
+
+    clip_id: str
+    label: str
+    duration_s: float
+    codec: str = Field(examples=["h264"])
+    frames_s: tuple[float, ...] = Field(description="When the sampled frames are shown, seconds.")
+    distinct: int = Field(description="Different source frames among the sampled ones.")
+
+
+class TaskView(BaseModel):
+    """A task."""
+
+    id: str = Field(examples=["0d9c4d1c2f6d4c43a8a4f6f2c3d5e6f7"])
+    name: str | None
+    status: Status
+    progress: float = Field(ge=0, le=1, description="Share of the support clips encoded.")
+    revision: int = Field(description="Counts up when labels, clips or descriptions change.")
+    created_at: str = Field(examples=["2026-01-31T12:00:00Z"])
+    expires_at: str | None
+    labels: list[LabelView]
+    clips: list[ClipView]
+    model: str = Field(examples=["compact"])
+    model_revision: str
+    trained: bool = Field(description="False: a bare backbone with untrained adapters.")
+    text: TextSource | None = Field(description="Text that takes part in scores; null is none.")
+    text_reason: str | None = Field(description="Why no text takes part.")
+    refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
+
+
+class TaskPage(BaseModel):
+    """Tasks, newest first."""
+
+    tasks: list[TaskView]
+    next_cursor: str | None = Field(description="Give it as `cursor` to go on; null is the end.")
+
+
+class Ranked(BaseModel):
+    """One label's part in an answer."""
+
+    label: str
+    score: float = Field(description="Softmax over the task's labels; not comparable across tasks.")
+    video: float = Field(description="How well the frames match the label's clips.")
+    text: float | None = Field(description="How well the frames match the label's three stages.")
+    stages: tuple[float, float, float] | None = Field(description="The same, stage by stage.")
+
+
+class ClipResult(BaseModel):
+    """What one query clip is, or why it could not be read."""
+
+    clip_index: int
+    label: str | None = None
+    score: float | None = None
+    unknown: bool | None = Field(None, description="Null until the task has a threshold.")
+    margin: float | None = Field(None, description="Score of the first label less the second.")
+    ranking: list[Ranked] = []
+    frames_s: list[float] = Field([], description="When the sampled frames are shown, seconds.")
+    error: Problem | None = None
+
+
+class Timing(BaseModel):
+    """Where the time went, milliseconds."""
+
+    decode: float
+    queue: float
+    compute: float
+
+
+class Classification(BaseModel):
+    """The answer to classify."""
+
+    task_id: str
+    task_revision: int
+    model_revision: str
+    text_source: TextSource | None = Field(description="Text that took part; null is none.")
+    text_reason: str | None = Field(description="Why no text took part.")
+    results: list[ClipResult] = Field(description="In the order of the clips.")
+    timing_ms: Timing
+
+
+class LimitsView(BaseModel):
+    """What a request may be."""
+
+    request_bytes: int
+    clip_bytes: int
+    clip_base64_bytes: int
+    clip_duration_s: tuple[float, float]
+    picture_pixels: int
+    clip_frames: int
+    clip_streams: int
+    containers: tuple[str, ...]
+    codecs: tuple[str, ...]
+    pictures: tuple[int, int]
+    labels: tuple[int, int]
+    shots: tuple[int, int]
+    support_clips: int
+    query_clips: int
+    label_chars: int
+    name_chars: int
+    stages: int
+    stage_chars: int
+    ttl_s: float
+    wait_s: float
+    deadline_s: float
+
+
+class ModelView(BaseModel):
+    """What answers."""
+
+    name: str = Field(examples=["compact"])
+    fingerprint: str
+    trained: bool
+    text: bool = Field(description="The checkpoint has a text tower.")
+    frames: int
+    size: int = Field(description="Pixels of the square picture it sees.")
+    query_context: str
+    backbone: str
+    temperature: float
+
+
+class InfoView(BaseModel):
+    """What runs here."""
+
+    version: str
+    model: ModelView
+    runtime: dict[str, str | int] = Field(examples=[{"torch": "2.11.0", "device": "cpu"}])
+    decoder: dict[str, str] = Field(examples=[{"av": "18.1.0", "ffmpeg": "8.1.2"}])
+    store: str = Field(description="Kind of store, without its address.", examples=["dir"])
+    descriptions: bool = Field(description="A language model describes labels.")
+
+
+class Health(BaseModel):
+    """Whether the parts do their work."""
+
+    ok: bool
+    degraded: bool = Field(False, description="Works, but not all of it.")
+    parts: dict[str, bool]

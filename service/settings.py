@@ -1,0 +1,173 @@
+"""Where the process runs: every field is set by KSHOT_<NAME>; README has the generated table."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model.media import MediaLimits
+from service.decoding.sandbox import SandboxLimits
+from service.refusals import SettingsError
+
+PREFIX = "KSHOT_"
+MIB = 2**20
+
+
+def _split(value: object) -> object:
+    """Read `a, b` as a list of words."""
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Frozen settings of one service process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True, env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    store: str = Field(
+        "dir:.kshot/store",
+        description="Where tasks live: `dir:PATH`, or `redis://HOST:PORT/DB` shared by replicas.",
+    )
+    checkpoint: str = Field(
+        "compact",
+        description="What is served: `compact`, a checkpoint folder, `open_clip:NAME@PRETRAINED` "
+        "or `timm:NAME`.",
+    )
+    backbone_weights: Path | None = Field(
+        None, description="File with a bare backbone's weights (safetensors, npz), for no hub."
+    )
+    device: str = Field(
+        "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
+    decode_workers: int = Field(2, ge=1, le=256, description="Sandboxed decoder processes.")
+    decode_memory_bytes: int = Field(
+        1536 * MIB, ge=256 * MIB, description="Address space of one decoder process."
+    )
+    decode_wall_s: float = Field(15.0, gt=0, description="Longest a decoder works on one clip.")
+    decode_cpu_s: int = Field(10, ge=1, description="CPU seconds a decoder spends on one clip.")
+    temperature: float = Field(
+        1.0, gt=0, description="Scores are softmax(logits / temperature) over a task's labels."
+    )
+    batch_clips: int = Field(16, ge=1, description="Most query clips in one forward pass.")
+    slice_clips: int = Field(
+        8, ge=1, description="Support clips encoded between two looks at the query queue."
+    )
+    support_cache_bytes: int = Field(
+        1024 * MIB, ge=0, description="Encoded supports kept; the least recently used leave first."
+    )
+    wait_s: float = Field(
+        20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."
+    )
+    deadline_s: float = Field(60.0, gt=0, description="Longest a classify request may take.")
+    heartbeat_s: float = Field(
+        120.0, gt=0, description="Silence of the device thread after which /livez fails."
+    )
+    stop_grace_s: int = Field(10, ge=0, description="Seconds running requests get on SIGTERM.")
+
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="Key for label descriptions; read from OPENAI_API_KEY, without the prefix.",
+    )
+    llm_base_url: str | None = Field(
+        None, description="OpenAI-compatible endpoint for label descriptions, such as a local vLLM."
+    )
+    llm_model: str = Field("gpt-4o-mini", description="Model asked for label descriptions.")
+    text_ttl_s: float = Field(
+        30 * 86_400.0, gt=0, description="How long cached descriptions and text features live."
+    )
+
+    max_request_bytes: int = Field(256 * MIB, ge=1, description="Body of one request.")
+    max_inflight_bytes: int = Field(
+        1024 * MIB, ge=1, description="Bodies of all running requests together; more is a 503."
+    )
+    max_clip_bytes: int = Field(25 * MIB, ge=1, description="One clip as a file part.")
+    max_base64_bytes: int = Field(8 * MIB, ge=1, description="One clip in JSON, decoded.")
+    containers: Words = Field(
+        ("mp4", "webm", "avi"), description="Containers taken; mp4 means mov too, webm mkv."
+    )
+    codecs: Words = Field(
+        ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4"), description="Video codecs taken."
+    )
+    min_clip_s: float = Field(0.2, ge=0, description="Shortest clip.")
+    max_clip_s: float = Field(60.0, gt=0, description="Longest clip.")
+    max_pixels: int = Field(2_100_000, ge=1, description="Pixels of one picture.")
+    max_frames: int = Field(3600, ge=1, description="Frames walked in one clip.")
+    max_streams: int = Field(4, ge=1, description="Streams in one container.")
+    min_pictures: int = Field(8, ge=1, description="Fewest pictures of a clip given as pictures.")
+    max_pictures: int = Field(32, ge=1, description="Most pictures of a clip given as pictures.")
+    max_labels: int = Field(50, ge=2, le=200, description="Labels of one task; the least is 2.")
+    max_shots: int = Field(16, ge=1, le=64, description="Support clips of one label.")
+    max_support_clips: int = Field(200, ge=2, le=1000, description="Support clips of one task.")
+    max_query_clips: int = Field(16, ge=1, le=64, description="Clips of one classify request.")
+    max_label_chars: int = Field(100, ge=1, le=200, description="Characters of one label.")
+    max_name_chars: int = Field(200, ge=1, description="Characters of a task's name.")
+    max_ttl_s: float = Field(
+        365 * 86_400.0,
+        gt=0,
+        description="Longest life a client may ask for; none asked is forever.",
+    )
+
+    def shown(self) -> str:
+        """Give what differs from the defaults, for the log: no key, no password."""
+        text = self.model_dump_json(exclude_defaults=True)
+        return re.sub(r"//[^@/\s]*@", "//***@", text)
+
+    @property
+    def media(self) -> MediaLimits:
+        """Give what one clip may be, as the decoder takes it."""
+        return MediaLimits(
+            max_bytes=self.max_clip_bytes,
+            containers=self.containers,
+            codecs=self.codecs,
+            min_duration_s=self.min_clip_s,
+            max_duration_s=self.max_clip_s,
+            max_pixels=self.max_pixels,
+            max_frames=self.max_frames,
+            max_streams=self.max_streams,
+            min_pictures=self.min_pictures,
+            max_pictures=self.max_pictures,
+        )
+
+    @property
+    def sandbox(self) -> SandboxLimits:
+        """Give what one decoder process may use."""
+        return SandboxLimits(
+            memory_bytes=self.decode_memory_bytes,
+            cpu_s=self.decode_cpu_s,
+            wall_s=self.decode_wall_s,
+        )
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Read the environment; an unknown KSHOT_ variable is an error, not a shrug.
+
+        Raises:
+            SettingsError: A variable is unknown, or its value does not fit.
+        """
+        known = {PREFIX + name.upper() for name in cls.model_fields if name != "openai_api_key"}
+        for name in sorted(os.environ):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+                raise SettingsError(
+                    f"{name} is no setting of this service; take it away, or write {near[0]}."
+                )
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            raise SettingsError(
+                f"{name} is {first['input']!r}, which does not do: {first['msg']}."
+            ) from error

@@ -1,0 +1,296 @@
+"""The use cases around a task: register, get, list, delete, and have its supports at hand."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from model.errors import KshotError
+from model.media import Clip, decode_pictures, encode_pictures
+from model.recognizer import EncodedSupport
+from service.clips import decode_clips, digest, refuse_clips
+from service.decoding.pool import ClipRequest, DecodePool
+from service.drafts import LabelDraft, TaskDraft
+from service.engine.engine import Engine
+from service.engine.support_cache import SupportCache, SupportKey
+from service.refusals import (
+    ClipFault,
+    NotReadyError,
+    PreparationError,
+    TaskIncompatibleError,
+)
+from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
+from service.stores.protocol import TaskStore
+from service.stores.records import ClipRecord, TaskRecord
+from service.texts import TaskTexts
+
+log = logging.getLogger("kshot.tasks")
+
+
+@dataclass(slots=True)
+class Preparation:
+    """A task whose supports are being encoded for the first time."""
+
+    clips: int
+    done: int = 0
+    failed: bool = False
+
+
+class Tasks:
+    """Registers tasks and keeps what is derived from them.
+
+    Args:
+        store: Where tasks are safe.
+        pool: Reads untrusted clips.
+        engine: Encodes them.
+        cache: Encoded supports at hand.
+        texts: The tasks' words.
+        deadline_s: Longest a rebuild may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: TaskStore,
+        pool: DecodePool,
+        engine: Engine,
+        cache: SupportCache,
+        texts: TaskTexts,
+        deadline_s: float,
+    ) -> None:
+        self.store = store
+        self.pool = pool
+        self.engine = engine
+        self.cache = cache
+        self.texts = texts
+        self.deadline_s = deadline_s
+        self._preparations: dict[str, Preparation] = {}
+        self._background: dict[str, set[asyncio.Task[None]]] = {}
+
+    async def register(
+        self, draft: TaskDraft, wait_s: float
+    ) -> tuple[TaskRecord, tuple[ClipFault, ...]]:
+        """Make a task; when this returns, it is durable, and ready unless that took too long.
+
+        Returns:
+            The record, and the clips left out under `allow_partial`.
+
+        Raises:
+            RequestError: A clip cannot be used; nothing is stored.
+            PreparationError: The model failed; nothing stays stored.
+        """
+        labels = {clip.index: label.label for label in draft.labels for clip in label.clips}
+        drafts = [clip for label in draft.labels for clip in label.clips]
+        clips, faults = await decode_clips(self.pool, drafts, labels)
+        _check_left(draft, clips, faults)
+        record, frames = await asyncio.to_thread(_record, draft, clips)
+        record = replace(record, labels=await self.texts.first(draft.labels))
+        pictures = await asyncio.to_thread(
+            lambda: {clip_id: encode_pictures(clip) for clip_id, clip in frames.items()}
+        )
+        await self.store.create(record, pictures)
+        preparation = self._preparations[record.task_id] = Preparation(len(frames))
+        work = self._start(record.task_id, self._prepare(record, frames, preparation))
+        await asyncio.wait({work}, timeout=wait_s)
+        if preparation.failed:
+            await self.delete(record.task_id)
+            raise PreparationError("The model failed on the clips; nothing is stored, try again.")
+        return record, tuple(faults)
+
+    async def get(self, task_id: str) -> TaskRecord:
+        """Return a task as it stands in the store."""
+        return await self.store.get(task_id)
+
+    async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
+        """Return tasks, newest first, and the cursor of the next page."""
+        return await self.store.list(limit=limit, cursor=cursor)
+
+    async def delete(self, task_id: str) -> None:
+        """Remove a task and all that is derived from it; that it is gone already is fine."""
+        for work in self._background.pop(task_id, set()):
+            work.cancel()
+        self._preparations.pop(task_id, None)
+        await self.store.delete(task_id)
+        self.cache.forget(task_id)
+
+    def preparation(self, task_id: str) -> Preparation | None:
+        """Tell how far a task is that is not ready yet; None when it is, or can be at once."""
+        return self._preparations.get(task_id)
+
+    async def support(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
+        """Return a task's encoded supports, rebuilt from its pictures if need be.
+
+        Args:
+            record: The task.
+            wait_s: How long to wait for a task that is getting ready for the first time.
+
+        Raises:
+            NotReadyError: It takes longer.
+        """
+        key = self._key(record)
+        if (support := self.cache.peek(key)) is not None:
+            return support
+        preparation = self._preparations.get(record.task_id)
+        fresh = preparation is not None and not preparation.failed
+        try:
+            async with asyncio.timeout(wait_s if fresh else self.deadline_s):
+                support = await self.cache.get(key, lambda: self._rebuild(record))
+        except TimeoutError:
+            raise NotReadyError(
+                f"Task {record.task_id} is still getting ready; ask again, "
+                "or let the request wait with the header 'Prefer: wait=20'.",
+                retry_after_s=1,
+            ) from None
+        if not fresh:
+            self._preparations.pop(record.task_id, None)
+            self._improve_later(record)
+        return support
+
+    async def close(self) -> None:
+        """Stop what runs in the background; the tasks themselves are safe."""
+        running = [work for group in self._background.values() for work in group]
+        for work in running:
+            work.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self.cache.close()
+
+    async def _prepare(
+        self, record: TaskRecord, frames: Mapping[str, np.ndarray], preparation: Preparation
+    ) -> None:
+        """Encode the frames that were stored; queries of the task join this one build."""
+
+        def progress(done: int) -> None:
+            preparation.done = done
+
+        try:
+            await self.cache.get(self._key(record), lambda: self._encode(record, frames, progress))
+        except KshotError as error:
+            log.error("Task %s could not be prepared: %s", record.task_id, error)
+            preparation.failed = True
+            return
+        self._preparations.pop(record.task_id, None)
+        self._improve_later(record)
+
+    async def _rebuild(self, record: TaskRecord) -> EncodedSupport:
+        pictures = await self.store.pictures(record.task_id)
+        frames = await asyncio.to_thread(
+            lambda: {clip_id: decode_pictures(stored) for clip_id, stored in pictures.items()}
+        )
+        return await self._encode(record, frames, lambda _: None)
+
+    async def _encode(
+        self,
+        record: TaskRecord,
+        frames: Mapping[str, np.ndarray],
+        progress: Callable[[int], None],
+    ) -> EncodedSupport:
+        facts = self.engine.facts
+        want = (facts.frames, facts.size, facts.size, 3)
+        for clip in frames.values():
+            if clip.shape != want:
+                raise TaskIncompatibleError(
+                    f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
+                    f"this checkpoint takes {facts.frames} of {facts.size}; register it again."
+                )
+        frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
+        text_NAE = await self.texts.encode(record.labels)
+        classes = [clip.label for clip in record.clips]
+        return await self.engine.encode_support(frames_STHWC, classes, text_NAE, progress)
+
+    def _improve_later(self, record: TaskRecord) -> None:
+        if any(label.text_source == "template" for label in record.labels) and not (
+            self.texts.describer is None or self._background.get(record.task_id)
+        ):
+            self._start(record.task_id, self._improve(record))
+
+    async def _improve(self, record: TaskRecord) -> None:
+        """Put the language model's text in the template's place, as the next revision."""
+        try:
+            if (labels := await self.texts.better(record.labels)) is None:
+                return
+            text_NAE = await self.texts.encode(labels)
+            newer = replace(record, labels=labels, revision=record.revision + 1)
+            await self.store.replace(newer, expected_revision=record.revision)
+        except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
+            return  # somebody was faster, and what they wrote stands
+        except KshotError as error:
+            log.warning("Task %s keeps its template text: %s", record.task_id, error)
+            return
+        if text_NAE is not None and (support := self.cache.peek(self._key(record))) is not None:
+            text_NAE = text_NAE.to(support.prototype_NTE.device)
+            self.cache.put(self._key(newer), support.with_text(text_NAE))
+        self.cache.forget(record.task_id, below_revision=newer.revision)
+
+    def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.setdefault(task_id, set()).add(task)
+
+        def finished(task: asyncio.Task[None]) -> None:
+            group = self._background.get(task_id, set())
+            group.discard(task)
+            if not group:
+                self._background.pop(task_id, None)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("Work on task %s failed", task_id, exc_info=error)
+
+        task.add_done_callback(finished)
+        return task
+
+    def _key(self, record: TaskRecord) -> SupportKey:
+        return SupportKey(record.task_id, record.revision, self.engine.facts.fingerprint)
+
+
+def _check_left(draft: TaskDraft, clips: Mapping[int, Clip], faults: list[ClipFault]) -> None:
+    if not faults:
+        return
+    total = len(clips) + len(faults)
+    if not draft.allow_partial:
+        raise refuse_clips(faults, total, "; correct it, or set allow_partial to leave it out")
+    for label in draft.labels:
+        if not any(clip.index in clips for clip in label.clips):
+            raise refuse_clips(faults, total, f"; label {label.label!r} keeps no clip")
+
+
+def _record(
+    draft: TaskDraft, clips: Mapping[int, Clip]
+) -> tuple[TaskRecord, dict[str, np.ndarray]]:
+    """Make the record of a task, still without its text, and the frames of its clips."""
+    records: list[ClipRecord] = []
+    frames: dict[str, np.ndarray] = {}
+    for place, label in enumerate(draft.labels):
+        for clip, source in _usable(label, clips):
+            clip_id = f"c{len(records):04d}"
+            frames[clip_id] = clip.frames_THWC
+            records.append(
+                ClipRecord(
+                    clip_id=clip_id,
+                    label=place,
+                    frames_s=tuple(max(0.0, float(time_s)) for time_s in clip.times_s),
+                    duration_s=float(clip.duration_s),
+                    codec=clip.codec,
+                    distinct=clip.distinct,
+                    sha256=digest(source),
+                )
+            )
+    now = time.time()
+    record = TaskRecord(
+        task_id=secrets.token_hex(16),
+        name=draft.name,
+        created_at=now,
+        expires_at=None if draft.ttl_s is None else now + draft.ttl_s,
+        labels=(),
+        clips=tuple(records),
+    )
+    return record, frames
+
+
+def _usable(label: LabelDraft, clips: Mapping[int, Clip]) -> list[tuple[Clip, ClipRequest]]:
+    return [
+        (clips[draft.index], draft.source)
+        for draft in label.clips
+        if draft.index in clips and isinstance(draft.source, ClipRequest)
+    ]
