@@ -13,11 +13,12 @@ RUN python -m venv /opt/kshot
 WORKDIR /src
 
 # What the service stands on changes rarely: a layer of its own, built before the code is there.
+# Left out again is what only a compiler reads: headers, static libraries, and triton, which torch
+# uses in torch.compile alone, and nothing here calls that.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet -c constraints.txt ".[${EXTRA}]"
-
-# Neither headers nor static libraries nor pip are needed to run; they are a tenth of the size.
-RUN find /opt/kshot/lib -type d -name include -path '*/site-packages/*' -prune -exec rm -rf {} + \
+RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet -c constraints.txt ".[${EXTRA}]" \
+ && /opt/kshot/bin/python -m pip uninstall --quiet --yes triton \
+ && find /opt/kshot/lib -type d -name include -not -path '*.dist-info/*' -prune -exec rm -rf {} + \
  && find /opt/kshot/lib -type f -name '*.a' -delete
 
 COPY model model

@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--queries", type=int, help="held-out clips a label (default 10; folder: 5 a task)"
     )
+    made.add_argument(
+        "--keep", type=Path, metavar="DIR", help="leave the synthetic clips there, to try curl with"
+    )
     folder = made.add_argument_group("a folder of clips")
     folder.add_argument("--clips", type=Path, metavar="DIR", help="folder of <label>/<clip>")
     folder.add_argument("--labels", nargs="+", default=[], help="only these labels")

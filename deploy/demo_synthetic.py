@@ -1,9 +1,11 @@
 """The demo without data: synthetic actions of unseen trios of motions, made as video files."""
 
 import argparse
+import contextlib
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Register labels that differ in what moves and how, and classify held-out clips."""
     shots, queries = (options.shots or [SHOTS])[0], options.queries or HELD_OUT
     actions = demo_actions(options.ways, options.seed)
-    with tempfile.TemporaryDirectory(prefix="kshot-clips-") as folder:
+    with _folder(options.keep) as folder:
         start = time.monotonic()
         print(f"Making {len(actions) * (shots + queries)} clips ...", flush=True)
-        clips = _make(Path(folder), actions, shots + queries, options.seed)
+        clips = _make(folder, actions, shots + queries, options.seed)
         made_s = time.monotonic() - start
         print("Starting the service ...", flush=True)
         with local_service() as service, ApiClient(service.url) as client:
@@ -69,11 +71,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """Give a folder for the clips: one that stays where the caller named it, or one that goes."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="kshot-clips-") as folder:
+        yield Path(folder)
+
+
 def _make(folder: Path, actions: list[Action], count: int, seed: int) -> dict[str, list[Path]]:
     """Write `count` clips of each action; no two share a seed."""
     clips: dict[str, list[Path]] = {}
     for place, action in enumerate(actions):
-        clips[action.label] = [folder / f"{place}-{index}.mp4" for index in range(count)]
+        clips[action.label] = [folder / f"{action.shape}-{index}.mp4" for index in range(count)]
         for index, path in enumerate(clips[action.label]):
             write_clip(path, action, (seed * 1000 + place) * 1000 + index)
     return clips

@@ -1,6 +1,7 @@
 """A service of one's own: started as a process, waited for, and gone when the block ends."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -84,11 +85,21 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
             if httpx.get(f"{url}/readyz", timeout=5.0).is_success:
                 return LocalService(url, process.pid, time.monotonic() - start)
         time.sleep(0.1)
-    lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
     raise LocalServiceError(
         f"The service was not ready after {time.monotonic() - start:.0f} s; "
-        f"the last thing it said was: {lines[-1]}"
+        f"the last thing it said was: {_last_words(log)}"
     )
+
+
+def _last_words(log: Path) -> str:
+    """Take the last message out of a log of JSON lines."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    if not lines:
+        return "nothing"
+    try:
+        return str(json.loads(lines[-1])["message"])
+    except (ValueError, KeyError, TypeError):
+        return lines[-1]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
