@@ -1,0 +1,78 @@
+"""The one face of all task stores: what the service may ask of them."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from service.stores.records import TaskRecord
+
+
+class TaskStore(Protocol):
+    """Keeps tasks, their pictures, and cached text.
+
+    Every method may raise `StoreUnavailableError`; every read may raise `StoreCorruptError`. A
+    write that was cancelled or not acknowledged happened whole or not at all.
+    """
+
+    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+        """Keep a new task; when this returns, it survives the machine's loss of power.
+
+        Args:
+            record: The task.
+            pictures: For each of its clips, by id, the sampled frames as encoded pictures.
+
+        Raises:
+            RevisionConflictError: the id is in use.
+        """
+        ...
+
+    async def get(self, task_id: str) -> TaskRecord:
+        """Return a task.
+
+        Raises:
+            TaskNotFoundError: never made, deleted, or expired more than a day ago.
+            TaskExpiredError: expired less than a day ago.
+        """
+        ...
+
+    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
+        """Return the pictures of a task, byte for byte; raises what `get` raises."""
+        ...
+
+    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+        """Put a new revision in the place of `expected_revision`; durable when it returns.
+
+        Raises:
+            RevisionConflictError: somebody else was faster.
+            TaskNotFoundError, TaskExpiredError: as `get`.
+        """
+        ...
+
+    async def delete(self, task_id: str) -> bool:
+        """Remove a task and its pictures for good; False when there was none alive."""
+        ...
+
+    async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
+        """Return a page of living tasks, newest first, and the cursor of the next page.
+
+        Tasks made meanwhile do not move the pages behind a cursor. A damaged task is left out.
+
+        Raises:
+            CursorError: a cursor that no store gave out.
+        """
+        ...
+
+    async def get_text(self, key: str) -> bytes | None:
+        """Return a cached value; None when there is none, it expired or it is damaged."""
+        ...
+
+    async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        """Cache a value for `ttl_s` seconds; a cache may forget earlier."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+        ...
+
+    async def close(self) -> None:
+        """Let running operations end, then let go of files and connections."""
+        ...

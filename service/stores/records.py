@@ -1,0 +1,157 @@
+"""What a store keeps of a task: frozen values, and their strict JSON form.
+
+Features, prototypes and text features are derived and are not here: they rebuild from the
+pictures, which are stored beside the record, and from the stage texts in it.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from service.stores.errors import (
+    RevisionConflictError,
+    StoreCorruptError,
+    TaskExpiredError,
+    TaskNotFoundError,
+)
+
+SCHEMA_VERSION: Literal[1] = 1
+TOMBSTONE_S = 24 * 3600.0  # how long an expired task is told from an unknown one
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # safe as a file name and in a Redis key
+
+Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class ClipRecord:
+    """One support clip, as its sampled frames were taken from the upload."""
+
+    clip_id: Identifier
+    label: Count  # index into the task's labels
+    frames_s: tuple[Seconds, ...]  # presentation time of each sampled frame
+    duration_s: Seconds
+    codec: str  # "pictures" when the client sent pictures
+    distinct: Count  # how many different source frames were sampled
+    sha256: str  # of the upload, to find duplicates; the upload itself is gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class LabelRecord:
+    """One label and the three sentences that describe it."""
+
+    label: str
+    stages: tuple[str, str, str]
+    text_source: Literal["client", "llm", "template"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class TaskRecord:
+    """One registered task, without its pictures."""
+
+    task_id: Identifier
+    name: str | None = None
+    created_at: Seconds  # unix time
+    expires_at: Seconds | None = None  # unix time; None lives until it is deleted
+    revision: Count = 1
+    labels: tuple[LabelRecord, ...]
+    clips: tuple[ClipRecord, ...]
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    def expired(self, now: float) -> bool:
+        """Tell whether the task's time has run out at unix time `now`."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+_ADAPTER = TypeAdapter(TaskRecord)
+
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` can be the id of a task or a clip at all."""
+    return re.fullmatch(ID_PATTERN, text) is not None
+
+
+def to_json(record: TaskRecord) -> bytes:
+    """Return the record as JSON that `from_json` reads back as an equal value."""
+    return _ADAPTER.dump_json(record)
+
+
+def from_json(document: bytes) -> TaskRecord:
+    """Read a record.
+
+    Raises:
+        StoreCorruptError: not JSON, a missing, wrong or unknown field, another schema version.
+    """
+    try:
+        return _ADAPTER.validate_json(document)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in fault["loc"]) or "the document"
+        raise StoreCorruptError(
+            f"A stored task does not fit schema {SCHEMA_VERSION} at {field} ({fault['type']}); "
+            "restore it from a backup or register the task again."
+        ) from error
+
+
+def check_pictures(record: TaskRecord, clip_ids: Iterable[str]) -> None:
+    """Assert that a new task comes with pictures for exactly its clips.
+
+    Raises:
+        ValueError: a clip id twice, a clip without pictures, or pictures without a clip.
+    """
+    wanted = sorted(clip.clip_id for clip in record.clips)
+    if sorted(clip_ids) != wanted or len(set(wanted)) != len(wanted):
+        raise ValueError(f"Task {record.task_id} needs pictures for exactly the clips {wanted}.")
+
+
+def check_successor(old: TaskRecord, new: TaskRecord, expected_revision: int) -> None:
+    """Assert that `new` may take the place of the stored record `old`.
+
+    Raises:
+        RevisionConflictError: the stored revision is not the expected one.
+        ValueError: the revision does not grow, or something changed that a revision cannot change.
+    """
+    if old.revision != expected_revision:
+        raise revision_conflict(old.task_id, old.revision, expected_revision)
+    if new.revision <= expected_revision:
+        raise ValueError(f"Revision {new.revision} does not follow {expected_revision}; count up.")
+    if replace(new, created_at=old.created_at, clips=old.clips) != new:
+        raise ValueError(f"A revision of task {old.task_id} keeps its clips and its creation time.")
+
+
+def revision_conflict(task_id: str, stored: int, expected: int) -> RevisionConflictError:
+    """Return the error of a replace that came too late."""
+    return RevisionConflictError(
+        f"Task {task_id} is at revision {stored}, not {expected}; read it again and repeat."
+    )
+
+
+def already_taken(task_id: str) -> RevisionConflictError:
+    """Return the error of a create under an id that is, or lately was, in use."""
+    return RevisionConflictError(f"Task {task_id} exists already; choose another id.")
+
+
+def missing_pictures(task_id: str, clip_id: str) -> StoreCorruptError:
+    """Return the error for a task whose record is there and whose pictures are not."""
+    return StoreCorruptError(
+        f"The pictures of clip {clip_id} of task {task_id} are missing; "
+        "delete the task and register it again."
+    )
+
+
+def absent(
+    task_id: str, expired_at: float | None, now: float
+) -> TaskExpiredError | TaskNotFoundError:
+    """Return the error for a task that is not there, by the time at which it expired, if ever."""
+    if expired_at is not None and now < expired_at + TOMBSTONE_S:
+        return TaskExpiredError(f"Task {task_id} has expired; register it again.")
+    return TaskNotFoundError(
+        f"There is no task {task_id[:100]!r}; check the id, or register the task again."
+    )

@@ -1,0 +1,161 @@
+"""The shared store: tasks in one Redis, for any number of service replicas."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, Self, TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from service.stores import sealing
+from service.stores.errors import StoreCorruptError, StoreUnavailableError
+from service.stores.picture_chunks import CHUNK_BYTES
+from service.stores.records import TaskRecord
+from service.stores.redis_connection import RedisUrl, connect
+from service.stores.redis_durability import Durability, durability_of
+from service.stores.redis_tasks import RedisTasks, milliseconds, retried
+from service.stores.shielding import Shield
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class RedisStore:
+    """A `TaskStore` in Redis; every value is sealed, every operation runs to its end."""
+
+    def __init__(
+        self, client: Redis, tasks: RedisTasks, prefix: str, now: Callable[[], float]
+    ) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._prefix = prefix
+        self._now = now
+        self._shield = Shield()
+
+    @classmethod
+    async def open(
+        cls, url: str, *, now: Callable[[], float] = time.time, chunk_bytes: int = CHUNK_BYTES
+    ) -> Self:
+        """Connect, and make sure that the server keeps what it acknowledges.
+
+        Args:
+            url: As `open_store` takes it.
+            now: The clock, unix time.
+            chunk_bytes: Size of the values that pictures are cut into.
+
+        Raises:
+            StoreUnavailableError: no connection, or no durability.
+        """
+        options = RedisUrl.parse(url)
+        client = connect(options)
+        try:
+            with _translated():
+                await client.ping()
+                durability = await durability_of(client) if options.durable else Durability.NONE
+        except BaseException:
+            await client.aclose()
+            raise
+        if durability is Durability.NONE:
+            logger.warning("Acknowledged tasks may be lost: the store runs with durability=none")
+        tasks = RedisTasks(
+            client,
+            prefix=options.prefix,
+            durability=durability,
+            now=now,
+            chunk_bytes=chunk_bytes,
+        )
+        return cls(client, tasks, options.prefix, now)
+
+    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+        """Keep a new task; durable when this returns."""
+        await self._run(self._tasks.create(record, pictures))
+
+    async def get(self, task_id: str) -> TaskRecord:
+        """Return a task."""
+        return await self._run(self._tasks.get(task_id))
+
+    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
+        """Return the pictures of a task."""
+        return await self._run(self._tasks.pictures(task_id))
+
+    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+        """Put a new revision in the place of `expected_revision`."""
+        await self._run(self._tasks.replace(record, expected_revision))
+
+    async def delete(self, task_id: str) -> bool:
+        """Remove a task."""
+        return await self._run(self._tasks.delete(task_id))
+
+    async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
+        """Return a page of living tasks, newest first."""
+        return await self._run(self._tasks.page(limit, cursor))
+
+    async def get_text(self, key: str) -> bytes | None:
+        """Return a cached value."""
+        return await self._run(self._get_text(key))
+
+    async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        """Cache a value."""
+        await self._run(self._put_text(key, value, ttl_s))
+
+    async def ping(self) -> None:
+        """Return when the server answers."""
+        await self._run(self._ping())
+
+    async def close(self) -> None:
+        """Let running operations end, then let go of the connections."""
+        await self._shield.drain()
+        await self._client.aclose()
+
+    async def _get_text(self, key: str) -> bytes | None:
+        name = sealing.text_name(key)
+
+        async def read() -> bytes | None:
+            return cast("bytes | None", await self._client.get(self._text_key(name)))
+
+        sealed = await retried(read)
+        if sealed is None:
+            return None
+        try:
+            packed = sealing.unseal(f"text/{name}", sealed)
+        except StoreCorruptError:
+            logger.warning("A cached text is damaged and was ignored: %s", name)
+            return None
+        value, expires_at = sealing.unpack_text(packed)
+        return value if self._now() < expires_at else None
+
+    async def _put_text(self, key: str, value: bytes, ttl_s: float) -> None:
+        name = sealing.text_name(key)
+        sealed = sealing.seal(f"text/{name}", sealing.pack_text(value, self._now() + ttl_s))
+        await self._client.set(self._text_key(name), sealed, px=milliseconds(ttl_s))
+
+    def _text_key(self, name: str) -> str:
+        return f"{self._prefix}:text:{name}"
+
+    async def _ping(self) -> None:
+        async def ask() -> None:
+            await self._client.ping()
+
+        await retried(ask)
+
+    async def _run(self, operation: Coroutine[Any, Any, Result]) -> Result:
+        async def translated() -> Result:
+            with _translated():
+                return await operation
+
+        return await self._shield.run(translated())
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn redis-py's errors, and the socket's, into the store's."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailableError(
+            f"The Redis of the task store does not do its work ({type(error).__name__}); "
+            "repeat the request once the operator has seen to it."
+        ) from error

@@ -1,0 +1,109 @@
+"""What makes a Redis write safe before it is acknowledged, checked and not assumed.
+
+From 7.2 on, WAITAOF waits until the append-only file is on the disk. Older servers, such as
+Debian's 7.0, must run with `appendfsync always`, which fsyncs before it replies; that is asked
+again with each write, since a server can be replaced or reconfigured behind its address.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import NoPermissionError, ResponseError
+
+from service.stores.errors import StoreUnavailableError
+
+WAIT_MS = 5000
+_REMEDY = "or add ?durability=none to the URL to accept losing acknowledged tasks."
+
+
+class Durability(Enum):
+    """How a store learns that a write is on the disk."""
+
+    NONE = "none"
+    WAITAOF = "waitaof"
+    ALWAYS = "always"
+
+    def ask(self, pipeline: Pipeline) -> None:
+        """Add, behind the writes, the command whose reply tells."""
+        if self is Durability.WAITAOF:
+            pipeline.execute_command("WAITAOF", 1, 0, WAIT_MS)
+        elif self is Durability.ALWAYS:
+            pipeline.config_get("append*")
+
+    def check(self, replies: Sequence[Any]) -> None:
+        """Return when the reply to `ask` promises safety.
+
+        Raises:
+            StoreUnavailableError: it does not; the write may be there and may get lost.
+        """
+        if self is Durability.WAITAOF and replies[-1][0] < 1:
+            raise StoreUnavailableError(
+                f"Redis did not bring the task to its disk within {WAIT_MS} ms; try again later."
+            )
+        if self is Durability.ALWAYS and not _always(replies[-1]):
+            raise StoreUnavailableError(
+                "Redis no longer runs with appendonly yes and appendfsync always; set both again."
+            )
+
+
+async def durability_of(client: "Redis") -> Durability:
+    """Find how this server makes writes durable.
+
+    Raises:
+        StoreUnavailableError: it does not, or may evict tasks; the message says what to set.
+    """
+    server: Mapping[str, Any] = await client.info()
+    if int(server.get("aof_enabled", 0)) != 1:
+        raise StoreUnavailableError(
+            f"Redis keeps no append-only file; start it with --appendonly yes, {_REMEDY}"
+        )
+    policy = str(server.get("maxmemory_policy", "noeviction"))
+    if int(server.get("maxmemory", 0)) > 0 and policy != "noeviction":
+        raise StoreUnavailableError(
+            f"Redis may evict tasks (maxmemory-policy {policy}); set noeviction, {_REMEDY}"
+        )
+    config = await _append_settings(client)
+    if _version(server) >= (7, 2):
+        if config is not None and config.get("appendfsync") == "no":
+            raise StoreUnavailableError(
+                f"Redis never fsyncs its append-only file; set appendfsync everysec, {_REMEDY}"
+            )
+        return Durability.WAITAOF
+    if config is None:
+        raise StoreUnavailableError(
+            "Redis before 7.2 has to show appendfsync always and CONFIG GET is refused; allow "
+            f"that command, use Redis 7.2 or later, {_REMEDY}"
+        )
+    if not _always(config):
+        raise StoreUnavailableError(
+            f"Redis before 7.2 runs with appendfsync {config.get('appendfsync')}; set it to always,"
+            f" use Redis 7.2 or later, {_REMEDY}"
+        )
+    return Durability.ALWAYS
+
+
+async def _append_settings(client: "Redis") -> dict[str, str] | None:
+    try:
+        return _texts(await client.config_get("append*"))
+    except (NoPermissionError, ResponseError):  # managed servers hide CONFIG
+        return None
+
+
+def _always(config: Mapping[Any, Any]) -> bool:
+    settings = _texts(config)
+    return settings.get("appendonly") == "yes" and settings.get("appendfsync") == "always"
+
+
+def _texts(config: Mapping[Any, Any]) -> dict[str, str]:
+    def text(value: object) -> str:
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    return {text(key): text(value) for key, value in config.items()}
+
+
+def _version(server: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", str(server.get("redis_version", "0"))))

@@ -1,0 +1,254 @@
+"""Tasks in Redis: the commands behind the Redis store.
+
+Keys, under a prefix (`kshot:` unless the URL says otherwise); a Redis Cluster is not supported:
+
+    task:<id>      hash: sealed record, revision, place     expired:<id>  sealed tombstone
+    pictures:<id>  hash: sealed chunks of pictures          index         sorted set of places
+    aside:<token>  pictures of a task being created; they have a time to live until the commit
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from service.stores import paging, records, redis_scripts, sealing
+from service.stores.errors import (
+    StoreCorruptError,
+    StoreUnavailableError,
+    TaskExpiredError,
+    TaskNotFoundError,
+)
+from service.stores.picture_chunks import batches, join_chunks, split_chunks
+from service.stores.records import TaskRecord
+from service.stores.redis_durability import Durability
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+ASIDE_S = 900  # a commit that comes later finds its pictures gone, and says so
+PAGE = 100  # records fetched at once for a listing
+
+
+class RedisTasks:
+    """Operations on tasks; must not be cancelled while they run (see `shielding`)."""
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        prefix: str,
+        durability: Durability,
+        now: Callable[[], float],
+        chunk_bytes: int,
+    ) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._durability = durability
+        self._now = now
+        self._chunk_bytes = chunk_bytes
+
+    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+        """Bring the pictures aside, then commit them with the record in one step."""
+        task_id = record.task_id
+        records.check_pictures(record, pictures)
+        chunks = await asyncio.to_thread(split_chunks, task_id, pictures, self._chunk_bytes)
+        aside = self._key("aside", secrets.token_hex(16))
+        arguments = [_seal_record(record), record.revision, paging.place_of(record), len(chunks)]
+        try:
+            for batch in batches(chunks):
+                pipeline = self._client.pipeline(transaction=True)
+                pipeline.hset(aside, items=[part for chunk in batch.items() for part in chunk])
+                pipeline.expire(aside, ASIDE_S)
+                await pipeline.execute()
+            status = await self._commit(
+                redis_scripts.CREATE,
+                [aside, *self._keys(task_id), self._key("index")],
+                [*arguments, *self._life(record)],
+            )
+        except RedisError:
+            await self._drop(aside)
+            raise
+        if status == b"taken":
+            await self._drop(aside)
+            raise records.already_taken(task_id)
+        if status != b"done":
+            raise StoreUnavailableError(
+                f"Redis lost pictures of task {task_id} before they were complete; try again."
+            )
+
+    async def get(self, task_id: str) -> TaskRecord:
+        """Return a living task."""
+        if not records.is_id(task_id):
+            raise records.absent(task_id, None, self._now())
+        _, task, expired = self._keys(task_id)
+
+        async def read() -> tuple[list[bytes | None], bytes | None]:
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hmget(task, ["record", "revision", "place"])
+            pipeline.get(expired)
+            fields, tombstone = await pipeline.execute()
+            return fields, tombstone
+
+        fields, tombstone = await retried(read)
+        expired_at = None
+        if fields[0] is not None:
+            record = _unseal_record(task_id, fields)
+            if not record.expired(self._now()):
+                return record
+            expired_at = record.expires_at
+        elif tombstone is not None:
+            expired_at = float(sealing.unseal(f"expired/{task_id}", tombstone))
+        raise records.absent(task_id, expired_at, self._now())
+
+    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
+        """Return the pictures of a living task, fetched clip by clip."""
+        record = await self.get(task_id)
+        key = self._key("pictures", task_id)
+
+        async def names() -> list[bytes]:
+            return cast("list[bytes]", await self._client.hkeys(key))
+
+        known = [name.decode() for name in await retried(names)]
+        found: dict[str, tuple[bytes, ...]] = {}
+        for clip_id in (clip.clip_id for clip in record.clips):
+            chunks = await self._chunks(key, [n for n in known if n.startswith(f"{clip_id}/")])
+            if not chunks:
+                await self.get(task_id)  # deleted meanwhile: says so
+                raise records.missing_pictures(task_id, clip_id)
+            found[clip_id] = await asyncio.to_thread(join_chunks, task_id, clip_id, chunks)
+        return found
+
+    async def replace(self, record: TaskRecord, expected_revision: int) -> None:
+        """Put a new revision of a task's record in place."""
+        task_id = record.task_id
+        records.check_successor(await self.get(task_id), record, expected_revision)
+        status = await self._commit(
+            redis_scripts.REPLACE,
+            self._keys(task_id),
+            [expected_revision, _seal_record(record), record.revision, *self._life(record)],
+        )
+        if status == b"absent":
+            raise records.absent(task_id, None, self._now())
+        if status != b"done":
+            raise records.revision_conflict(task_id, int(status), expected_revision)
+
+    async def delete(self, task_id: str) -> bool:
+        """Remove a task; a damaged one too."""
+        try:
+            await self.get(task_id)
+        except (TaskNotFoundError, TaskExpiredError):
+            return False
+        except StoreCorruptError:
+            logger.warning("Task %s is damaged and is being deleted", task_id)
+        keys = [*self._keys(task_id), self._key("index")]
+        return await self._commit(redis_scripts.DELETE, keys, []) == b"done"
+
+    async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
+        """Return a page of living tasks, newest first."""
+        before = "+" if cursor is None else f"({paging.from_cursor(cursor)}"
+        page: list[TaskRecord] = []
+        while rows := await self._rows(before, min(limit + 1, PAGE)):
+            for place, fields in rows:
+                record = await self._listed(place, fields)
+                if record is None:
+                    continue
+                if len(page) == limit:
+                    return page, paging.to_cursor(paging.place_of(page[-1]))
+                page.append(record)
+            before = f"({rows[-1][0]}"
+        return page, None
+
+    async def _rows(self, before: str, count: int) -> list[tuple[str, list[bytes | None]]]:
+        async def read() -> list[tuple[str, list[bytes | None]]]:
+            index = self._key("index")
+            found = await self._client.zrevrangebylex(index, before, "-", start=0, num=count)
+            places = [place.decode() for place in cast("list[bytes]", found)]
+            pipeline = self._client.pipeline(transaction=False)
+            for place in places:
+                task = self._key("task", paging.task_at(place))
+                pipeline.hmget(task, ["record", "revision", "place"])
+            return list(zip(places, await pipeline.execute(), strict=True))
+
+        return await retried(read)
+
+    async def _listed(self, place: str, fields: Sequence[bytes | None]) -> TaskRecord | None:
+        task_id = paging.task_at(place)
+        if fields[0] is None:  # Redis removed it when its time was up
+            keys = [self._key("task", task_id), self._key("index")]
+            await self._client.eval(redis_scripts.PRUNE, len(keys), *keys, place)
+            return None
+        try:
+            record = _unseal_record(task_id, fields)
+        except StoreCorruptError:
+            logger.exception("Task %s is damaged and left out of listings", task_id)
+            return None
+        return None if record.expired(self._now()) else record
+
+    async def _chunks(self, key: str, names: list[str]) -> dict[str, bytes]:
+        async def read() -> list[bytes | None]:
+            return cast("list[bytes | None]", await self._client.hmget(key, names))
+
+        values = await retried(read) if names else []
+        return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+    async def _commit(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
+        # One pipeline is one connection: the confirmation counts the writes of its own alone.
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.eval(script, len(keys), *keys, *arguments)
+        self._durability.ask(pipeline)
+        status, *confirmation = await pipeline.execute()
+        self._durability.check(confirmation)
+        return cast("bytes", status)
+
+    async def _drop(self, key: str) -> None:
+        with contextlib.suppress(RedisError):  # else its time to live removes it
+            await self._client.unlink(key)
+
+    def _life(self, record: TaskRecord) -> list[str | bytes | int]:
+        if record.expires_at is None:
+            return ["", "", ""]
+        left = record.expires_at - self._now()
+        tombstone = sealing.seal(f"expired/{record.task_id}", repr(record.expires_at).encode())
+        return [milliseconds(left), tombstone, milliseconds(left + records.TOMBSTONE_S)]
+
+    def _keys(self, task_id: str) -> list[str]:
+        return [self._key(kind, task_id) for kind in ("pictures", "task", "expired")]
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+
+async def retried(read: Callable[[], Awaitable[Result]]) -> Result:
+    """Read again, once, when the connection turns out to be gone."""
+    try:
+        return await read()
+    except RedisConnectionError:
+        return await read()
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time to live as Redis takes it: whole, and at least 1."""
+    return max(1, math.ceil(seconds * 1000))
+
+
+def _seal_record(record: TaskRecord) -> bytes:
+    return sealing.seal(f"record/{record.task_id}", records.to_json(record))
+
+
+def _unseal_record(task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
+    sealed, revision, place = fields
+    record = records.from_json(sealing.unseal(f"record/{task_id}", sealed or b""))
+    if (revision, place) != (b"%d" % record.revision, paging.place_of(record).encode()):
+        raise StoreCorruptError(
+            f"The stored task {task_id} contradicts itself; delete it and register it again."
+        )
+    return record
