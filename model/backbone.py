@@ -69,6 +69,13 @@ class TextTower(Protocol):
         """Turn the last block's tokens into one feature [B, E] a text."""
 
 
+class Tokenizer(Protocol):
+    """Texts to token ids [B, L]; the end of text has the largest id."""
+
+    def __call__(self, texts: list[str], /) -> Tensor:
+        """Tokenize."""
+
+
 class ClipImageTower(nn.Module):
     """The image half of an open_clip CLIP with a plain ViT."""
 
@@ -134,7 +141,7 @@ class TimmImageTower(nn.Module):
 class ClipTextTower(nn.Module):
     """A causal text transformer in open_clip's layout, pooled at the end token."""
 
-    def __init__(self, model: Any, tokenizer: "Tokenizer") -> None:  # noqa: ANN401
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:  # noqa: ANN401
         super().__init__()
         pool = getattr(model, "text_pool_type", None) or getattr(model, "pool_type", None)
         if pool != "argmax":
@@ -173,13 +180,6 @@ class ClipTextTower(nn.Module):
         return self.model.ln_final(ends_BD) @ self.model.text_projection
 
 
-class Tokenizer(Protocol):
-    """Texts to token ids [B, L]; the end of text has the largest id."""
-
-    def __call__(self, texts: list[str], /) -> Tensor:
-        """Tokenize."""
-
-
 def open_clip_towers(config: OpenClipConfig) -> tuple[ClipImageTower, ClipTextTower]:
     """Load an open_clip model and take it apart.
 
@@ -197,14 +197,24 @@ def open_clip_towers(config: OpenClipConfig) -> tuple[ClipImageTower, ClipTextTo
             f"open_clip has no {config.name!r} with weights {config.pretrained!r} here ({error}); "
             "check the name, or give a weights file."
         ) from error
-    text = getattr(clip, "text", clip)
+    image, text = split_clip(clip, tokenizer)
+    if config.pretrained == "openai":
+        assert_quick_gelu(image, config.name)
+    return image, text
+
+
+def split_clip(clip: Any, tokenizer: Tokenizer) -> tuple[ClipImageTower, ClipTextTower]:  # noqa: ANN401
+    """Take an open_clip model apart; it is not usable as a whole afterwards.
+
+    Raises:
+        BackboneError: its image tower is no plain ViT, or its text is not pooled at the end.
+    """
     image = ClipImageTower(
         clip.visual,
         getattr(clip.visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN,
         getattr(clip.visual, "image_std", None) or open_clip.OPENAI_DATASET_STD,
     )
-    if config.pretrained == "openai":
-        assert_quick_gelu(image, config.name)
+    text = getattr(clip, "text", clip)
     del clip.visual  # what is left is the text tower
     return image, ClipTextTower(text, tokenizer)
 

@@ -1,0 +1,74 @@
+"""Tiny methods for tests: real modules, small numbers, trained-looking adapters."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from model.build import build_recognizer, towers
+from model.config import CompactConfig, CompactTextConfig, MethodConfig, OrderConfig
+from model.methods import METHODS
+from model.recognizer import Recognizer
+from model.subactions import prompts, template_stages
+from model.words import split_words
+
+LABELS = ("jump", "wave", "pour", "turn left", "clap", "sit", "stand")
+WORDS = tuple(
+    sorted(
+        {
+            w
+            for label in LABELS
+            for p in prompts(label, template_stages(label))
+            for w in split_words(p)
+        }
+    )
+)
+TOWERS = CompactConfig(
+    size=16,
+    patch=8,
+    width=32,
+    depth=3,
+    heads=2,
+    text=CompactTextConfig(words=WORDS, width=16, layers=3, heads=2),
+)
+
+
+def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodConfig:
+    """Return a preset on tiny towers, with at most 2 adapted blocks."""
+    method = METHODS[preset]
+    visual = replace(method.visual, blocks=2) if method.visual else None
+    text = OrderConfig(blocks=2) if method.text else None
+    return replace(method, **{"backbone": TOWERS, "visual": visual, "text": text, **changes})
+
+
+def tiny_recognizer(
+    preset: str = "task_adapter_pp", *, trained: bool = True, seed: int = 0, **changes: object
+) -> Recognizer:
+    """Build a tiny method; `trained` fills its adapters with noise, as training would."""
+    torch.manual_seed(seed)
+    method = tiny_method(preset, **changes)
+    recognizer = build_recognizer(method, *towers(method.backbone))
+    with torch.no_grad():
+        for parameter in recognizer.parameters():
+            if not parameter.requires_grad and parameter.ndim > 1:
+                parameter.mul_(6)  # sharp attention, features that differ: what bugs would move
+            elif trained and parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return recognizer
+
+
+def clips(count: int, *, seed: int = 0, frames: int = 8, size: int = 16) -> Tensor:
+    """Return clips of random coarse patterns [B, T, H, W, C], uint8."""
+    noise = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, frames, 3, 3, 3, generator=noise) + torch.rand(
+        count, 1, 3, 3, 3, generator=noise
+    )
+    fine = torch.nn.functional.interpolate(coarse.flatten(0, 1), size=(size, size))
+    return (fine * 127).to(torch.uint8).unflatten(0, (count, frames)).permute(0, 1, 3, 4, 2)
+
+
+def tiny_text(recognizer: Recognizer, labels: tuple[str, ...]) -> Tensor | None:
+    """Encode the template text of labels, where the method uses text."""
+    if not recognizer.has_text:
+        return None
+    return recognizer.encode_text(labels, [template_stages(label) for label in labels])
