@@ -66,16 +66,16 @@ async def task_of_form(form: FormData, settings: Settings) -> TaskDraft:
     spans_only = {label: given for label, given in clips.items() if not given.files}
     refuse_unknown(spans_only, "start_s or end_s")
     stages = read_descriptions(_descriptions(texts.get("descriptions")))
-    labels = tuple(
+    labels = [
         LabelDraft(label, stages.pop(label, None), await _drafts(given, f"[{label}]", settings))
         for label, given in clips.items()
-    )
+    ]
     refuse_unknown(stages, "descriptions")
     return TaskDraft(
         name=read_name(texts.get("name"), settings),
         ttl_s=read_ttl(_number("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, settings),
         allow_partial=_truth("allow_partial", texts.get("allow_partial", "")),
-        labels=labels,
+        labels=tuple(labels),
     )
 
 

@@ -1,0 +1,64 @@
+"""One tiny service for the tests that only ask it."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.settings import Settings
+from tests.serving import moving_clip, serving, tiny_checkpoint
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def clip() -> bytes:
+    return moving_clip(1)
+
+
+@pytest.fixture(scope="session")
+def clips() -> dict[str, list[bytes]]:
+    """Ragged supports of three labels."""
+    return {
+        "jump": [moving_clip(10), moving_clip(11)],
+        "wave": [moving_clip(20)],
+        "pour": [moving_clip(30), moving_clip(31), moving_clip(32)],
+    }
+
+
+@pytest.fixture
+def settings(checkpoint: Path, tmp_path: Path) -> Settings:
+    return Settings(
+        checkpoint=str(checkpoint), store=f"dir:{tmp_path / 'store'}", threads=1, decode_workers=1
+    )
+
+
+@pytest.fixture(scope="session")
+def client(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    store = tmp_path_factory.mktemp("http") / "store"
+    settings = Settings(
+        checkpoint=str(checkpoint), store=f"dir:{store}", threads=1, decode_workers=2
+    )
+    with serving(settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    """Ten PNG pictures in order."""
+    rng = np.random.default_rng(5)
+    shown = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(10)]
+    return [png(picture) for picture in shown]
+
+
+def png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

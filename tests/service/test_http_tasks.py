@@ -1,0 +1,169 @@
+"""Registering, showing, listing and deleting tasks through real HTTP."""
+
+import json
+
+import httpx
+import pytest
+
+from tests.serving import base64_of, classify, moving_clip, problem, register, support_files
+
+Clips = dict[str, list[bytes]]
+
+
+def test_a_task_is_registered_and_classifies_its_own_clips(
+    client: httpx.Client, clips: Clips
+) -> None:
+    answer = client.post("/tasks", files=support_files(clips), data={"name": "moves"})
+    assert answer.status_code == 201, answer.text
+    task = answer.json()
+    assert answer.headers["location"] == f"/v1/tasks/{task['id']}"
+    assert answer.headers["etag"] == '"1"'
+    assert task["status"] == "ready"
+    assert task["name"] == "moves"
+    assert [(x["label"], x["clips"]) for x in task["labels"]] == [
+        ("jump", 2),
+        ("wave", 1),
+        ("pour", 3),
+    ]
+    assert task["text"] == "template"
+    assert all(len(clip["frames_s"]) == 8 for clip in task["clips"])
+    result = classify(client, task["id"], clips["wave"][0])["results"][0]
+    assert result["label"] == "wave"
+    assert result["score"] == max(ranked["score"] for ranked in result["ranking"])
+    assert sum(ranked["score"] for ranked in result["ranking"]) == pytest.approx(1)
+    assert result["margin"] == pytest.approx(
+        result["ranking"][0]["score"] - result["ranking"][1]["score"]
+    )
+    assert all(len(ranked["stages"]) == 3 for ranked in result["ranking"])
+
+
+def test_json_and_multipart_make_the_same_task(client: httpx.Client, clips: Clips) -> None:
+    body = {
+        "name": "json",
+        "labels": [
+            {"label": label, "clips": [{"video": base64_of(clip)} for clip in given]}
+            for label, given in clips.items()
+        ],
+    }
+    answer = client.post("/tasks", json=body)
+    assert answer.status_code == 201, answer.text
+    by_form = register(client, clips)
+    query = moving_clip(77)
+    one = classify(client, answer.json()["id"], query)["results"]
+    assert one == classify(client, by_form["id"], query)["results"]
+    in_json = client.post(
+        f"/tasks/{by_form['id']}/classify", json={"clips": [{"video": base64_of(query)}]}
+    )
+    assert in_json.json()["results"] == one
+
+
+def test_a_clip_may_be_pictures(client: httpx.Client, clips: Clips, pictures: list[bytes]) -> None:
+    frames = [base64_of(picture) for picture in pictures]
+    labels = [
+        {"label": "jump", "clips": [{"frames": frames}]},
+        {"label": "wave", "clips": [{"video": base64_of(clips["wave"][0])}]},
+    ]
+    answer = client.post("/tasks", json={"labels": labels})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["clips"][0]["codec"] == "pictures"
+    found = client.post(
+        f"/tasks/{answer.json()['id']}/classify", json={"clips": [{"frames": frames}]}
+    )
+    assert found.json()["results"][0]["label"] == "jump"
+
+
+def test_descriptions_of_the_client_take_part(client: httpx.Client, clips: Clips) -> None:
+    stages = {label: [f"The {label} begins.", "It goes on.", "The jump ends."] for label in clips}
+    given = client.post(
+        "/tasks", files=support_files(clips), data={"descriptions": json.dumps(stages)}
+    )
+    assert given.status_code == 201, given.text
+    assert [x["text_source"] for x in given.json()["labels"]] == ["client"] * 3
+    assert given.json()["labels"][0]["descriptions"] == stages["jump"]
+
+
+def test_unknown_words_leave_the_video_alone_and_say_so(client: httpx.Client, clip: bytes) -> None:
+    task = register(client, {"somersault": [clip], "wave": [moving_clip(2)]})
+    assert task["text"] is None
+    assert "somersault" in task["text_reason"]
+    answer = classify(client, task["id"], clip)
+    assert answer["text_source"] is None
+    assert "somersault" in answer["text_reason"]
+    assert answer["results"][0]["ranking"][0]["text"] is None
+
+
+def test_spans_choose_a_part_of_a_clip(client: httpx.Client, clips: Clips) -> None:
+    spans = [
+        ("start_s[jump]", "0.2"),
+        ("start_s[jump]", ""),
+        ("end_s[jump]", "0.9"),
+        ("end_s[jump]", ""),
+    ]
+    parts = [(name, (None, value)) for name, value in spans]
+    answer = client.post("/tasks", files=[*support_files(clips), *parts])
+    assert answer.status_code == 201, answer.text
+    task = answer.json()
+    assert min(task["clips"][0]["frames_s"]) >= 0.19
+    assert max(task["clips"][0]["frames_s"]) <= 0.91
+    assert min(task["clips"][1]["frames_s"]) < 0.19
+    found = client.post(
+        f"/tasks/{task['id']}/classify",
+        files={"clip": clips["jump"][0]},
+        data={"start_s": "0.2", "end_s": "0.9"},
+    )
+    assert found.json()["results"][0]["frames_s"] == task["clips"][0]["frames_s"]
+
+
+def test_a_task_is_shown_as_it_was_made(client: httpx.Client, clips: Clips) -> None:
+    task = register(client, clips)
+    for prefix in ("", "/v1"):
+        shown = client.get(f"{prefix}/tasks/{task['id']}")
+        assert shown.json() == task
+        assert shown.headers["etag"] == '"1"'
+
+
+def test_deleting_is_idempotent_and_final(client: httpx.Client, clips: Clips) -> None:
+    task = register(client, clips)
+    for _ in range(2):
+        assert client.delete(f"/tasks/{task['id']}").status_code == 204
+    problem(client.get(f"/tasks/{task['id']}"), 404, "task-not-found")
+    problem(
+        client.post(f"/v1/tasks/{task['id']}/classify", files={"clip": clips["wave"][0]}),
+        404,
+        "task-not-found",
+    )
+    assert client.delete("/tasks/never-was-there").status_code == 204
+
+
+def test_pages_hold_every_task_once_newest_first(client: httpx.Client, clips: Clips) -> None:
+    made = [register(client, clips)["id"] for _ in range(3)]
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = client.get("/tasks", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
+        assert page.status_code == 200, page.text
+        assert len(page.json()["tasks"]) <= 2
+        seen += [task["id"] for task in page.json()["tasks"]]
+        cursor = page.json()["next_cursor"]
+        assert ("link" in page.headers) == (cursor is not None)
+        if cursor is None:
+            break
+    assert seen[:3] == made[::-1]
+    assert len(seen) == len(set(seen))
+
+
+def test_one_bad_clip_is_left_out_when_asked(client: httpx.Client, clips: Clips) -> None:
+    mixed = {**clips, "jump": [clips["jump"][0], b"no video at all"]}
+    refused = problem(
+        client.post("/tasks", files=support_files(mixed)), 415, "container-not-allowed"
+    )
+    assert [(c["index"], c["label"]) for c in refused["clips"]] == [(1, "jump")]
+    task = register(client, mixed, allow_partial="true")
+    assert [x["clips"] for x in task["labels"]] == [1, 1, 3]
+    assert [(c["index"], c["label"]) for c in task["refused_clips"]] == [(1, "jump")]
+    alone = {**clips, "wave": [b"no video at all"]}
+    problem(
+        client.post("/tasks", files=support_files(alone), data={"allow_partial": "true"}),
+        415,
+        "container-not-allowed",
+    )

@@ -1,0 +1,192 @@
+"""The real service for tests: in a thread, or as a process of its own; tiny weights, real clips."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+
+from model.checkpoint import save_checkpoint
+from service.app import create_app
+from service.settings import Settings
+from tests.model.tiny import tiny_recognizer
+from tests.videos import make_video
+
+ROOT = Path(__file__).resolve().parents[1]
+START_S = 60.0
+Files = list[tuple[str, tuple[str, bytes, str]]]
+
+
+def tiny_checkpoint(folder: Path, preset: str = "task_adapter_pp", **changes: object) -> Path:
+    """Write a tiny trained-looking checkpoint: 16 pixels, 3 blocks, a text tower of few words."""
+    save_checkpoint(tiny_recognizer(preset, **changes), folder, "# Random weights, for tests\n")
+    return folder
+
+
+def moving_clip(seed: int, frames: int = 12, codec: str = "libx264") -> bytes:
+    """Make a real video of coarse noise that drifts, another for each seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    large = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
+    step = int(rng.integers(1, 9))
+    shown = [np.roll(large, k * step, axis=int(seed) % 2)[:64, :64] for k in range(frames)]
+    return make_video(shown, codec=codec, rate=10)
+
+
+def support_files(clips: Mapping[str, Sequence[bytes]]) -> Files:
+    """Give clips by label as multipart parts."""
+    return [
+        (f"support[{label}]", (f"{number}.mp4", clip, "video/mp4"))
+        for label, given in clips.items()
+        for number, clip in enumerate(given)
+    ]
+
+
+def query_files(*clips: bytes) -> Files:
+    """Give query clips as multipart parts."""
+    return [("clip", (f"{number}.mp4", clip, "video/mp4")) for number, clip in enumerate(clips)]
+
+
+def base64_of(clip: bytes) -> str:
+    """Give bytes as JSON carries them."""
+    return base64.b64encode(clip).decode()
+
+
+def register(
+    client: httpx.Client, clips: Mapping[str, Sequence[bytes]], **data: str
+) -> dict[str, Any]:
+    """Register a task that must succeed, and return it."""
+    answer = client.post("/tasks", files=support_files(clips), data=data)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def classify(client: httpx.Client, task_id: str, *clips: bytes) -> dict[str, Any]:
+    """Classify clips, which must succeed, and return the answer."""
+    answer = client.post(f"/tasks/{task_id}/classify", files=query_files(*clips))
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def scores(answer: Mapping[str, Any]) -> list[dict[str, tuple[float, ...]]]:
+    """Give all numbers of an answer, by label."""
+    return [
+        {
+            ranked["label"]: (
+                ranked["score"],
+                ranked["video"],
+                *([] if ranked["text"] is None else [ranked["text"], *ranked["stages"]]),
+            )
+            for ranked in result["ranking"]
+        }
+        for result in answer["results"]
+    ]
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Assert that an answer is a problem of the one shape, and return it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["code"] == code, body
+    assert body["status"] == status
+    assert body["type"] == f"urn:kshot:problem:{code}"
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"] == answer.headers["x-request-id"]
+    assert isinstance(body["retryable"], bool)
+    return body
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[httpx.Client]:
+    """Run the real application under real uvicorn in a thread; give a client of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            create_app(settings), lifespan="on", log_config=None, access_log=False
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],), name="uvicorn")
+        thread.start()
+        try:
+            _until(lambda: server.started or not thread.is_alive(), "the service to start")
+            assert server.started, "The service did not start."
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
+
+
+class ServiceProcess:
+    """The service as a process, to be stopped politely or killed.
+
+    Args:
+        settings: Environment, without the prefix.
+        log: File for its log.
+    """
+
+    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+        self.port = free_port()
+        self.log = log
+        env = {k: v for k, v in os.environ.items() if not k.startswith("KSHOT_")}
+        env |= {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
+        env |= {"KSHOT_PORT": str(self.port), "OMP_NUM_THREADS": "1"}
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service"], cwd=ROOT, env=env, stderr=output
+            )
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def wait_ready(self) -> None:
+        """Return when it serves."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            try:
+                return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        _until(ready, "the service to be ready")
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Read its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _until(reached: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not reached():
+        assert time.monotonic() < deadline, f"Waited {START_S:g} s for {what}."
+        time.sleep(0.02)
