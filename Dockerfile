@@ -29,8 +29,8 @@ RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet --no-deps --forc
 
 FROM python:3.11-slim-bookworm
 
-RUN groupadd --system --gid 10001 kshot \
- && useradd --system --uid 10001 --gid kshot --home-dir /var/lib/kshot --no-create-home \
+RUN groupadd --gid 10001 kshot \
+ && useradd --uid 10001 --gid kshot --home-dir /var/lib/kshot --no-create-home --no-log-init \
       --shell /usr/sbin/nologin kshot \
  && install -d -o kshot -g kshot -m 0750 /var/lib/kshot
 
@@ -41,7 +41,7 @@ ENV PATH=/opt/kshot/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     KSHOT_HOST=0.0.0.0 \
     KSHOT_PORT=8000 \
-    KSHOT_STORE=dir:/var/lib/kshot \
+    KSHOT_STORE=dir:/var/lib/kshot/store \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

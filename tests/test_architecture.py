@@ -25,8 +25,8 @@ TENSORS = {"torch", "torchvision", "timm", "open_clip", "onnxruntime"}
 # stands on the step of the network's parts.
 MODEL_STEPS = (
     {"errors"},
-    {"config", "media", "subactions", "words"},
-    {"methods"},
+    {"clip", "config", "container", "picture", "pictures", "subactions", "words"},
+    {"media", "methods"},
     {"(parts of the network)"},
     {"encoder"},
     {"recognizer"},
