@@ -1,0 +1,88 @@
+"""Random views of pictures, drawn in batches on the device that holds the pictures.
+
+Dimensions: N pictures held, B views, C channels (RGB), H = W pixels of a held picture, S of a view.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How strongly views differ from their pictures."""
+
+    min_area: float = 0.25  # smallest crop, share of the picture
+    max_stretch: float = 4 / 3  # largest ratio of a crop's sides
+    jitter: float = 0.4  # brightness, contrast and saturation, each in 1 +- jitter
+    grey: float = 0.1  # chance of a view without colour
+    mixup: float = 0.25  # chance of a view being blended with another
+
+
+def draw_views(
+    pictures_NHWC: Tensor,
+    picks_B: Tensor,
+    size: int,
+    generator: torch.Generator,
+    strength: Augmentation,
+) -> Tensor:
+    """Crop, flip, recolour and blend.
+
+    Args:
+        pictures_NHWC: uint8 pictures, on any device.
+        picks_B: Which picture each view is of.
+        size: Side S of the views, pixels.
+        generator: A CPU generator; every random number comes from it.
+        strength: How strongly.
+
+    Returns:
+        views_BCSS: uint8, on the pictures' device.
+    """
+    device = pictures_NHWC.device
+    count = len(picks_B)
+    pixels = pictures_NHWC[picks_B.to(device)].permute(0, 3, 1, 2).float() / 255
+    affine = _crops(count, generator, strength).to(device)
+    grid = F.affine_grid(affine, [count, 3, size, size], align_corners=False)
+    views = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    views = _recolour(views, generator, strength)
+    views = _mixup(views, generator, strength)
+    return (views.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _crops(count: int, generator: torch.Generator, strength: Augmentation) -> Tensor:
+    """Draw crops inside the picture, half of them mirrored, as affine maps [B, 2, 3]."""
+    draw = torch.rand(5, count, generator=generator)
+    area = strength.min_area + (1 - strength.min_area) * draw[0]
+    stretch = torch.exp((2 * draw[1] - 1) * math.log(strength.max_stretch) / 2)
+    width = (area.sqrt() * stretch).clamp(max=1)
+    height = (area.sqrt() / stretch).clamp(max=1)
+    flip = torch.where(draw[4] < 0.5, -1.0, 1.0)
+    affine = torch.zeros(count, 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1] = width * flip, height
+    affine[:, 0, 2] = (2 * draw[2] - 1) * (1 - width)
+    affine[:, 1, 2] = (2 * draw[3] - 1) * (1 - height)
+    return affine
+
+
+def _recolour(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
+    draw = torch.rand(4, len(views), 1, 1, 1, generator=generator).to(views.device)
+    bright, contrast, saturation = 1 + strength.jitter * (2 * draw[:3] - 1)
+    views = views * bright
+    weights = torch.tensor(GREY, device=views.device).view(1, 3, 1, 1)
+    grey = (views * weights).sum(dim=1, keepdim=True)
+    saturation = torch.where(draw[3] < strength.grey, 0.0, saturation)
+    views = grey + (views - grey) * saturation
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (views - mean) * contrast
+
+
+def _mixup(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
+    draw = torch.rand(2, len(views), 1, 1, 1, generator=generator).to(views.device)
+    others = torch.randperm(len(views), generator=generator).to(views.device)
+    share = torch.where(draw[0] < strength.mixup, 0.5 * draw[1], 0.0)
+    return views * (1 - share) + views[others] * share
