@@ -185,17 +185,17 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("kshot.request_id", ""))
 
 
-def _fault(error: Mapping[str, object]) -> FieldProblem:
+def _fault(error: Mapping[str, object]) -> refused.FieldFault:
     location = error["loc"]
     assert isinstance(location, Sequence)
     field = ".".join(str(part) for part in location if part not in ("body", "query", "path"))
     if error["type"] == "extra_forbidden":
-        return FieldProblem(field=field or "body", message="no such field; take it away")
+        return refused.FieldFault(field or "body", "no such field; take it away")
     if error["type"] == "missing":
-        return FieldProblem(field=field or "body", message="is missing; add it")
+        return refused.FieldFault(field or "body", "is missing; add it")
     shown = repr(error.get("input"))
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return FieldProblem(field=field or "body", message=f"{error['msg']}, not {shown}")
+    return refused.FieldFault(field or "body", f"{error['msg']}, not {shown}")
 
 
 def _http(request: Request, error: HTTPException) -> tuple[str, str]:

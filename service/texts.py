@@ -144,6 +144,7 @@ def _unpack(value: bytes | None) -> Tensor | None:
     if value is None:
         return None
     try:
-        return load(value)["text_AE"]
+        text_AE: Tensor = load(value)["text_AE"]
     except (SafetensorError, KeyError):
         return None
+    return text_AE

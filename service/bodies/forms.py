@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from starlette.datastructures import FormData, UploadFile
 
@@ -53,7 +52,7 @@ async def task_of_form(form: FormData, settings: Settings) -> TaskDraft:
     clips: dict[str, _Clips] = {}
     for name, value in form.multi_items():
         if match := BRACKETS.fullmatch(name):
-            label = read_label(match[2], settings)
+            label = read_label(_unescape(match[2]), settings)
             _collect(clips.setdefault(label, _Clips()), match[1], name, value, _total(clips))
         elif name in TASK_TEXTS:
             await _collect_text(texts, name, value)
@@ -92,10 +91,14 @@ async def query_of_form(form: FormData, settings: Settings) -> tuple[ClipDraft, 
                 f"The field {name[:100]!r} is not known here; use clip=@FILE, start_s, end_s.",
                 [FieldFault(name[:100], "no such field; take it away")],
             )
-        kind: Literal["clip", "start_s", "end_s"] = name
-        _collect(clips, kind, name, value, len(clips.files))
+        _collect(clips, name, name, value, len(clips.files))
     check_query_count(len(clips.files), settings)
     return await _drafts(clips, "", settings)
+
+
+def _unescape(name: str) -> str:
+    """Undo what the HTML standard has clients do to names in multipart."""
+    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 
 
 def _collect(clips: _Clips, kind: str, name: str, value: UploadFile | str, index: int) -> None:

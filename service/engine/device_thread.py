@@ -121,8 +121,8 @@ class DeviceThread:
                     if not (self._queries or self._jobs or self._stopping):
                         self._wake.wait(IDLE_S)
         stopped = EngineError("The engine has stopped; start the service again.")
-        for work in (*self._queries, *self._jobs):
-            resolve(work.done, stopped)
+        for done in [work.done for work in self._queries] + [work.done for work in self._jobs]:
+            resolve(done, stopped)
 
     def _take(self) -> list[Query]:
         """Take the oldest queries; those whose client gave up are dropped here."""

@@ -1,0 +1,117 @@
+"""Every error has its status, its own code and the one shape, on every path."""
+
+import asyncio
+import importlib
+import pkgutil
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+import service
+from model.errors import KshotError
+from service import errors
+from service.receiving import BodyLimit
+from service.refusals import ServerFullError
+from service.telemetry import RequestLog
+from tests.serving import moving_clip, problem, register
+
+
+def subclasses(kind: type[KshotError]) -> set[type[KshotError]]:
+    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
+
+
+def test_every_error_has_a_status_and_its_own_code() -> None:
+    for module in pkgutil.walk_packages(service.__path__, "service."):
+        if not module.name.endswith(("__main__", ".worker")):
+            importlib.import_module(module.name)
+    ours = {kind for kind in subclasses(KshotError) if not kind.__module__.startswith("tests")}
+    served = {kind for kind in ours if kind.__module__.startswith(("model.", "service."))}
+    assert served == set(errors.STATUS)
+    codes = [kind.code for kind in served]
+    assert len(set(codes)) == len(codes)
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/v1", "/v1/tasks/", "/v2/tasks", "/tasks/a/b"])
+def test_an_unknown_route_is_a_problem(client: httpx.Client, path: str) -> None:
+    refused = problem(client.get(path), 404, "route-not-found")
+    assert path in refused["detail"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "allowed"),
+    [
+        ("PUT", "/tasks", ""),
+        ("PATCH", "/v1/limits", "GET"),
+        ("GET", "/v1/tasks/abc/classify", "POST"),
+        ("DELETE", "/livez", "GET"),
+    ],
+)
+def test_a_wrong_verb_is_a_problem(
+    client: httpx.Client, verb: str, path: str, allowed: str
+) -> None:
+    answer = client.request(verb, path)
+    assert verb in problem(answer, 405, "method-not-allowed")["detail"]
+    assert allowed in answer.headers["allow"]
+
+
+def test_the_client_may_name_its_request(client: httpx.Client) -> None:
+    answer = client.get("/nothing", headers={"x-request-id": "my-request.1"})
+    assert problem(answer, 404, "route-not-found")["instance"] == "my-request.1"
+    answer = client.get("/nothing", headers={"x-request-id": "a b\tc"})
+    assert problem(answer, 404, "route-not-found")["instance"] != "a b\tc"
+
+
+def test_pages_of_the_canonical_prefix_equal_the_aliases(client: httpx.Client) -> None:
+    task = register(client, {"jump": [moving_clip(1)], "wave": [moving_clip(2)]})
+    for path in ("/tasks", f"/tasks/{task['id']}", "/limits", "/info"):
+        assert client.get(path).json() == client.get("/v1" + path).json(), path
+    assert client.delete(f"/v1/tasks/{task['id']}").status_code == 204
+
+
+async def test_a_crash_is_a_problem_without_its_reason() -> None:
+    app = FastAPI()
+    errors.install(app)
+    app.add_middleware(RequestLog)
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError("a secret")
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/crash")
+    refused = answer.json()
+    assert (answer.status_code, refused["code"]) == (500, "internal-error")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "secret" not in answer.text
+    assert refused["instance"]
+
+
+async def test_all_bodies_together_have_a_cap() -> None:
+    """Three bodies of 60 bytes under a cap of 150: the third is told to come back."""
+    arrived = asyncio.Event()
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        await receive()  # type: ignore[operator]
+        await arrived.wait()
+
+    limit = BodyLimit(app, max_request_bytes=100, max_inflight_bytes=150)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": bytes(60), "more_body": False}
+
+    async def send(_: object) -> None:
+        pass
+
+    scope = {"type": "http", "headers": []}
+    first, second = (
+        asyncio.create_task(limit({**scope}, receive, send))
+        for _ in range(2)  # type: ignore[arg-type]
+    )
+    await asyncio.sleep(0)
+    with pytest.raises(ServerFullError):
+        await limit({**scope}, receive, send)  # type: ignore[arg-type]
+    arrived.set()
+    await asyncio.gather(first, second)
+    assert limit.inflight_bytes == 0

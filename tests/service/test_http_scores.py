@@ -1,0 +1,109 @@
+"""Scores depend on the clip, its task and the weights alone, whatever else is going on."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.settings import Settings
+from tests.serving import (
+    classify,
+    moving_clip,
+    register,
+    scores,
+    serving,
+    tiny_checkpoint,
+)
+
+Clips = dict[str, list[bytes]]
+EXACT = 1e-5  # design invariant 1, fp32
+
+
+def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    for left, right in zip(one, other, strict=True):
+        assert left.keys() == right.keys()
+        for label, numbers in left.items():
+            assert numbers == pytest.approx(right[label], abs=EXACT)
+
+
+@pytest.mark.parametrize(
+    "preset", ["frozen", "aim", "task_adapter", "task_adapter_pp", "task_adapter_pp_temporal"]
+)
+def test_a_clip_alone_scores_as_among_fifteen_others(
+    preset: str, tmp_path: Path, clips: Clips
+) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", preset)
+    settings = Settings(
+        checkpoint=str(checkpoint), store=f"dir:{tmp_path / 'store'}", threads=1, decode_workers=1
+    )
+    queries = [moving_clip(100 + number) for number in range(16)]
+    with serving(settings) as client:
+        task_id = register(client, clips)["id"]
+        together = scores(classify(client, task_id, *queries))
+        close(scores(classify(client, task_id, queries[5])), together[5:6])
+        close(scores(classify(client, task_id, *queries[::-1]))[::-1], together)
+    assert len({tuple(result.values()) for result in together}) > 1
+
+
+def test_other_tasks_and_requests_at_the_same_moment_change_nothing(
+    client: httpx.Client, clips: Clips
+) -> None:
+    other = {"clap": clips["wave"], "sit": clips["jump"]}
+    ids = [register(client, clips)["id"], register(client, other)["id"]]
+    queries = [moving_clip(200 + number) for number in range(8)]
+    alone = [[scores(classify(client, task, query)) for query in queries] for task in ids]
+    with ThreadPoolExecutor(8) as threads:
+        work = [
+            (place, number, threads.submit(classify, client, task, query))
+            for number, query in enumerate(queries)
+            for place, task in enumerate(ids)
+        ]
+        threads.submit(register, client, {**clips, "stand": clips["jump"]})
+        for place, number, answer in work:
+            close(scores(answer.result()), alone[place][number])
+
+
+def test_the_order_of_labels_and_clips_changes_no_score(client: httpx.Client, clips: Clips) -> None:
+    turned = {label: given[::-1] for label, given in reversed(clips.items())}
+    query = moving_clip(300)
+    one = scores(classify(client, register(client, clips)["id"], query))
+    other = scores(classify(client, register(client, turned)["id"], query))
+    close(one, other)
+
+
+def test_scores_after_a_restart_equal_those_before(settings: Settings, clips: Clips) -> None:
+    query = moving_clip(400)
+    with serving(settings) as client:
+        task = register(client, clips)
+        before = classify(client, task["id"], query)
+    with serving(settings) as client:
+        assert client.get(f"/tasks/{task['id']}").json() == task
+        after = classify(client, task["id"], query)
+    close(scores(before), scores(after))
+    assert before["model_revision"] == after["model_revision"]
+
+
+def test_scores_after_eviction_equal_those_before(settings: Settings, clips: Clips) -> None:
+    """No cache at all: each request rebuilds the supports from the stored pictures."""
+    query = moving_clip(500)
+    with serving(settings.model_copy(update={"support_cache_bytes": 0})) as client:
+        task = register(client, clips)
+        close(
+            scores(classify(client, task["id"], query)), scores(classify(client, task["id"], query))
+        )
+        rebuilt = scores(classify(client, task["id"], query))
+    with serving(settings) as client:
+        close(rebuilt, scores(classify(client, register(client, clips)["id"], query)))
+
+
+def test_temperature_softens_the_scores(settings: Settings, clips: Clips) -> None:
+    query = moving_clip(600)
+    with serving(settings) as client:
+        task_id = register(client, clips)["id"]
+        sharp = classify(client, task_id, query)["results"][0]
+    with serving(settings.model_copy(update={"temperature": 10.0})) as client:
+        soft = classify(client, task_id, query)["results"][0]
+    assert [r["label"] for r in sharp["ranking"]] == [r["label"] for r in soft["ranking"]]
+    assert soft["score"] < sharp["score"]
