@@ -100,7 +100,7 @@ def open_video(data: bytes, limits: MediaLimits) -> Iterator[OpenVideo]:
         "codec_whitelist": decoders,
         "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
         "protocol_whitelist": "pipe",  # a name inside the clip is never opened
-        "max_pixels": str(2 * limits.max_pixels),  # coded sizes are padded; exact check follows
+        "max_pixels": _decoder_pixels(limits),
         "threads": "1",
     }
     with library_errors(f"opening the {kind} container"):
@@ -144,8 +144,13 @@ def _checked(container: InputContainer, limits: MediaLimits) -> OpenVideo:
         check_duration(container.duration / av.time_base, limits)
     context = stream.codec_context
     context.thread_count = 1
-    context.options = {"max_pixels": str(2 * limits.max_pixels)}
+    context.options = {"max_pixels": _decoder_pixels(limits)}
     return OpenVideo(container, stream, codec)
+
+
+def _decoder_pixels(limits: MediaLimits) -> str:
+    # coded sizes are padded, so the decoder gets more room; `check_picture` is exact
+    return str(min(2 * limits.max_pixels, 2**31 - 1))
 
 
 def _codec_name(stream: VideoStream) -> str:

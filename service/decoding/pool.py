@@ -204,6 +204,7 @@ class DecodePool:
         self._idle.put_nowait(decoder)
 
     def _replace(self, decoder: Decoder) -> None:
+        decoder.kill()
         if self._closed:
             return
         task = asyncio.create_task(self._renew(decoder))

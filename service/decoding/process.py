@@ -34,6 +34,7 @@ class Decoder:
         self._input, self._output = process.stdin, process.stdout
         self._answer_bytes = frames * size * size * 3
         self._limits = limits
+        self._stopped = False
         self._complaints: deque[bytes] = deque(maxlen=20)
         self._listener = asyncio.create_task(self._listen())
 
@@ -106,8 +107,9 @@ class Decoder:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs and has not closed its answers' pipe."""
-        return self._process.returncode is None and not self._output.at_eof()
+        """Whether it runs, was not told to stop, and has not closed its answers' pipe."""
+        running = self._process.returncode is None and not self._output.at_eof()
+        return running and not self._stopped
 
     @property
     def worn(self) -> bool:
@@ -131,10 +133,15 @@ class Decoder:
             await send(self._input, request)
             return await receive(self._output, self._answer_bytes)
 
-    async def stop(self) -> None:
-        """Kill the process and wait until nothing is left of it."""
+    def kill(self) -> None:
+        """End the process now; `stop` waits for it."""
+        self._stopped = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+    async def stop(self) -> None:
+        """Kill the process and wait until nothing is left of it."""
+        self.kill()
         self._input.close()
         await self._process.wait()
         await self._listener

@@ -1,0 +1,143 @@
+"""Clips given as pictures, and sampled frames kept as pictures."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model import errors
+from model.media import (
+    Clip,
+    MediaLimits,
+    centre_indices,
+    decode_pictures,
+    encode_pictures,
+    read_pictures,
+)
+from tests.videos import corner_frames, grey_frames, grey_level
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", orientation: int | None = None) -> bytes:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def read(pictures: list[bytes], size: int = 32, **limits: object) -> Clip:
+    return read_pictures(pictures, frames=8, size=size, limits=MediaLimits(**limits))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A valid PNG header that promises far more pixels than the file holds."""
+    header = b"IHDR" + struct.pack("!IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack("!I", 13) + header + struct.pack("!I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack("!I", 0) + b"IDAT" + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("count", [8, 20, 32])
+def test_pictures_are_sampled_by_the_same_rule(kind: str, count: int) -> None:
+    clip = read([encoded(pixels, kind) for pixels in grey_frames(count)])
+    picked = centre_indices(count, 8)
+    levels = clip.frames_THWC.mean(axis=(1, 2, 3))
+    assert levels == pytest.approx([grey_level(k, count) for k in picked], abs=2)
+    assert clip.times_s == tuple(map(float, picked))
+    assert (clip.codec, clip.duration_s, clip.distinct) == ("pictures", count, 8)
+
+
+def test_picture_of_the_right_size_is_left_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    assert (read([encoded(pixels)] * 8, size=64).frames_THWC == pixels).all()
+
+
+def test_exif_orientation_is_honoured() -> None:
+    stored = corner_frames(1)[0]
+    upright = np.rot90(stored, -1)  # orientation 6: shown turned clockwise
+    clip = read([encoded(stored, "JPEG", orientation=6)] * 8, size=64)
+    assert np.abs(clip.frames_THWC[0].astype(int) - upright).mean() < 5
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_other_pixel_modes_become_rgb(mode: str) -> None:
+    buffer = io.BytesIO()
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    Image.new("RGB", (40, 40), "white").convert(mode).save(buffer, kind)
+    assert read([buffer.getvalue()] * 8).frames_THWC.mean() > 250
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 33])
+def test_too_few_or_too_many_pictures_are_refused(count: int) -> None:
+    with pytest.raises(errors.PictureCountError, match=f"{count} pictures, 8 to 32"):
+        read([encoded(grey_frames(1)[0])] * count)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_other_formats_are_refused(kind: str) -> None:
+    with pytest.raises(errors.ClipUndecodableError):
+        read([encoded(grey_frames(1)[0], kind)] * 8)
+
+
+@pytest.mark.parametrize(("width", "height"), [(2000, 2000), (12000, 12000), (60000, 60000)])
+def test_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(errors.PictureTooLargeError):
+        read([bomb(width, height)] * 8)
+
+
+def test_bomb_among_pictures_that_are_not_sampled_is_refused() -> None:
+    pictures = [encoded(grey_frames(1)[0])] * 32
+    pictures[0] = bomb(60000, 60000)
+    with pytest.raises(errors.PictureTooLargeError):
+        read(pictures)
+
+
+def test_too_many_bytes_together_are_refused() -> None:
+    picture = encoded(grey_frames(1)[0])
+    with pytest.raises(errors.ClipTooLargeError, match="bytes together"):
+        read([picture] * 8, max_bytes=8 * len(picture) - 1)
+
+
+def test_truncated_picture_is_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    for kind in ("PNG", "JPEG"):
+        with pytest.raises(errors.ClipUndecodableError):
+            read([encoded(noise, kind)[:-500]] * 8)
+
+
+NOISE = np.random.default_rng(1).integers(0, 255, (24, 24, 3), np.uint8)
+WHOLE = {kind: encoded(NOISE, kind, orientation=6) for kind in ("PNG", "JPEG")}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["PNG", "JPEG"]),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),
+    st.floats(0.2, 1),
+)
+def test_damaged_picture_is_a_clip_or_a_refusal(
+    kind: str, changes: list[tuple[float, int]], kept: float
+) -> None:
+    data = bytearray(WHOLE[kind])
+    for where, value in changes:
+        data[int(where * len(data))] = value
+    try:
+        clip = read([bytes(data[: int(kept * len(data))])] * 8)
+    except errors.ClipError:
+        return
+    assert clip.frames_THWC.shape == (8, 32, 32, 3)
+
+
+def test_stored_pictures_are_lossless() -> None:
+    frames_THWC = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
+    stored = encode_pictures(frames_THWC)
+    assert len(stored) == 8
+    restored = decode_pictures(stored)
+    assert restored.dtype == np.uint8
+    assert (restored == frames_THWC).all()

@@ -1,0 +1,102 @@
+"""What a clip gives in the decode pool is what it gives without it, and torch is not there."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+import torch
+from PIL import Image
+
+from model import errors
+from model.media import Clip, read_clip, read_pictures
+from service.decoding.pool import ClipRequest, DecodePool
+from tests.pools import LIMITS, VIDEO, decoders, make_pool, request, shown_by_kernel
+from tests.videos import grey_frames, make_audio
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[DecodePool]:
+    async with make_pool() as started:
+        yield started
+
+
+def same(ours: Clip, theirs: Clip) -> bool:
+    parts = ("times_s", "duration_s", "codec", "distinct")
+    equal = all(getattr(ours, part) == getattr(theirs, part) for part in parts)
+    return equal and bool((ours.frames_THWC == theirs.frames_THWC).all())
+
+
+async def test_clip_from_the_pool_equals_the_clip_read_here(pool: DecodePool) -> None:
+    here = read_clip(VIDEO, frames=8, size=32, limits=LIMITS, start_s=0.1, end_s=0.9)
+    clip = await pool.decode(request(start_s=0.1, end_s=0.9))
+    assert same(clip, here)
+    assert torch.from_numpy(clip.frames_THWC).dtype == torch.uint8  # writable: no warning
+
+
+async def test_pictures_from_the_pool_equal_the_pictures_read_here(pool: DecodePool) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for kind in ("PNG", "JPEG", "MPO"):
+        pictures = []
+        for pixels in grey_frames(8):
+            buffer = io.BytesIO()
+            more = {"save_all": True, "append_images": [Image.new("RGB", (64, 48))]}
+            extra = more if kind == "MPO" else {}
+            Image.fromarray(pixels).save(buffer, kind, exif=turned, **extra)
+            pictures.append(buffer.getvalue())
+        here = read_pictures(pictures, frames=8, size=32, limits=LIMITS)
+        assert same(await pool.decode(ClipRequest(video=None, pictures=tuple(pictures))), here)
+
+
+async def test_refused_picture_keeps_its_sentence(pool: DecodePool) -> None:
+    for pictures in ([b"x"], [b""] * 8, [b"\x89PNG\r\n\x1a\n" + bytes(99)] * 8, [b"GIF89a"] * 8):
+        with pytest.raises(errors.ClipError) as there:
+            await pool.decode(ClipRequest(video=None, pictures=tuple(pictures)))
+        with pytest.raises(errors.ClipError) as here:
+            read_pictures(pictures, frames=8, size=32, limits=LIMITS)
+        assert str(there.value) == str(here.value)
+
+
+async def test_span_of_pictures_is_refused(pool: DecodePool) -> None:
+    with pytest.raises(errors.ClipSpanError, match="pictures"):
+        await pool.decode(ClipRequest(video=None, pictures=(b"x",) * 8, start_s=0.5))
+
+
+@pytest.mark.parametrize("fields", [{"video": None}, {"video": b"x", "pictures": (b"x",)}])
+def test_request_is_either_video_or_pictures(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="either a video or pictures"):
+        ClipRequest(**fields)
+
+
+async def test_decoder_has_no_torch_though_the_service_has(pool: DecodePool) -> None:
+    assert torch.get_num_threads() > 0
+    introduction = decoders(pool)[0].introduction
+    assert introduction["torch"] is False
+    assert introduction["leaks"] == []
+    assert b"libtorch" not in (shown_by_kernel(decoders(pool)[0].pid, "maps") or b"")
+    assert {"av", "ffmpeg", "libavcodec"} <= (await pool.versions()).keys()
+
+
+async def test_decoder_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-do-not-leak")
+    async with make_pool() as pool:
+        environment = shown_by_kernel(decoders(pool)[0].pid, "environ")
+        if environment is None:
+            pytest.skip("the kernel does not show this process's environment")
+        assert b"PYTHONPATH" in environment
+        assert b"sk-do-not-leak" not in environment
+
+
+async def test_refusal_keeps_its_class_code_and_sentence(pool: DecodePool) -> None:
+    with pytest.raises(errors.NoVideoStreamError) as there:
+        await pool.decode(request(make_audio()))
+    with pytest.raises(errors.NoVideoStreamError) as here:
+        read_clip(make_audio(), frames=8, size=32, limits=LIMITS)
+    assert str(there.value) == str(here.value)
+    assert pool.alive == 1
+
+
+async def test_clips_wait_for_their_turn(pool: DecodePool) -> None:
+    clips = await asyncio.gather(*(pool.decode(request()) for _ in range(20)))
+    assert all(same(clip, clips[0]) for clip in clips)
