@@ -103,7 +103,9 @@ def read_pools(folders: Sequence[Path], synthetic: int, *, side: int, per_clip: 
 
 
 def _read_folder(folder: Path, side: int, per_clip: int) -> NDArray[np.uint8]:
-    files, found, failed = list_files(folder), [], []
+    files = list_files(folder)
+    found: list[NDArray[np.uint8]] = []
+    failed: list[Path] = []
     for file in tqdm(files, desc=f"reading {folder.name}", unit="file", leave=False):
         try:
             found.extend(_squares(file, side, per_clip))

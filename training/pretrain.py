@@ -1,0 +1,201 @@
+"""Make a compact checkpoint: distil a small image tower, then teach a text tower its space.
+
+python -m training.pretrain --teacher-weights FILE.npz --frames DIR --synthetic 300 --out DIR
+
+Goes on by itself when killed and started again. The last line of stdout is JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from model.backbone import TimmImageTower, compact_image_tower
+from model.checkpoint import load_recognizer
+from model.config import CompactConfig
+from model.errors import BackboneError
+from training.errors import InputError
+from training.frame_folders import FramePools, read_pools
+from training.image_tower import ImageRecipe, ImageRun, train_image_tower
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainRecipe:
+    """The whole recipe, stored beside the state; a folder belongs to one recipe."""
+
+    teacher: str
+    teacher_fingerprint: str
+    frames: tuple[str, ...]  # names of the folders
+    synthetic: int  # clips
+    per_clip: int  # frames of each video
+    side: int  # pixels of a held picture
+    tower: CompactConfig
+    image: ImageRecipe
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.pretrain", description=__doc__)
+    recipe = ImageRecipe()
+    parser.add_argument("--teacher", default="timm:vit_tiny_patch16_224", help="timm:NAME")
+    parser.add_argument("--teacher-weights", type=Path, help="npz or safetensors; default: the hub")
+    parser.add_argument("--frames", type=Path, nargs="+", default=[], help="pictures or videos")
+    parser.add_argument("--synthetic", type=int, default=300, help="synthetic clips to render")
+    parser.add_argument("--per-clip", type=int, default=8, help="frames of each video")
+    parser.add_argument("--side", type=int, default=256, help="pixels of a held picture")
+    parser.add_argument("--out", type=Path, required=True, help="state and checkpoint folder")
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=3)
+    for name in ("steps", "batch", "views", "reuse", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(recipe, name))
+    for name in ("lr", "keep", "full_from"):
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=float, default=getattr(recipe, name))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
+    parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop, to go on")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when done or stopped in time, 2 for input that does not fit."""
+    options = parse(arguments)
+    try:
+        result = pretrain(options)
+    except (InputError, BackboneError) as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result))
+    return 0
+
+
+def pretrain(options: argparse.Namespace) -> dict[str, object]:
+    """Run both stages; return what the last line tells."""
+    start = time.monotonic()
+    teacher, fingerprint = open_teacher(options.teacher, options.teacher_weights)
+    recipe = _recipe(options, teacher, fingerprint)
+    claim_folder(options.out, recipe)
+    torch.manual_seed(options.seed)
+    student = compact_image_tower(recipe.tower)
+    pools = read_pools(
+        options.frames, options.synthetic, side=options.side, per_clip=options.per_clip
+    )
+    pools = FramePools(pools.pictures_NHWC.to(options.device), pools.counts)
+    print(f"{sum(pools.counts)} pictures of {len(pools.counts)} origins", file=sys.stderr)
+    run = ImageRun(
+        student,
+        _to(teacher, options.device),
+        pools,
+        recipe.image,
+        half=half_precision(options.precision, options.device),
+    )
+    done = train_image_tower(
+        run,
+        options.out,
+        max_seconds=options.max_seconds,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    return {
+        "finished": done,
+        "steps": run.step,
+        "loss": round(run.loss, 5),
+        "pictures": sum(pools.counts),
+        "seconds": round(time.monotonic() - start, 1),
+        "out": options.out.name,
+    }
+
+
+def open_teacher(source: str, weights: Path | None) -> tuple[TimmImageTower, str]:
+    """Load the frozen teacher and the fingerprint of its weights.
+
+    Raises:
+        InputError: not a timm model.
+        BackboneError: it cannot be had, or the weights do not fit.
+    """
+    if not source.startswith("timm:"):
+        raise InputError(f"--teacher is {source!r}; a teacher is timm:NAME.")
+    recognizer = load_recognizer(source, weights=weights)
+    tower = recognizer.video.tower
+    assert isinstance(tower, TimmImageTower)
+    return tower, recognizer.fingerprint
+
+
+def claim_folder(out: Path, recipe: PretrainRecipe) -> None:
+    """Write the recipe into a new folder, or check that the folder has this recipe.
+
+    Raises:
+        InputError: the folder belongs to another recipe, or cannot be written.
+    """
+    wanted = json.loads(json.dumps(asdict(recipe)))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = out / RECIPE
+        if not file.is_file():
+            file.write_text(json.dumps(wanted, indent=2) + "\n")
+            return
+        found = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{out} cannot be used ({error}); give another --out.") from error
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{out} belongs to a recipe with another {key!r}; give the same arguments or "
+                "another --out."
+            )
+
+
+def half_precision(choice: str, device: str) -> bool:
+    """Return whether to compute in bfloat16: by default where the hardware has it."""
+    if choice == "auto":
+        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return choice == "bf16"
+
+
+def _recipe(
+    options: argparse.Namespace, teacher: TimmImageTower, fingerprint: str
+) -> PretrainRecipe:
+    patch = int(teacher.model.patch_embed.patch_size[0])
+    return PretrainRecipe(
+        teacher=options.teacher,
+        teacher_fingerprint=fingerprint,
+        frames=tuple(folder.name for folder in options.frames),
+        synthetic=options.synthetic,
+        per_clip=options.per_clip,
+        side=options.side,
+        tower=CompactConfig(
+            size=teacher.size,
+            patch=patch,
+            width=options.width,
+            depth=options.depth,
+            heads=options.heads,
+            mean=teacher.mean,
+            std=teacher.std,
+        ),
+        image=ImageRecipe(
+            steps=options.steps,
+            batch=options.batch,
+            views=options.views,
+            reuse=options.reuse,
+            seed=options.seed,
+            lr=options.lr,
+            keep=options.keep,
+            full_from=options.full_from,
+        ),
+    )
+
+
+def _to(tower: TimmImageTower, device: str) -> TimmImageTower:
+    tower.model.to(device)
+    return tower
+
+
+if __name__ == "__main__":
+    sys.exit(main())
