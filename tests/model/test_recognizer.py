@@ -147,12 +147,15 @@ def test_random_support_labels_give_chance(recognizer: Recognizer) -> None:
     assert abs(hits / trials - 1 / 3) < 0.172
 
 
-def test_one_masked_pass_equals_support_first(recognizer: Recognizer) -> None:
-    tokens_S, tokens_Q = recognizer.trunk(clips(6, seed=1)), recognizer.trunk(clips(4, seed=3))
+@pytest.mark.parametrize("queries", [3, 4])  # 3 is the number of classes: no score is transposed
+def test_one_masked_pass_equals_support_first(recognizer: Recognizer, queries: int) -> None:
+    tokens_S = recognizer.trunk(clips(6, seed=1))
+    tokens_Q = recognizer.trunk(clips(queries, seed=3))
     text = tiny_text(recognizer, LABELS[:3])
     together = recognizer.score_episode(tokens_S, CLASSES, tokens_Q, text)
     task = recognizer.encode_support(tokens_S, CLASSES, text)
-    cached = recognizer.match(recognizer.encode_query(tokens_Q, [task] * 4), [task] * 4)
+    supports = [task] * queries
+    cached = recognizer.match(recognizer.encode_query(tokens_Q, supports), supports)
     torch.testing.assert_close(together.logits_QN, logits(cached), atol=1e-4, rtol=1e-4)
 
 
