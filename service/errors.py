@@ -14,6 +14,7 @@ import model.errors as core
 import service.refusals as refused
 from model.errors import KshotError
 from service.decoding import errors as decoding
+from service.descriptions import DescriptionUnavailableError
 from service.schemas import ClipProblem, FieldProblem, Problem
 from service.stores import errors as stores
 
@@ -74,6 +75,7 @@ STATUS: dict[type[KshotError], int] = {
     stores.StoreUnavailableError: 503,
     stores.StoreCorruptError: 500,
     decoding.DecoderUnavailableError: 503,
+    DescriptionUnavailableError: 503,
 }
 RETRYABLE = frozenset({429, 503, 504})
 

@@ -151,7 +151,10 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             base_url=settings.llm_base_url,
             model=settings.llm_model,
             store=store,
+            ttl_s=settings.text_ttl_s,
         )
+        if describer is not None:
+            stack.push_async_callback(describer.close)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
         tasks = Tasks(
             store=store,

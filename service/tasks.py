@@ -69,6 +69,7 @@ class Tasks:
         self.texts = texts
         self.deadline_s = deadline_s
         self._preparations: dict[str, Preparation] = {}
+        self._improving: set[str] = set()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def register(
@@ -202,10 +203,11 @@ class Tasks:
         return await self.engine.encode_support(frames_STHWC, classes, text_NAE, progress)
 
     def _improve_later(self, record: TaskRecord) -> None:
-        if any(label.text_source == "template" for label in record.labels) and not (
-            self.texts.describer is None or self._background.get(record.task_id)
-        ):
-            self._start(record.task_id, self._improve(record))
+        waits = any(label.text_source == "template" for label in record.labels)
+        if waits and self.texts.describer is not None and record.task_id not in self._improving:
+            self._improving.add(record.task_id)
+            work = self._start(record.task_id, self._improve(record))
+            work.add_done_callback(lambda _: self._improving.discard(record.task_id))
 
     async def _improve(self, record: TaskRecord) -> None:
         """Put the language model's text in the template's place, as the next revision."""
@@ -218,7 +220,7 @@ class Tasks:
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
             return  # somebody was faster, and what they wrote stands
         except KshotError as error:
-            log.warning("Task %s keeps its template text: %s", record.task_id, error)
+            log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
             return
         if text_NAE is not None and (support := self.cache.peek(self._key(record))) is not None:
             text_NAE = text_NAE.to(support.prototype_NTE.device)

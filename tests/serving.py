@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 
 from model.checkpoint import save_checkpoint
 from service.app import create_app
@@ -113,11 +114,16 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 @contextmanager
 def serving(settings: Settings) -> Iterator[httpx.Client]:
     """Run the real application under real uvicorn in a thread; give a client of it."""
+    with serving_app(create_app(settings)) as client:
+        yield client
+
+
+@contextmanager
+def serving_app(app: FastAPI) -> Iterator[httpx.Client]:
+    """Run an application under real uvicorn in a thread; give a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        config = uvicorn.Config(
-            create_app(settings), lifespan="on", log_config=None, access_log=False
-        )
+        config = uvicorn.Config(app, lifespan="on", log_config=None, access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), name="uvicorn")
         thread.start()

@@ -92,7 +92,7 @@ async def test_all_bodies_together_have_a_cap() -> None:
     """Three bodies of 60 bytes under a cap of 150: the third is told to come back."""
     arrived = asyncio.Event()
 
-    async def app(scope: object, receive: object, send: object) -> None:
+    async def app(_scope: object, receive: object, _send: object) -> None:
         await receive()  # type: ignore[operator]
         await arrived.wait()
 

@@ -1,0 +1,127 @@
+"""The language model never gates a task: its text arrives later, as the next revision."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.settings import Settings
+from tests.language_model import LanguageModel, language_model
+from tests.serving import classify, moving_clip, register, scores, serving
+
+Clips = dict[str, list[bytes]]
+BETTER = ["The jump begins.", "The wave goes on.", "The pour ends."]
+
+
+@pytest.fixture
+def model() -> Iterator[LanguageModel]:
+    with language_model(lambda _: BETTER) as model:
+        yield model
+
+
+@pytest.fixture
+def described(settings: Settings, model: LanguageModel) -> Settings:
+    return settings.model_copy(update={"llm_base_url": model.url, "llm_model": "fake"})
+
+
+def wait_for_revision(client: httpx.Client, task_id: str, revision: int) -> dict[str, object]:
+    deadline = time.monotonic() + 20
+    while True:
+        task: dict[str, object] = client.get(f"/tasks/{task_id}").json()
+        if task["revision"] == revision:
+            return task
+        assert time.monotonic() < deadline, task
+        time.sleep(0.02)
+
+
+def test_better_text_comes_as_a_new_revision(
+    described: Settings, model: LanguageModel, clips: Clips
+) -> None:
+    query = moving_clip(9)
+    model.gate.clear()
+    with serving(described) as client:
+        task = register(client, clips)
+        assert (task["status"], task["revision"], task["text"]) == ("ready", 1, "template")
+        before = classify(client, task["id"], query)
+        assert (before["task_revision"], before["text_source"]) == (1, "template")
+        model.gate.set()
+        better = wait_for_revision(client, task["id"], 2)
+        assert better["text"] == "llm"
+        assert [x["descriptions"] for x in better["labels"]] == [BETTER] * 3
+        after = classify(client, task["id"], query)
+        assert (after["task_revision"], after["text_source"]) == (2, "llm")
+        assert scores(after) != scores(before)
+    with serving(described) as client:
+        assert client.get(f"/tasks/{task['id']}").json() == better
+        for old, new in zip(
+            scores(after), scores(classify(client, task["id"], query)), strict=True
+        ):
+            assert all(new[label] == pytest.approx(old[label], abs=1e-5) for label in old)
+
+
+def test_answers_are_kept_for_the_next_task(
+    described: Settings, model: LanguageModel, clips: Clips
+) -> None:
+    with serving(described) as client:
+        wait_for_revision(client, register(client, clips)["id"], 2)
+        asked = len(model.asked)
+        assert asked == 3
+        task = register(client, clips)
+        assert (task["revision"], task["text"]) == (1, "llm")
+        assert len(model.asked) == asked
+
+
+def test_a_model_that_fails_changes_nothing(
+    described: Settings, model: LanguageModel, clips: Clips
+) -> None:
+    model.status = 401
+    with serving(described) as client:
+        task = register(client, clips)
+        deadline = time.monotonic() + 10
+        while len(model.asked) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert client.get(f"/tasks/{task['id']}").json() == task
+        assert classify(client, task["id"], clips["jump"][0])["text_source"] == "template"
+
+
+def test_text_that_the_tower_cannot_read_is_not_taken(settings: Settings, clips: Clips) -> None:
+    with language_model(lambda _: ["Somersaulting.", "Somersaulting.", "Somersaulting."]) as model:
+        described = settings.model_copy(update={"llm_base_url": model.url})
+        with serving(described) as client:
+            task = register(client, clips)
+            deadline = time.monotonic() + 10
+            while len(model.asked) < 3:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(0.2)
+            assert client.get(f"/tasks/{task['id']}").json() == task
+
+
+def test_no_model_is_asked_where_no_text_takes_part(
+    described: Settings, model: LanguageModel, clips: Clips
+) -> None:
+    with serving(described) as client:
+        task = register(client, {"somersault": clips["jump"], "wave": clips["wave"]})
+        assert task["text"] is None
+        time.sleep(0.2)
+    assert not model.asked
+
+
+def test_text_features_are_kept_by_fingerprint_and_text(
+    settings: Settings, clips: Clips, tmp_path: Path
+) -> None:
+    with serving(settings) as client:
+        register(client, clips)
+        kept = _features(tmp_path)
+        register(client, {"wave": clips["wave"], "jump": clips["jump"]})
+        assert _features(tmp_path) == kept
+        register(client, {"wave": clips["wave"], "clap": clips["jump"]})
+        assert len(_features(tmp_path)) == len(kept) + 1 == 4
+
+
+def _features(folder: Path) -> set[Path]:
+    return {path for path in (folder / "store" / "text").rglob("*") if path.is_file()}

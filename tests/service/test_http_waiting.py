@@ -1,0 +1,122 @@
+"""A task that is getting ready: who waits, for how long, and who is told to come back."""
+
+import asyncio
+import threading
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.engine.device_thread import Job
+from service.parts import Parts
+from service.settings import Settings
+from tests.serving import moving_clip, problem, query_files, serving_app, support_files
+
+CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
+
+
+@contextmanager
+def device_held(parts: Parts) -> Iterator[threading.Event]:
+    """Keep the device thread from everything else until the event is set."""
+    held, free = threading.Event(), threading.Event()
+
+    def steps() -> Generator[None, None, None]:
+        held.set()
+        free.wait(20)
+        yield
+
+    loop = asyncio.new_event_loop()
+    parts.engine._thread.put(Job(steps(), loop.create_future()))
+    assert held.wait(20)
+    try:
+        yield free
+    finally:
+        free.set()
+        loop.close()
+
+
+@pytest.fixture
+def busy(settings: Settings) -> Iterator[tuple[httpx.Client, Parts]]:
+    app = create_app(settings)
+    with serving_app(app) as client:
+        yield client, app.state.parts
+
+
+def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
+    busy: tuple[httpx.Client, Parts],
+) -> None:
+    client, parts = busy
+    with device_held(parts) as free:
+        answer = client.post("/v1/tasks", files=support_files(CLIPS), headers={"prefer": "wait=0"})
+        assert answer.status_code == 202
+        task = answer.json()
+        assert answer.headers["location"] == f"/v1/tasks/{task['id']}"
+        assert (task["status"], task["progress"]) == ("processing", 0)
+        assert client.get(f"/tasks/{task['id']}").json()["status"] == "processing"
+        url = f"/tasks/{task['id']}/classify"
+        refused = client.post(
+            url, files=query_files(CLIPS["jump"][0]), headers={"prefer": "wait=0"}
+        )
+        assert problem(refused, 409, "not-ready")["retryable"]
+        assert int(refused.headers["retry-after"]) >= 1
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(client.post, url, files=query_files(CLIPS["jump"][0]))
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            free.set()
+            assert waiting.result(timeout=20).json()["results"][0]["label"] == "jump"
+    assert client.get(f"/tasks/{task['id']}").json()["status"] == "ready"
+
+
+def test_deleting_a_task_that_gets_ready_ends_it(busy: tuple[httpx.Client, Parts]) -> None:
+    client, parts = busy
+    with device_held(parts):
+        prefer = {"prefer": "respond-async"}
+        task = client.post("/tasks", files=support_files(CLIPS), headers=prefer).json()
+        with ThreadPoolExecutor(1) as threads:
+            url = f"/tasks/{task['id']}/classify"
+            waiting = threads.submit(client.post, url, files=query_files(CLIPS["jump"][0]))
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            assert client.delete(f"/tasks/{task['id']}").status_code == 204
+            assert waiting.result(timeout=20).status_code in (404, 409)
+    problem(client.get(f"/tasks/{task['id']}"), 404, "task-not-found")
+
+
+def test_a_request_over_its_deadline_is_told_so(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"deadline_s": 0.5}))
+    with serving_app(app) as client:
+        task = client.post("/tasks", files=support_files(CLIPS)).json()
+        with device_held(app.state.parts):
+            answer = client.post(
+                f"/tasks/{task['id']}/classify", files=query_files(CLIPS["jump"][0])
+            )
+            assert problem(answer, 504, "deadline-passed")["retryable"]
+
+
+def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
+    settings: Settings,
+) -> None:
+    app = create_app(settings.model_copy(update={"heartbeat_s": 1.5}))
+    with serving_app(app) as client:
+        with device_held(app.state.parts):
+            assert client.get("/livez").json() == {
+                "ok": True,
+                "degraded": False,
+                "parts": {"event_loop": True, "device": True},
+            }
+            threading.Event().wait(1.8)
+            for path in ("/livez", "/readyz"):
+                answer = client.get(path)
+                assert answer.status_code == 503
+                assert not answer.json()["ok"]
+        threading.Event().wait(0.2)
+        assert client.get("/v1/livez").status_code == 200
+        assert client.get("/readyz").json()["parts"] == {
+            "model": True,
+            "decoders": True,
+            "store": True,
+        }
