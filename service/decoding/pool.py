@@ -152,8 +152,7 @@ class DecodePool:
                 " smaller one."
             ) from error
         except (OSError, EOFError, ProtocolError) as error:
-            await decoder.stop()
-            raise self._death(decoder) from error
+            raise self._death(await decoder.ended()) from error
         finally:
             if usable:
                 self._idle.put_nowait(decoder)
@@ -184,16 +183,16 @@ class DecodePool:
             raise ProtocolError("The decoder's answer names no known codec.")
         return Clip(pixels, times_s, duration_s, codec, distinct)
 
-    def _death(self, decoder: Decoder) -> ClipError | DecoderUnavailableError:
+    def _death(self, exit_code: int | None) -> ClipError | DecoderUnavailableError:
         if self._closed:
             return DecoderUnavailableError("The decode pool was closed while it read the clip.")
-        if decoder.exit_code == -signal.SIGXCPU:
+        if exit_code == -signal.SIGXCPU:
             return ClipDecodeTimeoutError(
                 f"The clip took more than {self.sandbox.cpu_s} s of processor time; send a shorter"
                 " or smaller one."
             )
         return ClipUndecodableError(
-            f"The decoder died on the clip (exit {decoder.exit_code}); encode the clip again."
+            f"The decoder died on the clip (exit {exit_code}); encode the clip again."
         )
 
     async def _start_one(self) -> None:

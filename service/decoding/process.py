@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from service.decoding.sandbox import SandboxLimits, resident_bytes
 
 ROOT = Path(next(iter(service.__path__))).resolve().parent
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME")  # the loader's; no secret of the service's
+DYING_S = 2.0  # between a process's last words and its end
 
 
 class Decoder:
@@ -82,10 +84,11 @@ class Decoder:
             await send(self._input, hello)
             self.introduction = (await receive(self._output, 0)).header
         except (OSError, EOFError, ProtocolError) as error:
+            exit_code = await self.ended()
             await self.stop()
             last = b" ".join(list(self._complaints)[-1:]).decode(errors="replace").strip()
             raise DecoderUnavailableError(
-                f"A decoder ended with {self._process.returncode} before it was ready"
+                f"A decoder ended with {exit_code} before it was ready"
                 f" ({last or 'no message'}); check its memory limit of"
                 f" {self._limits.memory_bytes} bytes."
             ) from error
@@ -99,11 +102,6 @@ class Decoder:
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it."""
-        return self._process.returncode
 
     @property
     def alive(self) -> bool:
@@ -136,8 +134,17 @@ class Decoder:
     def kill(self) -> None:
         """End the process now; `stop` waits for it."""
         self._stopped = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                # `Process.kill` would first reap a process that just died, and its status be lost
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def ended(self) -> int | None:
+        """Wait a moment for a process that closed its pipe to be gone; give its exit code."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DYING_S):
+                await self._process.wait()
+        return self._process.returncode
 
     async def stop(self) -> None:
         """Kill the process and wait until nothing is left of it."""

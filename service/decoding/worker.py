@@ -24,6 +24,7 @@ from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu
 # imported by Pillow only when a picture asks for them, which the sandbox would refuse
 PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin)
 
+NOT_NEEDED = {"av.__main__", "av.datasets"}  # a command line; downloads of test files
 EASY = MediaLimits(min_duration_s=0.0, min_pictures=1)
 HEADROOM_BYTES = 2**26  # a decoder that cannot have these could not read an ordinary clip
 
@@ -112,9 +113,9 @@ def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip:
 
 def _warm_up(video: bytes, frames: int, size: int) -> None:
     """Go once through every path, so that nothing is left to import or open later."""
-    for module in pkgutil.walk_packages(av.__path__, "av."):  # PyAV imports some per stream type
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if module.name not in NOT_NEEDED:
+            importlib.import_module(module.name)  # PyAV imports some of them per stream type
     read_clip(video, frames=frames, size=size, limits=EASY)
     for kind in ("PNG", "JPEG"):
         exif = Image.Exif()
