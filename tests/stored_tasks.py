@@ -3,9 +3,11 @@
 import asyncio
 import random
 import secrets
+import sys
 import time
 from multiprocessing.connection import Connection
 
+from service.stores.errors import StoreUnavailableError
 from service.stores.opening import open_store
 from service.stores.records import ClipRecord, LabelRecord, TaskRecord
 
@@ -72,4 +74,7 @@ def create_for_ever(url: str, acknowledged: Connection, seed: int, size: int) ->
 
         await asyncio.gather(one_after_another(), one_after_another())
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    except StoreUnavailableError:
+        sys.exit(1)
