@@ -37,9 +37,9 @@ def shared_pool(runner: asyncio.Runner) -> Iterator[DecodePool]:
     runner.run(pool.close())
 
 
-def outcome_of(runner: asyncio.Runner, pool: DecodePool, video: bytes) -> str:
+async def outcome_of(pool: DecodePool, video: bytes) -> str:
     try:
-        runner.run(pool.decode(request(video)))
+        await pool.decode(request(video))
     except errors.ClipError as error:
         return error.code
     return "clip"
@@ -61,7 +61,11 @@ def test_every_odd_file_is_a_clip_or_a_refusal(
     if not paths:
         pytest.skip(f"no files in {ODD}: set KSHOT_SHARED to read the odd ones")
     before = pids(shared_pool)
-    outcomes = {path.name: outcome_of(runner, shared_pool, path.read_bytes()) for path in paths}
+
+    async def outcomes_there() -> list[str]:
+        return await asyncio.gather(*(outcome_of(shared_pool, path.read_bytes()) for path in paths))
+
+    outcomes = dict(zip((path.name for path in paths), runner.run(outcomes_there()), strict=True))
     assert pids(shared_pool) == before
     assert outcomes == {path.name: outcome_here(path.read_bytes()) for path in paths}
     counts = collections.Counter(outcomes.values())
@@ -93,7 +97,7 @@ def test_damaged_clip_is_a_clip_or_a_refusal(
     for where, replacement in changes:
         at = int(where * len(data))
         data[at : at + len(replacement)] = replacement
-    assert outcome_of(runner, shared_pool, bytes(data[: int(kept * len(data))]))
+    assert runner.run(outcome_of(shared_pool, bytes(data[: int(kept * len(data))])))
     assert shared_pool.alive == 2
 
 
@@ -102,4 +106,4 @@ def test_noise_after_a_true_beginning_is_a_refusal(
 ) -> None:
     noise = np.random.default_rng(0).bytes(20000)
     for video in SEEDS.values():
-        assert outcome_of(runner, shared_pool, video[:40] + noise) != "clip"
+        assert runner.run(outcome_of(shared_pool, video[:40] + noise)) != "clip"
