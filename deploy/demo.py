@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run one demo; give the exit status."""
     options = parser().parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` may have ignored it
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _leave)
     try:

@@ -37,12 +37,12 @@ def of_answers(right: int, asked: int) -> Accuracy:
 def of_tasks(accuracies: Sequence[float]) -> Accuracy:
     """Take the mean over tasks, whose answers depend on each other within a task.
 
-    Student's t quantile is taken by its expansion in 1 / (tasks - 1); one task has no interval
-    narrower than everything.
+    Student's t quantile is taken by its expansion in 1 / (tasks - 1); up to three tasks have no
+    interval narrower than everything.
     """
     mean = statistics.fmean(accuracies)
     free = len(accuracies) - 1
-    if free == 0:
+    if free < 3:
         return Accuracy(mean, 0.0, 1.0)
     quantile = Z + (Z**3 + Z) / (4 * free) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * free**2)
     quantile += (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / (384 * free**3)
