@@ -18,7 +18,7 @@ class MediaLimits:
     max_duration_s: float = 60.0
     max_pixels: int = 2_100_000  # of one picture: a little over 1920 x 1080
     max_frames: int = 3600  # walked from the first to the last, not sampled
-    max_streams: int = 4  # video, audio, subtitles and data together
+    max_streams: int = 8  # video, audio, subtitles and data; phones write five
     containers: tuple[str, ...] = ("mp4", "webm", "avi")  # mp4 covers mov, webm covers mkv
     codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
     min_pictures: int = 8

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     max_clip_s: float = Field(60.0, gt=0, description="Longest clip.")
     max_pixels: int = Field(2_100_000, ge=1, description="Pixels of one picture.")
     max_frames: int = Field(3600, ge=1, description="Frames walked in one clip.")
-    max_streams: int = Field(4, ge=1, description="Streams in one container.")
+    max_streams: int = Field(8, ge=1, description="Streams in one container.")
     min_pictures: int = Field(8, ge=1, description="Fewest pictures of a clip given as pictures.")
     max_pictures: int = Field(32, ge=1, description="Most pictures of a clip given as pictures.")
     max_labels: int = Field(50, ge=2, le=200, description="Labels of one task; the least is 2.")
