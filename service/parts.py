@@ -146,8 +146,9 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         )
         stack.push_async_callback(engine.close)
         await engine.start()
+        key = settings.openai_api_key
         describer = describer_from(
-            api_key=settings.openai_api_key and settings.openai_api_key.get_secret_value(),
+            api_key=key.get_secret_value() if key else None,
             base_url=settings.llm_base_url,
             model=settings.llm_model,
             store=store,

@@ -1,5 +1,6 @@
 """Settings come from the environment, and what does not fit is named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from service.settings import Settings
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "KSHOT_STORE", "KSHOT_PORT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [*os.environ]:
+        if name.startswith(("OPENAI_", "KSHOT_")):
+            monkeypatch.delenv(name)
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

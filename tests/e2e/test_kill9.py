@@ -1,0 +1,120 @@
+"""`kill -9` in the middle of registrations: what was acknowledged stays, nothing is half there.
+
+KSHOT_KILLS sets how often, for each store (default 10; the figure of the closing note used 50).
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.forked_service import ForkedService
+from tests.redis_server import redis_server
+from tests.serving import classify, moving_clip, query_files, support_files
+
+log = logging.getLogger(__name__)
+
+KILLS = int(os.environ.get("KSHOT_KILLS", "10"))
+CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
+QUERY = moving_clip(4)
+CLIENTS = 3
+LONGEST_S = 0.6  # from the first request to the kill
+
+
+@pytest.fixture(params=["dir", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "dir":
+        yield f"dir:{tmp_path / 'store'}"
+        return
+    with redis_server(tmp_path / "redis", appendfsync="always") as server:
+        yield server.url
+
+
+def register_until_killed(url: str, acknowledged: dict[str, str]) -> None:
+    """Register tasks one after another; those that were answered are noted."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while True:
+            name = f"task {random.random()}"
+            try:
+                answer = client.post("/tasks", files=support_files(CLIPS), data={"name": name})
+            except httpx.TransportError:
+                return
+            assert answer.status_code in (201, 202), answer.text
+            acknowledged[answer.json()["id"]] = name
+
+
+def listed(client: httpx.Client) -> dict[str, dict[str, object]]:
+    """Read all pages."""
+    tasks: dict[str, dict[str, object]] = {}
+    cursor = None
+    while True:
+        page = client.get("/tasks", params={"limit": 100} | ({"cursor": cursor} if cursor else {}))
+        assert page.status_code == 200, page.text
+        tasks |= {task["id"]: task for task in page.json()["tasks"]}
+        if (cursor := page.json()["next_cursor"]) is None:
+            return tasks
+
+
+def check(url: str, acknowledged: dict[str, str], seen: set[str]) -> None:
+    """Assert that every acknowledged task is there, and that every new one is whole."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        tasks = listed(client)
+        missing = acknowledged.keys() - tasks.keys()
+        assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged tasks are lost"
+        for task_id, name in acknowledged.items():
+            assert tasks[task_id]["name"] == name
+        for task_id in tasks.keys() - seen:
+            task = tasks[task_id]
+            assert client.get(f"/tasks/{task_id}").json() == task
+            assert [(x["label"], x["clips"]) for x in task["labels"]] == [("jump", 2), ("wave", 1)]
+            answer = classify(client, task_id, CLIPS["wave"][0])
+            assert answer["results"][0]["label"] == "wave"
+        seen |= tasks.keys()
+
+
+@pytest.mark.timeout(60 + 30 * KILLS)
+def test_no_acknowledged_task_is_lost_and_none_is_half_there(
+    store: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "checkpoint": str(checkpoint),
+        "store": store,
+        "threads": "1",
+        "decode_workers": "1",
+    }
+    clock = random.Random(0)
+    acknowledged: dict[str, str] = {}
+    seen: set[str] = set()
+    for _ in range(KILLS):
+        service = ForkedService(settings, tmp_path / "log")
+        try:
+            check(service.url, acknowledged, seen)
+            clients = [
+                threading.Thread(target=register_until_killed, args=(service.url, acknowledged))
+                for _ in range(CLIENTS)
+            ]
+            for client in clients:
+                client.start()
+            time.sleep(clock.uniform(0.02, LONGEST_S))
+        finally:
+            service.kill()
+        for client in clients:
+            client.join()
+    service = ForkedService(settings, tmp_path / "log")
+    try:
+        check(service.url, acknowledged, seen)
+        log.info("%d kills, %d acknowledged, %d stored", KILLS, len(acknowledged), len(seen))
+        assert len(acknowledged) >= KILLS  # the kills did fall among registrations
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            answer = client.post(
+                f"/tasks/{next(iter(acknowledged))}/classify", files=query_files(QUERY)
+            )
+            assert answer.status_code == 200
+    finally:
+        service.kill()
