@@ -133,8 +133,6 @@ class Describer:
             raise DescriptionUnavailableError(
                 f"A label of {len(label)} characters is not described; use 1 to {MAX_LABEL_CHARS}."
             )
-        if (stages := await self.cached(label)) is not None:
-            return stages
         key = self._key(label)
         if (flight := self._flights.get(key)) is None:
             flight = asyncio.create_task(self._fly(key, label))
@@ -151,6 +149,8 @@ class Describer:
         await self._client.close()
 
     async def _fly(self, key: str, label: str) -> StageTexts:
+        if (kept := await self.cached(label)) is not None:
+            return kept
         deadline = asyncio.get_running_loop().time() + self._limits.total_s
         try:
             async with asyncio.timeout_at(deadline):

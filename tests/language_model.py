@@ -1,71 +1,110 @@
-"""A server that speaks the OpenAI protocol, for tests: answers stages, counts, stalls or fails."""
+"""A real HTTP endpoint that speaks the chat-completions protocol, well or badly, as a test asks."""
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from typing import Any
 
-Answer = Callable[[str], list[str]]
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+STAGES = ["An arm goes up.", "The hand moves from side to side.", "The arm goes down."]
 
 
-class LanguageModel:
-    """What the fake model was asked, and how it behaves.
+@dataclass
+class Endpoint:
+    """What the endpoint answers, and what it was asked."""
 
-    Args:
-        answer: Stages for the text it is asked.
-    """
+    mode: str = "good"
+    content: str = json.dumps({"stages": STAGES})
+    finish_reason: str = "stop"
+    headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    failures_first: int = 0  # answer 500 so many times before the mode holds
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    url: str = ""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.asked: list[str] = []
-        self.gate = threading.Event()  # answers wait for it
-        self.gate.set()
-        self.status = 200
-        self.url = ""
+    async def answer(self, request: Request) -> Response:
+        self.calls.append(
+            await request.json() | {"authorization": request.headers["authorization"]}
+        )
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(self.delay_s)
+            if len(self.calls) <= self.failures_first:
+                return _error(500, {})
+            return self._answer("response_format" in self.calls[-1])
+        finally:
+            self.at_once -= 1
+
+    def _answer(self, structured: bool) -> Response:
+        if self.mode == "refusal":
+            return _completion({"refusal": "I can't help with that.", "content": None}, "stop")
+        if self.mode == "not json":
+            return Response("<html>gateway</html>", media_type="text/html")
+        if self.mode == "broken json":
+            return Response('{"choices": [', media_type="application/json")
+        if self.mode == "no choices":
+            return JSONResponse({"id": "x", "object": "chat.completion", "choices": []})
+        if self.mode == "drip":
+            return StreamingResponse(_drip(), media_type="application/json")
+        if self.mode == "plain only" and structured:
+            return _error(400, {})
+        if self.mode.isdigit():
+            return _error(int(self.mode), self.headers)
+        return _completion({"content": self.content}, self.finish_reason)
+
+
+def _completion(message: dict[str, Any], finish_reason: str) -> Response:
+    choice = {
+        "index": 0,
+        "finish_reason": finish_reason,
+        "message": {"role": "assistant"} | message,
+    }
+    return JSONResponse(
+        {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    )
+
+
+def _error(status: int, headers: dict[str, str]) -> Response:
+    return JSONResponse({"error": {"message": "no"}}, status_code=status, headers=headers)
+
+
+async def _drip() -> AsyncIterator[bytes]:
+    yield b"{"
+    while True:
+        await asyncio.sleep(0.02)
+        yield b" "
 
 
 @contextmanager
-def language_model(answer: Answer) -> Iterator[LanguageModel]:
-    """Run a fake endpoint; its `url` goes into KSHOT_LLM_BASE_URL."""
-    fake = LanguageModel(answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = self.rfile.read(int(self.headers["content-length"])).decode()
-            fake.asked.append(json.loads(asked)["messages"][-1]["content"])
-            fake.gate.wait(20)
-            body = json.dumps(completion(fake.answer(fake.asked[-1]))).encode()
-            self.send_response(fake.status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
+def language_model() -> Iterator[Endpoint]:
+    """Run the endpoint in a thread."""
+    endpoint = Endpoint()
+    app = FastAPI()
+    app.post("/v1/chat/completions")(endpoint.answer)
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    endpoint.url = f"http://127.0.0.1:{port}/v1"
     try:
-        yield fake
+        yield endpoint
     finally:
-        fake.gate.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def completion(stages: list[str]) -> dict[str, object]:
-    content = json.dumps({"stages": stages})
-    message = {"role": "assistant", "content": content}
-    return {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "fake",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-    }
+        server.should_exit = server.force_exit = True
+        thread.join(20)
