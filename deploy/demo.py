@@ -18,6 +18,9 @@ from deploy.api_client import ApiError
 from deploy.clip_folder import ClipFolderError
 from deploy.local_service import LocalServiceError
 from model.errors import KshotError
+from training.errors import InputError
+
+REFUSALS = (ApiError, ClipFolderError, InputError, KshotError, LocalServiceError)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +69,7 @@ def main() -> int:
         signal.signal(ending, _leave)
     try:
         result = demo_folder.run(options) if options.clips else demo_synthetic.run(options)
-    except (ApiError, ClipFolderError, LocalServiceError, KshotError, ValueError) as error:
+    except (*REFUSALS, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

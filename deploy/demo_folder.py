@@ -1,78 +1,140 @@
 """The demo on a folder of real clips: tasks through HTTP, then many episodes on features.
 
-Through HTTP, each task is drawn, registered and asked as a client would do it. The episodes are
-what makes the accuracy exact: `training.evaluate` extracts each clip's features once and draws
-thousands of tasks from them, by the same rule: support and query clips from different recordings.
+Through HTTP, each task is drawn, registered and asked as a client would do it. The episodes make
+the accuracy exact: `training.evaluate` extracts each clip's features once and scores thousands of
+tasks, drawn by the same rule: support and query clips from different recordings.
 """
 
 import argparse
-import random
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from deploy.api_client import ApiClient
-from deploy.clip_folder import LabelledClip, choose_labels, draw_task, read_folder
+from deploy.clip_folder import most_queries, read_clips
 from deploy.demo_synthetic import table
+from deploy.frozen import without_untrained_adapters
 from deploy.intervals import Accuracy, of_tasks
 from deploy.local_service import local_service
+from model.checkpoint import load_recognizer
+from service.settings import Settings
+from training.episodes import Episode, LabelledClip, draw_episode
+from training.evaluate import EpisodeScorer, evaluate
 
 QUERIES = 5  # query clips a label in one task
 SHOTS = (1, 5)
+TEACHER = "timm:vit_tiny_patch16_224"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Classify clips of a folder; print both accuracies."""
+    """Classify clips of a folder; print the accuracy of tasks through HTTP, and of episodes."""
+    clips = read_clips(options.clips, options.labels, options.split)
+    labels = sorted({clip.label for clip in clips})
+    ways = min(options.ways, len(labels))
     shots: list[int] = options.shots or list(SHOTS)
-    queries = options.queries or QUERIES
-    clips = read_folder(options.clips)
-    by_label = choose_labels(clips, options.labels, options.split)
-    print(f"{sum(map(len, by_label.values()))} clips of {len(by_label)} labels:", *by_label)
+    queries = min(options.queries or QUERIES, most_queries(clips, max(shots)))
+    print(f"{len(clips)} clips of {len(labels)} labels: {', '.join(labels)}")
     start = time.monotonic()
-    through_http, model = _through_http(by_label, options, shots, queries)
+    through_http, model = _through_http(clips, options, ways, shots, queries)
     http_s = time.monotonic() - start
     result: dict[str, Any] = {
-        "accuracy": through_http[shots[-1]]["accuracy"],
-        "interval": through_http[shots[-1]]["interval"],
-        "labels": sorted(by_label),
-        "ways": min(options.ways, len(by_label)),
+        "accuracy": through_http[-1]["accuracy"],
+        "interval": through_http[-1]["interval"],
+        "labels": labels,
+        "ways": ways,
         "queries": queries,
-        "through_http": {str(count): rows for count, rows in through_http.items()},
+        "seed": options.seed,
         "model": model["name"],
         "model_revision": model["fingerprint"],
-        "seed": options.seed,
-        "timings_s": {"http": round(http_s, 1)},
+        "through_http": through_http,
     }
-    return result
+    start = time.monotonic()
+    if options.episodes:
+        result["episodes"] = _episodes(clips, options, ways, shots, queries)
+    timings = {"http": http_s, "episodes": time.monotonic() - start}
+    return result | {"timings_s": {name: round(value, 1) for name, value in timings.items()}}
 
 
 def _through_http(
-    by_label: dict[str, list[LabelledClip]],
+    clips: Sequence[LabelledClip],
     options: argparse.Namespace,
-    shots: list[int],
+    ways: int,
+    shots: Sequence[int],
     queries: int,
-) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Run the tasks of each number of shots; give their accuracies, and what answered."""
-    rng = random.Random(options.seed)
-    found: dict[int, dict[str, Any]] = {}
+    found: list[dict[str, Any]] = []
     print("Starting the service ...", flush=True)
     with local_service() as service, ApiClient(service.url) as client:
         for count in shots:
-            shares = []
+            shares: list[float] = []
             for number in range(options.tasks):
-                drawn = draw_task(by_label, rng, ways=options.ways, shots=count, queries=queries)
-                support = {label: [c.path for c in row] for label, row in drawn.support.items()}
-                task = client.register(support, f"{count}-shot task {number}")
-                results = client.classify(task["id"], [clip.path for clip in drawn.queries])
-                client.delete(task["id"])
-                truths = [clip.label for clip in drawn.queries]
+                drawn = draw_episode(
+                    clips, ways=ways, shots=count, queries=queries, seed=options.seed, number=number
+                )
+                truths, results = _ask(client, clips, drawn, f"{count}-shot task {number}")
                 right = [t == r["label"] for t, r in zip(truths, results, strict=True)]
                 shares.append(sum(right) / len(right))
             print(f"\nThe last of {options.tasks} tasks, {count} clips a label:")
             print(table(truths, results))
             accuracy = of_tasks(shares)
             print(f"{options.tasks} tasks through HTTP: {accuracy}, 95 % interval.", flush=True)
-            found[count] = {"tasks": options.tasks} | document(accuracy)
+            found.append({"shots": count, "tasks": options.tasks} | document(accuracy))
         return found, client.info()["model"]
+
+
+def _ask(
+    client: ApiClient, clips: Sequence[LabelledClip], drawn: Episode, name: str
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Register one drawn task and classify its queries; give the truths and the answers."""
+    support: dict[str, list[Path]] = {label: [] for label in drawn.labels}
+    for index, place in zip(drawn.support, drawn.support_classes, strict=True):
+        support[drawn.labels[place]].append(clips[index].path)
+    task = client.register(support, name)
+    results = client.classify(task["id"], [clips[index].path for index in drawn.query])
+    client.delete(task["id"])
+    return [drawn.labels[place] for place in drawn.query_classes], results
+
+
+def _episodes(
+    clips: Sequence[LabelledClip],
+    options: argparse.Namespace,
+    ways: int,
+    shots: Sequence[int],
+    queries: int,
+) -> list[dict[str, Any]]:
+    """Score many episodes without HTTP: what the service serves, and the teacher if asked."""
+    settings = Settings.from_env()
+    sources = [(settings.checkpoint, settings.backbone_weights)]
+    if options.teacher:
+        sources.append((TEACHER, options.teacher))
+    rows: list[dict[str, Any]] = []
+    print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
+    with torch.inference_mode():
+        for source, weights in sources:
+            recognizer = without_untrained_adapters(load_recognizer(source, weights=weights))
+            scorer = EpisodeScorer(recognizer, clips)
+            for count in shots:
+                found = evaluate(
+                    scorer,
+                    clips,
+                    ways=ways,
+                    shots=count,
+                    queries=queries,
+                    episodes=options.episodes,
+                    seed=options.seed,
+                )
+                mean, reach = found.mean / 100, found.interval / 100
+                accuracy = Accuracy(mean, mean - reach, mean + reach)
+                print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)
+                rows.append(
+                    {"checkpoint": source, "shots": count, "episodes": options.episodes}
+                    | document(accuracy)
+                )
+    return rows
 
 
 def document(accuracy: Accuracy) -> dict[str, Any]:

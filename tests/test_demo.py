@@ -1,20 +1,18 @@
 """The demo's parts: how tasks are drawn, how accuracy is counted, what is left behind."""
 
-import random
 from pathlib import Path
 
 import pytest
+import torch
 
-from deploy.clip_folder import (
-    ClipFolderError,
-    LabelledClip,
-    choose_labels,
-    draw_task,
-    read_folder,
-)
+from deploy.clip_folder import ClipFolderError, most_queries, read_clips
 from deploy.demo import parser
+from deploy.frozen import without_untrained_adapters
 from deploy.intervals import of_answers, of_tasks
 from deploy.local_service import LocalServiceError, local_service
+from model.build import build_recognizer, towers
+from model.config import CompactConfig, MethodConfig, TaskConfig
+from training.episodes import draw_episode
 
 
 def make_folder(folder: Path, *, index: bool) -> Path:
@@ -31,63 +29,70 @@ def make_folder(folder: Path, *, index: bool) -> Path:
     return folder / "clips"
 
 
-def test_support_and_queries_come_from_different_recordings(tmp_path: Path) -> None:
-    clips = choose_labels(read_folder(make_folder(tmp_path, index=True)), [], "test")
-    for seed in range(50):
-        task = draw_task(clips, random.Random(seed), ways=2, shots=2, queries=9)
-        for label, support in task.support.items():
-            used = {clip.group for clip in support}
-            asked = [clip for clip in task.queries if clip.label == label]
-            assert len(support) == 2
-            assert asked
-            assert not used & {clip.group for clip in asked}
+@pytest.mark.parametrize("index", [True, False])
+def test_support_and_queries_come_from_different_recordings(tmp_path: Path, index: bool) -> None:
+    clips = read_clips(make_folder(tmp_path, index=index), [], "test")
+    for number in range(20):
+        drawn = draw_episode(clips, ways=2, shots=2, queries=2, seed=0, number=number)
+        support = {(clips[i].label, clips[i].source_group) for i in drawn.support}
+        queries = {(clips[i].label, clips[i].source_group) for i in drawn.query}
+        assert not support & queries
 
 
-def test_without_an_index_they_are_different_files(tmp_path: Path) -> None:
-    clips = choose_labels(read_folder(make_folder(tmp_path, index=False)), [], "test")
-    assert set(clips) == {"run", "sit", "walk"}
-    task = draw_task(clips, random.Random(0), ways=3, shots=5, queries=5)
-    support = {clip.path for row in task.support.values() for clip in row}
-    assert len(support) == 15
-    assert {clip.path for clip in task.queries}.isdisjoint(support)
-    assert len(task.queries) == 3
+def test_without_an_index_every_file_is_a_recording_and_every_label_is_taken(
+    tmp_path: Path,
+) -> None:
+    clips = read_clips(make_folder(tmp_path, index=False), [], "test")
+    assert {clip.label for clip in clips} == {"run", "sit", "walk"}
+    assert len({clip.source_group for clip in clips}) == len(clips) == 18
 
 
 def test_the_index_chooses_the_labels_of_its_test_split(tmp_path: Path) -> None:
-    clips = read_folder(make_folder(tmp_path, index=True))
-    assert set(choose_labels(clips, [], "test")) == {"run", "sit"}
-    assert set(choose_labels(clips, ["walk", "sit"], "test")) == {"walk", "sit"}
+    folder = make_folder(tmp_path, index=True)
+    assert {clip.label for clip in read_clips(folder, [], "test")} == {"run", "sit"}
+    assert {clip.label for clip in read_clips(folder, ["walk", "sit"], "test")} == {"walk", "sit"}
 
 
-def test_same_seed_same_task(tmp_path: Path) -> None:
-    clips = choose_labels(read_folder(make_folder(tmp_path, index=True)), [], "test")
-    one, two = (draw_task(clips, random.Random(7), ways=2, shots=1, queries=2) for _ in range(2))
-    assert one == two
+def test_queries_are_what_support_leaves(tmp_path: Path) -> None:
+    clips = read_clips(make_folder(tmp_path, index=False), [], "test")
+    assert [most_queries(clips, shots) for shots in (1, 5, 9)] == [5, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("labels", "said"), [(["fly"], "No clips of 'fly'; there are"), (["sit"], "1 label is not")]
 )
 def test_labels_that_make_no_task_are_refused(tmp_path: Path, labels: list[str], said: str) -> None:
-    clips = read_folder(make_folder(tmp_path, index=True))
     with pytest.raises(ClipFolderError, match=said):
-        choose_labels(clips, labels, "test")
+        read_clips(make_folder(tmp_path, index=True), labels, "test")
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClipFolderError, match="holds no clips"):
-        read_folder(tmp_path)
+        read_clips(tmp_path, [], "test")
     with pytest.raises(ClipFolderError, match="is no folder"):
-        read_folder(tmp_path / "nowhere")
+        read_clips(tmp_path / "nowhere", [], "test")
 
 
-def test_too_few_recordings_are_refused() -> None:
-    clips = {
-        label: [LabelledClip(Path(f"{label}{n}"), label, "one room", "") for n in range(4)]
-        for label in ("run", "sit")
-    }
-    with pytest.raises(ClipFolderError, match="4 clips from 1 recordings"):
-        draw_task(clips, random.Random(0), ways=2, shots=1, queries=1)
+def test_the_frozen_counterpart_of_an_untrained_method_scores_the_same() -> None:
+    torch.manual_seed(0)
+    config = MethodConfig(
+        backbone=CompactConfig(size=32, width=24, depth=3, heads=2),
+        visual=TaskConfig(blocks=2),
+        query_context="support",
+        fusion="video",
+    )
+    recognizer = build_recognizer(config, *towers(config.backbone))
+    frozen = without_untrained_adapters(recognizer)
+    frames_BTHWC = torch.randint(256, (5, 8, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        want, found = (
+            one.score_episode(
+                one.trunk(frames_BTHWC[:4]), [0, 0, 1, 1], one.trunk(frames_BTHWC[4:]), None
+            )
+            for one in (recognizer, frozen)
+        )
+    torch.testing.assert_close(found.logits_QN, want.logits_QN)
+    assert not frozen.video.adapted
 
 
 def test_wilson_interval_by_hand() -> None:
