@@ -64,8 +64,8 @@ class Distiller(nn.Module):
     """A student with the projections into its teacher's space, which are thrown away afterwards.
 
     Args:
-        vit: The student, a timm ViT without classifier. Its output has to have the teacher's
-            width, so that it ends in the teacher's space without a projection.
+        vit: The student, a timm ViT without classifier. Where it is as wide as its teacher there
+            are no projections, and it ends in the teacher's own space.
         scales: From `measure_scales`.
     """
 
