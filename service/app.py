@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from service import errors
 from service.parts import running
 from service.receiving import BodyLimit
-from service.routes import classify, operations, tasks
+from service.routes import classify, documents, operations, tasks
 from service.settings import Settings
 from service.telemetry import RequestLog
 
@@ -33,10 +33,13 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)  # permanent aliases
+    documents.install(app)
     app.add_middleware(
         BodyLimit,
         max_request_bytes=settings.max_request_bytes,
         max_inflight_bytes=settings.max_inflight_bytes,
+        min_bytes_s=settings.min_upload_bytes_s,
+        patience_s=settings.upload_patience_s,
     )
     app.add_middleware(RequestLog)
     return app

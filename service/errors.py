@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import model.errors as core
 import service.refusals as refused
@@ -48,6 +49,8 @@ STATUS: dict[type[KshotError], int] = {
     refused.InvalidRequestError: 422,
     refused.UnknownFieldError: 422,
     refused.RequestTooLargeError: 413,
+    refused.UploadTooSlowError: 408,
+    refused.ClientLeftError: 400,
     refused.Base64Error: 422,
     refused.TooFewLabelsError: 422,
     refused.TooManyLabelsError: 422,
@@ -77,6 +80,7 @@ STATUS: dict[type[KshotError], int] = {
     decoding.DecoderUnavailableError: 503,
     DescriptionUnavailableError: 503,
 }
+UNREAD = (refused.RequestTooLargeError, refused.ServerFullError, refused.UploadTooSlowError)
 RETRYABLE = frozenset({429, 503, 504})
 
 log = logging.getLogger("kshot.http")
@@ -158,7 +162,7 @@ def install(app: FastAPI) -> None:
         request.scope["kshot.code"] = problem.code
         after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
         headers = {"retry-after": str(max(1, math.ceil(after)))} if after else {}
-        if isinstance(error, refused.RequestTooLargeError | refused.ServerFullError):
+        if isinstance(error, UNREAD):
             headers["connection"] = "close"  # what is left of the body is not read
         return answer(problem, headers)
 
@@ -172,6 +176,9 @@ def install(app: FastAPI) -> None:
         request.scope["kshot.code"] = code
         return answer(blank(error.status_code, code, detail, request_id(request)), error.headers)
 
+    async def leave(request: Request, _: Exception) -> JSONResponse:
+        return await refuse(request, refused.ClientLeftError("The client left while sending."))
+
     async def crash(request: Request, _: Exception) -> JSONResponse:
         request.scope["kshot.code"] = "internal-error"
         return answer(blank(500, "internal-error", _own_fault(500), request_id(request)))
@@ -179,6 +186,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KshotError, refuse)
     app.add_exception_handler(RequestValidationError, validate)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, leave)
     app.add_exception_handler(Exception, crash)
 
 

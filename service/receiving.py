@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.refusals import RequestTooLargeError, ServerFullError
+from service.refusals import RequestTooLargeError, ServerFullError, UploadTooSlowError
 
 LINGER_S = 2.0  # a client that is still sending must be able to read its refusal
 MIB = 2**20
@@ -19,12 +20,24 @@ class BodyLimit:
         app: The application inside.
         max_request_bytes: Cap of one body.
         max_inflight_bytes: Cap of all bodies of running requests together.
+        min_bytes_s: A body that comes slower is given up.
+        patience_s: Seconds of waiting before that counts.
     """
 
-    def __init__(self, app: ASGIApp, *, max_request_bytes: int, max_inflight_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_request_bytes: int,
+        max_inflight_bytes: int,
+        min_bytes_s: int = 0,
+        patience_s: float = 10.0,
+    ) -> None:
         self.app = app
         self.max_request_bytes = max_request_bytes
         self.max_inflight_bytes = max_inflight_bytes
+        self.min_bytes_s = min_bytes_s
+        self.patience_s = patience_s
         self.inflight_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,6 +62,8 @@ class _CountedBody:
         self.outer_send = send
         self.declared_bytes = declared
         self.seen_bytes = 0
+        self.waited_s = 0.0
+        self.complete = False
         self.refused = False
 
     async def receive(self) -> Message:
@@ -57,9 +72,13 @@ class _CountedBody:
         Raises:
             RequestTooLargeError: The body is over its cap.
             ServerFullError: All bodies together are over theirs.
+            UploadTooSlowError: The body comes too slowly.
         """
+        if self.complete:
+            return await self.outer_receive()
         self._check(self.declared_bytes, 0)
-        message = await self.outer_receive()
+        message = await self._next()
+        self.complete = not message.get("more_body", False)
         size = len(message.get("body", b""))
         self.seen_bytes += size
         self.limit.inflight_bytes += size
@@ -78,6 +97,24 @@ class _CountedBody:
                 while (await self.outer_receive()).get("more_body", False):
                     pass
         await self.outer_send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self) -> Message:
+        """Wait for a message as long as the slowest upload may take."""
+        floor, patience_s = self.limit.min_bytes_s, self.limit.patience_s
+        if not floor:
+            return await self.outer_receive()
+        left_s = max(patience_s, self.seen_bytes / floor) - self.waited_s
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                return await self.outer_receive()
+        except TimeoutError:
+            self.refused = True
+            raise UploadTooSlowError(
+                f"The body came slower than {floor} bytes a second; send smaller clips."
+            ) from None
+        finally:
+            self.waited_s += time.monotonic() - begun
 
     def _check(self, size: int, fresh: int) -> None:
         most = self.limit.max_request_bytes

@@ -84,6 +84,19 @@ class RequestTooLargeError(RequestError):
     code = "request-too-large"
 
 
+class UploadTooSlowError(RequestError):
+    """The body comes in slower than the floor."""
+
+    code = "upload-too-slow"
+    retryable = True
+
+
+class ClientLeftError(RequestError):
+    """The client left while it was sending; nobody reads this."""
+
+    code = "client-left"
+
+
 class Base64Error(RequestError):
     """A clip in JSON is not base64."""
 

@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     max_inflight_bytes: int = Field(
         1024 * MIB, ge=1, description="Bodies of all running requests together; more is a 503."
     )
+    min_upload_bytes_s: int = Field(
+        64 * 1024, ge=0, description="Slowest upload, bytes a second; slower is a 408."
+    )
+    upload_patience_s: float = Field(
+        10.0, gt=0, description="Seconds of waiting for a body before its speed counts."
+    )
     max_clip_bytes: int = Field(25 * MIB, ge=1, description="One clip as a file part.")
     max_base64_bytes: int = Field(8 * MIB, ge=1, description="One clip in JSON, decoded.")
     containers: Words = Field(

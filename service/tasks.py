@@ -173,6 +173,9 @@ class Tasks:
             log.error("Task %s could not be prepared: %s", record.task_id, error)
             preparation.failed = True
             return
+        except BaseException:
+            preparation.failed = True
+            raise
         self._preparations.pop(record.task_id, None)
         self._improve_later(record)
 

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from model.checkpoint import save_checkpoint
+from model.config import Align, QueryContext
 from service.app import create_app
 from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
@@ -30,9 +31,11 @@ START_S = 60.0
 Files = list[tuple[str, tuple[str, bytes, str]]]
 
 
-def tiny_checkpoint(folder: Path, preset: str = "task_adapter_pp", seed: int = 0) -> Path:
+def tiny_checkpoint(
+    folder: Path, preset: str = "task_adapter_pp", **changes: QueryContext | Align
+) -> Path:
     """Write a tiny trained-looking checkpoint: 16 pixels, 3 blocks, a text tower of few words."""
-    save_checkpoint(tiny_recognizer(preset, seed=seed), folder, "# Random weights, for tests\n")
+    save_checkpoint(tiny_recognizer(preset, **changes), folder, "# Random weights, for tests\n")
     return folder
 
 

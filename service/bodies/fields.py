@@ -12,6 +12,7 @@ from service.errors import invalid
 from service.refusals import (
     FieldFault,
     InvalidRequestError,
+    LabelDuplicateError,
     LabelEmptyError,
     LabelTooLongError,
     LabelUnknownError,
@@ -88,8 +89,16 @@ def read_descriptions(texts: Mapping[str, list[str]] | None) -> dict[str, StageT
 
     Raises:
         DescriptionError: One is not three usable sentences.
+        LabelDuplicateError: Two names are the same label.
     """
-    return {clean(label): read_stages(label, stages) for label, stages in (texts or {}).items()}
+    found: dict[str, StageTexts] = {}
+    for label, stages in (texts or {}).items():
+        if clean(label) in found:
+            raise LabelDuplicateError(
+                f"descriptions name the label {clean(label)!r} twice; keep one of them."
+            )
+        found[clean(label)] = read_stages(label, stages)
+    return found
 
 
 def refuse_unknown(given: Mapping[str, object], field: str) -> None:

@@ -12,7 +12,7 @@ router = APIRouter(prefix="/tasks", tags=["classify"])
 
 @router.post(
     "/{task_id}/classify",
-    responses=problems(400, 404, 409, 410, 413, 415, 422, 503, 504),
+    responses=problems(400, 404, 408, 409, 410, 413, 415, 422, 503, 504),
     openapi_extra=QUERY_REQUEST | PREFER,
     operation_id="classify",
 )

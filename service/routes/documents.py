@@ -2,15 +2,20 @@
 
 from typing import Any
 
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
 from service.errors import MEDIA_TYPE
 from service.schemas import Problem, QueryBody, TaskBody
 
+REFERENCE = "#/components/schemas/{model}"
 Responses = dict[int | str, dict[str, Any]]
 
 MEANINGS = {
     400: "The body cannot be read.",
     404: "No such task.",
     409: "Not now: still getting ready, or changed meanwhile.",
+    408: "The body came too slowly.",
     410: "The task has expired.",
     413: "More bytes than the limit.",
     415: "A content type, container or codec that is not taken.",
@@ -25,7 +30,7 @@ def problems(*statuses: int) -> Responses:
     return {
         status: {
             "description": MEANINGS[status],
-            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model="Problem")}}},
         }
         for status in statuses
     }
@@ -58,7 +63,7 @@ TASK_REQUEST: dict[str, Any] = {
                     },
                 }
             },
-            "application/json": {"schema": TaskBody.model_json_schema()},
+            "application/json": {"schema": {"$ref": REFERENCE.format(model="TaskBody")}},
         },
     }
 }
@@ -77,7 +82,7 @@ QUERY_REQUEST: dict[str, Any] = {
                     },
                 }
             },
-            "application/json": {"schema": QueryBody.model_json_schema()},
+            "application/json": {"schema": {"$ref": REFERENCE.format(model="QueryBody")}},
         },
     }
 }
@@ -92,3 +97,32 @@ PREFER: dict[str, Any] = {
         }
     ]
 }
+
+
+def install(app: FastAPI) -> None:
+    """Let the document have the bodies that are read by hand, and the errors as they are."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(made())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    _, ours = models_json_schema(
+        [(TaskBody, "validation"), (QueryBody, "validation"), (Problem, "serialization")],
+        ref_template=REFERENCE,
+    )
+    schemas = document["components"]["schemas"]
+    document["components"]["schemas"] = {**ours["$defs"], **schemas}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answer = operation["responses"].get("422", {})
+            if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
+                del operation["responses"]["422"]
+    return document

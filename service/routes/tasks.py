@@ -1,6 +1,7 @@
 """Tasks: make, show, list, delete."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response, status
 
@@ -19,7 +20,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     status_code=status.HTTP_201_CREATED,
     responses={
         202: {"model": TaskView, "description": "Durable, and still getting ready."},
-        **problems(400, 413, 415, 422, 503),
+        **problems(400, 408, 413, 415, 422, 503),
     },
     openapi_extra=TASK_REQUEST | PREFER,
     operation_id="createTask",
@@ -53,7 +54,9 @@ async def list_tasks(
     """List tasks, newest first."""
     records, following = await parts.tasks.page(limit, cursor)
     if following is not None:
-        response.headers["Link"] = f'</v1/tasks?limit={limit}&cursor={following}>; rel="next"'
+        response.headers["Link"] = (
+            f'</v1/tasks?limit={limit}&cursor={quote(following)}>; rel="next"'
+        )
     return TaskPage(tasks=[_view(parts, record) for record in records], next_cursor=following)
 
 

@@ -2,7 +2,11 @@
 
 import asyncio
 import importlib
+import json
 import pkgutil
+import re
+import socket
+import time
 
 import httpx
 import pytest
@@ -13,8 +17,9 @@ from model.errors import KshotError
 from service import errors
 from service.receiving import BodyLimit
 from service.refusals import ServerFullError
+from service.settings import Settings
 from service.telemetry import RequestLog
-from tests.serving import moving_clip, problem, register
+from tests.serving import moving_clip, problem, register, serving
 
 
 def subclasses(kind: type[KshotError]) -> set[type[KshotError]]:
@@ -115,3 +120,46 @@ async def test_all_bodies_together_have_a_cap() -> None:
     arrived.set()
     await asyncio.gather(first, second)
     assert limit.inflight_bytes == 0
+
+
+def test_the_document_resolves_and_names_every_refusal(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    text = json.dumps(document)
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert names <= set(document["components"]["schemas"])
+    assert "#/$defs" not in text
+    assert "HTTPValidationError" not in text
+    ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
+    assert len(set(ids)) == len(ids)
+    assert all(path.startswith("/v1/") for path in document["paths"])
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if status >= "400" and "Health" not in str(answer):
+                    assert list(answer["content"]) == ["application/problem+json"]
+
+
+def test_a_slow_body_is_given_up(settings: Settings) -> None:
+    slow = settings.model_copy(update={"upload_patience_s": 0.5})
+    with serving(slow) as client:
+        address = (client.base_url.host, client.base_url.port or 80)
+        with socket.create_connection(address) as raw:
+            raw.sendall(
+                b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1000\r\n\r\n{"
+            )
+            raw.settimeout(10)
+            assert b" 408 " in raw.recv(4096)
+
+
+def test_a_client_that_leaves_while_sending_is_no_crash(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
+        raw.sendall(
+            b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000\r\n\r\n{"
+        )
+    time.sleep(0.3)
+    assert client.get("/livez").status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
+from model.methods import METHODS
 from service.settings import Settings
 from tests.serving import (
     classify,
@@ -29,12 +31,20 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "preset", ["frozen", "aim", "task_adapter", "task_adapter_pp", "task_adapter_pp_temporal"]
+    ("preset", "changes"),
+    [
+        *((preset, {}) for preset in METHODS),
+        *(
+            ("task_adapter_pp", {"query_context": context, "align": align})
+            for context in SERVED_CONTEXTS
+            for align in SERVED_ALIGNS
+        ),
+    ],
 )
 def test_a_clip_alone_scores_as_among_fifteen_others(
-    preset: str, tmp_path: Path, clips: Clips
+    preset: str, changes: dict[str, Any], tmp_path: Path, clips: Clips
 ) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", preset)
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", preset, **changes)
     settings = Settings(
         checkpoint=str(checkpoint), store=f"dir:{tmp_path / 'store'}", threads=1, decode_workers=1
     )
