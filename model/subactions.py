@@ -89,7 +89,7 @@ def parse_stages(answer: object) -> StageTexts:
         text = answer
         try:
             answer = json.loads(_unfenced(text))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise DescriptionError(
                 f"The answer {text[:60]!r} is not JSON; ask for a list of three sentences."
             ) from error

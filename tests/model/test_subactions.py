@@ -66,6 +66,7 @@ def test_answers_of_every_known_form_are_read(answer: object) -> None:
     ("answer", "message"),
     [
         ("I cannot help with that.", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("3", "no list of stages"),
         ("{}", "no list of stages"),
         (["one", "two"], "not 2"),
