@@ -106,10 +106,10 @@ def table(truths: list[str], results: list[dict[str, Any]]) -> str:
         truth for truth, result in zip(truths, results, strict=True) if result["label"] == truth
     )
     width = max(len("label"), *(len(label) for label in labels))
-    lines = [f"   {'label':<{width}}  clips  right  ranking of its first clip"]
+    lines = [f"    {'label':<{width}}  clips  right  ranking of its first clip"]
     for label in labels:
         first = results[truths.index(label)]["ranking"][:SHOWN]
         ranking = "  ".join(f"({number[row['label']]}) {row['score']:.3f}" for row in first)
-        row = f"({number[label]}) {label:<{width - 1}}  {asked[label]:>5}  {right[label]:>5}"
+        row = f"({number[label]}) {label:<{width}}  {asked[label]:>5}  {right[label]:>5}"
         lines.append(f"{row}  {ranking}")
     return "\n".join(lines)

@@ -87,14 +87,19 @@ def block(name: str) -> re.Pattern[str]:
     return re.compile(rf"(<!-- {name}:[^>]*-->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
 
 
+def put(text: str, name: str, written: str) -> str:
+    """Put one generated part in its place."""
+    parts = block(name).split(text)
+    if len(parts) != 5:  # before, mark, old, mark, after
+        raise SystemExit(f"README.md needs one pair of marks for {name!r}.")
+    parts[2] = written
+    return "".join(parts)
+
+
 def renew(text: str) -> str:
     """Put every table in its place."""
     for name, table in TABLES.items():
-        parts = block(name).split(text)
-        if len(parts) != 5:  # before, mark, table, mark, after
-            raise SystemExit(f"README.md needs one pair of marks of the table {name!r}.")
-        parts[2] = table()
-        text = "".join(parts)
+        text = put(text, name, table())
     return text
 
 

@@ -1,5 +1,10 @@
 """The demo's parts: how tasks are drawn, how accuracy is counted, what is left behind."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,26 @@ from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from training.episodes import draw_episode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def descendants(pid: int) -> set[int]:
+    """List a process's children, and theirs."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return set()
+    children = {int(child) for child in found}
+    return children.union(*(descendants(child) for child in children))
+
+
+def gone(pid: int) -> bool:
+    """Say whether a process has ended; one that nobody has waited for has ended too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def make_folder(folder: Path, *, index: bool) -> Path:
@@ -119,3 +144,32 @@ def test_a_service_that_cannot_start_is_one_sentence(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("KSHOT_NO_SUCH_SETTING", "1")
     with pytest.raises(LocalServiceError, match="KSHOT_NO_SUCH_SETTING"), local_service():
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_demo_leaves_no_process_and_no_folder(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "deploy.demo", "--ways", "2", "--queries", "1", "--shots", "1"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started: set[int] = set()
+    until = time.monotonic() + 120
+    while len(started) < 2 and demo.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)  # the service, and at least one of its decoders
+        started = descendants(demo.pid)
+    demo.send_signal(number)
+    _, said = demo.communicate(timeout=60)
+    assert demo.returncode == status, said
+    assert len(started) >= 2
+    until = time.monotonic() + 5
+    while not all(gone(pid) for pid in started) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [pid for pid in started if not gone(pid)] == []
+    assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.readme_answer import COMMANDS
 from deploy.readme_tables import TABLES, block, variable
 from model.methods import METHODS
 from service.app import create_app
+from service.schemas import Classification
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +64,16 @@ def test_generated_tables_are_up_to_date(name: str) -> None:
     found = block(name).search(README)
     assert found, f"README.md has no table {name!r}"
     assert found[2] == TABLES[name](), "run: python -m deploy.readme_tables"
+
+
+def test_answer_of_the_curl_is_one_the_service_gives() -> None:
+    found = block("curl").search(README)
+    assert found
+    commands, document = re.findall(r"```(?:json)?\n(.*?)\n```", found[2], re.DOTALL)
+    assert commands == COMMANDS
+    answer = Classification.model_validate_json(document)
+    assert answer.results[0].label == "star"
+    assert [row.label for row in answer.results[0].ranking] == ["star", "arrow"]
 
 
 def test_every_setting_and_every_preset_is_named() -> None:

@@ -1,0 +1,59 @@
+"""Run README's curl against a service of one's own, and write the real answer into README.md.
+
+    python -m deploy.readme_answer
+
+The clips are those of `make demo ARGS='--keep clips'`; run it again when the checkpoint changes.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from deploy.local_service import local_service
+from deploy.readme_tables import README, put
+from training.synthetic import demo_actions, write_clip
+
+URL = "http://127.0.0.1:8000"
+COMMANDS = f"""\
+ID=$(curl -s -F 'support[arrow]=@clips/arrow-0.mp4' -F 'support[arrow]=@clips/arrow-1.mp4' \\
+     -F 'support[star]=@clips/star-0.mp4' -F 'support[star]=@clips/star-1.mp4' \\
+     {URL}/tasks | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+curl -s -F clip=@clips/star-9.mp4 {URL}/tasks/$ID/classify"""
+SHORT = re.compile(r"\[\s+([-\d][^\[\]{}]*?)\s+\]")  # a list of numbers spread over lines
+
+
+def answer(folder: Path) -> str:
+    """Run the commands in a folder with the clips; give the answer, indented."""
+    for place, action in enumerate(demo_actions(5, 0)):
+        for index in (0, 1, 9):
+            path = folder / "clips" / f"{action.shape}-{index}.mp4"
+            write_clip(path, action, place * 1000 + index)
+    with local_service() as service:
+        script = COMMANDS.replace(URL, service.url)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    spread = json.dumps(json.loads(done.stdout), indent=2)
+    return SHORT.sub(lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", spread)
+
+
+def main() -> None:
+    """Rewrite the part of README.md in place."""
+    argparse.ArgumentParser(description="Write the answer of README's curl.").parse_args()
+    with tempfile.TemporaryDirectory(prefix="kshot-readme-") as folder:
+        (Path(folder) / "clips").mkdir()
+        found = answer(Path(folder))
+    written = f"```\n{COMMANDS}\n```\n\n```json\n{found}\n```"
+    text = put(README.read_text(encoding="utf-8"), "curl", written)
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
