@@ -72,8 +72,8 @@ class Classifier:
     async def _classify(
         self, task_id: str, drafts: Sequence[ClipDraft], wait_s: float, instance: str
     ) -> Classification:
-        record = await self.tasks.get(task_id)
-        support = await self.tasks.support(record, wait_s)
+        record = await self.tasks.get_for_queries(task_id)
+        support = await self.tasks.supports.get(record, wait_s)
         begun = time.monotonic()
         clips, faults = await decode_clips(self.pool, drafts)
         if not clips:

@@ -24,6 +24,7 @@ from service.schemas import Health, InfoView, LimitsView, ModelView
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
+from service.supports import Supports
 from service.tasks import Tasks
 from service.texts import TaskTexts
 
@@ -157,15 +158,15 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         if describer is not None:
             stack.push_async_callback(describer.close)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
-        tasks = Tasks(
+        supports = Supports(
             store=store,
-            pool=pool,
             engine=engine,
             cache=SupportCache(settings.support_cache_bytes),
             texts=texts,
             deadline_s=settings.deadline_s,
         )
-        stack.push_async_callback(tasks.close)
+        stack.push_async_callback(supports.close)
+        tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
         classifier = Classifier(
             tasks=tasks,
             pool=pool,

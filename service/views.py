@@ -11,7 +11,7 @@ from service.engine.facts import ModelFacts
 from service.refusals import ClipFault
 from service.schemas import ClipProblem, ClipResult, ClipView, LabelView, Ranked, Status, TaskView
 from service.stores.records import TaskRecord
-from service.tasks import Preparation
+from service.supports import Preparation
 
 
 def task_view(

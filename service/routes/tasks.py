@@ -34,7 +34,7 @@ async def create_task(
         record,
         parts.engine.facts,
         text_reason=parts.texts.reason(record.labels),
-        preparation=parts.tasks.preparation(record.task_id),
+        preparation=parts.tasks.supports.preparation(record.task_id),
         faults=faults,
     )
     if view.status != "ready":
@@ -84,7 +84,7 @@ def _view(parts: Parts, record: TaskRecord) -> TaskView:
         record,
         parts.engine.facts,
         text_reason=parts.texts.reason(record.labels),
-        preparation=parts.tasks.preparation(record.task_id),
+        preparation=parts.tasks.supports.preparation(record.task_id),
     )
 
 

@@ -40,7 +40,7 @@ def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_pa
         before = scores(classify(client, task["id"], *QUERIES))
         with ThreadPoolExecutor(4) as threads:
             running = [threads.submit(classify, client, task["id"], *QUERIES) for _ in range(4)]
-            time.sleep(0.3)  # they are accepted by now, and not all are answered
+            time.sleep(0.5)  # they are accepted by now, and not all are answered
             assert first.stop() == 0
             for work in running:
                 close(scores(work.result()), before)

@@ -1,5 +1,6 @@
 """The language model never gates a task: its text arrives later, as the next revision."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.language_model import LanguageModel, language_model
+from tests.language_model import Endpoint, language_model
 from tests.serving import classify, moving_clip, register, scores, serving
 
 Clips = dict[str, list[bytes]]
@@ -16,13 +17,14 @@ BETTER = ["The jump begins.", "The wave goes on.", "The pour ends."]
 
 
 @pytest.fixture
-def model() -> Iterator[LanguageModel]:
-    with language_model(lambda _: BETTER) as model:
+def model() -> Iterator[Endpoint]:
+    with language_model() as model:
+        model.content = json.dumps({"stages": BETTER})
         yield model
 
 
 @pytest.fixture
-def described(settings: Settings, model: LanguageModel) -> Settings:
+def described(settings: Settings, model: Endpoint) -> Settings:
     return settings.model_copy(update={"llm_base_url": model.url, "llm_model": "fake"})
 
 
@@ -37,16 +39,15 @@ def wait_for_revision(client: httpx.Client, task_id: str, revision: int) -> dict
 
 
 def test_better_text_comes_as_a_new_revision(
-    described: Settings, model: LanguageModel, clips: Clips
+    described: Settings, model: Endpoint, clips: Clips
 ) -> None:
     query = moving_clip(9)
-    model.gate.clear()
+    model.delay_s = 3.0
     with serving(described) as client:
         task = register(client, clips)
         assert (task["status"], task["revision"], task["text"]) == ("ready", 1, "template")
         before = classify(client, task["id"], query)
         assert (before["task_revision"], before["text_source"]) == (1, "template")
-        model.gate.set()
         better = wait_for_revision(client, task["id"], 2)
         assert better["text"] == "llm"
         assert [x["descriptions"] for x in better["labels"]] == [BETTER] * 3
@@ -62,25 +63,25 @@ def test_better_text_comes_as_a_new_revision(
 
 
 def test_answers_are_kept_for_the_next_task(
-    described: Settings, model: LanguageModel, clips: Clips
+    described: Settings, model: Endpoint, clips: Clips
 ) -> None:
     with serving(described) as client:
         wait_for_revision(client, register(client, clips)["id"], 2)
-        asked = len(model.asked)
+        asked = len(model.calls)
         assert asked == 3
         task = register(client, clips)
         assert (task["revision"], task["text"]) == (1, "llm")
-        assert len(model.asked) == asked
+        assert len(model.calls) == asked
 
 
 def test_a_model_that_fails_changes_nothing(
-    described: Settings, model: LanguageModel, clips: Clips
+    described: Settings, model: Endpoint, clips: Clips
 ) -> None:
-    model.status = 401
+    model.mode = "401"
     with serving(described) as client:
         task = register(client, clips)
         deadline = time.monotonic() + 10
-        while len(model.asked) < 3:
+        while len(model.calls) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(0.2)
@@ -88,27 +89,28 @@ def test_a_model_that_fails_changes_nothing(
         assert classify(client, task["id"], clips["jump"][0])["text_source"] == "template"
 
 
-def test_text_that_the_tower_cannot_read_is_not_taken(settings: Settings, clips: Clips) -> None:
-    with language_model(lambda _: ["Somersaulting.", "Somersaulting.", "Somersaulting."]) as model:
-        described = settings.model_copy(update={"llm_base_url": model.url})
-        with serving(described) as client:
-            task = register(client, clips)
-            deadline = time.monotonic() + 10
-            while len(model.asked) < 3:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            time.sleep(0.2)
-            assert client.get(f"/tasks/{task['id']}").json() == task
+def test_text_that_the_tower_cannot_read_is_not_taken(
+    described: Settings, model: Endpoint, clips: Clips
+) -> None:
+    model.content = json.dumps({"stages": ["Somersaulting."] * 3})
+    with serving(described) as client:
+        task = register(client, clips)
+        deadline = time.monotonic() + 10
+        while len(model.calls) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert client.get(f"/tasks/{task['id']}").json() == task
 
 
 def test_no_model_is_asked_where_no_text_takes_part(
-    described: Settings, model: LanguageModel, clips: Clips
+    described: Settings, model: Endpoint, clips: Clips
 ) -> None:
     with serving(described) as client:
         task = register(client, {"somersault": clips["jump"], "wave": clips["wave"]})
         assert task["text"] is None
         time.sleep(0.2)
-    assert not model.asked
+    assert not model.calls
 
 
 def test_text_features_are_kept_by_fingerprint_and_text(

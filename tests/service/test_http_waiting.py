@@ -100,7 +100,7 @@ def test_a_request_over_its_deadline_is_told_so(settings: Settings) -> None:
 def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
     settings: Settings,
 ) -> None:
-    app = create_app(settings.model_copy(update={"heartbeat_s": 1.5}))
+    app = create_app(settings.model_copy(update={"heartbeat_s": 2.5}))
     with serving_app(app) as client:
         with device_held(app.state.parts):
             assert client.get("/livez").json() == {
@@ -108,7 +108,7 @@ def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
                 "degraded": False,
                 "parts": {"event_loop": True, "device": True},
             }
-            threading.Event().wait(1.8)
+            threading.Event().wait(3)
             for path in ("/livez", "/readyz"):
                 answer = client.get(path)
                 assert answer.status_code == 503

@@ -1,0 +1,67 @@
+"""The service on a real Redis: replicas share tasks, and it lives on while Redis is away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from tests.redis_server import RedisServer, redis_server
+from tests.serving import (
+    classify,
+    moving_clip,
+    problem,
+    query_files,
+    register,
+    scores,
+    serving,
+    support_files,
+)
+
+Clips = dict[str, list[bytes]]
+QUERY = moving_clip(8)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def shared(settings: Settings, server: RedisServer) -> Settings:
+    return settings.model_copy(update={"store": server.url})
+
+
+def test_any_replica_serves_any_task(shared: Settings, clips: Clips) -> None:
+    with serving(shared) as one, serving(shared) as other:
+        task = register(one, clips)
+        assert other.get(f"/tasks/{task['id']}").json() == task
+        here, there = (scores(classify(client, task["id"], QUERY)) for client in (one, other))
+        for label, numbers in here[0].items():
+            assert there[0][label] == pytest.approx(numbers, abs=1e-5)
+        assert other.delete(f"/tasks/{task['id']}").status_code == 204
+        answer = one.post(f"/tasks/{task['id']}/classify", files=query_files(QUERY))
+        problem(answer, 404, "task-not-found")
+
+
+def test_tasks_at_hand_answer_while_redis_is_away(
+    shared: Settings, server: RedisServer, clips: Clips
+) -> None:
+    with serving(shared) as client:
+        task = register(client, clips)
+        before = classify(client, task["id"], QUERY)
+        server.kill()
+        assert classify(client, task["id"], QUERY)["results"] == before["results"]
+        health = client.get("/readyz")
+        assert health.status_code == 200
+        assert health.json()["degraded"]
+        assert not health.json()["parts"]["store"]
+        refused = client.post("/tasks", files=support_files(clips))
+        assert problem(refused, 503, "store-unavailable")["retryable"]
+        assert int(refused.headers["retry-after"]) >= 1
+        problem(client.get(f"/tasks/{task['id']}"), 503, "store-unavailable")
+        server.start()
+        assert client.get(f"/tasks/{task['id']}").json() == task
+        assert register(client, clips)["status"] == "ready"
+        assert not client.get("/readyz").json()["degraded"]
