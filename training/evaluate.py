@@ -12,13 +12,14 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.errors import BackboneError, CheckpointError, ClipError
 from model.media import UNLIMITED, read_clip
@@ -56,8 +57,8 @@ class EpisodeScorer:
     def __init__(
         self, recognizer: Recognizer, clips: Sequence[LabelledClip], *, text: bool = True
     ) -> None:
-        self.recognizer = recognizer
-        self.by_task = len(recognizer.video.adapted) > 0
+        self.recognizer = recognizer if recognizer.trained else without_adapters(recognizer)
+        self.by_task = len(self.recognizer.video.adapted) > 0
         made = [self._encode(clip) for clip in tqdm(clips, desc="features", unit="clip")]
         self.held = torch.stack(made)  # tokens [C, T, L, D], or features [C, T, E]
         self.text = self._texts({clip.label for clip in clips}) if text else {}
@@ -98,6 +99,13 @@ class EpisodeScorer:
             scores = self.recognizer.scores(query, prototypes(support, classes), text_NAE)
         right = scores.logits_QN.argmax(dim=1).cpu() == torch.tensor(episode.query_classes)
         return float(right.double().mean())
+
+
+def without_adapters(recognizer: Recognizer) -> Recognizer:
+    """Return the same towers alone, which an untrained method equals (design invariant 5)."""
+    text = None if recognizer.text is None else recognizer.text.tower
+    config = replace(recognizer.config, visual=None, text=None, query_context="none")
+    return build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
 
 
 def evaluate(

@@ -9,19 +9,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from model.backbone import TimmImageTower, compact_image_tower, compact_text_tower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig, MethodConfig
 from model.errors import BackboneError
-from model.recognizer import Recognizer
+from model.methods import compact_method
 from training.captions import indexed_clips, joined, real_clips, synthetic_clips, vocabulary
 from training.errors import InputError
 from training.frame_folders import FramePools, read_pools
@@ -127,24 +126,19 @@ def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -
     """Teach the text tower and write the checkpoint; return the text loss."""
     labelled = indexed_clips(options.frames)
     torch.manual_seed(recipe.text.seed)
-    recognizer = assemble(recipe.tower, run.average, sorted({label for _, label in labelled}))
+    image = compact_image_tower(recipe.tower)
+    image.model.load_state_dict({name: value.cpu() for name, value in run.average.items()})
+    config = CompactTextConfig(words=vocabulary(sorted({label for _, label in labelled})))
+    text = compact_text_tower(config, image.features)
+    tower = replace(recipe.tower, text=config)
+    recognizer = build_recognizer(MethodConfig(backbone=tower), image, text)
     parts = [synthetic_clips(recipe.text.clips, "train", recognizer)]
     if labelled:
         parts.append(real_clips(labelled, recognizer))
     loss = train_text_tower(recognizer, joined(parts), recipe.text)
-    save_checkpoint(recognizer, options.out, card(recipe, run.loss, loss), half=True)
+    served = build_recognizer(compact_method(tower), image, text, name="compact")
+    save_checkpoint(served, options.out, card(recipe, run.loss, loss), half=True)
     return loss
-
-
-def assemble(
-    tower: CompactConfig, weights: Mapping[str, Tensor], labels: Sequence[str]
-) -> Recognizer:
-    """Build the compact recogniser from a trained image tower, its text tower at random."""
-    text = CompactTextConfig(words=vocabulary(labels))
-    image = compact_image_tower(tower)
-    image.model.load_state_dict({name: value.cpu() for name, value in weights.items()})
-    config = MethodConfig(backbone=replace(tower, text=text))
-    return build_recognizer(config, image, compact_text_tower(text, image.features), name="compact")
 
 
 def card(recipe: PretrainRecipe, image_loss: float, text_loss: float) -> str:
