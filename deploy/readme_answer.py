@@ -25,12 +25,19 @@ curl -s -F clip=@clips/star-9.mp4 {URL}/tasks/$ID/classify"""
 SHORT = re.compile(r"\[\s+([-\d][^\[\]{}]*?)\s+\]")  # a list of numbers spread over lines
 
 
-def answer(folder: Path) -> str:
-    """Run the commands in a folder with the clips; give the answer, indented."""
+def make_clips(folder: Path) -> None:
+    """Write those of the demo's clips that the commands name into `folder`/clips."""
+    (folder / "clips").mkdir()
     for place, action in enumerate(demo_actions(5, 0)):
         for index in (0, 1, 9):
             path = folder / "clips" / f"{action.shape}-{index}.mp4"
-            write_clip(path, action, place * 1000 + index)
+            if path.name in COMMANDS:
+                write_clip(path, action, place * 1000 + index)
+
+
+def answer(folder: Path) -> str:
+    """Run the commands in a folder with the clips; give the answer, indented."""
+    make_clips(folder)
     with local_service() as service:
         script = COMMANDS.replace(URL, service.url)
         done = subprocess.run(
@@ -48,7 +55,6 @@ def main() -> None:
     """Rewrite the part of README.md in place."""
     argparse.ArgumentParser(description="Write the answer of README's curl.").parse_args()
     with tempfile.TemporaryDirectory(prefix="kshot-readme-") as folder:
-        (Path(folder) / "clips").mkdir()
         found = answer(Path(folder))
     written = f"```\n{COMMANDS}\n```\n\n```json\n{found}\n```"
     text = put(README.read_text(encoding="utf-8"), "curl", written)
