@@ -1,5 +1,6 @@
 """Odd and broken media as support and as query: an answer or a refusal, and never a restart."""
 
+import logging
 import os
 import random
 import socket
@@ -20,6 +21,8 @@ from tests.serving import (
     register,
     support_files,
 )
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD = Path(os.environ.get("KSHOT_SHARED", ROOT.parent / "shared")) / "media" / "odd"
@@ -72,6 +75,7 @@ def test_every_odd_file_is_answered_and_the_service_never_restarts(
             if statuses[0] != 201:
                 assert codes != {None}, path.name
                 assert [c["index"] for c in answers[0].json()["clips"]] == [0]
+    log.info("%d files taken, %d refused", len(taken), len(refused))
     assert len(taken) >= 40  # most of the files are sound
     assert len(refused) >= 20
     assert service.process.poll() is None

@@ -72,7 +72,7 @@ def refusal(**env: str) -> str:
         env=plain,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2, done.stderr
