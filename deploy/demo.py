@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--split", default="test", help="labels of this split of index.csv (default test)"
     )
     folder.add_argument(
-        "--tasks", type=int, default=5, help="tasks through HTTP for each shots (default 5)"
+        "--tasks", type=int, default=4, help="tasks through HTTP for each shots (default 4)"
     )
     folder.add_argument(
         "--episodes",

@@ -118,23 +118,38 @@ def _episodes(
             recognizer = without_untrained_adapters(load_recognizer(source, weights=weights))
             scorer = EpisodeScorer(recognizer, clips)
             for count in shots:
-                found = evaluate(
-                    scorer,
-                    clips,
-                    ways=ways,
-                    shots=count,
-                    queries=queries,
-                    episodes=options.episodes,
-                    seed=options.seed,
-                )
-                mean, reach = found.mean / 100, found.interval / 100
-                accuracy = Accuracy(mean, mean - reach, mean + reach)
+                accuracy = _score(scorer, clips, options, ways, count, queries)
                 print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)
                 rows.append(
                     {"checkpoint": source, "shots": count, "episodes": options.episodes}
                     | document(accuracy)
                 )
     return rows
+
+
+def _score(
+    scorer: EpisodeScorer,
+    clips: Sequence[LabelledClip],
+    options: argparse.Namespace,
+    ways: int,
+    shots: int,
+    queries: int,
+) -> Accuracy:
+    """Score the episodes of one number of shots, on one thread: more would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = evaluate(
+        scorer,
+        clips,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        episodes=options.episodes,
+        seed=options.seed,
+    )
+    torch.set_num_threads(threads)
+    mean, reach = found.mean / 100, found.interval / 100
+    return Accuracy(mean, mean - reach, mean + reach)
 
 
 def document(accuracy: Accuracy) -> dict[str, Any]:
