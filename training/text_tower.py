@@ -24,7 +24,7 @@ class TextRecipe:
     """How the text tower learns; stored with the result."""
 
     clips: int = 1200  # synthetic ones
-    steps: int = 600
+    steps: int = 300
     batch: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.1
