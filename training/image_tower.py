@@ -162,6 +162,7 @@ class ImageRun:
         state = {
             "step": self.step,
             "number": self.number,
+            "loss": self.loss,
             "distiller": self.distiller.state_dict(),
             "average": self.average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -173,7 +174,7 @@ class ImageRun:
     def resume(self, file: Path) -> None:
         """Go on from a state."""
         state = torch.load(file, map_location=self.device, weights_only=True)
-        self.step, self.number = state["step"], state["number"]
+        self.step, self.number, self.loss = state["step"], state["number"], state["loss"]
         self.distiller.load_state_dict(state["distiller"])
         self.average = state["average"]
         for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):

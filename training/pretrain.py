@@ -131,10 +131,11 @@ def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -
     config = CompactTextConfig(words=vocabulary(sorted({label for _, label in labelled})))
     text = compact_text_tower(config, image.features)
     tower = replace(recipe.tower, text=config)
-    recognizer = build_recognizer(MethodConfig(backbone=tower), image, text)
-    parts = [synthetic_clips(recipe.text.clips, "train", recognizer)]
-    if labelled:
-        parts.append(real_clips(labelled, recognizer))
+    recognizer = build_recognizer(MethodConfig(backbone=tower), image, text).to(run.device)
+    with run.autocast():
+        parts = [synthetic_clips(recipe.text.clips, "train", recognizer)]
+        if labelled:
+            parts.append(real_clips(labelled, recognizer))
     loss = train_text_tower(recognizer, joined(parts), recipe.text)
     served = build_recognizer(compact_method(tower), image, text, name="compact")
     save_checkpoint(served, options.out, card(recipe, run.loss, loss), half=True)

@@ -73,8 +73,10 @@ def text_loss(
     """Contrast clips with the distinct texts of their batch, stage by stage, both ways."""
     assert recognizer.text is not None
     distinct = list(dict.fromkeys(texts))
-    own_B = torch.tensor([distinct.index(text) for text in texts])
+    device = features_BTE.device
+    own_B = torch.tensor([distinct.index(text) for text in texts], device=device)
     ids = recognizer.text.tower.tokenize([stage for text in distinct for stage in text])
+    ids = ids.to(device)
     text_UAE = recognizer.text.stages(ids.unflatten(0, (len(distinct), -1)))
     aligned = align(features_BTE, recognizer.config.align)
     cosine_BUA = stage_scores(aligned, text_UAE, recognizer.config.stage_cosine)
