@@ -16,7 +16,6 @@ import torch
 from deploy.api_client import ApiClient
 from deploy.clip_folder import most_queries, read_clips
 from deploy.demo_synthetic import table
-from deploy.frozen import without_untrained_adapters
 from deploy.intervals import Accuracy, of_tasks
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
@@ -115,8 +114,7 @@ def _episodes(
     print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
     with torch.inference_mode():
         for source, weights in sources:
-            recognizer = without_untrained_adapters(load_recognizer(source, weights=weights))
-            scorer = EpisodeScorer(recognizer, clips)
+            scorer = EpisodeScorer(load_recognizer(source, weights=weights), clips)
             for count in shots:
                 accuracy = _score(scorer, clips, options, ways, count, queries)
                 print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)

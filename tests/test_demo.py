@@ -12,12 +12,12 @@ import torch
 
 from deploy.clip_folder import ClipFolderError, most_queries, read_clips
 from deploy.demo import parser
-from deploy.frozen import without_untrained_adapters
 from deploy.intervals import of_answers, of_tasks
 from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from training.episodes import draw_episode
+from training.evaluate import without_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,7 +107,7 @@ def test_the_frozen_counterpart_of_an_untrained_method_scores_the_same() -> None
         fusion="video",
     )
     recognizer = build_recognizer(config, *towers(config.backbone))
-    frozen = without_untrained_adapters(recognizer)
+    frozen = without_adapters(recognizer)
     frames_BTHWC = torch.randint(256, (5, 8, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
         want, found = (
