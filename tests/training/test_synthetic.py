@@ -67,7 +67,7 @@ def test_order_of_motions_changes_the_path_but_not_its_end() -> None:
     one, two = (
         follow(order, 1.0) for order in (("rises", "grows", "spins"), ("spins", "rises", "grows"))
     )
-    assert (one.y, one.growth, one.turns) == pytest.approx((two.y, two.growth, two.turns))
+    assert (one.y, one.growth, one.turns) == pytest.approx((two.y, two.growth, two.turns), abs=1e-5)
     early = follow(("rises", "grows", "spins"), 0.3), follow(("grows", "rises", "spins"), 0.3)
     assert early[0] != early[1]
 
