@@ -17,11 +17,13 @@ GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
 class Augmentation:
     """How strongly views differ from their pictures."""
 
-    min_area: float = 0.25  # smallest crop, share of the picture
+    min_area: float = 0.15  # smallest crop, share of the picture
     max_stretch: float = 4 / 3  # largest ratio of a crop's sides
-    jitter: float = 0.4  # brightness, contrast and saturation, each in 1 +- jitter
+    jitter: float = 0.5  # brightness, contrast and saturation, each in 1 +- jitter
     grey: float = 0.1  # chance of a view without colour
-    mixup: float = 0.25  # chance of a view being blended with another
+    swap: float = 0.1  # chance of a view with its colour channels rolled
+    paste: float = 0.5  # chance of a rectangle of another view pasted in
+    mixup: float = 0.5  # chance of a view being blended with another
 
 
 def draw_views(
@@ -31,7 +33,7 @@ def draw_views(
     generator: torch.Generator,
     strength: Augmentation,
 ) -> Tensor:
-    """Crop, flip, recolour and blend.
+    """Crop, flip, recolour, paste and blend.
 
     Args:
         pictures_NHWC: uint8 pictures, on any device.
@@ -50,6 +52,7 @@ def draw_views(
     grid = F.affine_grid(affine, [count, 3, size, size], align_corners=False)
     views = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     views = _recolour(views, generator, strength)
+    views = _paste(views, generator, strength)
     views = _mixup(views, generator, strength)
     return (views.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -70,7 +73,8 @@ def _crops(count: int, generator: torch.Generator, strength: Augmentation) -> Te
 
 
 def _recolour(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
-    draw = torch.rand(4, len(views), 1, 1, 1, generator=generator).to(views.device)
+    draw = torch.rand(5, len(views), 1, 1, 1, generator=generator).to(views.device)
+    views = torch.where(draw[4] < strength.swap, views.roll(1, dims=1), views)
     bright, contrast, saturation = 1 + strength.jitter * (2 * draw[:3] - 1)
     views = views * bright
     weights = torch.tensor(GREY, device=views.device).view(1, 3, 1, 1)
@@ -79,6 +83,21 @@ def _recolour(views: Tensor, generator: torch.Generator, strength: Augmentation)
     views = grey + (views - grey) * saturation
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
     return mean + (views - mean) * contrast
+
+
+def _paste(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
+    """Replace a rectangle by the same place of another view (CutMix, arXiv 1905.04899)."""
+    draw = torch.rand(5, len(views), generator=generator).to(views.device)
+    others = torch.randperm(len(views), generator=generator).to(views.device)
+    size = views.shape[-1]
+    high, wide = 0.3 + 0.6 * draw[0], 0.3 + 0.6 * draw[1]
+    top, left = draw[2] * (1 - high), draw[3] * (1 - wide)
+    at = (torch.arange(size, device=views.device) + 0.5) / size
+    rows = (at >= top[:, None]) & (at < (top + high)[:, None])
+    columns = (at >= left[:, None]) & (at < (left + wide)[:, None])
+    chosen = (draw[4] < strength.paste)[:, None, None]
+    inside = (rows[:, :, None] & columns[:, None, :] & chosen)[:, None]
+    return torch.where(inside, views[others], views)
 
 
 def _mixup(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:

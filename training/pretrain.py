@@ -19,11 +19,11 @@ from model.backbone import TimmImageTower, compact_image_tower, compact_text_tow
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig, MethodConfig
-from model.errors import BackboneError
+from model.errors import BackboneError, CheckpointError
 from model.methods import compact_method
 from training.captions import indexed_clips, joined, real_clips, synthetic_clips, vocabulary
 from training.errors import InputError
-from training.frame_folders import FramePools, read_pools
+from training.frame_folders import read_pools
 from training.image_tower import ImageRecipe, ImageRun, train_image_tower
 from training.text_tower import TextRecipe, train_text_tower
 
@@ -37,6 +37,7 @@ class PretrainRecipe:
     teacher: str
     teacher_fingerprint: str
     frames: tuple[str, ...]  # names of the folders
+    start: str | None  # fingerprint of the checkpoint whose image tower is trained on
     synthetic: int  # clips
     per_clip: int  # frames of each video
     side: int  # pixels of a held picture
@@ -55,6 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--synthetic", type=int, default=300, help="synthetic clips to render")
     parser.add_argument("--per-clip", type=int, default=8, help="frames of each video")
     parser.add_argument("--side", type=int, default=256, help="pixels of a held picture")
+    parser.add_argument("--start", type=Path, help="compact checkpoint to train on; default: none")
     parser.add_argument("--out", type=Path, required=True, help="state and checkpoint folder")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--depth", type=int, default=6)
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         result = pretrain(options)
-    except (InputError, BackboneError) as error:
+    except (InputError, BackboneError, CheckpointError) as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 2
     print(json.dumps(result))
@@ -89,13 +91,15 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     start = time.monotonic()
     teacher, fingerprint = open_teacher(options.teacher, options.teacher_weights)
     recipe = _recipe(options, teacher, fingerprint)
-    claim_folder(options.out, recipe)
     torch.manual_seed(options.seed)
     student = compact_image_tower(recipe.tower)
+    if options.start is not None:
+        start_from(student, options.start)
+    claim_folder(options.out, recipe)
     pools = read_pools(
         options.frames, options.synthetic, side=options.side, per_clip=options.per_clip
     )
-    pools = FramePools(pools.pictures_NHWC.to(options.device), pools.counts)
+    pools = replace(pools, pictures_NHWC=pools.pictures_NHWC.to(options.device))
     print(f"{sum(pools.counts)} pictures of {len(pools.counts)} origins", file=sys.stderr)
     run = ImageRun(
         student,
@@ -120,6 +124,22 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         "seconds": round(time.monotonic() - start, 1),
         "out": options.out.name,
     }
+
+
+def start_from(student: TimmImageTower, folder: Path) -> None:
+    """Give the student the image tower of an earlier compact checkpoint.
+
+    Raises:
+        InputError: a tower of other sizes.
+    """
+    earlier = load_recognizer(str(folder)).video.tower.model.state_dict()
+    try:
+        student.model.load_state_dict(earlier)
+    except RuntimeError as error:
+        raise InputError(
+            f"The image tower in {folder} has other sizes than the student; give its --width, "
+            "--depth and --heads, or leave --start out."
+        ) from error
 
 
 def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -> float:
@@ -209,6 +229,7 @@ def _recipe(
         teacher=options.teacher,
         teacher_fingerprint=fingerprint,
         frames=tuple(folder.name for folder in options.frames),
+        start=None if options.start is None else load_recognizer(str(options.start)).fingerprint,
         synthetic=options.synthetic,
         per_clip=options.per_clip,
         side=options.side,

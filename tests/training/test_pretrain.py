@@ -124,6 +124,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         "another shape": [*good, "--teacher", "timm:vit_tiny_patch16_224"],
         "a teacher is timm:NAME": [*good, "--teacher", "resnet50"],
         "cannot be read": [*good, "--teacher-weights", str(tmp_path / "none.npz")],
+        "has other sizes than the student": [*good, "--start", "compact"],
         "a recipe with another 'image'": [
             *arguments(teacher_weights, indexed, undisturbed),
             "--steps",
@@ -155,11 +156,12 @@ def test_a_wide_picture_gives_both_its_ends(pictures: Path) -> None:
     assert pools.pictures_NHWC.shape == (7, 48, 48, 3)
 
 
-def test_origins_are_drawn_by_the_square_root_of_their_sizes(pictures: Path) -> None:
-    pools = read_pools([pictures], 7, side=32, per_clip=1)  # 7 and 28 pictures
+def test_origins_are_drawn_by_the_square_root_of_their_files(pictures: Path) -> None:
+    pools = read_pools([pictures], 24, side=32, per_clip=1)
+    assert (pools.counts, pools.files) == ((7, 96), (6, 24))
     picks = pools.draw(6000, torch.Generator().manual_seed(0))
     assert (picks < 7).float().mean().item() == pytest.approx(1 / 3, abs=0.03)
-    assert set(picks.tolist()) == set(range(35))
+    assert set(picks.tolist()) == set(range(103))
 
 
 def test_views_stay_in_range_and_repeat_with_their_seed() -> None:
@@ -177,7 +179,9 @@ def test_views_stay_in_range_and_repeat_with_their_seed() -> None:
 
 def test_no_augmentation_gives_the_picture_back() -> None:
     pictures = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
-    plain = Augmentation(min_area=1.0, max_stretch=1.0, jitter=0.0, grey=0.0, mixup=0.0)
+    plain = Augmentation(
+        min_area=1.0, max_stretch=1.0, jitter=0.0, grey=0.0, swap=0.0, paste=0.0, mixup=0.0
+    )
     picture_CHW = pictures[0].permute(2, 0, 1)
     views = [
         draw_views(pictures, torch.tensor([0]), 32, torch.Generator().manual_seed(seed), plain)[0]
