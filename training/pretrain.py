@@ -25,9 +25,9 @@ from training.captions import indexed_clips, joined, real_clips, synthetic_clips
 from training.errors import InputError
 from training.frame_folders import read_pools
 from training.image_tower import ImageRecipe, ImageRun, train_image_tower
+from training.run_folder import claim_folder
 from training.text_tower import TextRecipe, train_text_tower
-
-RECIPE = "recipe.json"
+from training.towers import open_teacher, start_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def half_precision(choice: str, device: str) -> bool:
+    """Return whether to compute in bfloat16: by default where the hardware has it."""
+    if choice == "auto":
+        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return choice == "bf16"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when done or stopped in time, 2 for input that does not fit."""
     options = parse(arguments)
@@ -95,7 +102,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     student = compact_image_tower(recipe.tower)
     if options.start is not None:
         start_from(student, options.start)
-    claim_folder(options.out, recipe)
+    claim_folder(options.out, asdict(recipe))
     pools = read_pools(
         options.frames, options.synthetic, side=options.side, per_clip=options.per_clip
     )
@@ -124,22 +131,6 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         "seconds": round(time.monotonic() - start, 1),
         "out": options.out.name,
     }
-
-
-def start_from(student: TimmImageTower, folder: Path) -> None:
-    """Give the student the image tower of an earlier compact checkpoint.
-
-    Raises:
-        InputError: a tower of other sizes.
-    """
-    earlier = load_recognizer(str(folder)).video.tower.model.state_dict()
-    try:
-        student.model.load_state_dict(earlier)
-    except RuntimeError as error:
-        raise InputError(
-            f"The image tower in {folder} has other sizes than the student; give its --width, "
-            "--depth and --heads, or leave --start out."
-        ) from error
 
 
 def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -> float:
@@ -173,52 +164,6 @@ def card(recipe: PretrainRecipe, image_loss: float, text_loss: float) -> str:
         "Test classes of an index.csv were not read. Accuracy: not measured yet; run "
         "`python -m training.evaluate`.\n"
     )
-
-
-def open_teacher(source: str, weights: Path | None) -> tuple[TimmImageTower, str]:
-    """Load the frozen teacher and the fingerprint of its weights.
-
-    Raises:
-        InputError: not a timm model.
-        BackboneError: it cannot be had, or the weights do not fit.
-    """
-    if not source.startswith("timm:"):
-        raise InputError(f"--teacher is {source!r}; a teacher is timm:NAME.")
-    recognizer = load_recognizer(source, weights=weights)
-    tower = recognizer.video.tower
-    assert isinstance(tower, TimmImageTower)
-    return tower, recognizer.fingerprint
-
-
-def claim_folder(out: Path, recipe: PretrainRecipe) -> None:
-    """Write the recipe into a new folder, or check that the folder has this recipe.
-
-    Raises:
-        InputError: the folder belongs to another recipe, or cannot be written.
-    """
-    wanted = json.loads(json.dumps(asdict(recipe)))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = out / RECIPE
-        if not file.is_file():
-            file.write_text(json.dumps(wanted, indent=2) + "\n")
-            return
-        found = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{out} cannot be used ({error}); give another --out.") from error
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise InputError(
-                f"{out} belongs to a recipe with another {key!r}; give the same arguments or "
-                "another --out."
-            )
-
-
-def half_precision(choice: str, device: str) -> bool:
-    """Return whether to compute in bfloat16: by default where the hardware has it."""
-    if choice == "auto":
-        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return choice == "bf16"
 
 
 def _recipe(

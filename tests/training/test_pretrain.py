@@ -22,7 +22,8 @@ from training.distillation import embed, matched_depths, teacher_states
 from training.errors import InputError
 from training.frame_folders import list_files, read_pools
 from training.image_tower import ImageRecipe, ImageRun, rate
-from training.pretrain import main, open_teacher
+from training.pretrain import main
+from training.towers import open_teacher
 
 SMALL = ["--width", "64", "--depth", "3", "--heads", "2", "--side", "96", "--per-clip", "2"]
 BRIEF = ["--steps", "12", "--batch", "8", "--views", "16", "--reuse", "2", "--synthetic", "3"]
@@ -217,3 +218,23 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     assert rate(0.0, 0.1) < 0.02
     assert rate(0.1, 0.1) == pytest.approx(1.0)
     assert rate(1.0, 0.1) == pytest.approx(0.0)
+
+
+def test_a_run_can_start_from_an_earlier_checkpoint(
+    teacher_weights: Path, indexed: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    given = arguments(teacher_weights, indexed, tmp_path / "out")
+    assert main([*given, "--start", str(undisturbed), "--steps", "1", "--lr", "0"]) == 0
+    first, second = (load_recognizer(str(f)).video.tower for f in (undisturbed, tmp_path / "out"))
+    name = "blocks.1.mlp.fc1.weight"
+    torch.testing.assert_close(first.model.state_dict()[name], second.model.state_dict()[name])
+
+
+def test_a_pasted_rectangle_comes_from_another_view_at_the_same_place() -> None:
+    pictures = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(-1, 16, 16, 3) * 60
+    only_paste = Augmentation(jitter=0.0, grey=0.0, swap=0.0, paste=1.0, mixup=0.0)
+    generator = torch.Generator().manual_seed(0)
+    views = draw_views(pictures.contiguous(), torch.arange(4), 32, generator, only_paste)
+    found = [set(view.unique().tolist()) for view in views]
+    assert all(number * 60 in values for number, values in enumerate(found))
+    assert max(len(values) for values in found) == 2

@@ -1,0 +1,34 @@
+"""A run's folder belongs to one recipe, so that going on never mixes two."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.errors import InputError
+
+RECIPE = "recipe.json"
+
+
+def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the recipe into a new folder, or check that the folder has this recipe.
+
+    Raises:
+        InputError: the folder belongs to another recipe, or cannot be written.
+    """
+    wanted = json.loads(json.dumps(recipe))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = out / RECIPE
+        if not file.is_file():
+            file.write_text(json.dumps(wanted, indent=2) + "\n")
+            return
+        found = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{out} cannot be used ({error}); give another --out.") from error
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{out} belongs to a recipe with another {key!r}; give the same arguments or "
+                "another --out."
+            )
