@@ -80,9 +80,21 @@ class Distiller(nn.Module):
         self.scales = nn.ParameterList(nn.Parameter(s, requires_grad=False) for s in scales)
 
     def forward(
-        self, pixels_BCSS: Tensor, keep_BK: Tensor | None, states: Sequence[Tensor]
+        self,
+        pixels_BCSS: Tensor,
+        keep_BK: Tensor | None,
+        states: Sequence[Tensor],
+        inner: float = 1.0,
     ) -> Tensor:
-        """Return the loss: mean error over depths, and the angle of the class feature."""
+        """Return the loss: mean error over depths, and the angle of the class feature.
+
+        Args:
+            pixels_BCSS: Normalised views.
+            keep_BK: Which patches are seen; None for all.
+            states: From `teacher_states`, of the same patches.
+            inner: Weight of every depth but the output. A student of fewer blocks cannot be equal
+                at all depths, so that the output alone should count in the end.
+        """
         tokens = embed(self.vit, pixels_BCSS, keep_BK)
         own = [tokens]
         for block in self.vit.blocks:
@@ -96,7 +108,9 @@ class Distiller(nn.Module):
         ]
         classes_BD, wanted_BD = projected[-1][:, 0].float(), states[-1][:, 0].float()
         angle_B = 1 - F.cosine_similarity(classes_BD, wanted_BD, dim=-1)
-        return torch.stack(losses).mean() + angle_B.mean()
+        *inside, output = losses
+        weighed = (inner * torch.stack(inside).sum() + output) / (inner * len(inside) + 1)
+        return weighed + angle_B.mean()
 
 
 def token_loss(tokens_BLD: Tensor, target_BLD: Tensor, scale_D: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class ImageRecipe:
     reuse: int = 4  # visits to each view
     keep: float = 0.5  # share of patch tokens seen in the first part
     full_from: float = 0.88  # share of the steps after which all patch tokens are seen
+    inner: float = 1.0  # weight of inner depths at the end; it starts at 1
     average: float = 0.99  # decay of the running average of the weights
     clip: float = 1.0  # largest norm of a gradient
     seed: int = 0
@@ -131,14 +132,16 @@ class ImageRun:
     def _train_step(self, index: Tensor) -> float:
         now = self.round
         kept = None if now.keep_VK is None else now.keep_VK[index]
-        factor = rate(self.step / self.recipe.steps, self.recipe.warmup)
+        progress = self.step / self.recipe.steps
+        factor = rate(progress, self.recipe.warmup)
+        inner = 1 + (self.recipe.inner - 1) * progress
         for optimizer in self.optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         with self.autocast():
             pixels = self._normalised(now.pixels_VCSS[index])
-            loss = self.distiller(pixels, kept, [state[index] for state in now.states])
+            loss = self.distiller(pixels, kept, [state[index] for state in now.states], inner)
         loss.backward()
         nn.utils.clip_grad_norm_(self.distiller.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:

@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=3)
     for name in ("steps", "batch", "views", "reuse", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(recipe, name))
-    for name in ("lr", "keep", "full_from"):
+    for name in ("lr", "keep", "full_from", "inner"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(recipe, name))
     parser.add_argument("--text-clips", type=int, default=TextRecipe().clips, help="synthetic")
@@ -196,6 +196,7 @@ def _recipe(
             lr=options.lr,
             keep=options.keep,
             full_from=options.full_from,
+            inner=options.inner,
         ),
         text=TextRecipe(clips=options.text_clips, steps=options.text_steps, seed=options.seed),
     )

@@ -18,7 +18,13 @@ from model.config import CompactConfig
 from model.subactions import template_stages
 from tests.training.conftest import TEACHER
 from training.augmentation import Augmentation, draw_views
-from training.distillation import embed, matched_depths, teacher_states
+from training.distillation import (
+    Distiller,
+    embed,
+    matched_depths,
+    measure_scales,
+    teacher_states,
+)
 from training.errors import InputError
 from training.frame_folders import list_files, read_pools
 from training.image_tower import ImageRecipe, ImageRun, rate
@@ -238,3 +244,16 @@ def test_a_pasted_rectangle_comes_from_another_view_at_the_same_place() -> None:
     found = [set(view.unique().tolist()) for view in views]
     assert all(number * 60 in values for number, values in enumerate(found))
     assert max(len(values) for values in found) == 2
+
+
+def test_inner_depths_can_be_left_out_of_the_loss(teacher_weights: Path) -> None:
+    teacher, _ = open_teacher(TEACHER, teacher_weights)
+    pixels = torch.randn(2, 3, 160, 160)
+    states = teacher_states(teacher.model, pixels, None, matched_depths(3, 6))
+    torch.manual_seed(0)
+    student = compact_image_tower(CompactConfig(size=160, width=64, depth=3, heads=2))
+    distiller = Distiller(student.model, measure_scales(states))
+    damaged = [torch.zeros_like(state) for state in states[:-1]] + states[-1:]
+    with torch.no_grad():
+        assert distiller(pixels, None, states, 0.0) == distiller(pixels, None, damaged, 0.0)
+        assert distiller(pixels, None, states, 1.0) != distiller(pixels, None, damaged, 1.0)
