@@ -21,7 +21,6 @@ from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig, MethodConfig
 from model.errors import BackboneError, CheckpointError
 from model.methods import compact_method
-from training.calibration import standardise
 from training.captions import indexed_clips, joined, real_clips, synthetic_clips, vocabulary
 from training.errors import InputError
 from training.frame_folders import read_pools
@@ -44,7 +43,6 @@ class PretrainRecipe:
     side: int  # pixels of a held picture
     tower: CompactConfig
     image: ImageRecipe
-    calibration: int  # pictures that standardise the features
     text: TextRecipe
 
 
@@ -68,9 +66,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("lr", "keep", "full_from", "inner"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(recipe, name))
-    parser.add_argument(
-        "--calibration", type=int, default=1024, help="pictures to standardise by, or 0"
-    )
     parser.add_argument("--text-clips", type=int, default=TextRecipe().clips, help="synthetic")
     parser.add_argument("--text-steps", type=int, default=TextRecipe().steps)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -144,10 +139,6 @@ def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -
     torch.manual_seed(recipe.text.seed)
     image = compact_image_tower(recipe.tower)
     image.model.load_state_dict({name: value.cpu() for name, value in run.average.items()})
-    image.model.to(run.device)
-    if recipe.calibration:
-        with run.autocast():
-            standardise(image, run.pools, recipe.calibration, options.seed)
     config = CompactTextConfig(words=vocabulary(sorted({label for _, label in labelled})))
     text = compact_text_tower(config, image.features)
     tower = replace(recipe.tower, text=config)
@@ -207,7 +198,6 @@ def _recipe(
             full_from=options.full_from,
             inner=options.inner,
         ),
-        calibration=options.calibration,
         text=TextRecipe(clips=options.text_clips, steps=options.text_steps, seed=options.seed),
     )
 
