@@ -17,13 +17,13 @@ GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
 class Augmentation:
     """How strongly views differ from their pictures."""
 
-    min_area: float = 0.15  # smallest crop, share of the picture
+    min_area: float = 0.25  # smallest crop, share of the picture
     max_stretch: float = 4 / 3  # largest ratio of a crop's sides
-    jitter: float = 0.5  # brightness, contrast and saturation, each in 1 +- jitter
+    jitter: float = 0.4  # brightness, contrast and saturation, each in 1 +- jitter
     grey: float = 0.1  # chance of a view without colour
-    swap: float = 0.1  # chance of a view with its colour channels rolled
-    paste: float = 0.5  # chance of a rectangle of another view pasted in
-    mixup: float = 0.5  # chance of a view being blended with another
+    swap: float = 0.0  # chance of a view with its colour channels rolled
+    paste: float = 0.0  # chance of a rectangle of another view pasted in
+    mixup: float = 0.25  # chance of a view being blended with another
 
 
 def draw_views(

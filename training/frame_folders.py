@@ -31,18 +31,14 @@ SYNTHETIC_FRAMES = 4  # kept of each synthetic clip
 
 @dataclass(frozen=True, slots=True)
 class FramePools:
-    """Pictures by origin; views are drawn from each by the square root of its files.
-
-    Files, not frames: frames of one video are much alike, and are soon known by heart.
-    """
+    """Pictures by origin; views are drawn from each in proportion to its square root."""
 
     pictures_NHWC: Tensor  # uint8, all origins, one after the other
-    counts: tuple[int, ...]  # pictures of each origin
-    files: tuple[int, ...]  # that they come from
+    counts: tuple[int, ...]  # of each origin
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw indices of pictures."""
-        weights = torch.tensor(self.files, dtype=torch.float).sqrt()
+        weights = torch.tensor(self.counts, dtype=torch.float).sqrt()
         origin = torch.multinomial(weights, count, replacement=True, generator=generator)
         sizes = torch.tensor(self.counts)
         starts = sizes.cumsum(0) - sizes
@@ -98,14 +94,12 @@ def read_pools(folders: Sequence[Path], synthetic: int, *, side: int, per_clip: 
         InputError: nothing to read, or more than 5 % of a folder unreadable.
     """
     origins = [_read_folder(folder, side, per_clip) for folder in folders]
-    files = [len(list_files(folder)) for folder in folders]
     if synthetic:
         origins.append(_render(synthetic, side))
-        files.append(synthetic)
     if not origins:
         raise InputError("There is nothing to learn from; give --frames DIR or --synthetic N.")
     pictures = torch.from_numpy(np.concatenate(origins))
-    return FramePools(pictures, tuple(len(origin) for origin in origins), tuple(files))
+    return FramePools(pictures, tuple(len(origin) for origin in origins))
 
 
 def _read_folder(folder: Path, side: int, per_clip: int) -> NDArray[np.uint8]:
