@@ -18,8 +18,10 @@ from training.synthetic import demo_actions, write_clip
 
 URL = "http://127.0.0.1:8000"
 COMMANDS = f"""\
-ID=$(curl -s -F 'support[arrow]=@clips/arrow-0.mp4' -F 'support[arrow]=@clips/arrow-1.mp4' \\
-     -F 'support[star]=@clips/star-0.mp4' -F 'support[star]=@clips/star-1.mp4' \\
+ARROW='blue wavy arrow bounces then rises then fades'
+STAR='green dotted star fades then shrinks then moves left'
+ID=$(curl -s -F "support[$ARROW]=@clips/arrow-0.mp4" -F "support[$ARROW]=@clips/arrow-1.mp4" \\
+     -F "support[$STAR]=@clips/star-0.mp4" -F "support[$STAR]=@clips/star-1.mp4" \\
      {URL}/tasks | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
 curl -s -F clip=@clips/star-9.mp4 {URL}/tasks/$ID/classify"""
 SHORT = re.compile(r"\[\s+([-\d][^\[\]{}]*?)\s+\]")  # a list of numbers spread over lines
