@@ -33,6 +33,7 @@ class ImageTower(Protocol):
     std: RGB
     width: int  # D
     features: int  # E
+    reads_class_token: bool  # whether `head` looks at the first token alone
     blocks: Sequence[FrozenBlock]
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
@@ -91,6 +92,7 @@ class ClipImageTower(nn.Module):
         self.mean, self.std = mean, std
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
+        self.reads_class_token = True
         self.blocks: Sequence[FrozenBlock] = tuple(
             ClipBlock(block) for block in visual.transformer.resblocks
         )
@@ -123,6 +125,7 @@ class TimmImageTower(nn.Module):
         self.size = int(vit.patch_embed.img_size[0])
         self.mean, self.std = mean, std
         self.width = self.features = int(vit.embed_dim)
+        self.reads_class_token = vit.global_pool == "token"
         self.blocks: Sequence[FrozenBlock] = tuple(TimmBlock(block) for block in vit.blocks)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 A view holds a frozen block and calls its parts; it is not a module and owns no weights, so a
 tower's state dict keeps its library's own names.
 
-Dimensions: B sequences, L tokens, D width, H heads, E width of a head.
+Dimensions: B sequences, L tokens, R read tokens, D width, H heads, E width of a head.
 """
 
 from typing import Any, Protocol
@@ -34,15 +34,26 @@ class FrozenBlock(Protocol):
         """Apply the MLP."""
 
 
-def attention(block: FrozenBlock, normed_BLD: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention(
+    block: FrozenBlock,
+    normed_BLD: Tensor,
+    mask: Tensor | None = None,
+    *,
+    reads: slice = slice(None),
+) -> Tensor:
     """Run the block's self-attention over L.
 
     Args:
         block: The frozen block.
         normed_BLD: Tokens after `norm_attention`.
-        mask: Broadcast to [B, H, L, L]; True may be attended to, or additive.
+        mask: Broadcast to [B, H, R, L]; True may be attended to, or additive.
+        reads: The R tokens whose update is wanted; they attend to all.
+
+    Returns:
+        update_BRD.
     """
     query, key, value = block.heads(normed_BLD)
+    query = query[:, :, reads]
     return block.merge(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
 

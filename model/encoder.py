@@ -1,10 +1,10 @@
 """Towers with adapters: clips to frame features, stage texts to stage features.
 
-Dimensions: B S Q clips, N classes, A stages, T frames, C H W pixels, L tokens, D token width,
-E feature width.
+Dimensions: G episodes, B S Q clips, N classes, A stages, T frames, C H W pixels, L tokens, D token
+width, E feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model import blocks
-from model.adapters.aim import AimBlock
+from model.adapters.aim import ALL, AimBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import Memory, TaskBlock
 from model.backbone import ImageTower, TextTower
@@ -69,7 +69,9 @@ class VideoEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(tower.std).view(3, 1, 1), persistent=False)
 
     def trunk(self, frames_BTHWC: Tensor) -> Tensor:
-        """Run the plain frozen blocks, which know no task.
+        """Run the plain frozen blocks, which know no task and hold nothing that is trained.
+
+        (A temporal embedding at the input is trained, and then the trunk is not constant.)
 
         Args:
             frames_BTHWC: RGB, uint8 in [0, 255], square at the tower's size.
@@ -92,10 +94,7 @@ class VideoEncoder(nn.Module):
         tokens = self.tower.norm(tokens_BTLD.flatten(0, 1))
         for block in self.plain_blocks:
             tokens = blocks.forward(block, tokens)
-        tokens_BTLD = tokens.unflatten(0, tokens_BTLD.shape[:2])
-        if not self.at_input and self.temporal_embedding is not None:
-            tokens_BTLD = tokens_BTLD + self.temporal_embedding
-        return tokens_BTLD
+        return tokens.unflatten(0, tokens_BTLD.shape[:2])
 
     def adapt_support(
         self, tokens_STLD: Tensor, classes_S: Tensor
@@ -111,12 +110,13 @@ class VideoEncoder(nn.Module):
         """
         entries_MS = query_entries(self.query_context, classes_S, tokens_STLD.dtype)
         memories: list[Memory | None] = []
-        for block in self.adapted:
+        tokens_STLD = self._placed(tokens_STLD)
+        for block, reads in self._adapted_blocks():
             if isinstance(block, TaskBlock) and self.query_context != "none":
-                tokens_STLD, memory = block.support(tokens_STLD, entries_MS)
+                tokens_STLD, memory = block.support(tokens_STLD, entries_MS, reads)
                 memories.append(memory)
             else:
-                tokens_STLD = block(tokens_STLD)
+                tokens_STLD = block(tokens_STLD, reads)
                 memories.append(None)
         return self._features(tokens_STLD), SupportContext(tuple(memories))
 
@@ -126,35 +126,63 @@ class VideoEncoder(nn.Module):
         Returns:
             features_QTE.
         """
-        for index, block in enumerate(self.adapted):
+        tokens_QTLD = self._placed(tokens_QTLD)
+        for index, (block, reads) in enumerate(self._adapted_blocks()):
             if isinstance(block, TaskBlock) and self.query_context != "none":
                 memories = [context.memories[index] for context in contexts]
-                tokens_QTLD = block.query(tokens_QTLD, memories)
+                tokens_QTLD = block.query(tokens_QTLD, memories, reads)
             else:
-                tokens_QTLD = block(tokens_QTLD)
+                tokens_QTLD = block(tokens_QTLD, reads)
         return self._features(tokens_QTLD)
 
     def adapt_episode(
         self, tokens_STLD: Tensor, classes_S: Tensor, tokens_QTLD: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Encode supports and queries in one masked pass, as training does.
+        """Encode one episode as `adapt_episodes` does; features_STE and features_QTE."""
+        support, query = self.adapt_episodes(tokens_STLD[None], classes_S, tokens_QTLD[None])
+        return support[0], query[0]
+
+    def adapt_episodes(
+        self, tokens_GSTLD: Tensor, classes_S: Tensor, tokens_GQTLD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode supports and queries of episodes in one masked pass, as training does.
 
         Equal to `adapt_support`, then `adapt_query` for each query; `joint` exists here alone.
 
+        Args:
+            tokens_GSTLD: The supports of each episode.
+            classes_S: Class index of each support, the same in all episodes.
+            tokens_GQTLD: The queries of each episode.
+
         Returns:
-            features_STE and features_QTE.
+            features_GSTE and features_GQTE.
         """
-        tokens_BTLD = torch.cat([tokens_STLD, tokens_QTLD])
+        episodes, supports = tokens_GSTLD.shape[:2]
+        tokens = self._placed(torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1))
         memory_MB, mask_BM = episode_layout(
-            self.query_context, classes_S, len(tokens_QTLD), tokens_BTLD.dtype
+            self.query_context, classes_S, tokens_GQTLD.shape[1], tokens.dtype
         )
-        for block in self.adapted:
+        for block, reads in self._adapted_blocks():
             if isinstance(block, TaskBlock) and self.query_context != "none":
-                tokens_BTLD = block.episode(tokens_BTLD, memory_MB, mask_BM)
+                tokens = block.episodes(tokens, memory_MB, mask_BM, reads)
             else:
-                tokens_BTLD = block(tokens_BTLD)
-        features_BTE = self._features(tokens_BTLD)
-        return features_BTE[: len(tokens_STLD)], features_BTE[len(tokens_STLD) :]
+                tokens = block(tokens.flatten(0, 1), reads).unflatten(0, (episodes, -1))
+        features_GBTE = self._features(tokens.flatten(0, 1)).unflatten(0, (episodes, -1))
+        return features_GBTE[:, :supports], features_GBTE[:, supports:]
+
+    def _placed(self, tokens: Tensor) -> Tensor:
+        """Add the places of frames where the first adapted block wants them."""
+        if self.at_input or self.temporal_embedding is None:
+            return tokens
+        return tokens + self.temporal_embedding
+
+    def _adapted_blocks(self) -> Iterator[tuple[AimBlock | TaskBlock, slice]]:
+        """Yield each adapted block with the tokens that are read of it."""
+        last = len(self.adapted) - 1
+        only_class = slice(0, 1) if self.tower.reads_class_token else ALL
+        for index, block in enumerate(self.adapted):
+            assert isinstance(block, AimBlock)
+            yield block, only_class if index == last else ALL
 
     def _features(self, tokens_BTLD: Tensor) -> Tensor:
         return self.tower.head(tokens_BTLD.flatten(0, 1)).unflatten(0, tokens_BTLD.shape[:2])

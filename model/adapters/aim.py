@@ -1,6 +1,6 @@
 """AIM: the frozen attention runs once more along time (arXiv 2302.03024; specs/methods-1, 4).
 
-Dimensions: B clips, T frames, L tokens, D width.
+Dimensions: B clips, T frames, L tokens, R read tokens, D width.
 """
 
 from torch import Tensor, nn
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from model import blocks
 from model.adapters.bottleneck import Bottleneck
 from model.blocks import FrozenBlock
+
+ALL = slice(None)  # tokens read from a block: all, or for the last block the class token alone
 
 
 class AimBlock(nn.Module):
@@ -28,15 +30,25 @@ class AimBlock(nn.Module):
         self.joint = Bottleneck(width, ratio)
         self.joint_scale = joint_scale
 
-    def across_frames(self, tokens_BTLD: Tensor) -> Tensor:
-        """Attend in time, then in space."""
+    def across_frames(self, tokens_BTLD: Tensor, reads: slice = ALL) -> Tensor:
+        """Attend in time, then in space.
+
+        Args:
+            tokens_BTLD: The block's input.
+            reads: Which tokens anybody reads of the block; the others are left out where they
+                are of no use any more.
+
+        Returns:
+            tokens_BTRD.
+        """
         normed_BLTD = self.block.norm_attention(tokens_BTLD).transpose(1, 2)
         attended_NTD = blocks.attention(self.block, normed_BLTD.flatten(0, 1))
         attended_BTLD = attended_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
         tokens_BTLD = tokens_BTLD + self.time(attended_BTLD)
         normed_NLD = self.block.norm_attention(tokens_BTLD).flatten(0, 1)
-        space_BTLD = blocks.attention(self.block, normed_NLD).unflatten(0, tokens_BTLD.shape[:2])
-        return tokens_BTLD + space_BTLD + self.space(space_BTLD)
+        space_NRD = blocks.attention(self.block, normed_NLD, reads=reads)
+        space_BTRD = space_NRD.unflatten(0, tokens_BTLD.shape[:2])
+        return tokens_BTLD[:, :, reads] + space_BTRD + self.space(space_BTRD)
 
     def per_token(self, tokens_BTLD: Tensor) -> Tensor:
         """Apply the MLP and the adapter beside it; both read the same normed tokens."""
@@ -45,6 +57,6 @@ class AimBlock(nn.Module):
             tokens_BTLD + self.block.mlp(normed_BTLD) + self.joint_scale * self.joint(normed_BTLD)
         )
 
-    def forward(self, tokens_BTLD: Tensor) -> Tensor:
-        """Run the adapted block; clips do not see each other."""
-        return self.per_token(self.across_frames(tokens_BTLD))
+    def forward(self, tokens_BTLD: Tensor, reads: slice = ALL) -> Tensor:
+        """Run the adapted block; clips do not see each other. Returns tokens_BTRD."""
+        return self.per_token(self.across_frames(tokens_BTLD, reads))

@@ -3,8 +3,8 @@
 At each site, one frame and one token, the frozen attention runs over the task's clips. A clip
 reads *memory*: keys and values of clips, or of class means, that a mask lets it see.
 
-Dimensions: B S Q clips, N classes, M memory entries, T frames, L tokens, P sites = T*L,
-H heads, E width of a head, D width.
+Dimensions: G episodes, B S Q clips, N classes, M memory entries, T frames, L tokens, R read
+tokens, P sites = T*R (of each episode), H heads, E width of a head, D width.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.adapters.aim import AimBlock
+from model.adapters.aim import ALL, AimBlock
 from model.adapters.bottleneck import Bottleneck
 from model.blocks import FrozenBlock
 
@@ -47,64 +47,83 @@ class TaskBlock(AimBlock):
         super().__init__(block, width, ratio, joint_scale=1.0)
         self.task = Bottleneck(width, ratio, zero_init=zero_init)
 
-    def episode(self, tokens_BTLD: Tensor, memory_MB: Tensor, mask_BM: Tensor) -> Tensor:
-        """Run clips of one episode together.
+    def episodes(
+        self, tokens_GBTLD: Tensor, memory_MB: Tensor, mask_BM: Tensor, reads: slice = ALL
+    ) -> Tensor:
+        """Run the clips of each episode together; all episodes have one layout.
 
         Args:
-            tokens_BTLD: All clips.
+            tokens_GBTLD: All clips.
             memory_MB: Rows that sum to 1 and mix clips into memory entries: the identity, with a
                 row of means for each class where class means are attended to.
             mask_BM: True where clip B may attend to entry M.
+            reads: As in `across_frames`.
+
+        Returns:
+            tokens_GBTRD.
         """
-        tokens_BTLD = self.across_frames(tokens_BTLD)
-        normed_BTLD = self.block.norm_attention(tokens_BTLD)
-        normed_MTLD = torch.einsum("mb,btld->mtld", memory_MB, normed_BTLD)
-        query_PHBE, _, _ = self.block.heads(sites(normed_BTLD))
-        _, keys_PHME, values_PHME = self.block.heads(sites(normed_MTLD))
+        tokens = self.across_frames(tokens_GBTLD.flatten(0, 1), reads)
+        tokens_GBTRD = tokens.unflatten(0, tokens_GBTLD.shape[:2])
+        normed_GBTRD = self.block.norm_attention(tokens_GBTRD)
+        normed_GMTRD = torch.einsum("mb,gbtrd->gmtrd", memory_MB, normed_GBTRD)
+        query_PHBE, _, _ = self.block.heads(sites(normed_GBTRD))
+        _, keys_PHME, values_PHME = self.block.heads(sites(normed_GMTRD))
         attended = F.scaled_dot_product_attention(
             query_PHBE, keys_PHME, values_PHME, attn_mask=mask_BM
         )
-        return self._finish(tokens_BTLD, self.block.merge(attended))
+        return self._finish(tokens_GBTRD, self.block.merge(attended))
 
     def support(
-        self, tokens_STLD: Tensor, entries_MS: Tensor | None
+        self, tokens_STLD: Tensor, entries_MS: Tensor | None, reads: slice = ALL
     ) -> tuple[Tensor, Memory | None]:
         """Run the support clips of a task; each sees all of them.
 
         Args:
             tokens_STLD: The support clips.
             entries_MS: Rows that mix clips into what queries will see; None when they see none.
+            reads: As in `across_frames`.
+
+        Returns:
+            tokens_STRD and the memory.
         """
-        tokens_STLD = self.across_frames(tokens_STLD)
-        normed_STLD = self.block.norm_attention(tokens_STLD)
-        query, key, value = self.block.heads(sites(normed_STLD))
+        tokens_STRD = self.across_frames(tokens_STLD, reads)
+        normed_STRD = self.block.norm_attention(tokens_STRD)
+        query, key, value = self.block.heads(sites(normed_STRD[None]))
         attended = F.scaled_dot_product_attention(query, key, value)
         memory = None
         if entries_MS is not None:
-            normed_MTLD = torch.einsum("ms,stld->mtld", entries_MS, normed_STLD)
-            _, keys_PHME, values_PHME = self.block.heads(sites(normed_MTLD))
+            normed_MTRD = torch.einsum("ms,strd->mtrd", entries_MS, normed_STRD)
+            _, keys_PHME, values_PHME = self.block.heads(sites(normed_MTRD[None]))
             memory = Memory(keys_PHME.contiguous(), values_PHME.contiguous())
-        return self._finish(tokens_STLD, self.block.merge(attended)), memory
+        return self._finish(tokens_STRD[None], self.block.merge(attended))[0], memory
 
-    def query(self, tokens_QTLD: Tensor, memories: list[Memory | None]) -> Tensor:
-        """Run query clips, each with the memory of its own task and itself, never each other."""
-        tokens_QTLD = self.across_frames(tokens_QTLD)
-        normed_QTLD = self.block.norm_attention(tokens_QTLD)
+    def query(
+        self, tokens_QTLD: Tensor, memories: list[Memory | None], reads: slice = ALL
+    ) -> Tensor:
+        """Run query clips, each with the memory of its own task and itself, never each other.
+
+        Returns:
+            tokens_QTRD.
+        """
+        tokens_QTRD = self.across_frames(tokens_QTLD, reads)
+        normed_QTRD = self.block.norm_attention(tokens_QTRD)
         updates = [
-            self._query_alone(normed_TLD, memory)
-            for normed_TLD, memory in zip(normed_QTLD, memories, strict=True)
+            self._query_alone(normed_TRD, memory)
+            for normed_TRD, memory in zip(normed_QTRD, memories, strict=True)
         ]
-        return self._finish(tokens_QTLD, torch.cat(updates, dim=1))
+        return self._finish(tokens_QTRD[None], torch.cat(updates, dim=1))[0]
 
-    def _query_alone(self, normed_TLD: Tensor, memory: Memory | None) -> Tensor:
-        query_PH1E, key_PH1E, value_PH1E = self.block.heads(sites(normed_TLD[None]))
+    def _query_alone(self, normed_TRD: Tensor, memory: Memory | None) -> Tensor:
+        query_PH1E, key_PH1E, value_PH1E = self.block.heads(sites(normed_TRD[None, None]))
         if memory is None:
             return self.block.merge(value_PH1E)  # attention to a single key is its value
         return self.block.merge(attend_one(query_PH1E, key_PH1E, value_PH1E, memory))
 
-    def _finish(self, tokens_BTLD: Tensor, attended_PBD: Tensor) -> Tensor:
-        attended_BTLD = attended_PBD.transpose(0, 1).unflatten(1, tokens_BTLD.shape[1:3])
-        return self.per_token(tokens_BTLD + self.task(attended_BTLD))
+    def _finish(self, tokens_GBTRD: Tensor, attended_PBD: Tensor) -> Tensor:
+        episodes, _, frames, read, _ = tokens_GBTRD.shape
+        attended_GTRBD = attended_PBD.unflatten(0, (episodes, frames, read))
+        attended_GBTRD = attended_GTRBD.permute(0, 3, 1, 2, 4)
+        return self.per_token(tokens_GBTRD + self.task(attended_GBTRD))
 
 
 def attend_one(query_PH1E: Tensor, key_PH1E: Tensor, value_PH1E: Tensor, memory: Memory) -> Tensor:
@@ -116,6 +135,6 @@ def attend_one(query_PH1E: Tensor, key_PH1E: Tensor, value_PH1E: Tensor, memory:
     return weights[..., :-1] @ memory.values_PHME + weights[..., -1:] * value_PH1E
 
 
-def sites(tokens_BTLD: Tensor) -> Tensor:
-    """Make each (frame, token) site a sequence of clips [P, B, D]."""
-    return tokens_BTLD.flatten(1, 2).transpose(0, 1)
+def sites(tokens_GBTRD: Tensor) -> Tensor:
+    """Make each (episode, frame, token) site a sequence of clips [P, B, D]."""
+    return tokens_GBTRD.permute(0, 2, 3, 1, 4).flatten(0, 2)

@@ -1,0 +1,68 @@
+"""Shortcuts of the encoder: what they leave out changes nothing."""
+
+import pytest
+import torch
+
+from model.config import QueryContext
+from model.recognizer import Recognizer
+from tests.model.tiny import clips, tiny_recognizer
+
+CLASSES = torch.tensor([0, 0, 1, 2, 2, 2])
+CONTEXTS: tuple[QueryContext, ...] = ("none", "self", "support", "prototype", "joint")
+
+
+@pytest.fixture(params=CONTEXTS)
+def recognizer(request: pytest.FixtureRequest) -> Recognizer:
+    return tiny_recognizer("task_adapter", query_context=request.param)
+
+
+@torch.inference_mode()
+def test_tokens_that_nobody_reads_of_the_last_block_change_no_feature(
+    recognizer: Recognizer,
+) -> None:
+    tokens = recognizer.trunk(clips(10))
+    short = recognizer.video.adapt_episode(tokens[:6], CLASSES, tokens[6:])
+    recognizer.video.tower.reads_class_token = False
+    whole = recognizer.video.adapt_episode(tokens[:6], CLASSES, tokens[6:])
+    torch.testing.assert_close(short, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_queries_of_a_task_keep_only_the_class_token_of_the_last_block() -> None:
+    video = tiny_recognizer("task_adapter", query_context="support").video
+    tokens = video.trunk(clips(6))
+    _, context = video.adapt_support(tokens, CLASSES)
+    first, last = context.memories
+    assert first is not None
+    assert last is not None
+    frames, length = tokens.shape[1:3]
+    assert len(first.keys_PHME) == frames * length
+    assert len(last.keys_PHME) == frames
+
+
+@torch.inference_mode()
+def test_episodes_in_one_pass_equal_one_by_one(recognizer: Recognizer) -> None:
+    tokens = recognizer.trunk(clips(30)).unflatten(0, (3, 10))
+    together = recognizer.video.adapt_episodes(tokens[:, :6], CLASSES, tokens[:, 6:])
+    for number, episode in enumerate(tokens):
+        alone = recognizer.video.adapt_episode(episode[:6], CLASSES, episode[6:])
+        for batch, single in zip(together, alone, strict=True):
+            torch.testing.assert_close(batch[number], single, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_episodes_in_one_pass_are_the_sum_of_theirs() -> None:
+    video = tiny_recognizer("task_adapter", query_context="support").video
+    with torch.no_grad():
+        tokens = video.trunk(clips(20)).unflatten(0, (2, 10))
+    trained = [
+        p for p in video.parameters() if p.requires_grad and p is not video.temporal_embedding
+    ]
+
+    def gradients(part: torch.Tensor) -> list[torch.Tensor]:
+        support, query = video.adapt_episodes(part[:, :6], CLASSES, part[:, 6:])
+        return list(torch.autograd.grad((support.square().sum() + query.sin().sum()), trained))
+
+    together = gradients(tokens)
+    apart = [gradients(tokens[:1]), gradients(tokens[1:])]
+    for whole, one, two in zip(together, *apart, strict=True):
+        torch.testing.assert_close(whole, one + two, atol=1e-4, rtol=1e-4)
