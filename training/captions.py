@@ -3,6 +3,7 @@
 Dimensions: C clips, T frames, E feature width.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class CaptionedClips:
     """Frame features, and for each clip one or more texts of its three stages."""
 
     features_CTE: Tensor
-    texts: tuple[tuple[StageTexts, ...], ...]  # prompts as the text tower gets them
+    texts: tuple[tuple[StageTexts, ...], ...]  # whole captions, as the text tower gets them
+    partial: tuple[tuple[StageTexts, ...], ...]  # less than the whole, true all the same
 
 
 def action_texts(action: Action) -> tuple[StageTexts, ...]:
@@ -37,6 +39,18 @@ def action_texts(action: Action) -> tuple[StageTexts, ...]:
         prompts(action.label, action.stages),
         prompts(action.label, template_stages(action.label)),
     )
+
+
+def partial_texts(action: Action) -> tuple[StageTexts, ...]:
+    """Return the prompts of labels that name a part of an action: users write `arrow`, too."""
+    motions = action.label.removeprefix(action.mover).strip()
+    words = (action.colour, action.texture, action.shape)
+    movers = (
+        " ".join(word for word, kept in zip(words, choice, strict=True) if kept)
+        for choice in itertools.product((False, True), repeat=len(words))
+    )
+    labels = (f"{mover} {rest}".strip() for mover, rest in itertools.product(movers, ("", motions)))
+    return tuple(label_texts(label)[0] for label in labels if label not in ("", action.label))
 
 
 def label_texts(label: str) -> tuple[StageTexts, ...]:
@@ -74,7 +88,11 @@ def synthetic_clips(count: int, split: Split, recognizer: Recognizer) -> Caption
         render_clip(action, rng, recognizer.config.frames, recognizer.size) for action, rng in clips
     )
     features = encode(recognizer, tqdm(frames, desc="synthetic clips", total=count))
-    return CaptionedClips(features, tuple(action_texts(action) for action in actions))
+    return CaptionedClips(
+        features,
+        tuple(action_texts(action) for action in actions),
+        tuple(partial_texts(action) for action in actions),
+    )
 
 
 def real_clips(found: Sequence[tuple[Path, str]], recognizer: Recognizer) -> CaptionedClips:
@@ -86,7 +104,8 @@ def real_clips(found: Sequence[tuple[Path, str]], recognizer: Recognizer) -> Cap
         for path, _ in found
     )
     features = encode(recognizer, tqdm(frames, desc="labelled clips", total=len(found)))
-    return CaptionedClips(features, tuple(label_texts(label) for _, label in found))
+    texts = tuple(label_texts(label) for _, label in found)
+    return CaptionedClips(features, texts, ((),) * len(texts))
 
 
 @torch.no_grad()
@@ -104,4 +123,5 @@ def joined(parts: Sequence[CaptionedClips]) -> CaptionedClips:
     return CaptionedClips(
         torch.cat([part.features_CTE for part in parts]),
         tuple(text for part in parts for text in part.texts),
+        tuple(text for part in parts for text in part.partial),
     )

@@ -8,9 +8,15 @@ from model.config import CompactConfig, CompactTextConfig, MethodConfig
 from model.recognizer import Recognizer
 from model.subactions import prompts, template_stages
 from model.words import split_words
-from training.captions import CaptionedClips, action_texts, label_texts, vocabulary
-from training.synthetic import demo_actions
-from training.text_tower import TextRecipe, text_loss, train_text_tower
+from training.captions import (
+    CaptionedClips,
+    action_texts,
+    label_texts,
+    partial_texts,
+    vocabulary,
+)
+from training.synthetic import Action, demo_actions
+from training.text_tower import TextRecipe, draw_text, text_loss, train_text_tower
 
 
 def recognizer() -> Recognizer:
@@ -25,7 +31,8 @@ def clips() -> CaptionedClips:
     """Clips of four labels whose frame features point four ways."""
     texts = [action_texts(action) for action in demo_actions(3, 0)] + [label_texts("wave")]
     features = torch.nn.functional.one_hot(torch.arange(4), 16).float()
-    return CaptionedClips(features[:, None].expand(-1, 8, -1), tuple(texts))
+    partial = [partial_texts(action) for action in demo_actions(3, 0)] + [()]
+    return CaptionedClips(features[:, None].expand(-1, 8, -1), tuple(texts), tuple(partial))
 
 
 def test_the_vocabulary_covers_captions_templates_and_labels() -> None:
@@ -50,10 +57,10 @@ def test_the_contrast_is_learned_and_ranks_the_own_text_first() -> None:
     recipe = TextRecipe(steps=60, batch=16, lr=5e-3)
     chosen = [stages[0] for stages in known.texts]
     with torch.no_grad():
-        before = text_loss(model, known.features_CTE, chosen, recipe)
+        before = text_loss(model, known.features_CTE, chosen, known.texts, recipe)
     train_text_tower(model, known, recipe)
     with torch.no_grad():
-        after = text_loss(model, known.features_CTE, chosen, recipe)
+        after = text_loss(model, known.features_CTE, chosen, known.texts, recipe)
         text = model.encode_text(["wave"], [template_stages("wave")])
         scores = model.scores(known.features_CTE, known.features_CTE, text.expand(4, -1, -1))
     assert after < 0.5 * before
@@ -62,12 +69,35 @@ def test_the_contrast_is_learned_and_ranks_the_own_text_first() -> None:
     assert not any(parameter.requires_grad for parameter in model.text.tower.model.parameters())
 
 
-def test_clips_with_the_same_text_are_not_each_others_negatives() -> None:
+def test_a_text_that_is_true_of_two_clips_makes_neither_the_others_negative() -> None:
     model, known = recognizer(), clips()
     recipe = TextRecipe(level_weight=0.0)
-    twice = known.features_CTE[[0, 0, 1]]
-    texts = [known.texts[0][0], known.texts[0][0], known.texts[1][0]]
+    features = known.features_CTE[[0, 3, 1]]
+    ball, wavy, star = (known.texts[0][0], known.texts[0][1], known.texts[1][0])
+    true = [(ball, wavy), (ball, wavy), (star,)]
     with torch.no_grad():
-        one = text_loss(model, twice, texts, recipe)
-        swapped = text_loss(model, twice[[1, 0, 2]], texts, recipe)
+        one = text_loss(model, features, [ball, wavy, star], true, recipe)
+        swapped = text_loss(model, features, [wavy, ball, star], true, recipe)
+        apart = text_loss(model, features, [ball, wavy, star], [(ball,), (wavy,), (star,)], recipe)
     torch.testing.assert_close(one, swapped)
+    assert not torch.isclose(one, apart)
+
+
+def test_parts_of_an_action_are_named_too_but_not_the_whole() -> None:
+    action = Action("blue", "wavy", "arrow", ("bounces", "rises", "fades"))
+    labels = {
+        texts[0].removeprefix("A video of action about ").split(":")[0]
+        for texts in partial_texts(action)
+    }
+    assert {"arrow", "blue arrow", "wavy arrow bounces then rises then fades"} <= labels
+    assert {"bounces then rises then fades", "blue wavy arrow"} <= labels
+    assert action.label not in labels
+    assert len(labels) == 14
+
+
+def test_a_part_is_drawn_about_as_often_as_the_whole() -> None:
+    known = clips()
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_text(known, 0, 0.5, generator) for _ in range(400)]
+    assert 150 < sum(text in known.texts[0] for text in drawn) < 250
+    assert {draw_text(known, 3, 0.5, generator) for _ in range(20)} == set(known.texts[3])
