@@ -95,8 +95,60 @@ class OrderConfig(Config):
     ratio: float = 0.25
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrototypeMatcher(Config):
+    """Cosine of frame means (specs/methods-1, section 8.1 a)."""
+
+    kind: Literal["prototype"] = "prototype"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePairMatcher(Config):
+    """Mean cosine of all pairs of frames (specs/methods-1, section 8.1 b)."""
+
+    kind: Literal["frame_pairs"] = "frame_pairs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistanceMatcher(Config):
+    """Root of matchers by distance: logits are negative distances, without `scale` and text.
+
+    A distance has no bound, so it is no factor of a product: `fusion` must be `video`.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BiMhmMatcher(DistanceMatcher):
+    """Bidirectional mean Hausdorff metric (HyRSM; specs/methods-1, section 8.3)."""
+
+    kind: Literal["bi_mhm"] = "bi_mhm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtamMatcher(DistanceMatcher):
+    """Soft temporal alignment in both directions (OTAM; specs/methods-1, section 8.2)."""
+
+    kind: Literal["otam"] = "otam"
+    smoothing: float = 0.1  # lambda; CLIP-FSAR and D2ST use 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrxMatcher(DistanceMatcher):
+    """Attention between ordered tuples of frames, trained (TRX; specs/methods-1, section 8.4)."""
+
+    kind: Literal["trx"] = "trx"
+    cardinalities: tuple[int, ...] = (2, 3)  # frames of a tuple
+    width: int = 1152  # of keys and values
+    dropout: float = 0.1
+
+
 BackboneConfig = Annotated[OpenClipConfig | TimmConfig | CompactConfig, Field(discriminator="kind")]
 VisualConfig = Annotated[AimConfig | TaskConfig, Field(discriminator="kind")]
+# The default is left out of method.json, so that fingerprints from before matchers stay.
+MatcherConfig = Annotated[
+    PrototypeMatcher | FramePairMatcher | BiMhmMatcher | OtamMatcher | TrxMatcher,
+    Field(discriminator="kind", exclude_if=lambda matcher: matcher == PrototypeMatcher()),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +165,7 @@ class MethodConfig(Config):
     stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16
     fusion: Literal["video", "product"] = "product"  # the text factor needs a text tower
     scale: float = 64.0  # of the product of cosines
+    matcher: MatcherConfig = PrototypeMatcher()
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)

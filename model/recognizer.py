@@ -2,11 +2,11 @@
 
 Modules hold weights; what belongs to a task is an `EncodedSupport`, a value handed in and out.
 
-Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L tokens, D token
-width, E feature width.
+Dimensions: B S Q clips, K shots of a class, N classes, A stages, T frames, H W pixels, C colours,
+L tokens, D token width, E feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck, is_zero
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, MethodConfig
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, DistanceMatcher, MethodConfig
 from model.encoder import SupportContext, TextEncoder, VideoEncoder, class_means
 from model.errors import EpisodeError, MethodError
-from model.matching.prototype import video_scores
 from model.matching.stages import align, stage_scores
+from model.matching.trx import Trx
 from model.subactions import StageTexts, prompts
+
+# query_QTE and prototype_NTE to video_QN, larger is better; TRX reads all shots instead.
+Matcher = Callable[[Tensor, Tensor], Tensor] | Trx
 
 SLICE_CLIPS = 8  # clips of one trunk pass, so that nothing large blocks the device
 
@@ -33,12 +36,14 @@ class EncodedSupport:
     text_NAE: Tensor | None  # None: the video score stands alone
     counts: tuple[int, ...]  # clips of each class
     fingerprint: str  # of the weights that made it
+    shots: tuple[Tensor, ...] = ()  # [K, T, E] of each class, where the matcher reads shots
 
     @property
     def bytes(self) -> int:
         """Memory held by its tensors."""
         text = 0 if self.text_NAE is None else self.text_NAE.nbytes
-        return self.prototype_NTE.nbytes + self.context.bytes + text
+        shots = sum(shots_KTE.nbytes for shots_KTE in self.shots)
+        return self.prototype_NTE.nbytes + self.context.bytes + text + shots
 
     def with_text(self, text_NAE: Tensor | None) -> "EncodedSupport":
         """Return the same supports with other text."""
@@ -72,6 +77,7 @@ class Recognizer(nn.Module):
         config: The method.
         video: The image tower with its adapters.
         text: The text tower with its adapters, or None.
+        matcher: The video score.
         name: What was asked for, as shown to users.
         fingerprint: Hash of method, trained weights and backbone; names everything derived.
     """
@@ -81,6 +87,7 @@ class Recognizer(nn.Module):
         config: MethodConfig,
         video: VideoEncoder,
         text: TextEncoder | None,
+        matcher: Matcher,
         *,
         name: str = "unnamed",
         fingerprint: str = "",
@@ -89,6 +96,7 @@ class Recognizer(nn.Module):
         self.config = config
         self.video = video
         self.text = text
+        self.matcher: Matcher = matcher
         self.name = name
         self.fingerprint = fingerprint
 
@@ -104,7 +112,12 @@ class Recognizer(nn.Module):
 
     @property
     def trained(self) -> bool:
-        """Whether any adapter differs from its start; an untrained method equals its backbone."""
+        """Whether any adapter differs from its start; an untrained method equals its backbone.
+
+        A matcher with weights has no start that equals the backbone, so it counts as trained.
+        """
+        if isinstance(self.matcher, Trx):
+            return True
         adapters = (m for m in self.modules() if isinstance(m, Bottleneck))
         return any(not is_zero(adapter) for adapter in adapters)
 
@@ -197,6 +210,7 @@ class Recognizer(nn.Module):
             text_NAE=text_NAE if self.has_text else None,
             counts=tuple(torch.bincount(classes_S).tolist()),
             fingerprint=self.fingerprint,
+            shots=self._shots(features_STE, classes_S),
         )
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
@@ -224,18 +238,56 @@ class Recognizer(nn.Module):
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task."""
         return [
-            plain_scores(self.scores(feature_TE[None], support.prototype_NTE, support.text_NAE))
+            plain_scores(
+                self._scores(
+                    feature_TE[None], support.prototype_NTE, support.shots, support.text_NAE
+                )
+            )
             for feature_TE, support in zip(features_QTE, supports, strict=True)
         ]
 
-    def scores(
-        self, query_QTE: Tensor, prototype_NTE: Tensor, text_NAE: Tensor | None
+    def score_features(
+        self,
+        support_STE: Tensor,
+        classes_S: Tensor,
+        query_QTE: Tensor,
+        text_NAE: Tensor | None,
+    ) -> EpisodeScores:
+        """Score queries of one episode by features that are made already.
+
+        Args:
+            support_STE: Frame features of the support clips.
+            classes_S: Class index of each clip; 0 .. N-1, every class present, in any order.
+            query_QTE: Frame features of the queries.
+            text_NAE: From `encode_text`, or None to score by video alone.
+
+        Raises:
+            EpisodeError: text for another number of classes.
+        """
+        prototype_NTE = prototypes(support_STE, classes_S)
+        return self._scores(query_QTE, prototype_NTE, self._shots(support_STE, classes_S), text_NAE)
+
+    def _shots(self, features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...]:
+        reads_shots = isinstance(self.matcher, Trx)
+        return shots_by_class(features_STE, classes_S) if reads_shots else ()
+
+    def _scores(
+        self,
+        query_QTE: Tensor,
+        prototype_NTE: Tensor,
+        shots: Sequence[Tensor],
+        text_NAE: Tensor | None,
     ) -> EpisodeScores:
         """Score queries of one episode (design 3.3): logits = scale * video * text.
 
-        Without text the video factor stands alone.
+        Without text the video factor stands alone; a negative distance is a logit as it is.
         """
-        video_QN = video_scores(query_QTE, prototype_NTE)
+        if isinstance(self.matcher, Trx):
+            video_QN = self.matcher(query_QTE, shots)
+        else:
+            video_QN = self.matcher(query_QTE, prototype_NTE)
+        if isinstance(self.config.matcher, DistanceMatcher):
+            return EpisodeScores(video_QN, None, None, video_QN)
         if text_NAE is None or not self.has_text:
             return EpisodeScores(video_QN, None, None, self.config.scale * video_QN)
         aligned_QUE = align(query_QTE, self.config.align)
@@ -262,13 +314,19 @@ class Recognizer(nn.Module):
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
         support_STE, query_QTE = self.video.adapt_episode(tokens_STLD, classes_S, tokens_QTLD)
-        return self.scores(query_QTE, prototypes(support_STE, classes_S), text_NAE)
+        return self.score_features(support_STE, classes_S, query_QTE, text_NAE)
 
 
 def prototypes(features_STE: Tensor, classes_S: Tensor) -> Tensor:
     """Average the shots of each class, unnormalised [N, T, E]."""
     means_NS = class_means(classes_S, features_STE.dtype)
     return torch.einsum("ns,ste->nte", means_NS, features_STE)
+
+
+def shots_by_class(features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...]:
+    """Sort shots into their classes; [K, T, E] each, K may differ."""
+    sorted_STE = features_STE[classes_S.argsort(stable=True)]
+    return sorted_STE.split(torch.bincount(classes_S).tolist())
 
 
 def checked_classes(classes: Sequence[int], clips: int) -> Tensor:

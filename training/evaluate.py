@@ -23,7 +23,7 @@ from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.errors import BackboneError, CheckpointError, ClipError
 from model.media import UNLIMITED, read_clip
-from model.recognizer import Recognizer, prototypes
+from model.recognizer import Recognizer
 from model.subactions import template_stages
 from training.episodes import Episode, LabelledClip, draw_episode, read_clips
 from training.errors import InputError
@@ -95,8 +95,8 @@ class EpisodeScorer:
                 support, episode.support_classes, query, text_NAE
             )
         else:
-            classes = torch.tensor(episode.support_classes)
-            scores = self.recognizer.scores(query, prototypes(support, classes), text_NAE)
+            classes_S = torch.tensor(episode.support_classes, device=support.device)
+            scores = self.recognizer.score_features(support, classes_S, query, text_NAE)
         right = scores.logits_QN.argmax(dim=1).cpu() == torch.tensor(episode.query_classes)
         return float(right.double().mean())
 
