@@ -1,4 +1,4 @@
-"""Folders of clips, `<label>/<clip>`, as `training.episodes` takes them.
+"""Folders of clips, `<label>/<clip>`, as `training.datasets` has them.
 
 An `index.csv` (path, label, split, source_group) in the folder or above it says which clips come
 from one recording: support and query clips of a task are never taken from the same one, since a
@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.episodes import LabelledClip
-from training.frame_folders import read_index
-
-SUFFIXES = {".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi"}
+from training.datasets import LabelledClip
+from training.listings import VIDEOS, read_index
 
 
 class ClipFolderError(Exception):
@@ -33,7 +31,7 @@ def read_clips(folder: Path, labels: Sequence[str], split: str) -> list[Labelled
     clips, in_split = _indexed(folder, index, split) if index else (_unindexed(folder), set())
     if not clips:
         raise ClipFolderError(
-            f"{folder} holds no clips; put them at <label>/<clip> ({', '.join(sorted(SUFFIXES))})."
+            f"{folder} holds no clips; put them at <label>/<clip> ({', '.join(sorted(VIDEOS))})."
         )
     known = {clip.label for clip in clips}
     if unknown := sorted(set(labels) - known):
@@ -60,7 +58,7 @@ def _unindexed(folder: Path) -> list[LabelledClip]:
     return [
         LabelledClip(path, path.parent.name, str(path))
         for path in folder.glob("*/*")
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in VIDEOS
     ]
 
 

@@ -20,7 +20,8 @@ from deploy.intervals import Accuracy, of_tasks
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
 from service.settings import Settings
-from training.episodes import Episode, LabelledClip, draw_episode
+from training.datasets import LabelledClip
+from training.episodes import Episode, draw_episode
 from training.evaluate import EpisodeScorer, evaluate
 
 QUERIES = 5  # query clips a label in one task

@@ -18,10 +18,11 @@ from model.media import UNLIMITED, read_clip
 from model.recognizer import Recognizer
 from model.subactions import StageTexts, prompts, template_stages
 from model.words import split_words
-from training.frame_folders import SPLITS, read_index
+from training.frame_folders import SPLITS
+from training.listings import Split, read_index
 from training.motions import MOTIONS
 from training.shapes import COLOURS, SHAPES, TEXTURES
-from training.synthetic import Action, Split, draw_action, render_clip
+from training.synthetic import Action, draw_action, render_clip
 
 
 @dataclass(frozen=True, slots=True)

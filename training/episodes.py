@@ -1,4 +1,4 @@
-"""Episodes of an indexed set of clips: N way, K shot, Q queries a class, seeded one by one.
+"""Episodes of a set of clips: N way, K shot, Q queries a class, a function of seed and number.
 
 Support and query clips of a class come from different source groups, so that no two of them are
 cut from one video; queries are shuffled.
@@ -7,23 +7,14 @@ cut from one video; queries are shuffled.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from training.datasets import LabelledClip
 from training.errors import InputError
-from training.frame_folders import read_index
 
-TRIES = 100  # draws of one class's supports before a set is called too small
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledClip:
-    """One clip of an index."""
-
-    path: Path
-    label: str
-    source_group: str
+TRIES = 100  # draws of one class's supports before whole source groups are drawn instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +28,96 @@ class Episode:
     query_classes: tuple[int, ...]
 
 
-def read_clips(index: Path, split: str) -> list[LabelledClip]:
-    """Return the clips of one split of an index.csv.
+@dataclass(frozen=True, slots=True)
+class EpisodePlan:
+    """The sizes of episodes; a pair is a range with both ends, drawn for each episode.
+
+    Args:
+        ways: N, classes of an episode.
+        shots: K, support clips of each class; one K an episode.
+        queries: Q, query clips of each class.
 
     Raises:
-        InputError: no such split.
+        InputError: a size below 1, or a range whose ends are the wrong way round.
     """
-    rows = read_index(index)
-    clips = [
-        LabelledClip(index.parent / row["path"], row["label"], row["source_group"])
-        for row in rows
-        if row["split"] == split
-    ]
-    if not clips:
-        known = ", ".join(sorted({row["split"] for row in rows}))
-        raise InputError(f"{index} has no split {split!r}; it has {known}.")
-    return clips
+
+    ways: int | tuple[int, int]
+    shots: int | tuple[int, int]
+    queries: int
+
+    def __post_init__(self) -> None:
+        for name in ("ways", "shots", "queries"):
+            low, high = _range(getattr(self, name))
+            if not 1 <= low <= high:
+                raise InputError(
+                    f"Episodes of {getattr(self, name)} {name} cannot be drawn; give 1 or more, "
+                    "the smaller end of a range first."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """The clips of one label, and for each the number of its source group within the label."""
+
+    clips: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    group_count: int
+
+
+class EpisodeSampler:
+    """Draws episodes from clips that are indexed by class once.
+
+    Args:
+        clips: The clips of one split.
+        plan: The sizes.
+        seed: Of all episodes; each is a function of it and its number alone, so that workers and
+            resumed runs agree.
+
+    Raises:
+        InputError: too few classes, or a class with too few clips or source groups.
+    """
+
+    def __init__(self, clips: Sequence[LabelledClip], plan: EpisodePlan, seed: int) -> None:
+        self.plan = plan
+        self.seed = seed
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, clip in enumerate(clips):
+            members[clip.label].append(index)
+        self._labels = sorted(members)
+        self._classes = {label: _index(clips, members[label]) for label in self._labels}
+        self._check()
+
+    def draw(self, number: int) -> Episode:
+        """Draw episode `number`."""
+        rng = np.random.default_rng([self.seed, number])
+        ways, shots = _drawn(self.plan.ways, rng), _drawn(self.plan.shots, rng)
+        labels = [str(label) for label in rng.permutation(self._labels)[:ways]]
+        support: list[int] = []
+        pairs: list[tuple[int, int]] = []
+        for place, label in enumerate(labels):
+            shown, asked = _draw_class(self._classes[label], shots, self.plan.queries, rng)
+            support.extend(shown)
+            pairs.extend((clip, place) for clip in asked)
+        order = rng.permutation(len(pairs))
+        return Episode(
+            labels=tuple(labels),
+            support=tuple(support),
+            support_classes=tuple(n for n in range(ways) for _ in range(shots)),
+            query=tuple(pairs[i][0] for i in order),
+            query_classes=tuple(pairs[i][1] for i in order),
+        )
+
+    def _check(self) -> None:
+        ways, shots = _range(self.plan.ways)[1], _range(self.plan.shots)[1]
+        if ways > len(self._labels):
+            raise InputError(f"{ways} ways need as many classes; there are {len(self._labels)}.")
+        for label, held in self._classes.items():
+            if not _divisible(held, shots, self.plan.queries):
+                raise InputError(
+                    f"The label {label!r} with {len(held.clips)} clips of {held.group_count} "
+                    f"source groups is too small for {shots} shots and {self.plan.queries} "
+                    "queries of other source groups; lower them, or add clips."
+                )
 
 
 def draw_episode(
@@ -64,48 +129,65 @@ def draw_episode(
     seed: int,
     number: int,
 ) -> Episode:
-    """Draw episode `number`: a function of the arguments alone.
+    """Draw one episode; `EpisodeSampler` draws many faster.
 
     Raises:
         InputError: too few classes, or a class with too few clips or source groups.
     """
-    rng = np.random.default_rng([seed, number])
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, clip in enumerate(clips):
-        members[clip.label].append(index)
-    if ways > len(members):
-        raise InputError(f"{ways} ways need as many classes; there are {len(members)}.")
-    labels = [str(label) for label in rng.permutation(sorted(members))[:ways]]
-    support: list[int] = []
-    pairs: list[tuple[int, int]] = []
-    for number_of_class, label in enumerate(labels):
-        shown, asked = _draw_class(clips, members[label], shots, queries, rng)
-        support.extend(shown)
-        pairs.extend((clip, number_of_class) for clip in asked)
-    order = rng.permutation(len(pairs))
-    return Episode(
-        labels=tuple(labels),
-        support=tuple(support),
-        support_classes=tuple(n for n in range(ways) for _ in range(shots)),
-        query=tuple(pairs[i][0] for i in order),
-        query_classes=tuple(pairs[i][1] for i in order),
-    )
+    return EpisodeSampler(clips, EpisodePlan(ways, shots, queries), seed).draw(number)
+
+
+def _range(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _drawn(size: int | tuple[int, int], rng: np.random.Generator) -> int:
+    low, high = _range(size)
+    return low if low == high else int(rng.integers(low, high + 1))
+
+
+def _index(clips: Sequence[LabelledClip], members: Sequence[int]) -> _Class:
+    numbers: dict[str, int] = {}
+    groups = [numbers.setdefault(clips[index].source_group, len(numbers)) for index in members]
+    return _Class(np.asarray(members), np.asarray(groups), len(numbers))
+
+
+def _divisible(held: _Class, shots: int, queries: int) -> bool:
+    """Tell whether whole groups can be put on two sides, of `shots` and `queries` clips or more."""
+    reachable = 1  # bit n: some groups have n clips together
+    for size in np.bincount(held.groups).tolist():
+        reachable |= reachable << size
+    most = len(held.clips) - queries
+    return any(reachable >> clips & 1 for clips in range(shots, most + 1))
 
 
 def _draw_class(
-    clips: Sequence[LabelledClip],
-    members: Sequence[int],
-    shots: int,
-    queries: int,
-    rng: np.random.Generator,
+    held: _Class, shots: int, queries: int, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    for _ in range(TRIES if len(members) >= shots + queries else 0):
-        shown = [int(index) for index in rng.permutation(members)[:shots]]
-        groups = {clips[index].source_group for index in shown}
-        others = [index for index in members if clips[index].source_group not in groups]
+    for _ in range(TRIES):
+        shown = rng.permutation(len(held.clips))[:shots]
+        others = held.clips[_outside(held, held.groups[shown])]
         if len(others) >= queries:
-            return shown, [int(index) for index in rng.permutation(others)[:queries]]
-    raise InputError(
-        f"The label {clips[members[0]].label!r} with {len(members)} clips is too small for "
-        f"{shots} shots and {queries} queries of other source groups; lower them."
-    )
+            return held.clips[shown].tolist(), rng.permutation(others)[:queries].tolist()
+    return _draw_by_groups(held, shots, queries, rng)
+
+
+def _draw_by_groups(
+    held: _Class, shots: int, queries: int, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Draw supports from the first groups of a random order, for a class of few, large groups."""
+    while True:  # ends: `_divisible` was asked, and an order with the right groups first will come
+        order = rng.permutation(held.group_count)
+        sizes = np.bincount(held.groups)[order].cumsum()
+        first = order[: int(np.searchsorted(sizes, shots)) + 1]
+        outside = _outside(held, first)
+        if outside.sum() >= queries:
+            shown = rng.permutation(held.clips[~outside])[:shots]
+            return shown.tolist(), rng.permutation(held.clips[outside])[:queries].tolist()
+
+
+def _outside(held: _Class, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the clips of other source groups."""
+    inside = np.zeros(held.group_count, bool)
+    inside[groups] = True
+    return ~inside[held.groups]

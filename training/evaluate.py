@@ -22,10 +22,10 @@ from tqdm import tqdm
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.errors import BackboneError, CheckpointError, ClipError
-from model.media import UNLIMITED, read_clip
 from model.recognizer import Recognizer
 from model.subactions import template_stages
-from training.episodes import Episode, LabelledClip, draw_episode, read_clips
+from training.datasets import LabelledClip, open_dataset, read_frames
+from training.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.errors import InputError
 
 
@@ -64,13 +64,10 @@ class EpisodeScorer:
         self.text = self._texts({clip.label for clip in clips}) if text else {}
 
     def _encode(self, clip: LabelledClip) -> Tensor:
-        video = read_clip(
-            clip.path,
-            frames=self.recognizer.config.frames,
-            size=self.recognizer.size,
-            limits=UNLIMITED,
+        frames_THWC = read_frames(
+            clip, frames=self.recognizer.config.frames, size=self.recognizer.size
         )
-        tokens_1TLD = self.recognizer.trunk(video.frames_THWC[None])
+        tokens_1TLD = self.recognizer.trunk(frames_THWC[None])
         if self.by_task:
             return tokens_1TLD[0]
         return self.recognizer.video.adapt_query(tokens_1TLD, [])[0]
@@ -119,12 +116,9 @@ def evaluate(
     seed: int,
 ) -> Accuracy:
     """Score episodes 0 .. `episodes` - 1 of a seed."""
-    shares = []
-    for number in tqdm(range(episodes), desc=f"{ways}-way {shots}-shot", unit="episode"):
-        episode = draw_episode(
-            clips, ways=ways, shots=shots, queries=queries, seed=seed, number=number
-        )
-        shares.append(scorer.share_right(episode))
+    sampler = EpisodeSampler(clips, EpisodePlan(ways, shots, queries), seed)
+    numbers = tqdm(range(episodes), desc=f"{ways}-way {shots}-shot", unit="episode")
+    shares = [scorer.share_right(sampler.draw(number)) for number in numbers]
     return Accuracy.of(shares)
 
 
@@ -132,7 +126,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--checkpoint", default="compact", help="as KSHOT_CHECKPOINT")
-    parser.add_argument("--data", type=Path, required=True, help="an index.csv")
+    parser.add_argument("--data", type=Path, required=True, help="as training.datasets reads it")
     parser.add_argument("--split", default="test")
     parser.add_argument("--ways", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
@@ -160,14 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Evaluate the checkpoint, and the teacher where its weights are given."""
-    clips = read_clips(options.data, options.split)
+    dataset = open_dataset(options.data)
+    clips = dataset.split(options.split)
     sources: list[tuple[str, Path | None]] = [(options.checkpoint, None)]
     if options.teacher_weights is not None:
         sources.append((options.teacher, options.teacher_weights))
     rows: list[dict[str, object]] = []
     for source, weights in sources:
         recognizer = load_recognizer(source, weights=weights)
-        scorer = EpisodeScorer(recognizer, clips, text=not options.no_text)
+        scorer = EpisodeScorer(recognizer, clips, text=dataset.named and not options.no_text)
         for shots in options.shots:
             found = evaluate(
                 scorer,

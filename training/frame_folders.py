@@ -3,7 +3,6 @@
 Dimensions: N pictures, H = W = side pixels, C = 3 colours (RGB).
 """
 
-import csv
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from tqdm import tqdm
 from model.errors import ClipError
 from model.media import UNLIMITED, read_clip
 from training.errors import InputError
+from training.listings import VIDEOS, read_index
 from training.synthetic import draw_action, render_clip
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-VIDEOS = {".mp4", ".webm", ".avi", ".mov", ".mkv"}
 SPLITS = ("train", "val")  # of an index.csv; no test class is ever read
 WIDE = 1.15  # ratio of sides from which a picture gives two squares, one from each end
 UNREADABLE_SHARE = 0.05  # of the files; more is an error
@@ -62,23 +61,6 @@ def list_files(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder} holds no picture or video to learn from; give another folder.")
     return files
-
-
-def read_index(index: Path) -> list[dict[str, str]]:
-    """Return the rows of an index.csv (path, label, split, source_group).
-
-    Raises:
-        InputError: no such file, or a column is missing.
-    """
-    try:
-        with index.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except OSError as error:
-        raise InputError(f"{index} cannot be read ({error}); give an index.csv.") from error
-    missing = {"path", "label", "split", "source_group"} - set(rows[0] if rows else ())
-    if missing:
-        raise InputError(f"{index} has no column {sorted(missing)[0]!r}; add it.")
-    return rows
 
 
 def read_pools(folders: Sequence[Path], synthetic: int, *, side: int, per_clip: int) -> FramePools:

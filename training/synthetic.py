@@ -11,11 +11,11 @@ import itertools
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.listings import Split
 from training.motions import MARGIN, MOTIONS, Change, follow
 from training.shapes import (
     COLOURS,
@@ -29,7 +29,6 @@ from training.shapes import (
     paint,
 )
 
-Split = Literal["train", "val", "test"]
 Trio = tuple[str, str, str]
 
 

@@ -9,7 +9,8 @@ import torch
 
 from model.checkpoint import load_recognizer
 from tests.training.conftest import TEACHER
-from training.episodes import draw_episode, read_clips
+from training.datasets import open_dataset
+from training.episodes import draw_episode
 from training.evaluate import Accuracy, EpisodeScorer, evaluate, main
 
 
@@ -21,7 +22,7 @@ def test_accuracy_by_hand() -> None:
 
 
 def test_the_same_seed_gives_the_same_figure(indexed: Path, teacher_weights: Path) -> None:
-    clips = read_clips(indexed / "index.csv", "test")
+    clips = open_dataset(indexed / "index.csv").split("test")
     scorer = EpisodeScorer(load_recognizer(TEACHER, weights=teacher_weights), clips)
     sizes = {"ways": 2, "shots": 2, "queries": 1, "episodes": 20}
     first = evaluate(scorer, clips, **sizes, seed=3)
@@ -32,7 +33,7 @@ def test_the_same_seed_gives_the_same_figure(indexed: Path, teacher_weights: Pat
 def test_features_extracted_once_score_as_a_whole_episode_does(
     indexed: Path, teacher_weights: Path
 ) -> None:
-    clips = read_clips(indexed / "index.csv", "test")
+    clips = open_dataset(indexed / "index.csv").split("test")
     recognizer = load_recognizer(TEACHER, weights=teacher_weights)
     with torch.inference_mode():
         scorer = EpisodeScorer(recognizer, clips)
