@@ -25,6 +25,7 @@ from training.captions import indexed_clips, joined, real_clips, synthetic_clips
 from training.errors import InputError
 from training.frame_folders import read_pools
 from training.image_tower import ImageRecipe, ImageRun, train_image_tower
+from training.precision import half_precision
 from training.run_folder import claim_folder
 from training.text_tower import TextRecipe, train_text_tower
 from training.towers import open_teacher, start_from
@@ -72,13 +73,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop, to go on")
     return parser.parse_args(arguments)
-
-
-def half_precision(choice: str, device: str) -> bool:
-    """Return whether to compute in bfloat16: by default where the hardware has it."""
-    if choice == "auto":
-        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return choice == "bf16"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ class Bottleneck(nn.Module):
     def __init__(self, width: int, ratio: float, *, zero_init: bool = True) -> None:
         super().__init__()
         hidden = int(width * ratio)
+        self.dropout = 0.0  # of the hidden values while in training mode; set by who trains
         self.down = nn.Linear(width, hidden)
         self.up = nn.Linear(hidden, width)
         if zero_init:
@@ -26,7 +27,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (..., D) to an update (..., D)."""
-        return self.up(F.gelu(self.down(tokens)))
+        hidden = F.dropout(F.gelu(self.down(tokens)), self.dropout, self.training)
+        return self.up(hidden)
 
 
 def is_zero(adapter: Bottleneck) -> bool:

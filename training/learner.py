@@ -1,0 +1,229 @@
+"""One learner: a recogniser whose trained parameters follow the episodes it is given.
+
+A step is a function of recipe, weights and step number: every random choice is seeded by the
+number of its episode, so that a resumed run, and a run of several processes, see the same.
+
+Dimensions: S Q clips, T frames, L tokens, D token width, N classes, A stages, E feature width.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model import blocks
+from model.adapters.bottleneck import Bottleneck
+from model.matching.trx import Trx
+from model.recognizer import Recognizer
+from model.subactions import StageTexts
+from training.episodes import Episode
+from training.errors import InputError
+from training.processes import Processes
+from training.recipes import FitRecipe
+from training.tokens import TokenSource
+
+
+class EpisodeSource(Protocol):
+    """Gives training episodes by number."""
+
+    def draw(self, number: int) -> Episode:
+        """Return episode `number`."""
+
+
+class Learner:
+    """A meta-training in progress.
+
+    Args:
+        recognizer: What learns; its frozen towers stay as they are.
+        recipe: How.
+        episodes: Training episodes.
+        source: Tokens of the training clips.
+        stages: Stage texts of each label; None trains the video score alone.
+        processes: Who shares the work.
+        half: Whether to compute in bfloat16 where that is safe.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        recipe: FitRecipe,
+        episodes: EpisodeSource,
+        source: TokenSource,
+        *,
+        stages: Mapping[str, StageTexts] | None = None,
+        processes: Processes | None = None,
+        half: bool = False,
+    ) -> None:
+        self.recognizer, self.recipe = recognizer, recipe
+        self.episodes, self.source = episodes, source
+        self.stages = stages if recognizer.has_text else None
+        self.processes = processes or Processes()
+        self.half = half
+        self.trained = trained_parameters(recognizer)
+        if not self.trained:
+            raise InputError(
+                f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
+            )
+        self.average = {name: p.detach().clone() for name, p in self.trained.items()}
+        self.optimizer = build_optimizer(list(self.trained.values()), recipe)
+        self.steps_done = 0
+
+    def step(self) -> float:
+        """Learn from the next `per_step` episodes; return their mean loss.
+
+        Raises:
+            InputError: the loss is not a number any more.
+        """
+        recipe, first = self.recipe, self.steps_done * self.recipe.per_step
+        numbers = range(first, first + recipe.per_step)
+        self.optimizer.zero_grad(set_to_none=False)
+        total = torch.zeros(1, device=self.recognizer.device)
+        with training_mode(self.recognizer, recipe.dropout):
+            for number in self.processes.own(numbers):
+                loss = self.loss(number) / recipe.per_step
+                loss.backward()
+                total += loss.detach()
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        self.processes.add_up([total, *gradients])
+        if not math.isfinite(float(total)):
+            raise InputError(
+                f"The loss of step {self.steps_done} is {float(total)}; lower lr (now "
+                f"{recipe.lr:g}) and start again in another --out."
+            )
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr * rate(self.steps_done / recipe.steps, recipe)
+        self.optimizer.step()
+        self.steps_done += 1
+        self._follow()
+        return float(total)
+
+    def loss(self, number: int) -> Tensor:
+        """Return the loss of training episode `number`."""
+        recipe, episode = self.recipe, self.episodes.draw(number)
+        rng = np.random.default_rng([recipe.seed, number, 1])
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        clips = [*episode.support, *episode.query]
+        draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
+        with_text = self.stages is not None and rng.random() >= recipe.text_dropout
+        device = self.recognizer.device
+        tokens_BTLD = self.source.tokens(clips, draws).to(device, non_blocking=True).float()
+        support, query = tokens_BTLD.split([len(episode.support), len(episode.query)])
+        wanted_Q = torch.tensor(episode.query_classes, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            classes_S = torch.tensor(episode.support_classes, device=device)
+            text_NAE = self._text(episode.labels) if with_text else None
+            features = self.recognizer.video.adapt_episode(support, classes_S, query)
+            scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
+        loss = F.cross_entropy(scores.logits_QN.float(), wanted_Q, label_smoothing=recipe.smoothing)
+        if recipe.near_frozen:
+            loss = loss + recipe.near_frozen * self._distance_to_frozen(
+                torch.cat(features), tokens_BTLD
+            )
+        return loss
+
+    def _text(self, labels: Sequence[str]) -> Tensor:
+        assert self.stages is not None
+        return self.recognizer.encode_text(labels, [self.stages[label] for label in labels])
+
+    def _distance_to_frozen(self, features_BTE: Tensor, tokens_BTLD: Tensor) -> Tensor:
+        with (
+            torch.no_grad(),
+            torch.autocast(tokens_BTLD.device.type, torch.bfloat16, enabled=self.half),
+        ):
+            frozen_BTE = frozen_features(self.recognizer, tokens_BTLD)
+        return 1 - F.cosine_similarity(features_BTE.float(), frozen_BTE.float(), dim=-1).mean()
+
+    def _follow(self) -> None:
+        decay = min(self.recipe.average, self.steps_done / (10 + self.steps_done))
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                self.average[name].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Recognizer]:
+        """Lend the recogniser with the averaged weights; the learner's own come back after."""
+        own = {name: p.detach().clone() for name, p in self.trained.items()}
+        self._load(self.average)
+        try:
+            yield self.recognizer
+        finally:
+            self._load(own)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next step depends on."""
+        return {
+            "steps_done": self.steps_done,
+            "trained": {name: p.detach() for name, p in self.trained.items()},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.steps_done = state["steps_done"]
+        self._load(state["trained"])
+        self.average = {n: t.to(self.recognizer.device) for n, t in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _load(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(values[name])
+
+
+def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
+    """Return what is trained, by name: adapters, temporal embedding, matcher."""
+    return {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def training_mode(recognizer: Recognizer, dropout: float) -> Iterator[None]:
+    """Let adapters and a trained matcher drop values; the frozen towers stay as they are."""
+    modules = [m for m in recognizer.modules() if isinstance(m, Bottleneck | Trx)]
+    for module in modules:
+        if isinstance(module, Bottleneck):
+            module.dropout = dropout
+        module.train()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.eval()
+
+
+def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
+    """Run the frozen blocks that the adapted ones stand for; features [B, T, E]."""
+    tower, plain = recognizer.video.tower, len(recognizer.video.plain_blocks)
+    tokens = tokens_BTLD.flatten(0, 1)
+    for block in tower.blocks[plain:]:
+        tokens = blocks.forward(block, tokens)
+    return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
+
+
+def build_optimizer(
+    parameters: Sequence[torch.nn.Parameter], recipe: FitRecipe
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser; vectors (biases, embeddings of places) do not decay."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr)
+    return torch.optim.AdamW(groups, lr=recipe.lr)
+
+
+def rate(progress: float, recipe: FitRecipe) -> float:
+    """Return the share of the learning rate at a share of the steps."""
+    if progress < recipe.warmup:
+        return (progress + 1e-3) / (recipe.warmup + 1e-3)
+    if recipe.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))

@@ -1,0 +1,136 @@
+"""Answers of a recogniser to many episodes, with as little work an episode as its method allows.
+
+Where queries do not look at the task their features are made once a clip, and where nothing looks
+at the task the supports' too; else episodes of one layout share a forward pass.
+
+Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, D token width,
+N classes, A stages, E feature width.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.adapters.task import TaskBlock
+from model.encoder import SupportContext
+from model.recognizer import Recognizer
+from model.subactions import StageTexts
+from training.episodes import Episode
+from training.tokens import TokenSource
+
+PASS_CLIPS = 64  # clips of episodes that share a forward pass
+
+
+class EpisodeScorer:
+    """A recogniser ready to answer episodes of one set of clips.
+
+    Args:
+        recognizer: What answers; its weights must not change while the scorer is used.
+        source: Tokens of the set.
+        clips: How many the set has.
+        stages: Stage texts of labels; text takes part in episodes that have all of theirs.
+        half: Whether to compute in bfloat16.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        source: TokenSource,
+        clips: int,
+        *,
+        stages: Mapping[str, StageTexts] | None = None,
+        half: bool = False,
+    ) -> None:
+        self.recognizer, self.source, self.half = recognizer, source, half
+        context = recognizer.config.query_context
+        by_task = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
+        self.support_alone = context == "none" or not by_task
+        self.query_alone = self.support_alone or context == "self"
+        self.features_CTE = self._features(clips) if self.query_alone else None
+        self.text = self._texts(stages or {})
+
+    def answers(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Return the class index [Q] that each query of each episode gets."""
+        return [logits_QN.argmax(dim=1) for logits_QN in self.logits(episodes)]
+
+    @torch.inference_mode()
+    def logits(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Return logits [Q, N] of each episode, on the CPU."""
+        layouts: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
+        for place, episode in enumerate(episodes):
+            layouts[episode.support_classes, len(episode.query)].append(place)
+        found: dict[int, Tensor] = {}
+        for (classes, queries), places in layouts.items():
+            size = max(1, PASS_CLIPS // (len(classes) + queries))
+            for first in range(0, len(places), size):
+                part = places[first : first + size]
+                made = self._pass([episodes[place] for place in part])
+                found.update(zip(part, made, strict=True))
+        return [found[place] for place in range(len(episodes))]
+
+    def _pass(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Score episodes of one layout."""
+        device = self.recognizer.device
+        classes_S = torch.tensor(episodes[0].support_classes, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            support_GSTE, query_GQTE = self._encode(episodes, classes_S)
+            scores = [
+                self.recognizer.score_features(
+                    support_STE, classes_S, query_QTE, self._text(episode)
+                )
+                for episode, support_STE, query_QTE in zip(
+                    episodes, support_GSTE, query_GQTE, strict=True
+                )
+            ]
+        return [score.logits_QN.float().cpu() for score in scores]
+
+    def _encode(self, episodes: Sequence[Episode], classes_S: Tensor) -> tuple[Tensor, Tensor]:
+        support_GS = torch.tensor([episode.support for episode in episodes])
+        query_GQ = torch.tensor([episode.query for episode in episodes])
+        if self.features_CTE is not None:
+            query_GQTE = self.features_CTE[query_GQ]
+            if self.support_alone:
+                return self.features_CTE[support_GS], query_GQTE
+            tokens_GSTLD = self._tokens(support_GS)
+            nobody = tokens_GSTLD[:, :0]
+            support, _ = self.recognizer.video.adapt_episodes(tokens_GSTLD, classes_S, nobody)
+            return support, query_GQTE
+        tokens = self._tokens(torch.cat([support_GS, query_GQ], dim=1))
+        supports = support_GS.shape[1]
+        return self.recognizer.video.adapt_episodes(
+            tokens[:, :supports], classes_S, tokens[:, supports:]
+        )
+
+    def _tokens(self, clips_GB: Tensor) -> Tensor:
+        """Fetch tokens of episodes, each clip once."""
+        distinct, places = clips_GB.unique(return_inverse=True)
+        tokens = self.source.tokens(distinct.tolist()).to(self.recognizer.device)
+        return tokens.float()[places]
+
+    @torch.inference_mode()
+    def _features(self, clips: int) -> Tensor:
+        video, device = self.recognizer.video, self.recognizer.device
+        alone = [SupportContext((None,) * len(video.adapted))]
+        made = []
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            for clip in tqdm(range(clips), desc="features", unit="clip", leave=False):
+                tokens_1TLD = self.source.tokens([clip]).to(device).float()
+                made.append(video.adapt_query(tokens_1TLD, alone).float())
+        return torch.cat(made)
+
+    def _texts(self, stages: Mapping[str, StageTexts]) -> dict[str, Tensor]:
+        if not self.recognizer.has_text:
+            return {}
+        with torch.inference_mode():
+            return {
+                label: self.recognizer.encode_text([label], [texts])[0]
+                for label, texts in stages.items()
+                if not self.recognizer.unknown_words(label, texts)
+            }
+
+    def _text(self, episode: Episode) -> Tensor | None:
+        texts = [self.text[label] for label in episode.labels if label in self.text]
+        return torch.stack(texts) if len(texts) == len(episode.labels) else None

@@ -1,0 +1,58 @@
+"""Where the trunk's output of clips comes from, when not from a trunk cache.
+
+Dimensions: B clips asked for, C clips of a set, T frames, L tokens, D token width.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.recognizer import Recognizer
+from training.datasets import LabelledClip, read_frames
+
+
+class TokenSource(Protocol):
+    """Gives the trunk's output of clips."""
+
+    def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:
+        """Return tokens [B, T, L, D]; draw 0 is the plain view, others are augmented."""
+
+
+class DecodedTokens:
+    """Decodes clips and runs the trunk each time it is asked.
+
+    Args:
+        recognizer: Whose trunk.
+        clips: The set.
+    """
+
+    def __init__(self, recognizer: Recognizer, clips: Sequence[LabelledClip]) -> None:
+        self.recognizer, self.clips = recognizer, clips
+
+    def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:
+        """Return tokens of the plain views [B, T, L, D]; there are no others."""
+        assert draws is None
+        config = self.recognizer.config
+        made = [
+            self.recognizer.trunk(
+                read_frames(self.clips[clip], frames=config.frames, size=self.recognizer.size)[None]
+            )
+            for clip in clips
+        ]
+        return torch.cat(made)
+
+
+class HeldTokens:
+    """Tokens of all clips in memory, as another source gives them."""
+
+    def __init__(self, source: TokenSource, clips: int) -> None:
+        made = [source.tokens([clip]) for clip in tqdm(range(clips), desc="trunk", unit="clip")]
+        self._held_CTLD = torch.cat(made)
+
+    def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:
+        """Return tokens of the plain views [B, T, L, D]."""
+        assert draws is None
+        return self._held_CTLD[list(clips)]
