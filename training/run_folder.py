@@ -1,6 +1,7 @@
-"""A run's folder belongs to one recipe, so that going on never mixes two."""
+"""A run's folder belongs to one recipe; its files are whole or not there."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,3 +33,26 @@ def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
                 f"{out} belongs to a recipe with another {key!r}; give the same arguments or "
                 "another --out."
             )
+
+
+def write_aside(file: Path, data: bytes) -> None:
+    """Write a file under another name, then give it its own: it is never half there.
+
+    Raises:
+        InputError: It cannot be written, as on a full disk; what was there before stays.
+    """
+    aside = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be written ({error.strerror}); free its disk or give another place."
+        ) from error
