@@ -1,0 +1,231 @@
+"""Three-stage sentences for all classes of a data set, by a language model.
+
+python -m training.describe --data DATA --out FILE.yaml
+
+Asks the endpoint that the service asks: KSHOT_LLM_BASE_URL, KSHOT_LLM_MODEL, OPENAI_API_KEY. What
+the file already holds is kept and not asked again. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import openai
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.shared_params import ResponseFormatJSONSchema
+from tqdm import tqdm
+
+from model.errors import DescriptionError
+from model.subactions import (
+    ANSWER_SCHEMA,
+    MAX_LABEL_CHARS,
+    StageTexts,
+    clean,
+    messages,
+    parse_stages,
+    spoken,
+)
+from training.datasets import read_labels
+from training.descriptions_file import SUFFIXES, read_descriptions, write_descriptions
+from training.errors import InputError
+from training.listings import SPLITS
+
+MODEL = "gpt-4o-mini"  # as the service's llm_model
+CALL_S = 60.0
+RETRIES = 4  # of one call, by the client, which waits longer each time
+ANSWERS = 3  # asked for one label until one is of use
+SAVE_EVERY = 5  # answers
+_FORMAT: ResponseFormatJSONSchema = {
+    "type": "json_schema",
+    "json_schema": {"name": "stages", "strict": True, "schema": ANSWER_SCHEMA},
+}
+_UNSUPPORTED = {400, 415, 422, 501}  # answers of endpoints that know no structured output
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a run did: counts of labels, and for those that failed the reason."""
+
+    labels: int
+    kept: int  # held before
+    added: int
+    failed: dict[str, str]
+
+
+class StageWriter:
+    """Asks a language model for the stages of labels; may be shared by threads.
+
+    Args:
+        client: Where to ask; it retries what passes by itself.
+        model: The model's name at the endpoint.
+    """
+
+    def __init__(self, client: openai.OpenAI, model: str) -> None:
+        self._client = client
+        self._model = model
+        self._structured = True
+
+    def stages(self, label: str) -> StageTexts:
+        """Return the stages of one label.
+
+        Raises:
+            DescriptionError: No answer was of use.
+            InputError: The endpoint cannot be used.
+        """
+        if not clean(label) or len(label) > MAX_LABEL_CHARS:
+            raise DescriptionError(
+                f"A label of {len(label)} characters is not described; use 1 to {MAX_LABEL_CHARS}."
+            )
+        for _ in range(ANSWERS - 1):
+            try:
+                return parse_stages(self._answer(label))
+            except DescriptionError:
+                continue  # models answer otherwise when they are asked again
+        return parse_stages(self._answer(label))
+
+    def _answer(self, label: str) -> str:
+        structured = self._structured
+        try:
+            return self._call(label, structured=structured)
+        except openai.APIStatusError as error:
+            if not structured or error.status_code not in _UNSUPPORTED:
+                raise _unusable(self._client, error) from error
+        except openai.APIConnectionError as error:
+            raise _unusable(self._client, error) from error
+        try:
+            answer = self._call(label, structured=False)
+        except (openai.APIStatusError, openai.APIConnectionError) as error:
+            raise _unusable(self._client, error) from error
+        self._structured = False
+        return answer
+
+    def _call(self, label: str, *, structured: bool) -> str:
+        create = self._client.chat.completions.create
+        asked = cast("list[ChatCompletionMessageParam]", messages(label))
+        completion: object
+        try:
+            if structured:
+                completion = create(model=self._model, messages=asked, response_format=_FORMAT)
+            else:
+                completion = create(model=self._model, messages=asked)
+        except (ValueError, openai.APIResponseValidationError) as error:
+            raise DescriptionError("The answer is no JSON; give another endpoint.") from error
+        if not isinstance(completion, ChatCompletion) or not completion.choices:
+            raise DescriptionError("The answer is no chat completion; give another endpoint.")
+        choice = completion.choices[0]
+        cut = choice.finish_reason in {"length", "content_filter"} or choice.message.refusal
+        return "" if cut else choice.message.content or ""
+
+
+def _unusable(client: openai.OpenAI, error: openai.APIError) -> InputError:
+    status = getattr(error, "status_code", None)
+    reason = f"status {status}" if status else type(error).__name__
+    return InputError(
+        f"The language model at {client.base_url} gives no answer ({reason}); check "
+        "KSHOT_LLM_BASE_URL, KSHOT_LLM_MODEL and OPENAI_API_KEY, then go on with the same command."
+    )
+
+
+def describe(
+    labels: Iterable[str], writer: StageWriter, out: Path, *, concurrency: int
+) -> Described:
+    """Add the stages of every label that a file lacks.
+
+    Args:
+        labels: What to describe.
+        writer: Asks the language model.
+        out: YAML or JSON; written after every few answers.
+        concurrency: Labels asked at once.
+
+    Raises:
+        InputError: The file cannot be read or written, or the endpoint not used; answers so far
+            are in the file.
+    """
+    held = read_descriptions(out) if out.is_file() else {}
+    wanted = {spoken(label): label for label in labels}
+    todo = [label for words, label in wanted.items() if words not in held]
+    failed: dict[str, str] = {}
+    added: dict[str, StageTexts] = {}
+    saved = 0
+    pool = ThreadPoolExecutor(concurrency)
+    asked = {pool.submit(writer.stages, label): label for label in todo}
+    try:
+        for future in tqdm(as_completed(asked), desc="describing", total=len(todo), unit="class"):
+            _take(future, asked[future], added, failed)
+            if len(added) >= saved + (SAVE_EVERY if saved else 1):
+                write_descriptions(out, held | added)
+                saved = len(added)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if len(added) > saved:
+            write_descriptions(out, held | added)
+    return Described(len(wanted), len(wanted) - len(todo), len(added), failed)
+
+
+def _take(
+    future: Future[StageTexts], label: str, added: dict[str, StageTexts], failed: dict[str, str]
+) -> None:
+    try:
+        added[label] = future.result()
+    except DescriptionError as error:
+        failed[label] = str(error)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.describe", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="as training.datasets reads it")
+    parser.add_argument("--names", type=Path, help="names of classes that are only numbered")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    parser.add_argument("--out", type=Path, required=True, help="FILE.yaml or FILE.json")
+    parser.add_argument("--concurrency", type=int, default=4, help="labels asked at once")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 2 for input that does not fit, or labels that stay without description."""
+    options = parse(arguments)
+    try:
+        result = run(options)
+    except InputError as error:
+        print(f"describe: {error}", file=sys.stderr)
+        return 2
+    if result.failed:
+        label, reason = next(iter(result.failed.items()))
+        print(
+            f"describe: {len(result.failed)} of {result.labels} labels got no description, first "
+            f"{label!r} ({reason}); run the command again, or write them yourself.",
+            file=sys.stderr,
+        )
+    print(json.dumps({"out": str(options.out)} | asdict(result)))
+    return 2 if result.failed else 0
+
+
+def run(options: argparse.Namespace) -> Described:
+    """Describe the classes of a data set."""
+    if options.out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{options.out} ends in none of {', '.join(SUFFIXES)}; rename it.")
+    if options.concurrency < 1:
+        raise InputError(f"--concurrency {options.concurrency} asks nothing; give 1 or more.")
+    key, address = os.environ.get("OPENAI_API_KEY"), os.environ.get("KSHOT_LLM_BASE_URL")
+    if not key and not address:
+        raise InputError("There is no language model; set OPENAI_API_KEY or KSHOT_LLM_BASE_URL.")
+    labels, named = read_labels(options.data, names=options.names)
+    if not named:
+        raise InputError(f"{options.data} only numbers its classes; give their names with --names.")
+    with openai.OpenAI(
+        api_key=key or "none", base_url=address or None, max_retries=RETRIES, timeout=CALL_S
+    ) as client:
+        writer = StageWriter(client, os.environ.get("KSHOT_LLM_MODEL") or MODEL)
+        chosen = [label for split in options.splits for label in labels[split]]
+        return describe(chosen, writer, options.out, concurrency=options.concurrency)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
