@@ -21,8 +21,8 @@ from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from model.subactions import StageTexts, template_stages
-from training.datasets import Dataset, LabelledClip, open_dataset
-from training.descriptions_file import descriptions_of
+from training.datasets import MAX_MISSING, Dataset, LabelledClip, open_dataset
+from training.descriptions_file import read_descriptions, stages_of
 from training.episodes import EpisodePlan, EpisodeSampler
 from training.errors import InputError
 from training.fit_run import FitRun, History, Validator
@@ -55,6 +55,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--at-input", action="store_true", help="temporal embedding as released")
     parser.add_argument("--data", type=Path, required=True, help="index.csv, split files or DIR")
     parser.add_argument("--root", type=Path, help="of the clips that split files list")
+    parser.add_argument("--names", type=Path, help="of the labels, where split files have ids")
+    parser.add_argument("--max-missing", type=float, default=MAX_MISSING, help="share of files")
     parser.add_argument("--descriptions", type=Path, help="stage texts; default: the template's")
     parser.add_argument("--recipe", default="adamw", help=f"{', '.join(RECIPES)}, or a JSON file")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="of the recipe")
@@ -100,7 +102,9 @@ def _fit(
     choice = method_choice(options)
     torch.manual_seed(recipe.seed)  # adapters start at random below their zero
     recognizer = open_method(choice, options.out.name).to(device)
-    data = open_dataset(options.data, root=options.root)
+    data = open_dataset(
+        options.data, root=options.root, names=options.names, max_missing=options.max_missing
+    )
     tell(processes, f"{data.name}: {counted(data)}")
     warn_if_few(data, processes)
     if processes.leads:
@@ -222,7 +226,7 @@ def stage_texts(data: Dataset, file: Path | None) -> Mapping[str, StageTexts] | 
         return None
     labels = sorted({clip.label for clips in data.clips.values() for clip in clips})
     if file is not None:
-        return descriptions_of(labels, file)
+        return stages_of(read_descriptions(file), labels, file)
     return {label: template_stages(label) for label in labels}
 
 

@@ -79,21 +79,12 @@ class Learner:
         Raises:
             InputError: the loss is not a number any more.
         """
-        recipe, first = self.recipe, self.steps_done * self.recipe.per_step
-        numbers = range(first, first + recipe.per_step)
-        self.optimizer.zero_grad(set_to_none=False)
-        total = torch.zeros(1, device=self.recognizer.device)
-        with training_mode(self.recognizer, recipe.dropout):
-            for number in self.processes.own(numbers):
-                loss = self.loss(number) / recipe.per_step
-                loss.backward()
-                total += loss.detach()
-        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
-        self.processes.add_up([total, *gradients])
-        if not math.isfinite(float(total)):
+        recipe = self.recipe
+        loss = self.accumulate()
+        if not math.isfinite(loss):
             raise InputError(
-                f"The loss of step {self.steps_done} is {float(total)}; lower lr (now "
-                f"{recipe.lr:g}) and start again in another --out."
+                f"The loss of step {self.steps_done} is {loss}; lower lr (now {recipe.lr:g}) and "
+                "start again in another --out."
             )
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip)
@@ -102,6 +93,26 @@ class Learner:
         self.optimizer.step()
         self.steps_done += 1
         self._follow()
+        return loss
+
+    def accumulate(self) -> float:
+        """Put the gradient of the next `per_step` episodes into the parameters.
+
+        Returns:
+            Their mean loss; it and the gradient are those of all processes together.
+        """
+        recipe, first = self.recipe, self.steps_done * self.recipe.per_step
+        numbers = range(first, first + recipe.per_step)
+        for parameter in self.trained.values():
+            parameter.grad = torch.zeros_like(parameter)
+        total = torch.zeros(1, device=self.recognizer.device)
+        with training_mode(self.recognizer, recipe.dropout):
+            for number in self.processes.own(numbers):
+                loss = self.loss(number) / recipe.per_step
+                loss.backward()
+                total += loss.detach()
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        self.processes.add_up([total, *gradients])
         return float(total)
 
     def loss(self, number: int) -> Tensor:

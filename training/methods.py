@@ -23,7 +23,6 @@ from model.methods import METHODS
 from model.recognizer import Recognizer
 from training.errors import InputError
 
-
 MatcherKind = Literal["prototype", "frame_pairs", "bi_mhm", "otam", "trx"]
 
 

@@ -1,0 +1,171 @@
+"""`python -m training.fit` end to end on real clips: it trains, resumes, refuses, and serves."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.checkpoint import load_recognizer
+from tests.training.conftest import TEACHER
+from training.fit import main
+from training.synthetic import demo_actions, write_clip
+
+ROOT = Path(__file__).parents[2]
+KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
+SMALL = [
+    "episodes=12", "per_step=2", "ways=[2,3]", "shots=[1,2]", "draws=1", "val_every=2",
+    "val_episodes=4", "val_shots=[1]", "val_queries=2", "lr=0.01",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of 4 train, 2 val and 2 test labels of 4 short clips."""
+    folder = tmp_path_factory.mktemp("shapes")
+    rows = ["path,label,split,source_group"]
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    for number, (action, split) in enumerate(zip(demo_actions(8, 0), splits, strict=True)):
+        for take in range(4):
+            name = f"{number}_{take}.mp4"
+            write_clip(folder / name, action, 10 * number + take, fps=8, seconds=1.0, size=64)
+            rows.append(f"{name},{action.label},{split},{name}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    return folder / "index.csv"
+
+
+def command(data: Path, weights: Path, out: Path, *more: str) -> list[str]:
+    backbone = ["--backbone", TEACHER, "--backbone-weights", str(weights), "--blocks", "2"]
+    places = ["--data", str(data), "--out", str(out), "--cache", str(out.parent / "cache")]
+    small = ["--precision", "fp32", "--device", "cpu", "--set", *SMALL]
+    return ["--method", "task_adapter", *backbone, *places, *small, *more]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.fit", *arguments],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def test_a_trained_folder_holds_what_is_served_and_how_it_came(
+    data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(data, teacher_weights, out)) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["steps"] == 6
+    assert {"best_step", "best_val", "untrained_val", "trained_parameters"} <= set(told)
+    recognizer = load_recognizer(str(out), weights=teacher_weights)
+    assert recognizer.config.query_context == "support"
+    assert recognizer.trained == (told["best_step"] > 0)
+    lines = (out / "history.csv").read_text().splitlines()
+    assert lines[0].split(",")[0] == "step"
+    assert len(lines) == 1 + 1 + 6  # head, the untrained method, steps
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "Test labels were not read" in " ".join((out / "card.md").read_text().split())
+    assert json.loads((out / "recipe.json").read_text())["recipe"]["lr"] == 0.01
+    assert "torch" in json.loads((out / "environment.json").read_text())
+
+
+def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(
+    data: Path, teacher_weights: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = start(command(data, teacher_weights, whole))
+    assert undisturbed.wait(120) == 0
+    chance = random.Random(0)
+    for _ in range(KILLS):
+        process = start(command(data, teacher_weights, killed))
+        deadline = time.monotonic() + chance.uniform(2.5, 6.0)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+    last = start(command(data, teacher_weights, killed))
+    assert last.wait(120) == 0
+    states = [torch.load(out / "fit_state.pt", weights_only=True) for out in (whole, killed)]
+    for name, tensor in states[0]["learner"]["trained"].items():
+        assert torch.equal(tensor, states[1]["learner"]["trained"][name]), name
+    best = [load_file(out / "weights.safetensors") for out in (whole, killed)]
+    assert best[0].keys() == best[1].keys()
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+    rows = [[row["loss"] for row in state["history"]["rows"][1:]] for state in states]
+    assert rows[0] == rows[1]
+
+
+def test_a_folder_of_another_recipe_is_refused(
+    data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(data, teacher_weights, out)) == 0
+    assert main(command(data, teacher_weights, out, "seed=1")) == 2
+    assert "belongs to a recipe with another 'recipe'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("learning_rate=1", "'learning_rate' does not fit"),
+        ("lr=fast", "'lr' does not fit"),
+        ("lr=0", "lr is 0"),
+        ("ways=[5,2]", "ways run from 5 to 2"),
+        ("shots=[9,9]", "too small for 9 shots"),
+        ("lr", "no '='"),
+        ("val_shots=[9]", "too small for 9 shots"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_and_leaves_no_checkpoint(
+    change: str,
+    said: str,
+    data: Path,
+    teacher_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(data, teacher_weights, out, change)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("fit: ")
+    assert said in error
+    assert not (out / "weights.safetensors").exists()
+
+
+def test_a_loss_beyond_numbers_ends_with_the_remedy(
+    data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    wild = ["lr=1e30", "optimizer=sgd", "clip=0", "warmup=0", "schedule=constant", "average=0"]
+    assert main(command(data, teacher_weights, out, *wild)) == 2
+    assert "lower lr" in capsys.readouterr().err.splitlines()[-1]
+    assert load_recognizer(str(out), weights=teacher_weights).config.frames == 8
+
+
+def test_patience_stops_a_run_that_gets_no_better(
+    data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    still = ["lr=1e-12", "patience=2", "episodes=100"]
+    assert main(command(data, teacher_weights, out, *still)) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["best_step"] == 0
+    assert told["steps"] == 4  # two validations that are no better
+
+
+def test_the_temporal_embedding_at_the_input_trains_without_a_cache(
+    data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released = [*command(data, teacher_weights, tmp_path / "a", "draws=0", "episodes=2")]
+    assert main([*released, "--at-input"]) == 2
+    assert "no trunk cache" in capsys.readouterr().err
+    again = command(data, teacher_weights, tmp_path / "b", "draws=0", "episodes=2")
+    assert main([*again, "--at-input", "--no-cache"]) == 0
+    weights = load_file(tmp_path / "b" / "weights.safetensors")
+    assert "video.temporal_embedding" in weights

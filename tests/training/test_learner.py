@@ -1,0 +1,121 @@
+"""The learner: what it learns, that a resume repeats it, and that processes add up to one."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.learners import RECIPE, tiny_learner
+from training.errors import InputError
+from training.learner import frozen_features, rate
+from training.recipes import FitRecipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_training_lowers_the_loss_of_its_episodes() -> None:
+    recipe = replace(RECIPE, episodes=120, dropout=0.0, lr=5e-3)
+    learner = tiny_learner(recipe)
+    losses = [learner.step() for _ in range(recipe.steps)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_only_adapters_and_the_places_of_frames_learn() -> None:
+    learner = tiny_learner()
+    before = {name: tensor.clone() for name, tensor in learner.recognizer.state_dict().items()}
+    learner.step()
+    changed = {
+        name
+        for name, tensor in learner.recognizer.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert changed
+    assert changed <= set(learner.trained)
+
+
+def test_a_resumed_learner_repeats_the_others_steps_to_the_bit() -> None:
+    whole, first = tiny_learner(), tiny_learner()
+    losses = [whole.step() for _ in range(3)]
+    first.step()
+    resumed = tiny_learner()
+    torch.manual_seed(99)  # whatever the process did meanwhile
+    resumed.resume(first.state())
+    assert [resumed.step() for _ in range(2)] == losses[1:]
+    for name, parameter in whole.trained.items():
+        assert torch.equal(parameter, resumed.trained[name])
+        assert torch.equal(whole.average[name], resumed.average[name])
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    script = [str(ROOT / "tests/training/gradient_process.py"), str(tmp_path)]
+    started = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *started, *script],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    learner = tiny_learner()
+    loss = learner.accumulate()
+    for rank in range(2):
+        shared = load_file(tmp_path / f"{rank}-of-2.safetensors")
+        assert float(shared.pop("loss")) == pytest.approx(loss, abs=1e-6)
+        assert set(shared) == set(learner.trained)
+        for name, gradient in shared.items():
+            own = learner.trained[name].grad
+            torch.testing.assert_close(gradient, own, atol=1e-6, rtol=0)
+        assert any(bool(gradient.any()) for gradient in shared.values())
+
+
+def test_dropout_changes_training_alone() -> None:
+    learner = tiny_learner(replace(RECIPE, dropout=0.5))
+    learner.step()
+    episode = learner.episodes.draw(0)
+    tokens = learner.source.tokens([*episode.support, *episode.query])
+    classes = torch.tensor(episode.support_classes)
+    split = [len(episode.support), len(episode.query)]
+    with torch.inference_mode():
+        support, query = tokens.split(split)
+        first = learner.recognizer.video.adapt_episode(support, classes, query)
+        again = learner.recognizer.video.adapt_episode(support, classes, query)
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+
+
+def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:
+    plain = tiny_learner(replace(RECIPE, dropout=0.0))
+    near = tiny_learner(replace(RECIPE, dropout=0.0, near_frozen=10.0))
+    assert near.loss(0).item() == pytest.approx(plain.loss(0).item(), abs=1e-4)
+    near.step()
+    tokens = near.source.tokens([0, 1])
+    with torch.inference_mode():
+        frozen = frozen_features(near.recognizer, tokens)
+    assert frozen.shape == (2, 8, near.recognizer.video.tower.features)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_remedy() -> None:
+    learner = tiny_learner()
+    with torch.no_grad():
+        next(iter(learner.trained.values())).fill_(torch.nan)
+    with pytest.raises(InputError, match="lower lr"):
+        learner.step()
+
+
+def test_a_method_without_adapters_has_nothing_to_train() -> None:
+    with pytest.raises(InputError, match="nothing to train"):
+        tiny_learner(preset="frozen", query_context="none")
+
+
+def test_the_rate_rises_then_falls_or_stays() -> None:
+    cosine = FitRecipe(warmup=0.1)
+    assert rate(0.0, cosine) < 0.02
+    assert rate(0.1, cosine) == pytest.approx(1.0)
+    assert rate(1.0, cosine) == pytest.approx(0.0, abs=1e-6)
+    assert rate(0.9, FitRecipe(schedule="constant", warmup=0.1)) == 1.0
