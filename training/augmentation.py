@@ -19,6 +19,7 @@ class Augmentation:
 
     min_area: float = 0.25  # smallest crop, share of the picture
     max_stretch: float = 4 / 3  # largest ratio of a crop's sides
+    mirror: float = 0.5  # chance of a view with left and right exchanged
     jitter: float = 0.4  # brightness, contrast and saturation, each in 1 +- jitter
     grey: float = 0.1  # chance of a view without colour
     swap: float = 0.0  # chance of a view with its colour channels rolled
@@ -48,23 +49,21 @@ def draw_views(
     device = pictures_NHWC.device
     count = len(picks_B)
     pixels = pictures_NHWC[picks_B.to(device)].permute(0, 3, 1, 2).float() / 255
-    affine = _crops(count, generator, strength).to(device)
-    grid = F.affine_grid(affine, [count, 3, size, size], align_corners=False)
-    views = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    views = _recolour(views, generator, strength)
+    views = cut(pixels, draw_crops(count, generator, strength).to(device), size)
+    views = recolour(views, generator, strength)
     views = _paste(views, generator, strength)
     views = _mixup(views, generator, strength)
     return (views.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _crops(count: int, generator: torch.Generator, strength: Augmentation) -> Tensor:
-    """Draw crops inside the picture, half of them mirrored, as affine maps [B, 2, 3]."""
+def draw_crops(count: int, generator: torch.Generator, strength: Augmentation) -> Tensor:
+    """Draw crops inside the picture, some of them mirrored, as affine maps [B, 2, 3]."""
     draw = torch.rand(5, count, generator=generator)
     area = strength.min_area + (1 - strength.min_area) * draw[0]
     stretch = torch.exp((2 * draw[1] - 1) * math.log(strength.max_stretch) / 2)
     width = (area.sqrt() * stretch).clamp(max=1)
     height = (area.sqrt() / stretch).clamp(max=1)
-    flip = torch.where(draw[4] < 0.5, -1.0, 1.0)
+    flip = torch.where(draw[4] < strength.mirror, -1.0, 1.0)
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0], affine[:, 1, 1] = width * flip, height
     affine[:, 0, 2] = (2 * draw[2] - 1) * (1 - width)
@@ -72,7 +71,14 @@ def _crops(count: int, generator: torch.Generator, strength: Augmentation) -> Te
     return affine
 
 
-def _recolour(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
+def cut(pixels_BCHW: Tensor, affine_B23: Tensor, size: int) -> Tensor:
+    """Cut a crop out of each picture and scale it: views [B, C, S, S]."""
+    grid = F.affine_grid(affine_B23, [len(affine_B23), 3, size, size], align_corners=False)
+    return F.grid_sample(pixels_BCHW, grid, padding_mode="reflection", align_corners=False)
+
+
+def recolour(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
+    """Change brightness, contrast and saturation of each view [B, C, H, W] of values in [0, 1]."""
     draw = torch.rand(5, len(views), 1, 1, 1, generator=generator).to(views.device)
     views = torch.where(draw[4] < strength.swap, views.roll(1, dims=1), views)
     bright, contrast, saturation = 1 + strength.jitter * (2 * draw[:3] - 1)
