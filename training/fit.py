@@ -11,8 +11,9 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,13 +101,14 @@ def _fit(
     start = time.monotonic()
     recipe = read_recipe(options.recipe, _changes(options.set))
     choice = method_choice(options)
+    say = partial(tell, processes)
     torch.manual_seed(recipe.seed)  # adapters start at random below their zero
     recognizer = open_method(choice, options.out.name).to(device)
     data = open_dataset(
         options.data, root=options.root, names=options.names, max_missing=options.max_missing
     )
-    tell(processes, f"{data.name}: {counted(data)}")
-    warn_if_few(data, processes)
+    say(f"{data.name}: {counted(data)}")
+    warn_if_few(data, say)
     if processes.leads:
         claim_folder(options.out, _claim(options, choice, recipe))
     half = half_precision(options.precision, device.type)
@@ -118,7 +120,7 @@ def _fit(
     learner = Learner(
         recognizer,
         recipe,
-        training_episodes(data.split("train"), recipe),
+        training_episodes(data.split("train"), recipe, say),
         sources["train"],
         stages=stages,
         processes=processes,
@@ -127,7 +129,7 @@ def _fit(
     validator = Validator(
         source=sources["val"],
         clips=len(data.split("val")),
-        samplers=val_samplers(data.split("val"), recipe),
+        samplers=val_samplers(data.split("val"), recipe, say),
         episodes=recipe.val_episodes,
         stages=stages,
         half=half,
@@ -135,7 +137,7 @@ def _fit(
     run = FitRun(
         learner, validator, options.out, lambda history: card(data, choice, recipe, history)
     )
-    history = run.run(tell=lambda line: tell(processes, line))
+    history = run.run(tell=say)
     if not processes.leads:
         return None
     draw_curve(history.rows, options.out / "curve.png")
@@ -230,30 +232,67 @@ def stage_texts(data: Dataset, file: Path | None) -> Mapping[str, StageTexts] | 
     return {label: template_stages(label) for label in labels}
 
 
-def training_episodes(clips: Sequence[LabelledClip], recipe: FitRecipe) -> EpisodeSampler:
-    """Return the training episodes; fewer labels than ways ask for make smaller episodes."""
+def training_episodes(
+    clips: Sequence[LabelledClip], recipe: FitRecipe, say: Callable[[str], None]
+) -> EpisodeSampler:
+    """Return the training episodes; small data makes the largest ones smaller, and says so.
+
+    Raises:
+        InputError: not even the smallest episodes of the recipe can be drawn.
+    """
     labels = len({clip.label for clip in clips})
     ways = (min(recipe.ways[0], labels), min(recipe.ways[1], labels))
-    return EpisodeSampler(clips, EpisodePlan(ways, recipe.shots, recipe.queries), recipe.seed)
+    least, most = recipe.shots
+    for shots in range(most, least, -1):
+        plan = EpisodePlan(ways, (least, shots), recipe.queries)
+        if (sampler := _sampler(clips, plan, recipe.seed)) is not None:
+            if (shots, ways[1]) != (most, recipe.ways[1]):
+                say(f"training episodes have at most {ways[1]} ways and {shots} shots")
+            return sampler
+    return EpisodeSampler(clips, EpisodePlan(ways, least, recipe.queries), recipe.seed)
 
 
-def val_samplers(clips: Sequence[LabelledClip], recipe: FitRecipe) -> dict[int, EpisodeSampler]:
-    """Return val episodes for each number of shots, of up to 5 ways, the same for every seed."""
+def val_samplers(
+    clips: Sequence[LabelledClip], recipe: FitRecipe, say: Callable[[str], None]
+) -> dict[int, EpisodeSampler]:
+    """Return val episodes for each number of shots, of up to 5 ways, the same for every seed.
+
+    Small data makes fewer queries, or leaves numbers of shots out, and says so.
+
+    Raises:
+        InputError: no number of shots is left.
+    """
     ways = min(5, len({clip.label for clip in clips}))
-    return {
-        shots: EpisodeSampler(clips, EpisodePlan(ways, shots, recipe.val_queries), 0)
-        for shots in recipe.val_shots
-    }
+    found: dict[int, EpisodeSampler] = {}
+    for shots in recipe.val_shots:
+        for queries in range(recipe.val_queries, 0, -1):
+            sampler = _sampler(clips, EpisodePlan(ways, shots, queries), 0)
+            if sampler is not None:
+                found[shots] = sampler
+                if queries < recipe.val_queries:
+                    say(f"{shots}-shot val episodes have {queries} queries a label")
+                break
+        else:
+            say(f"no {shots}-shot val episodes: the val labels have too few clips")
+    if not found:
+        EpisodeSampler(clips, EpisodePlan(ways, min(recipe.val_shots), 1), 0)  # says why
+    return found
 
 
-def warn_if_few(data: Dataset, processes: Processes) -> None:
+def _sampler(clips: Sequence[LabelledClip], plan: EpisodePlan, seed: int) -> EpisodeSampler | None:
+    try:
+        return EpisodeSampler(clips, plan, seed)
+    except InputError:
+        return None
+
+
+def warn_if_few(data: Dataset, say: Callable[[str], None]) -> None:
     """Say when there is too little to learn a task from."""
     labels = len({clip.label for clip in data.split("train")})
     if labels < FEW_LABELS:
-        tell(
-            processes,
+        say(
             f"{labels} training labels are few: adapters may learn them by heart. Trust the val "
-            f"accuracy, and add labels ({FEW_LABELS} or more) before long trainings.",
+            f"accuracy, and add labels ({FEW_LABELS} or more) before long trainings."
         )
 
 
@@ -276,7 +315,11 @@ def untrained(history: History) -> float:
 def card(data: Dataset, choice: MethodChoice, recipe: FitRecipe, history: History) -> str:
     """Say what the checkpoint was made of, and how well it does on the classes that chose it."""
     row = history.rows[-1]
-    vals = ", ".join(f"{shots}-shot {row[f'val_{shots}']:.1f} %" for shots in recipe.val_shots)
+    vals = ", ".join(
+        f"{name.removeprefix('val_')}-shot {value:.1f} %"
+        for name, value in row.items()
+        if name.startswith("val_")
+    )
     labels = sorted({clip.label for clip in data.split("train")})
     return (
         f"# {choice.preset} on {choice.backbone}\n\n"

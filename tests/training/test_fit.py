@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from model.checkpoint import load_recognizer
 from tests.training.conftest import TEACHER
 from training.fit import main
-from training.synthetic import demo_actions, write_clip
+from training.synthetic import demo_actions, draw_action, write_clip
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
@@ -47,11 +48,11 @@ def command(data: Path, weights: Path, out: Path, *more: str) -> list[str]:
     return ["--method", "task_adapter", *backbone, *places, *small, *more]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "training.fit", *arguments],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -79,17 +80,18 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(
     data: Path, teacher_weights: Path, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    undisturbed = start(command(data, teacher_weights, whole))
+    longer = "episodes=40"
+    undisturbed = start(command(data, teacher_weights, whole, longer))
     assert undisturbed.wait(120) == 0
     chance = random.Random(0)
     for _ in range(KILLS):
-        process = start(command(data, teacher_weights, killed))
+        process = start(command(data, teacher_weights, killed, longer))
         deadline = time.monotonic() + chance.uniform(2.5, 6.0)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.kill()
-        process.communicate()
-    last = start(command(data, teacher_weights, killed))
+        process.wait()
+    last = start(command(data, teacher_weights, killed, longer))
     assert last.wait(120) == 0
     states = [torch.load(out / "fit_state.pt", weights_only=True) for out in (whole, killed)]
     for name, tensor in states[0]["learner"]["trained"].items():
@@ -169,3 +171,31 @@ def test_the_temporal_embedding_at_the_input_trains_without_a_cache(
     assert main([*again, "--at-input", "--no-cache"]) == 0
     weights = load_file(tmp_path / "b" / "weights.safetensors")
     assert "video.temporal_embedding" in weights
+
+
+@pytest.fixture(scope="session")
+def own_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: 20 labels of 5 clips, no list, no splits."""
+    folder = tmp_path_factory.mktemp("own") / "my_clips"
+    rng = np.random.default_rng(0)
+    labels = {action.label: action for action in (draw_action(rng, "train") for _ in range(30))}
+    for number, (label, action) in enumerate(list(labels.items())[:20]):
+        (folder / label).mkdir(parents=True)
+        for take in range(5):
+            file = folder / label / f"{take}.mp4"
+            write_clip(file, action, 10 * number + take, fps=8, seconds=1.0, size=64)
+    return folder
+
+
+def test_a_users_own_folder_trains_with_the_recipe_as_it_stands(
+    own_clips: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    few = ["shots=[1,5]", "val_shots=[1,5]", "val_queries=5", "episodes=4"]
+    assert main(command(own_clips, teacher_weights, out, *few)) == 0
+    said = capsys.readouterr().err
+    assert "training episodes have at most 3 ways and 4 shots" in said
+    assert "1-shot val episodes have 4 queries a label" in said
+    assert "no 5-shot val episodes" in said
+    assert "training labels are few" in said
+    assert "val_1" in (out / "history.csv").read_text().splitlines()[0]
