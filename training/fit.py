@@ -22,6 +22,7 @@ from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from model.subactions import StageTexts, template_stages
+from training.clip_augmentation import ClipAugmentation
 from training.datasets import MAX_MISSING, Dataset, LabelledClip, open_dataset
 from training.descriptions_file import read_descriptions, stages_of
 from training.episodes import EpisodePlan, EpisodeSampler
@@ -211,10 +212,14 @@ def open_source(
     root = options.cache or options.out.parent / "trunk-cache"
     plain = len(recognizer.video.plain_blocks)
     backbone = options.backbone.replace(":", "-").replace("/", "-")
-    folder = root / f"{data.name}-{split}-{backbone}-{plain}"
+    mirrored = f"-mirror{recipe.mirror:g}" if draws else ""
+    folder = root / f"{data.name}-{split}-{backbone}-{plain}{mirrored}"
+    augmentation = ClipAugmentation(mirror=recipe.mirror)
     for turn in (True, False):  # the leading process builds, the others then open
         if processes.leads == turn:
-            opened = open_trunk_cache(folder, recognizer, clips, draws=draws, half=half)
+            opened = open_trunk_cache(
+                folder, recognizer, clips, draws=draws, half=half, augmentation=augmentation
+            )
         processes.wait()
     return opened
 

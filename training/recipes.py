@@ -37,6 +37,7 @@ class FitRecipe:
     near_frozen: float = 0.0  # weight of 1 - cosine to the frozen tower's features
     text_dropout: float = 0.0  # chance of an episode without text
     draws: int = 2  # augmentation draws of each clip; 0 trains on the plain view
+    mirror: float = 0.5  # chance of a draw that is mirrored; 0 where directions are classes
     val_every: int = 50  # steps
     val_episodes: int = 200  # of each of `val_shots`
     val_shots: tuple[int, ...] = (1, 5)
@@ -128,6 +129,8 @@ def _check_ranges(recipe: FitRecipe) -> None:
             raise InputError(
                 f"The recipe's {field} is {getattr(recipe, field)}; give a share from 0 to below 1."
             )
+    if not 0 <= recipe.mirror <= 1:
+        raise InputError(f"The recipe's mirror is {recipe.mirror}; give a chance from 0 to 1.")
     for field in ("weight_decay", "clip", "near_frozen", "draws", "patience", "seed"):
         if getattr(recipe, field) < 0:
             raise InputError(f"The recipe's {field} is {getattr(recipe, field)}; give 0 or more.")
