@@ -1,7 +1,7 @@
 """The demo on a folder of real clips: tasks through HTTP, then many episodes on features.
 
 Through HTTP, each task is drawn, registered and asked as a client would do it. The episodes make
-the accuracy exact: `training.evaluate` extracts each clip's features once and scores thousands of
+the accuracy exact: `training.readings` extracts each clip's features once and scores thousands of
 tasks, drawn by the same rule: support and query clips from different recordings.
 """
 
@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from deploy.api_client import ApiClient
 from deploy.clip_folder import most_queries, read_clips
 from deploy.demo_synthetic import table
 from deploy.intervals import Accuracy, of_tasks
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
+from model.subactions import template_stages
 from service.settings import Settings
 from training.datasets import LabelledClip
 from training.episodes import Episode, draw_episode
-from training.evaluate import EpisodeScorer, evaluate
+from training.layouts import Layout, draw_layouts
+from training.readings import Examination
+from training.token_sources import TokenSources
 
 QUERIES = 5  # query clips a label in one task
 SHOTS = (1, 5)
@@ -113,42 +114,31 @@ def _episodes(
         sources.append((TEACHER, options.teacher))
     rows: list[dict[str, Any]] = []
     print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
-    with torch.inference_mode():
-        for source, weights in sources:
-            scorer = EpisodeScorer(load_recognizer(source, weights=weights), clips)
-            for count in shots:
-                accuracy = _score(scorer, clips, options, ways, count, queries)
-                print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)
-                rows.append(
-                    {"checkpoint": source, "shots": count, "episodes": options.episodes}
-                    | document(accuracy)
-                )
-    return rows
-
-
-def _score(
-    scorer: EpisodeScorer,
-    clips: Sequence[LabelledClip],
-    options: argparse.Namespace,
-    ways: int,
-    shots: int,
-    queries: int,
-) -> Accuracy:
-    """Score the episodes of one number of shots, on one thread: more would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = evaluate(
-        scorer,
-        clips,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        episodes=options.episodes,
-        seed=options.seed,
+    labels = sorted({clip.label for clip in clips})
+    examination = Examination(
+        draw_layouts(
+            clips,
+            [Layout(ways, count) for count in shots],
+            queries=queries,
+            episodes=options.episodes,
+            seed=options.seed,
+        ),
+        labels,
+        TokenSources("clips", clips, cache=None, half=False),
+        {label: template_stages(label) for label in labels},
     )
-    torch.set_num_threads(threads)
-    mean, reach = found.mean / 100, found.interval / 100
-    return Accuracy(mean, mean - reach, mean + reach)
+    for source, weights in sources:
+        recognizer = load_recognizer(source, weights=weights)
+        for reading in examination.read(recognizer, checkpoint=source, method=source):
+            count, found = reading.kind.layout.shots, reading.tally.accuracy
+            mean, reach = found.mean / 100, found.interval / 100
+            accuracy = Accuracy(mean, mean - reach, mean + reach)
+            print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)
+            rows.append(
+                {"checkpoint": source, "shots": count, "episodes": options.episodes}
+                | document(accuracy)
+            )
+    return rows
 
 
 def document(accuracy: Accuracy) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from training.episodes import draw_episode
-from training.evaluate import without_adapters
+from training.variants import without_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 

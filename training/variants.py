@@ -1,0 +1,66 @@
+"""The same weights put together otherwise: without adapters, or under another query context."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from model.adapters.task import TaskBlock
+from model.build import build_recognizer
+from model.config import QueryContext
+from model.recognizer import Recognizer
+from training.errors import InputError
+
+
+def without_adapters(recognizer: Recognizer) -> Recognizer:
+    """Return the same towers alone, which an untrained method equals (design invariant 5)."""
+    text = None if recognizer.text is None else recognizer.text.tower
+    config = replace(recognizer.config, visual=None, text=None, query_context="none")
+    bare = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
+    return bare.to(recognizer.device)
+
+
+def as_evaluated(recognizer: Recognizer) -> Recognizer:
+    """Leave out adapters that are untrained: the same answers for less work."""
+    return recognizer if recognizer.trained else without_adapters(recognizer)
+
+
+def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[Recognizer]:
+    """Return a recogniser, then its weights under other contexts.
+
+    One whose own answers are transductive is followed by itself with queries that stand alone.
+
+    Raises:
+        InputError: nothing in the recogniser attends across clips, so contexts change nothing.
+    """
+    own = recognizer.config.query_context
+    across = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
+    if contexts and not across:
+        raise InputError(
+            f"{recognizer.name!r} has no trained task adapter, so what its queries attend to "
+            "cannot change; leave out --contexts."
+        )
+    found = [recognizer]
+    if is_transductive(recognizer):
+        found.append(under_context(recognizer, "self" if across else own))
+    made = {one.config.query_context for one in found}
+    others = [context for context in dict.fromkeys(contexts) if context not in made]
+    return found + [under_context(recognizer, context) for context in others]
+
+
+def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
+    """Return the same weights with queries that attend to something else; towers are shared.
+
+    Under a served context, stages are not aligned over queries either.
+    """
+    align = recognizer.config.align
+    if align == "joint" and context != "joint":
+        align = "temporal"
+    config = replace(recognizer.config, query_context=context, align=align)
+    text = None if recognizer.text is None else recognizer.text.tower
+    changed = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
+    changed.load_state_dict(recognizer.state_dict())
+    return changed.to(recognizer.device)
+
+
+def is_transductive(recognizer: Recognizer) -> bool:
+    """Tell whether a query's answer depends on the episode's other queries."""
+    return "joint" in (recognizer.config.query_context, recognizer.config.align)
