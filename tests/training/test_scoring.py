@@ -1,0 +1,136 @@
+"""Many episodes a pass answer as each episode does alone, whatever the method looks at."""
+
+import random
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import QueryContext
+from model.recognizer import Recognizer
+from model.subactions import StageTexts, template_stages
+from tests.model.tiny import clips, tiny_recognizer
+from tests.training.learners import CLASSES, SHOWN, labelled
+from training.episodes import Episode, EpisodePlan, EpisodeSampler
+from training.scoring import EpisodeScorer
+
+CONTEXTS: tuple[QueryContext, ...] = get_args(QueryContext)
+COUNT = CLASSES * SHOWN
+METHODS = {
+    "frozen": tiny_recognizer("frozen"),
+    "aim": tiny_recognizer("aim"),
+    **{context: tiny_recognizer(query_context=context) for context in CONTEXTS},
+    "joint stages": tiny_recognizer(query_context="self", align="joint"),
+    "untrained": tiny_recognizer(trained=False),
+}
+
+
+class Tokens:
+    """The trunk's output of random clips; notes which were asked for."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        with torch.inference_mode():
+            self.tokens_CTLD = recognizer.trunk(clips(COUNT, seed=3))
+        self.asked: list[int] = []
+
+    def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:
+        assert draws is None
+        self.asked += clips
+        return self.tokens_CTLD[list(clips)]
+
+
+def stages_of_all() -> dict[str, StageTexts]:
+    return {clip.label: template_stages(clip.label) for clip in labelled()}
+
+
+def drawn() -> list[Episode]:
+    """Episodes of several layouts, several of each."""
+    plans = [EpisodePlan((2, 4), (1, 2), 2), EpisodePlan(3, 2, 1), EpisodePlan(2, 1, 3)]
+    samplers = [EpisodeSampler(labelled(), plan, 0) for plan in plans]
+    return [sampler.draw(number) for number in range(5) for sampler in samplers]
+
+
+def one_by_one(
+    recognizer: Recognizer, tokens: Tokens, episodes: Sequence[Episode], *, without: str = ""
+) -> list[Tensor]:
+    """Score each episode by a masked pass of its own."""
+    found = []
+    with torch.inference_mode():
+        for episode in episodes:
+            labels = episode.labels
+            text = None
+            if recognizer.has_text and without not in labels:
+                stages = [template_stages(label) for label in labels]
+                text = recognizer.encode_text(labels, stages)
+            support = tokens.tokens_CTLD[list(episode.support)]
+            query = tokens.tokens_CTLD[list(episode.query)]
+            scores = recognizer.score_episode(support, episode.support_classes, query, text)
+            found.append(scores.logits_QN)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_episodes_together_answer_as_each_alone(method: str) -> None:
+    recognizer = METHODS[method]
+    tokens, episodes = Tokens(recognizer), drawn()
+    scorer = EpisodeScorer(recognizer, tokens, COUNT, stages=stages_of_all())
+    want = one_by_one(recognizer, tokens, episodes)
+    for found, alone in zip(scorer.logits(episodes), want, strict=True):
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-4)
+    answers = scorer.answers(episodes)
+    assert [a.tolist() for a in answers] == [w.argmax(dim=1).tolist() for w in want]
+
+
+@pytest.mark.parametrize("method", ["frozen", "self", "support", "joint"])
+def test_the_order_of_episodes_does_not_matter(method: str) -> None:
+    recognizer, episodes = METHODS[method], drawn()
+    scorer = EpisodeScorer(recognizer, Tokens(recognizer), COUNT, stages=stages_of_all())
+    want = scorer.logits(episodes)
+    order = random.Random(1).sample(range(len(episodes)), len(episodes))
+    found = scorer.logits([episodes[place] for place in order])
+    for logits, place in zip(found, order, strict=True):
+        torch.testing.assert_close(logits, want[place], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["none", "support"])
+def test_text_takes_part_in_episodes_all_of_whose_labels_have_it(method: str) -> None:
+    recognizer, episodes = METHODS[method], drawn()
+    tokens, stages = Tokens(recognizer), stages_of_all()
+    without = sorted(stages)[0]
+    del stages[without]
+    found = EpisodeScorer(recognizer, tokens, COUNT, stages=stages).logits(episodes)
+    want = one_by_one(recognizer, tokens, episodes, without=without)
+    with_text = one_by_one(recognizer, tokens, episodes)
+    assert any(without in episode.labels for episode in episodes)
+    for logits, alone, full, episode in zip(found, want, with_text, episodes, strict=True):
+        torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(alone, full) == (without not in episode.labels)
+
+
+def test_a_label_with_an_unknown_word_has_no_text() -> None:
+    recognizer, stages = METHODS["support"], stages_of_all()
+    named = {**stages, "zyzzyva": template_stages("zyzzyva")}
+    scorer = EpisodeScorer(recognizer, Tokens(recognizer), COUNT, stages=named)
+    assert set(scorer.text) == set(stages)
+
+
+@pytest.mark.parametrize(
+    ("method", "again"), [("frozen", False), ("aim", False), ("none", False), ("self", True)]
+)
+def test_what_does_not_look_at_the_task_is_encoded_once_a_clip(method: str, again: bool) -> None:
+    recognizer = METHODS[method]
+    tokens = Tokens(recognizer)
+    scorer = EpisodeScorer(recognizer, tokens, COUNT)
+    assert sorted(tokens.asked) == list(range(COUNT))
+    tokens.asked.clear()
+    episodes = drawn()
+    scorer.answers(episodes)
+    supports = {clip for episode in episodes for clip in episode.support}
+    assert set(tokens.asked) == (supports if again else set())
+
+
+def test_no_episode_is_no_answer() -> None:
+    recognizer = METHODS["frozen"]
+    assert EpisodeScorer(recognizer, Tokens(recognizer), COUNT).answers([]) == []
