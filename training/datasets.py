@@ -1,16 +1,17 @@
 """A set of labelled clips from any of three forms, and the frames of one of its clips.
 
-1. an index.csv: `path,label,split,source_group`;
+1. an index.csv: `path,label,split,source_group`, and `family` where labels have any;
 2. a folder of standard split files, joined to a root of videos or of folders of pictures;
 3. a folder of `<label>/<clip>`, or of `<split>/<label>/<clip>`.
 
 Dimensions: T sampled frames, H = W = size, 3 colours (RGB).
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
@@ -47,12 +48,16 @@ class LabelledClip:
         label: Its class.
         source_group: The recording it was cut from; a clip that says nothing is its own.
         name: What its list calls it, wherever the files lie.
+        family: Classes of one episode are of one family; see `training.episodes`.
+        dataset: The data set it came from, where several were joined.
     """
 
     path: Path
     label: str
     source_group: str
     name: str = ""
+    family: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +142,73 @@ def open_dataset(
             missing.append(listing.root / listed.name)
         else:
             clips[listed.split].append(
-                LabelledClip(path, listed.label, listed.source_group, listed.name)
+                LabelledClip(path, listed.label, listed.source_group, listed.name, listed.family)
             )
     _check_found(data, listing, clips, missing, max_missing)
     found = {split: tuple(of_split) for split, of_split in clips.items()}
     return Dataset(listing.name, found, tuple(missing), listing.named)
+
+
+def open_datasets(
+    data: Sequence[Path],
+    *,
+    root: Path | None = None,
+    max_missing: float = MAX_MISSING,
+    names: Path | None = None,
+) -> Dataset:
+    """Open one data set, or several as one.
+
+    Args:
+        data: As `open_dataset`'s.
+        root: Where the files lie; of several, those of split files.
+        max_missing: Share of the listed clips whose files may be missing, of each.
+        names: Names of the classes of split files.
+
+    Raises:
+        InputError: As `open_dataset` and `join_datasets`.
+    """
+    if len(data) == 1:
+        return open_dataset(data[0], root=root, max_missing=max_missing, names=names)
+    by_split_files = [is_split_folder(one) for one in data]
+    if (root is not None or names is not None) and not any(by_split_files):
+        raise InputError(f"None of the data sets has split files; leave out {root or names}.")
+    return join_datasets(
+        [
+            open_dataset(one, root=root, max_missing=max_missing, names=names)
+            if split_files
+            else open_dataset(one, max_missing=max_missing)
+            for one, split_files in zip(data, by_split_files, strict=True)
+        ]
+    )
+
+
+def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
+    """Join data sets; clips keep their families, and no episode has clips of two data sets.
+
+    Raises:
+        InputError: Two have one name, or a label is in different splits of two.
+    """
+    repeated = [name for name, n in Counter(one.name for one in datasets).items() if n > 1]
+    if repeated:
+        raise InputError(f"Two data sets are called {repeated[0]!r}; rename the folder of one.")
+    homes: dict[str, tuple[Split, str]] = {}
+    for one, split in itertools.product(datasets, SPLITS):
+        for clip in one.clips.get(split, ()):
+            home, owner = homes.setdefault(spoken(clip.label), (split, one.name))
+            if home != split:
+                raise InputError(
+                    f"The label {clip.label!r} is in {home} of {owner} and in {split} of "
+                    f"{one.name}; test classes must be new, so give each label one split."
+                )
+    clips = {
+        split: tuple(
+            replace(clip, dataset=one.name) for one in datasets for clip in one.clips.get(split, ())
+        )
+        for split in SPLITS
+    }
+    missing = tuple(path for one in datasets for path in one.missing)
+    named = all(one.named for one in datasets)
+    return Dataset("+".join(one.name for one in datasets), clips, missing, named)
 
 
 def read_labels(

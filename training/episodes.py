@@ -1,18 +1,22 @@
 """Episodes of a set of clips: N way, K shot, Q queries a class, a function of seed and number.
 
 Support and query clips of a class come from different source groups, so that no two of them are
-cut from one video; queries are shuffled.
+cut from one video; queries are shuffled. Where clips have families, the classes of an episode are
+of one family: its data set is drawn first, then the family.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets import LabelledClip
 from training.errors import InputError
+
+T = TypeVar("T")
 
 TRIES = 100  # draws of one class's supports before whole source groups are drawn instead
 
@@ -80,22 +84,25 @@ class EpisodeSampler:
     def __init__(self, clips: Sequence[LabelledClip], plan: EpisodePlan, seed: int) -> None:
         self.plan = plan
         self.seed = seed
-        members: dict[str, list[int]] = defaultdict(list)
-        for index, clip in enumerate(clips):
-            members[clip.label].append(index)
-        self._labels = sorted(members)
-        self._classes = {label: _index(clips, members[label]) for label in self._labels}
+        self._families = [
+            [
+                {label: _index(clips, found) for label, found in sorted(family.items())}
+                for _, family in sorted(families.items())
+            ]
+            for _, families in sorted(_members(clips).items())
+        ]
         self._check()
 
     def draw(self, number: int) -> Episode:
         """Draw episode `number`."""
         rng = np.random.default_rng([self.seed, number])
+        classes = _one_of(_one_of(self._families, rng), rng)
         ways, shots = _drawn(self.plan.ways, rng), _drawn(self.plan.shots, rng)
-        labels = [str(label) for label in rng.permutation(self._labels)[:ways]]
+        labels = [str(label) for label in rng.permutation(list(classes))[:ways]]
         support: list[int] = []
         pairs: list[tuple[int, int]] = []
         for place, label in enumerate(labels):
-            shown, asked = _draw_class(self._classes[label], shots, self.plan.queries, rng)
+            shown, asked = _draw_class(classes[label], shots, self.plan.queries, rng)
             support.extend(shown)
             pairs.extend((clip, place) for clip in asked)
         order = rng.permutation(len(pairs))
@@ -108,16 +115,30 @@ class EpisodeSampler:
         )
 
     def _check(self) -> None:
+        families = [classes for families in self._families for classes in families]
+        for classes in families:
+            self._check_family(classes, alone=len(families) == 1)
+
+    def _check_family(self, classes: Mapping[str, _Class], *, alone: bool) -> None:
         ways, shots = _range(self.plan.ways)[1], _range(self.plan.shots)[1]
-        if ways > len(self._labels):
-            raise InputError(f"{ways} ways need as many classes; there are {len(self._labels)}.")
-        for label, held in self._classes.items():
+        if ways > len(classes):
+            where = "" if alone else f" in the family of {next(iter(classes))!r}"
+            raise InputError(f"{ways} ways need as many classes; there are {len(classes)}{where}.")
+        for label, held in classes.items():
             if not _divisible(held, shots, self.plan.queries):
                 raise InputError(
                     f"The label {label!r} with {len(held.clips)} clips of {held.group_count} "
                     f"source groups is too small for {shots} shots and {self.plan.queries} "
                     "queries of other source groups; lower them, or add clips."
                 )
+
+
+def fewest_labels(clips: Iterable[LabelledClip]) -> int:
+    """Return the labels of the family that has fewest: the most ways of an episode."""
+    labels: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for clip in clips:
+        labels[clip.dataset, clip.family].add(clip.label)
+    return min((len(found) for found in labels.values()), default=0)
 
 
 def draw_episode(
@@ -144,6 +165,20 @@ def _range(size: int | tuple[int, int]) -> tuple[int, int]:
 def _drawn(size: int | tuple[int, int], rng: np.random.Generator) -> int:
     low, high = _range(size)
     return low if low == high else int(rng.integers(low, high + 1))
+
+
+def _members(clips: Sequence[LabelledClip]) -> Mapping[str, Mapping[str, dict[str, list[int]]]]:
+    """Return the clips of each label of each family of each data set."""
+    members: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for index, clip in enumerate(clips):
+        family = members.setdefault(clip.dataset, {}).setdefault(clip.family, {})
+        family.setdefault(clip.label, []).append(index)
+    return members
+
+
+def _one_of(choices: Sequence[T], rng: np.random.Generator) -> T:
+    """Draw one; a single one leaves the generator as it was, and so the episodes as they were."""
+    return choices[0] if len(choices) == 1 else choices[int(rng.integers(len(choices)))]
 
 
 def _index(clips: Sequence[LabelledClip], members: Sequence[int]) -> _Class:

@@ -23,9 +23,9 @@ from model.methods import METHODS
 from model.recognizer import Recognizer
 from model.subactions import StageTexts, template_stages
 from training.clip_augmentation import ClipAugmentation
-from training.datasets import MAX_MISSING, Dataset, LabelledClip, open_dataset
+from training.datasets import MAX_MISSING, Dataset, LabelledClip, open_datasets
 from training.descriptions_file import read_descriptions, stages_of
-from training.episodes import EpisodePlan, EpisodeSampler
+from training.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.fit_run import FitRun, History, Validator
 from training.learner import Learner, trained_parameters
@@ -55,7 +55,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--matcher", choices=matchers, default="prototype", help="video score")
     parser.add_argument("--frames", type=int, help="sampled of each clip; default: the preset's")
     parser.add_argument("--at-input", action="store_true", help="temporal embedding as released")
-    parser.add_argument("--data", type=Path, required=True, help="index.csv, split files or DIR")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="index.csv, split files or DIR; several are trained on together",
+    )
     parser.add_argument("--root", type=Path, help="of the clips that split files list")
     parser.add_argument("--names", type=Path, help="of the labels, where split files have ids")
     parser.add_argument("--max-missing", type=float, default=MAX_MISSING, help="share of files")
@@ -105,7 +111,7 @@ def _fit(
     say = partial(tell, processes)
     torch.manual_seed(recipe.seed)  # adapters start at random below their zero
     recognizer = open_method(choice, options.out.name).to(device)
-    data = open_dataset(
+    data = open_datasets(
         options.data, root=options.root, names=options.names, max_missing=options.max_missing
     )
     say(f"{data.name}: {counted(data)}")
@@ -186,7 +192,7 @@ def _claim(
     weights = choice.backbone_weights
     return {
         "method": asdict(choice) | {"backbone_weights": weights.name if weights else None},
-        "data": options.data.name,
+        "data": "+".join(data.name for data in options.data),
         "descriptions": options.descriptions.name if options.descriptions else None,
         "recipe": asdict(recipe),
     }
@@ -245,7 +251,7 @@ def training_episodes(
     Raises:
         InputError: not even the smallest episodes of the recipe can be drawn.
     """
-    labels = len({clip.label for clip in clips})
+    labels = fewest_labels(clips)
     ways = (min(recipe.ways[0], labels), min(recipe.ways[1], labels))
     least, most = recipe.shots
     for shots in range(most, least, -1):
@@ -267,7 +273,7 @@ def val_samplers(
     Raises:
         InputError: no number of shots is left.
     """
-    ways = min(5, len({clip.label for clip in clips}))
+    ways = min(5, fewest_labels(clips))
     found: dict[int, EpisodeSampler] = {}
     for shots in recipe.val_shots:
         for queries in range(recipe.val_queries, 0, -1):

@@ -19,6 +19,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 VIDEOS = frozenset({".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v"})
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})  # what a clip may be made of
 COLUMNS = ("path", "label", "split", "source_group")
+FAMILY = "family"  # a column that may be left out
 LEAST_LABELS = 20  # of a folder that is divided by hash
 LEAST_HELD_OUT = 5  # labels of val and of test each: one 5-way episode
 HELD_OUT_SHARE = 0.15  # of the labels, for val and for test each
@@ -37,12 +38,14 @@ class ListedClip:
         label: Its class.
         split: Where its class belongs.
         source_group: The recording it was cut from, or what stands for it.
+        family: Of labels that belong in one episode; empty where all do.
     """
 
     name: str
     label: str
     split: Split
     source_group: str
+    family: str = ""
 
 
 def stem(name: str) -> str:
@@ -66,7 +69,7 @@ def source_group(name: str, label: str) -> str:
 
 
 def read_index(index: Path) -> list[dict[str, str]]:
-    """Return the rows of an index.csv (path, label, split, source_group).
+    """Return the rows of an index.csv (path, label, split, source_group, perhaps family).
 
     Raises:
         InputError: no such file, a column is missing, or a row is too short.
@@ -99,7 +102,8 @@ def list_index(index: Path) -> tuple[ListedClip, ...]:
             raise InputError(
                 f"Line {number} of {index} has the split {row['split']!r}; use train, val or test."
             )
-        clips.append(ListedClip(row["path"], row["label"], split, row["source_group"]))
+        family = row.get(FAMILY) or ""
+        clips.append(ListedClip(row["path"], row["label"], split, row["source_group"], family))
     return tuple(clips)
 
 

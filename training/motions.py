@@ -1,7 +1,8 @@
 """Motions of one shape: what each does to its place, size, angle and opacity over a stage.
 
 A motion maps progress p in [0, 1] through its stage to a change of pose. Changes of place, size
-and angle stay for the following stages; a path is made of three motions, one after the other.
+and angle stay for the following stages where motions are carried on; a path is made of three
+motions, one after the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,16 +51,17 @@ MOTIONS: dict[str, Motion] = {
 }
 
 
-def follow(motions: Sequence[str], at: float) -> Change:
+def follow(motions: Sequence[str], at: float, *, carried: bool = True) -> Change:
     """Return the change since the start of a clip whose stages are equally long.
 
     Args:
         motions: Names of the stages' motions, in order.
         at: Share of the clip, in [0, 1].
+        carried: Whether a stage begins where the last one ended; else as the clip began.
     """
     position = min(at * len(motions), len(motions) - 1e-6)
     stage = int(position)
-    ended = [MOTIONS[name](1.0) for name in motions[:stage]]
+    ended = [MOTIONS[name](1.0) for name in motions[:stage]] if carried else []
     now = MOTIONS[motions[stage]](position - stage)
     parts = [*ended, now]
     return Change(
