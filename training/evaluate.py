@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, BackboneError, CheckpointError, ClipError, MethodError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"evaluate: a file cannot be written or read ({error}); see to it.", file=sys.stderr)
+        return 2
     print(json.dumps(result))
     return 0
 

@@ -77,16 +77,16 @@ class Examination:
         Raises:
             InputError: contexts that change nothing, or a trunk cache that cannot be used.
         """
-        for variant in variants(as_evaluated(recognizer), contexts):
+        for variant in variants(recognizer, contexts):
+            asked, context = as_evaluated(variant), variant.config.query_context
             scorer = EpisodeScorer(
-                variant,
-                self.sources.of(variant),
+                asked,
+                self.sources.of(asked),
                 len(self.sources.clips),
                 stages=self.stages,
                 half=self.sources.half,
             )
             for layout, episodes in self.layouts.items():
-                context = variant.config.query_context
                 kind = Kind(method, context, is_transductive(variant), layout)
                 tally = measure(scorer, self.labels, episodes, name=f"{checkpoint} {kind}")
                 yield Reading(checkpoint, kind, tally, len(scorer.text), variant.trained)

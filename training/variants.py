@@ -35,8 +35,8 @@ def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[R
     across = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
     if contexts and not across:
         raise InputError(
-            f"{recognizer.name!r} has no trained task adapter, so what its queries attend to "
-            "cannot change; leave out --contexts."
+            f"{recognizer.name!r} has no task adapter, so what its queries attend to cannot "
+            "change; leave out --contexts."
         )
     found = [recognizer]
     if is_transductive(recognizer):

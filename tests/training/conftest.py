@@ -52,3 +52,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frame = render_clip(action, np.random.default_rng(number), 1, 96)[0]
         Image.fromarray(frame[: 60 if number == 0 else 96]).save(folder / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def base_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index.csv of short clips, enough to meta-train on: 4 train, 2 val and 2 test labels."""
+    folder = tmp_path_factory.mktemp("base_classes")
+    rows = ["path,label,split,source_group"]
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    for number, (action, split) in enumerate(zip(demo_actions(8, 0), splits, strict=True)):
+        for take in range(4):
+            name = f"{number}_{take}.mp4"
+            write_clip(folder / name, action, 10 * number + take, fps=8, seconds=1.0, size=64)
+            rows.append(f"{name},{action.label},{split},{name}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    return folder / "index.csv"

@@ -83,7 +83,7 @@ def test_a_run_that_stops_keeps_its_answers_and_goes_on(
 
 def test_passing_failures_are_asked_again(endpoint: Endpoint, data: Path, tmp_path: Path) -> None:
     endpoint.failures_first = 1
-    assert run(data, tmp_path / "stages.yaml") == 0
+    assert run(data, tmp_path / "stages.yaml", "--concurrency", "1") == 0
     assert len(endpoint.calls) == 4
 
 

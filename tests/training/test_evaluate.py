@@ -198,5 +198,5 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     said = [line for line in told if line.startswith("evaluate: ")]
     assert len(said) == 6
     assert "5 ways need as many classes; there are 2" in said[3]
-    assert "no trained task adapter" in said[4]
+    assert "no task adapter" in said[4]
     assert "no seeds of one method" in said[5]

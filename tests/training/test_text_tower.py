@@ -62,7 +62,8 @@ def test_the_contrast_is_learned_and_ranks_the_own_text_first() -> None:
     with torch.no_grad():
         after = text_loss(model, known.features_CTE, chosen, known.texts, recipe)
         text = model.encode_text(["wave"], [template_stages("wave")])
-        scores = model.scores(known.features_CTE, known.features_CTE, text.expand(4, -1, -1))
+        features = known.features_CTE
+        scores = model.score_features(features, torch.arange(4), features, text.expand(4, -1, -1))
     assert after < 0.5 * before
     assert scores.text_QN is not None
     assert scores.text_QN[:, 0].argmax() == 3
