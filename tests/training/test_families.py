@@ -1,10 +1,13 @@
 """Families of labels and joined data sets: an episode never mixes them."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.training.conftest import TEACHER
+from training import fit
 from training.datasets import (
     Dataset,
     LabelledClip,
@@ -15,6 +18,7 @@ from training.datasets import (
 from training.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.listings import Split
+from training.synthetic import OrderSet, write_order_set
 
 
 def clips(family: str, labels: str, takes: int = 3) -> tuple[LabelledClip, ...]:
@@ -136,3 +140,23 @@ def test_the_root_is_that_of_the_split_files(tmp_path: Path) -> None:
     joined = open_datasets([index, lists], root=videos)
     assert joined.labels("train") == ("a", "b", "jump")
     assert [clip.path.parent for clip in joined.split("train")][-1] == videos / "jump"
+
+
+def test_fit_trains_on_several_data_sets(
+    teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("one", "two")):
+        small = OrderSet(
+            families=(2, 1, 1), orders=(5, 6), clips=2, seed=seed, size=32, seconds=1.0
+        )
+        write_order_set(tmp_path / name, small)
+    out = tmp_path / "run"
+    small_run = ["episodes=2", "per_step=1", "shots=[1,1]", "draws=0", "val_every=2"]
+    small_run += ["val_episodes=2", "val_shots=[1]", "val_queries=1"]
+    backbone = ["--backbone", TEACHER, "--backbone-weights", str(teacher_weights), "--blocks", "1"]
+    places = ["--data", str(tmp_path / "one"), str(tmp_path / "two" / "index.csv")]
+    arguments = ["--method", "task_adapter", *backbone, *places, "--out", str(out)]
+    assert fit.main([*arguments, "--device", "cpu", "--set", *small_run]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 2
+    assert json.loads((out / "recipe.json").read_text())["data"] == "one+index.csv"
+    assert "of one+two" in (out / "card.md").read_text()
