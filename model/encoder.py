@@ -159,12 +159,12 @@ class VideoEncoder(nn.Module):
         """
         episodes, supports = tokens_GSTLD.shape[:2]
         tokens = self._placed(torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1))
-        memory_MB, mask_BM = episode_layout(
+        means_NB, mask_BM = episode_layout(
             self.query_context, classes_S, tokens_GQTLD.shape[1], tokens.dtype
         )
         for block, reads in self._adapted_blocks():
             if isinstance(block, TaskBlock) and self.query_context != "none":
-                tokens = block.episodes(tokens, memory_MB, mask_BM, reads)
+                tokens = block.episodes(tokens, means_NB, mask_BM, reads)
             else:
                 tokens = block(tokens.flatten(0, 1), reads).unflatten(0, (episodes, -1))
         features_GBTE = self._features(tokens.flatten(0, 1)).unflatten(0, (episodes, -1))
@@ -207,8 +207,8 @@ def query_entries(context: QueryContext, classes_S: Tensor, dtype: torch.dtype) 
 
 def episode_layout(
     context: QueryContext, classes_S: Tensor, queries: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return memory_MB and mask_BM of a masked pass; supports stand before queries.
+) -> tuple[Tensor | None, Tensor]:
+    """Return means_NB and mask_BM of a masked pass; supports stand before queries.
 
     Memory holds every clip, and the class means behind them where queries attend to those.
     """
@@ -221,13 +221,12 @@ def episode_layout(
         mask_BB = mask_BB | support_row[None, :]
     if context == "joint":
         mask_BB = mask_BB | (~support_row[:, None] & ~support_row[None, :])
-    memory_BB = eye_BB.to(dtype)
     if context != "prototype":
-        return memory_BB, mask_BB
+        return None, mask_BB
     means_NS = class_means(classes_S, dtype)
     means_NB = nn.functional.pad(means_NS, (0, queries))
     sees_means_BN = ~support_row[:, None].expand(clips, len(means_NS))
-    return torch.cat([memory_BB, means_NB]), torch.cat([mask_BB, sees_means_BN], dim=1)
+    return means_NB, torch.cat([mask_BB, sees_means_BN], dim=1)
 
 
 class TextEncoder(nn.Module):

@@ -42,9 +42,9 @@ class AimBlock(nn.Module):
             tokens_BTRD.
         """
         normed_BLTD = self.block.norm_attention(tokens_BTLD).transpose(1, 2)
-        attended_NTD = blocks.attention(self.block, normed_BLTD.flatten(0, 1))
-        attended_BTLD = attended_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
-        tokens_BTLD = tokens_BTLD + self.time(attended_BTLD)
+        # linear maps of transposed tokens are slow, so the adapter runs before the turn back
+        update_NTD = self.time(blocks.attention(self.block, normed_BLTD.flatten(0, 1)))
+        tokens_BTLD = tokens_BTLD + update_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
         normed_NLD = self.block.norm_attention(tokens_BTLD).flatten(0, 1)
         space_NRD = blocks.attention(self.block, normed_NLD, reads=reads)
         space_BTRD = space_NRD.unflatten(0, tokens_BTLD.shape[:2])

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from model import blocks
 from model.adapters.aim import ALL, AimBlock
 from model.adapters.bottleneck import Bottleneck
 from model.blocks import FrozenBlock
@@ -48,15 +48,19 @@ class TaskBlock(AimBlock):
         self.task = Bottleneck(width, ratio, zero_init=zero_init)
 
     def episodes(
-        self, tokens_GBTLD: Tensor, memory_MB: Tensor, mask_BM: Tensor, reads: slice = ALL
+        self,
+        tokens_GBTLD: Tensor,
+        means_NB: Tensor | None,
+        mask_BM: Tensor,
+        reads: slice = ALL,
     ) -> Tensor:
         """Run the clips of each episode together; all episodes have one layout.
 
         Args:
             tokens_GBTLD: All clips.
-            memory_MB: Rows that sum to 1 and mix clips into memory entries: the identity, with a
-                row of means for each class where class means are attended to.
-            mask_BM: True where clip B may attend to entry M.
+            means_NB: Rows that sum to 1 and mix clips into class means, which are memory entries
+                behind the clips; None where no clip attends to means.
+            mask_BM: True where clip B may attend to entry M, M = B or B + N.
             reads: As in `across_frames`.
 
         Returns:
@@ -65,12 +69,13 @@ class TaskBlock(AimBlock):
         tokens = self.across_frames(tokens_GBTLD.flatten(0, 1), reads)
         tokens_GBTRD = tokens.unflatten(0, tokens_GBTLD.shape[:2])
         normed_GBTRD = self.block.norm_attention(tokens_GBTRD)
-        normed_GMTRD = torch.einsum("mb,gbtrd->gmtrd", memory_MB, normed_GBTRD)
-        query_PHBE, _, _ = self.block.heads(sites(normed_GBTRD))
-        _, keys_PHME, values_PHME = self.block.heads(sites(normed_GMTRD))
-        attended = F.scaled_dot_product_attention(
-            query_PHBE, keys_PHME, values_PHME, attn_mask=mask_BM
-        )
+        query, keys, values = self.block.heads(sites(normed_GBTRD))
+        if means_NB is not None:
+            normed_GNTRD = torch.einsum("nb,gbtrd->gntrd", means_NB, normed_GBTRD)
+            _, mean_keys, mean_values = self.block.heads(sites(normed_GNTRD))
+            keys = torch.cat([keys, mean_keys], dim=2)
+            values = torch.cat([values, mean_values], dim=2)
+        attended = blocks.attend(query, keys, values, mask_BM)
         return self._finish(tokens_GBTRD, self.block.merge(attended))
 
     def support(
@@ -89,7 +94,7 @@ class TaskBlock(AimBlock):
         tokens_STRD = self.across_frames(tokens_STLD, reads)
         normed_STRD = self.block.norm_attention(tokens_STRD)
         query, key, value = self.block.heads(sites(normed_STRD[None]))
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = blocks.attend(query, key, value)
         memory = None
         if entries_MS is not None:
             normed_MTRD = torch.einsum("ms,strd->mtrd", entries_MS, normed_STRD)
@@ -121,9 +126,8 @@ class TaskBlock(AimBlock):
 
     def _finish(self, tokens_GBTRD: Tensor, attended_PBD: Tensor) -> Tensor:
         episodes, _, frames, read, _ = tokens_GBTRD.shape
-        attended_GTRBD = attended_PBD.unflatten(0, (episodes, frames, read))
-        attended_GBTRD = attended_GTRBD.permute(0, 3, 1, 2, 4)
-        return self.per_token(tokens_GBTRD + self.task(attended_GBTRD))
+        update_GTRBD = self.task(attended_PBD).unflatten(0, (episodes, frames, read))
+        return self.per_token(tokens_GBTRD + update_GTRBD.permute(0, 3, 1, 2, 4))
 
 
 def attend_one(query_PH1E: Tensor, key_PH1E: Tensor, value_PH1E: Tensor, memory: Memory) -> Tensor:
@@ -137,4 +141,4 @@ def attend_one(query_PH1E: Tensor, key_PH1E: Tensor, value_PH1E: Tensor, memory:
 
 def sites(tokens_GBTRD: Tensor) -> Tensor:
     """Make each (episode, frame, token) site a sequence of clips [P, B, D]."""
-    return tokens_GBTRD.permute(0, 2, 3, 1, 4).flatten(0, 2)
+    return tokens_GBTRD.permute(0, 2, 3, 1, 4).flatten(0, 2).contiguous()  # else linear maps crawl
