@@ -143,7 +143,12 @@ class VideoEncoder(nn.Module):
         return support[0], query[0]
 
     def adapt_episodes(
-        self, tokens_GSTLD: Tensor, classes_S: Tensor, tokens_GQTLD: Tensor
+        self,
+        tokens_GSTLD: Tensor,
+        classes_S: Tensor,
+        tokens_GQTLD: Tensor,
+        *,
+        begun: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Encode supports and queries of episodes in one masked pass, as training does.
 
@@ -153,22 +158,39 @@ class VideoEncoder(nn.Module):
             tokens_GSTLD: The supports of each episode.
             classes_S: Class index of each support, the same in all episodes.
             tokens_GQTLD: The queries of each episode.
+            begun: Whether tokens went through `begin` already.
 
         Returns:
             features_GSTE and features_GQTE.
         """
         episodes, supports = tokens_GSTLD.shape[:2]
-        tokens = self._placed(torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1))
+        tokens = torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1)
+        if not begun:
+            tokens = self.begin(tokens.flatten(0, 1)).unflatten(0, (episodes, -1))
         means_NB, mask_BM = episode_layout(
             self.query_context, classes_S, tokens_GQTLD.shape[1], tokens.dtype
         )
-        for block, reads in self._adapted_blocks():
+        for index, (block, reads) in enumerate(self._adapted_blocks()):
+            if index:
+                in_time = block.across_frames(tokens.flatten(0, 1), reads)
+                tokens = in_time.unflatten(0, (episodes, -1))
             if isinstance(block, TaskBlock) and self.query_context != "none":
-                tokens = block.episodes(tokens, means_NB, mask_BM, reads)
+                tokens = block.across_clips(tokens, means_NB, mask_BM)
             else:
-                tokens = block(tokens.flatten(0, 1), reads).unflatten(0, (episodes, -1))
+                tokens = block.per_token(tokens)
         features_GBTE = self._features(tokens.flatten(0, 1)).unflatten(0, (episodes, -1))
         return features_GBTE[:, :supports], features_GBTE[:, supports:]
+
+    def begin(self, tokens_BTLD: Tensor) -> Tensor:
+        """Run what a clip goes through alone, before it meets others in the first adapted block.
+
+        Returns:
+            tokens_BTRD for `adapt_episodes`; R is 1 where nobody reads more, else L.
+        """
+        tokens_BTLD = self._placed(tokens_BTLD)
+        for block, reads in self._adapted_blocks():
+            return block.across_frames(tokens_BTLD, reads)
+        return tokens_BTLD
 
     def _placed(self, tokens: Tensor) -> Tensor:
         """Add the places of frames where the first adapted block wants them."""

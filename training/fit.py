@@ -11,7 +11,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,8 @@ import torch
 from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.methods import METHODS
 from model.recognizer import Recognizer
-from model.subactions import StageTexts, template_stages
 from training.clip_augmentation import ClipAugmentation
 from training.datasets import MAX_MISSING, Dataset, LabelledClip, open_datasets
-from training.descriptions_file import read_descriptions, stages_of
 from training.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.fit_run import FitRun, History, Validator
@@ -35,6 +33,7 @@ from training.processes import Processes, join_processes, leave_processes, own_d
 from training.recipes import RECIPES, FitRecipe, read_recipe
 from training.report import draw_curve
 from training.run_folder import claim_folder, write_aside
+from training.stage_texts import stage_texts
 from training.tokens import DecodedTokens, TokenSource
 from training.trunk_cache import open_trunk_cache
 
@@ -123,7 +122,7 @@ def _fit(
         split: open_source(options, recognizer, data, split, recipe, processes, half=half)
         for split in ("train", "val")
     }
-    stages = stage_texts(data, options.descriptions)
+    stages = stage_texts(data, ("train", "val"), options.descriptions)
     learner = Learner(
         recognizer,
         recipe,
@@ -228,19 +227,6 @@ def open_source(
             )
         processes.wait()
     return opened
-
-
-def stage_texts(data: Dataset, file: Path | None) -> Mapping[str, StageTexts] | None:
-    """Return the stages of every label: described in a file, or the template's.
-
-    Without names of labels there are none.
-    """
-    if not data.named:
-        return None
-    labels = sorted({clip.label for clips in data.clips.values() for clip in clips})
-    if file is not None:
-        return stages_of(read_descriptions(file), labels, file)
-    return {label: template_stages(label) for label in labels}
 
 
 def training_episodes(

@@ -122,7 +122,7 @@ class Learner:
         torch.manual_seed(int(rng.integers(2**62)))  # of dropout
         clips = [*episode.support, *episode.query]
         draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
-        with_text = self.stages is not None and rng.random() >= recipe.text_dropout
+        with_text = rng.random() >= recipe.text_dropout and self._described(episode.labels)
         device = self.recognizer.device
         tokens_BTLD = self.source.tokens(clips, draws).to(device, non_blocking=True).float()
         support, query = tokens_BTLD.split([len(episode.support), len(episode.query)])
@@ -132,12 +132,21 @@ class Learner:
             text_NAE = self._text(episode.labels) if with_text else None
             features = self.recognizer.video.adapt_episode(support, classes_S, query)
             scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
-        loss = F.cross_entropy(scores.logits_QN.float(), wanted_Q, label_smoothing=recipe.smoothing)
+        logits_QN = scores.logits_QN.float() / recipe.temperature
+        loss = F.cross_entropy(logits_QN, wanted_Q, label_smoothing=recipe.smoothing)
         if recipe.near_frozen:
             loss = loss + recipe.near_frozen * self._distance_to_frozen(
                 torch.cat(features), tokens_BTLD
             )
         return loss
+
+    def _described(self, labels: Sequence[str]) -> bool:
+        """Tell whether text takes part: all labels have stages whose words are known."""
+        stages = self.stages or {}
+        return all(
+            label in stages and not self.recognizer.unknown_words(label, stages[label])
+            for label in labels
+        )
 
     def _text(self, labels: Sequence[str]) -> Tensor:
         assert self.stages is not None

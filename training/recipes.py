@@ -34,6 +34,7 @@ class FitRecipe:
     average: float = 0.99  # decay of the running average that is validated and kept; 0 for none
     dropout: float = 0.1  # of the adapters' hidden values
     smoothing: float = 0.0  # of the labels
+    temperature: float = 1.0  # that the loss divides logits by; answers do not change
     near_frozen: float = 0.0  # weight of 1 - cosine to the frozen tower's features
     text_dropout: float = 0.0  # chance of an episode without text
     draws: int = 2  # augmentation draws of each clip; 0 trains on the plain view
@@ -134,8 +135,11 @@ def _check_ranges(recipe: FitRecipe) -> None:
     for field in ("weight_decay", "clip", "near_frozen", "draws", "patience", "seed"):
         if getattr(recipe, field) < 0:
             raise InputError(f"The recipe's {field} is {getattr(recipe, field)}; give 0 or more.")
-    if recipe.lr <= 0:
-        raise InputError(f"The recipe's lr is {recipe.lr}; give a positive number.")
+    for field in ("lr", "temperature"):
+        if getattr(recipe, field) <= 0:
+            raise InputError(
+                f"The recipe's {field} is {getattr(recipe, field)}; give a positive number."
+            )
     if not recipe.val_shots or min(recipe.val_shots) < 1:
         raise InputError(f"The recipe's val_shots are {recipe.val_shots}; give 1 or more.")
 

@@ -1,14 +1,15 @@
 """Answers of a recogniser to many episodes, with as little work an episode as its method allows.
 
 Where queries do not look at the task their features are made once a clip, and where nothing looks
-at the task the supports' too; else episodes of one layout share a forward pass.
+at the task the supports' too; else episodes of one layout share a forward pass, and what a clip
+goes through before it meets others is done once a clip.
 
-Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, D token width,
-N classes, A stages, E feature width.
+Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, R read tokens,
+D token width, N classes, A stages, E feature width.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from training.episodes import Episode
 from training.tokens import TokenSource
 
 PASS_CLIPS = 64  # clips of episodes that share a forward pass
+HELD_BYTES = 4 << 30  # of clips' tokens in memory; a larger set is begun in every episode
 
 
 class EpisodeScorer:
@@ -50,6 +52,7 @@ class EpisodeScorer:
         self.support_alone = context == "none" or not by_task
         self.query_alone = self.support_alone or context == "self"
         self.features_CTE = self._features(clips) if self.query_alone else None
+        self.begun_CTRD = None if self.support_alone else self._begun(clips)
         self.text = self._texts(stages or {})
 
     def answers(self, episodes: Sequence[Episode]) -> list[Tensor]:
@@ -88,6 +91,7 @@ class EpisodeScorer:
         return [score.logits_QN.float().cpu() for score in scores]
 
     def _encode(self, episodes: Sequence[Episode], classes_S: Tensor) -> tuple[Tensor, Tensor]:
+        begun = self.begun_CTRD is not None
         support_GS = torch.tensor([episode.support for episode in episodes])
         query_GQ = torch.tensor([episode.query for episode in episodes])
         if self.features_CTE is not None:
@@ -96,29 +100,42 @@ class EpisodeScorer:
                 return self.features_CTE[support_GS], query_GQTE
             tokens_GSTLD = self._tokens(support_GS)
             nobody = tokens_GSTLD[:, :0]
-            support, _ = self.recognizer.video.adapt_episodes(tokens_GSTLD, classes_S, nobody)
+            support, _ = self.recognizer.video.adapt_episodes(
+                tokens_GSTLD, classes_S, nobody, begun=begun
+            )
             return support, query_GQTE
         tokens = self._tokens(torch.cat([support_GS, query_GQ], dim=1))
         supports = support_GS.shape[1]
         return self.recognizer.video.adapt_episodes(
-            tokens[:, :supports], classes_S, tokens[:, supports:]
+            tokens[:, :supports], classes_S, tokens[:, supports:], begun=begun
         )
 
     def _tokens(self, clips_GB: Tensor) -> Tensor:
-        """Fetch tokens of episodes, each clip once."""
+        """Fetch tokens of episodes, each clip once; begun ones where those are held."""
+        if self.begun_CTRD is not None:
+            return self.begun_CTRD[clips_GB].to(self.recognizer.device)
         distinct, places = clips_GB.unique(return_inverse=True)
         tokens = self.source.tokens(distinct.tolist()).to(self.recognizer.device)
         return tokens.float()[places]
 
-    @torch.inference_mode()
     def _features(self, clips: int) -> Tensor:
-        video, device = self.recognizer.video, self.recognizer.device
+        video = self.recognizer.video
         alone = [SupportContext((None,) * len(video.adapted))]
-        made = []
+        return self._each(clips, lambda tokens_1TLD: video.adapt_query(tokens_1TLD, alone))
+
+    def _begun(self, clips: int) -> Tensor | None:
+        if 4 * clips * self.source.tokens([0]).numel() > HELD_BYTES:
+            return None
+        return self._each(clips, self.recognizer.video.begin).cpu()  # device memory is for passes
+
+    @torch.inference_mode()
+    def _each(self, clips: int, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """Make something of each clip alone."""
+        device, made = self.recognizer.device, []
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
-            for clip in tqdm(range(clips), desc="features", unit="clip", leave=False):
+            for clip in tqdm(range(clips), desc="clips", unit="clip", leave=False):
                 tokens_1TLD = self.source.tokens([clip]).to(device).float()
-                made.append(video.adapt_query(tokens_1TLD, alone).float())
+                made.append(make(tokens_1TLD).float())
         return torch.cat(made)
 
     def _texts(self, stages: Mapping[str, StageTexts]) -> dict[str, Tensor]:

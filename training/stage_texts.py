@@ -1,24 +1,37 @@
 """The stage texts of a data set's labels: described in a file, or the template's."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
-from model.subactions import StageTexts, template_stages
+from model.subactions import StageTexts, spoken, template_stages
 from training.datasets import Dataset
 from training.descriptions_file import read_descriptions, stages_of
 
 
 def stage_texts(
-    data: Dataset, splits: Sequence[str], file: Path | None
+    data: Dataset, splits: Iterable[str], file: Path | None
 ) -> dict[str, StageTexts] | None:
-    """Return the stages of every label of some splits; None where labels are no names.
+    """Return the stages of the labels of some splits; None where labels are no names.
+
+    A data set that was joined to others and has no label in the file is left to video alone.
 
     Raises:
-        InputError: the file cannot be read, or lacks a label.
+        InputError: the file cannot be read, or describes a part of a data set's labels.
     """
     if not data.named:
         return None
-    labels = [label for split in splits for label in data.labels(split)]
-    if file is not None:
-        return stages_of(read_descriptions(file), labels, file)
-    return {label: template_stages(label) for label in labels}
+    labels: dict[str, set[str]] = defaultdict(set)
+    for split in splits:
+        for clip in data.split(split):
+            labels[clip.dataset].add(clip.label)
+    if file is None:
+        return {label: template_stages(label) for own in labels.values() for label in sorted(own)}
+    held = read_descriptions(file)
+    described = [
+        label
+        for own in labels.values()
+        if len(labels) == 1 or any(spoken(label) in held for label in own)
+        for label in sorted(own)
+    ]
+    return stages_of(held, described, file)

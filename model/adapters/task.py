@@ -47,27 +47,20 @@ class TaskBlock(AimBlock):
         super().__init__(block, width, ratio, joint_scale=1.0)
         self.task = Bottleneck(width, ratio, zero_init=zero_init)
 
-    def episodes(
-        self,
-        tokens_GBTLD: Tensor,
-        means_NB: Tensor | None,
-        mask_BM: Tensor,
-        reads: slice = ALL,
+    def across_clips(
+        self, tokens_GBTRD: Tensor, means_NB: Tensor | None, mask_BM: Tensor
     ) -> Tensor:
-        """Run the clips of each episode together; all episodes have one layout.
+        """Run what follows `across_frames` for the clips of episodes; all have one layout.
 
         Args:
-            tokens_GBTLD: All clips.
+            tokens_GBTRD: What `across_frames` gives for all clips.
             means_NB: Rows that sum to 1 and mix clips into class means, which are memory entries
                 behind the clips; None where no clip attends to means.
             mask_BM: True where clip B may attend to entry M, M = B or B + N.
-            reads: As in `across_frames`.
 
         Returns:
             tokens_GBTRD.
         """
-        tokens = self.across_frames(tokens_GBTLD.flatten(0, 1), reads)
-        tokens_GBTRD = tokens.unflatten(0, tokens_GBTLD.shape[:2])
         normed_GBTRD = self.block.norm_attention(tokens_GBTRD)
         query, keys, values = self.block.heads(sites(normed_GBTRD))
         if means_NB is not None:

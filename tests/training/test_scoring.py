@@ -13,6 +13,7 @@ from model.recognizer import Recognizer
 from model.subactions import StageTexts, template_stages
 from tests.model.tiny import clips, tiny_recognizer
 from tests.training.learners import CLASSES, SHOWN, labelled
+from training import scoring
 from training.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.scoring import EpisodeScorer
 
@@ -116,19 +117,30 @@ def test_a_label_with_an_unknown_word_has_no_text() -> None:
     assert set(scorer.text) == set(stages)
 
 
-@pytest.mark.parametrize(
-    ("method", "again"), [("frozen", False), ("aim", False), ("none", False), ("self", True)]
-)
-def test_what_does_not_look_at_the_task_is_encoded_once_a_clip(method: str, again: bool) -> None:
+@pytest.mark.parametrize("method", ["frozen", "aim", "none", "self", "support", "joint"])
+def test_no_token_is_fetched_again_for_an_episode(method: str) -> None:
     recognizer = METHODS[method]
     tokens = Tokens(recognizer)
     scorer = EpisodeScorer(recognizer, tokens, COUNT)
-    assert sorted(tokens.asked) == list(range(COUNT))
+    assert set(tokens.asked) == set(range(COUNT))
     tokens.asked.clear()
-    episodes = drawn()
-    scorer.answers(episodes)
-    supports = {clip for episode in episodes for clip in episode.support}
-    assert set(tokens.asked) == (supports if again else set())
+    scorer.answers(drawn())
+    assert not tokens.asked
+
+
+@pytest.mark.parametrize("method", ["self", "support", "joint"])
+def test_a_set_too_large_to_hold_gives_the_same_answers(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, episodes = METHODS[method], drawn()
+    want = EpisodeScorer(recognizer, Tokens(recognizer), COUNT).logits(episodes)
+    monkeypatch.setattr(scoring, "HELD_BYTES", 0)
+    tokens = Tokens(recognizer)
+    scorer = EpisodeScorer(recognizer, tokens, COUNT)
+    tokens.asked.clear()
+    for found, held in zip(scorer.logits(episodes), want, strict=True):
+        torch.testing.assert_close(found, held, rtol=1e-4, atol=1e-4)
+    assert tokens.asked
 
 
 def test_no_episode_is_no_answer() -> None:
