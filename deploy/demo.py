@@ -1,6 +1,7 @@
 """The whole way through HTTP: start the service, register a task, classify clips it has not seen.
 
 python -m deploy.demo                    five synthetic actions, made here
+python -m deploy.demo --order            five that differ in the order of their motions alone
 python -m deploy.demo --clips DIR        a folder of <label>/<clip>, see deploy/demo_folder.py
 
 The last line of stdout is one JSON document. Nothing is left behind, whatever ends the run.
@@ -39,6 +40,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--keep", type=Path, metavar="DIR", help="leave the synthetic clips there, to try curl with"
+    )
+    made.add_argument(
+        "--order",
+        action="store_true",
+        help="labels of one mover that differ in the order of three motions alone (2 to 6 ways)",
     )
     folder = made.add_argument_group("a folder of clips")
     folder.add_argument("--clips", type=Path, metavar="DIR", help="folder of <label>/<clip>")

@@ -5,14 +5,22 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.api_client import ApiClient
 from deploy.intervals import of_answers
 from deploy.local_service import local_service
-from training.synthetic import Action, demo_actions, write_clip
+from training.synthetic import (
+    FLOWING,
+    SEPARATE,
+    Action,
+    Course,
+    demo_actions,
+    draw_families,
+    write_clip,
+)
 
 HELD_OUT = 10  # clips a label that are asked
 SHOTS = 5
@@ -22,11 +30,11 @@ SHOWN = 3  # labels of a printed ranking
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Register labels that differ in what moves and how, and classify held-out clips."""
     shots, queries = (options.shots or [SHOTS])[0], options.queries or HELD_OUT
-    actions = demo_actions(options.ways, options.seed)
+    actions, course = draw_actions(options.ways, options.seed, order=options.order)
     with _folder(options.keep) as folder:
         start = time.monotonic()
         print(f"Making {len(actions) * (shots + queries)} clips ...", flush=True)
-        clips = _make(folder, actions, shots + queries, options.seed)
+        clips = _make(folder, actions, course, shots + queries, options.seed)
         made_s = time.monotonic() - start
         print("Starting the service ...", flush=True)
         with local_service() as service, ApiClient(service.url) as client:
@@ -82,13 +90,27 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _make(folder: Path, actions: list[Action], count: int, seed: int) -> dict[str, list[Path]]:
+def draw_actions(ways: int, seed: int, *, order: bool) -> tuple[Sequence[Action], Course]:
+    """Return actions that differ in everything, or in the order of their motions alone.
+
+    The latter are made so that a clip's frames in any order tell nothing of the label.
+    """
+    if not order:
+        return demo_actions(ways, seed), FLOWING
+    (family,) = draw_families({"test": 1}, (ways, ways), seed, carried=False)
+    return family.actions, SEPARATE
+
+
+def _make(
+    folder: Path, actions: Sequence[Action], course: Course, count: int, seed: int
+) -> dict[str, list[Path]]:
     """Write `count` clips of each action; no two share a seed."""
     clips: dict[str, list[Path]] = {}
     for place, action in enumerate(actions):
-        clips[action.label] = [folder / f"{action.shape}-{index}.mp4" for index in range(count)]
+        name = action.shape if course == FLOWING else f"{action.shape}-order{place}"
+        clips[action.label] = [folder / f"{name}-{index}.mp4" for index in range(count)]
         for index, path in enumerate(clips[action.label]):
-            write_clip(path, action, (seed * 1000 + place) * 1000 + index)
+            write_clip(path, action, (seed * 1000 + place) * 1000 + index, course=course)
     return clips
 
 

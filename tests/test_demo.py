@@ -12,11 +12,13 @@ import torch
 
 from deploy.clip_folder import ClipFolderError, most_queries, read_clips
 from deploy.demo import parser
+from deploy.demo_synthetic import draw_actions
 from deploy.intervals import of_answers, of_tasks
 from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from training.episodes import draw_episode
+from training.errors import InputError
 from training.variants import without_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,6 +140,17 @@ def test_interval_of_tasks_is_students() -> None:
 def test_defaults_are_the_documented_ones() -> None:
     options = parser().parse_args([])
     assert (options.seed, options.ways, options.episodes, options.split) == (0, 5, 2000, "test")
+
+
+def test_labels_of_the_order_demo_differ_in_the_order_alone() -> None:
+    actions, course = draw_actions(5, 0, order=True)
+    assert len({(action.colour, action.texture, action.shape) for action in actions}) == 1
+    assert len({frozenset(action.motions) for action in actions}) == 1
+    assert len({action.motions for action in actions}) == 5
+    assert {action.split for action in actions} == {"test"}
+    assert not course.carried
+    with pytest.raises(InputError, match="2 to 6 orders"):
+        draw_actions(7, 0, order=True)
 
 
 def test_a_service_that_cannot_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--names", type=Path, help="of the labels, where split files have ids")
     parser.add_argument("--max-missing", type=float, default=MAX_MISSING, help="share of files")
     parser.add_argument("--descriptions", type=Path, help="stage texts; default: the template's")
+    parser.add_argument("--no-text", action="store_true", help="train the video score alone")
     parser.add_argument("--recipe", default="adamw", help=f"{', '.join(RECIPES)}, or a JSON file")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="of the recipe")
     parser.add_argument("--cache", type=Path, help="trunk caches; default: beside --out")
@@ -122,7 +123,9 @@ def _fit(
         split: open_source(options, recognizer, data, split, recipe, processes, half=half)
         for split in ("train", "val")
     }
-    stages = stage_texts(data, ("train", "val"), options.descriptions)
+    stages = None
+    if not options.no_text:
+        stages = stage_texts(data, ("train", "val"), options.descriptions)
     learner = Learner(
         recognizer,
         recipe,
@@ -193,6 +196,7 @@ def _claim(
         "method": asdict(choice) | {"backbone_weights": weights.name if weights else None},
         "data": "+".join(data.name for data in options.data),
         "descriptions": options.descriptions.name if options.descriptions else None,
+        "text": not options.no_text,
         "recipe": asdict(recipe),
     }
 

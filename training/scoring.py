@@ -51,8 +51,8 @@ class EpisodeScorer:
         by_task = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
         self.support_alone = context == "none" or not by_task
         self.query_alone = self.support_alone or context == "self"
-        self.features_CTE = self._features(clips) if self.query_alone else None
         self.begun_CTRD = None if self.support_alone else self._begun(clips)
+        self.features_CTE = self._features(clips) if self.query_alone else None
         self.text = self._texts(stages or {})
 
     def answers(self, episodes: Sequence[Episode]) -> list[Tensor]:
@@ -118,25 +118,40 @@ class EpisodeScorer:
         tokens = self.source.tokens(distinct.tolist()).to(self.recognizer.device)
         return tokens.float()[places]
 
-    def _features(self, clips: int) -> Tensor:
-        video = self.recognizer.video
-        alone = [SupportContext((None,) * len(video.adapted))]
-        return self._each(clips, lambda tokens_1TLD: video.adapt_query(tokens_1TLD, alone))
-
     def _begun(self, clips: int) -> Tensor | None:
         if 4 * clips * self.source.tokens([0]).numel() > HELD_BYTES:
             return None
-        return self._each(clips, self.recognizer.video.begin).cpu()  # device memory is for passes
+        begun = self._each(clips, self._of_source, self.recognizer.video.begin)
+        return begun.cpu()  # device memory is for passes
+
+    def _features(self, clips: int) -> Tensor:
+        """Encode each clip as a query that stands alone."""
+        video, begun_CTRD = self.recognizer.video, self.begun_CTRD
+        if begun_CTRD is None:
+            alone = [SupportContext((None,) * len(video.adapted))]
+            return self._each(
+                clips, self._of_source, lambda tokens: video.adapt_query(tokens, alone)
+            )
+        device = self.recognizer.device
+        nobody = begun_CTRD[None, :0].to(device), torch.tensor([], dtype=torch.long, device=device)
+        return self._each(
+            clips,
+            lambda clip: begun_CTRD[clip : clip + 1],
+            lambda tokens: video.adapt_episodes(*nobody, tokens[None], begun=True)[1][0],
+        )
+
+    def _of_source(self, clip: int) -> Tensor:
+        return self.source.tokens([clip]).float()
 
     @torch.inference_mode()
-    def _each(self, clips: int, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """Make something of each clip alone."""
-        device, made = self.recognizer.device, []
+    def _each(
+        self, clips: int, read: Callable[[int], Tensor], make: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Make something of each clip's tokens alone."""
+        device = self.recognizer.device
+        bar = tqdm(range(clips), desc="clips", unit="clip", leave=False)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
-            for clip in tqdm(range(clips), desc="clips", unit="clip", leave=False):
-                tokens_1TLD = self.source.tokens([clip]).to(device).float()
-                made.append(make(tokens_1TLD).float())
-        return torch.cat(made)
+            return torch.cat([make(read(clip).to(device)).float() for clip in bar])
 
     def _texts(self, stages: Mapping[str, StageTexts]) -> dict[str, Tensor]:
         if not self.recognizer.has_text:

@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -160,22 +160,6 @@ def demo_actions(count: int, seed: int, split: Split = "test") -> list[Action]:
         Action(str(colour), str(texture), str(shape), _shuffled(members[index], rng))
         for colour, texture, shape, index in zip(colours, textures, shapes, chosen, strict=True)
     ]
-
-
-def order_actions(count: int, seed: int, split: Split = "test") -> list[Action]:
-    """Return actions of one shape that differ only in the order of the same three motions.
-
-    Args:
-        count: How many; at most the six orders.
-        seed: The choice.
-        split: Where the trio comes from.
-    """
-    if not 1 <= count <= 6:
-        raise ValueError(f"count is {count}; three motions have 1 to 6 orders.")
-    rng = np.random.default_rng(seed)
-    drawn = draw_action(rng, split)
-    orders = list(itertools.permutations(drawn.motions))
-    return [replace(drawn, motions=orders[i]) for i in rng.permutation(6)[:count]]
 
 
 def draw_families(

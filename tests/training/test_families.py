@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model.subactions import template_stages
 from tests.training.conftest import TEACHER
 from training import fit
 from training.datasets import (
@@ -15,9 +16,11 @@ from training.datasets import (
     open_dataset,
     open_datasets,
 )
+from training.descriptions_file import write_descriptions
 from training.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.listings import Split
+from training.stage_texts import stage_texts
 from training.synthetic import OrderSet, write_order_set
 
 
@@ -103,6 +106,23 @@ def test_data_sets_that_cannot_be_joined_are_told() -> None:
         join_datasets([one, one])
     with pytest.raises(InputError, match="'b' is in train of one and in test of two"):
         join_datasets([one, dataset("two", test=clips("", "bc"))])
+
+
+def test_a_joined_data_set_that_a_file_leaves_out_has_no_text(tmp_path: Path) -> None:
+    joined = join_datasets(
+        [dataset("one", train=clips("", "ab")), dataset("two", train=clips("", "cd"))]
+    )
+    file = tmp_path / "stages.json"
+    write_descriptions(file, {label: template_stages(label) for label in "cd"})
+    stages = stage_texts(joined, ["train"], file)
+    assert stages is not None
+    assert set(stages) == {"c", "d"}
+    write_descriptions(file, {label: template_stages(label) for label in "abc"})
+    with pytest.raises(InputError, match="3 of 4 labels, not 'd'"):
+        stage_texts(joined, ["train"], file)
+    write_descriptions(file, {label: template_stages(label) for label in "xy"})
+    with pytest.raises(InputError, match="0 of 2 labels"):
+        stage_texts(dataset("one", train=clips("", "ab")), ["train"], file)
 
 
 def write_index(folder: Path, labels: str, family: str | None) -> Path:

@@ -1,5 +1,6 @@
 """The learner: what it learns, that a resume repeats it, and that processes add up to one."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -98,6 +99,25 @@ def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:
     with torch.inference_mode():
         frozen = frozen_features(near.recognizer, tokens)
     assert frozen.shape == (2, 8, near.recognizer.video.tower.features)
+
+
+def test_a_high_temperature_leaves_the_loss_of_a_guess() -> None:
+    learner = tiny_learner(replace(RECIPE, temperature=1e6))
+    ways = len(learner.episodes.draw(0).labels)
+    assert learner.loss(0).item() == pytest.approx(math.log(ways), abs=1e-3)
+
+
+def test_episodes_with_a_label_that_has_no_text_learn_from_video_alone() -> None:
+    recipe = replace(RECIPE, text_dropout=0.0, dropout=0.0)
+    with_text, video, partly = (tiny_learner(recipe) for _ in range(3))
+    assert partly.stages
+    left_out = partly.episodes.draw(0).labels[0]
+    other = next(n for n in range(50) if left_out not in partly.episodes.draw(n).labels)
+    video.stages = None
+    partly.stages = {label: s for label, s in partly.stages.items() if label != left_out}
+    assert partly.loss(0).item() == pytest.approx(video.loss(0).item(), abs=1e-5)
+    assert partly.loss(other).item() == pytest.approx(with_text.loss(other).item(), abs=1e-5)
+    assert with_text.loss(0).item() != pytest.approx(video.loss(0).item(), abs=1e-3)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy() -> None:

@@ -12,7 +12,6 @@ from training.synthetic import (
     Action,
     demo_actions,
     draw_action,
-    order_actions,
     render_clip,
     split_of,
     trios,
@@ -95,15 +94,6 @@ def test_demo_actions_differ_in_what_moves_and_how() -> None:
     assert {action.split for action in actions} == {"test"}
     with pytest.raises(ValueError, match="count is 99"):
         demo_actions(99, seed=0)
-
-
-def test_order_actions_differ_in_the_order_alone() -> None:
-    actions = order_actions(5, seed=4)
-    assert len({action.mover for action in actions}) == 1
-    assert len({action.motions for action in actions}) == 5
-    assert len({frozenset(action.motions) for action in actions}) == 1
-    with pytest.raises(ValueError, match="count is 7"):
-        order_actions(7, seed=0)
 
 
 def test_captions_name_what_moves_and_how() -> None:
