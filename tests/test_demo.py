@@ -149,7 +149,7 @@ def test_labels_of_the_order_demo_differ_in_the_order_alone() -> None:
     assert len({action.motions for action in actions}) == 5
     assert {action.split for action in actions} == {"test"}
     assert not course.carried
-    with pytest.raises(InputError, match="2 to 6 orders"):
+    with pytest.raises(InputError, match="three motions have 2 to 6"):
         draw_actions(7, 0, order=True)
 
 
