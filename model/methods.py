@@ -42,6 +42,6 @@ def compact_method(backbone: CompactConfig) -> MethodConfig:
     return MethodConfig(
         backbone=backbone,
         visual=TaskConfig(blocks=2),
-        query_context="support",
+        query_context="none",
         text=OrderConfig(blocks=1) if backbone.text else None,
     )
