@@ -71,6 +71,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="trunk caches; default: beside --out")
     parser.add_argument("--no-cache", action="store_true", help="run the trunk at every step")
     parser.add_argument("--out", type=Path, required=True, help="state and checkpoint folder")
+    parser.add_argument("--half", action="store_true", help="store the checkpoint in float16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     return parser.parse_args(arguments)
@@ -144,7 +145,11 @@ def _fit(
         half=half,
     )
     run = FitRun(
-        learner, validator, options.out, lambda history: card(data, choice, recipe, history)
+        learner,
+        validator,
+        options.out,
+        lambda history: card(data, choice, recipe, history),
+        half=options.half,
     )
     history = run.run(tell=say)
     if not processes.leads:

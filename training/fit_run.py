@@ -97,6 +97,7 @@ class FitRun:
         validator: Chooses among the steps.
         out: The run's folder.
         card: Makes the checkpoint's card from the history.
+        half: Whether the checkpoint is stored in float16.
     """
 
     def __init__(
@@ -105,8 +106,11 @@ class FitRun:
         validator: Validator,
         out: Path,
         card: Callable[[History], str],
+        *,
+        half: bool = False,
     ) -> None:
         self.learner, self.validator, self.out, self.card = learner, validator, out, card
+        self.half = half
         self.history = History()
 
     def run(self, *, tell: Callable[[str], None]) -> History:
@@ -163,7 +167,7 @@ class FitRun:
             history.worse = 0 if better else history.worse + 1
             self._note(found)
             if better and processes.leads:
-                save_checkpoint(recognizer, self.out, self.card(history))
+                save_checkpoint(recognizer, self.out, self.card(history), half=self.half)
 
     def _note(self, found: Mapping[int, float]) -> None:
         if not self.history.rows:
