@@ -13,6 +13,7 @@ from PIL import Image
 from model.errors import ClipError, NoFramesError
 from tests.training.conftest import SHARED
 from tests.videos import grey_frames, grey_level, make_video
+from training import evaluate
 from training.datasets import LabelledClip, open_dataset, read_frames, read_labels
 from training.errors import InputError
 from training.listings import divide, source_group
@@ -70,16 +71,14 @@ def write_splits(folder: Path, lines: dict[str, list[str]]) -> Path:
     return folder
 
 
-def paths(name: str) -> list[str]:
-    return [
-        line.partition("/")[2].lstrip("/") for part in SPLIT_LINES[name].values() for line in part
-    ]
-
-
-def write_root(root: Path, name: str, *, as_pictures: bool) -> Path:
+def write_root(
+    root: Path, name: str, *, lines: dict[str, list[str]] | None = None, as_pictures: bool
+) -> Path:
     cut, suffix, container, codec = LAYOUTS[name]
     video = make_video(grey_frames(FRAMES), codec=codec, container=container)
-    for path in paths(name):
+    listed = [line for part in (lines or SPLIT_LINES[name]).values() for line in part]
+    for line in listed:
+        path = line.partition("/")[2].lstrip("/")
         place = root.joinpath(*path.split("/")[cut:])
         place = place if place.suffix == "" else place.with_suffix("")
         if as_pictures:
@@ -129,6 +128,43 @@ def test_split_files_find_their_clips_in_the_standard_layouts(
         frames_THWC = read_frames(clip, frames=4, size=32)
         assert frames_THWC.shape == (4, 32, 32, 3)
         assert frames_THWC.mean(axis=(1, 2, 3)) == pytest.approx(want, abs=4)
+
+
+TEST_LINES = {  # two classes of two clips, from different recordings
+    "hmdb51": [
+        f"test{n}//videos/{label}/{film}_{label}_f_nm_np1_ri_med_4.avi"
+        for n, label in enumerate(("sit", "run"))
+        for film in ("EasternPromises", "Crash")
+    ],
+    "ucf101": [
+        f"test{n}//videos/{label}/v_{label}_g0{group}_c01.avi"
+        for n, label in enumerate(("BlowingCandles", "YoYo"))
+        for group in (1, 2)
+    ],
+    "kinetics100": [
+        f"test{n}//train_256/{label}/{video}"
+        for n, label in enumerate(("unboxing", "air_drumming"))
+        for video in (f"{n}eje7BOdMns_000138_000148.mp4", f"{n}VtLx-mcPds_000012_000022.mp4")
+    ],
+    "ssv2_small": ["test0//88644", "test0//88645", "test1//57608", "test1//57609"],
+    "ssv2_full": ["test18/195025", "test18/195026", "test20/1", "test20/2"],
+}
+
+
+@pytest.mark.parametrize("name", TEST_LINES)
+def test_one_command_leads_from_split_files_to_a_number(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = {**SPLIT_LINES[name], "test": TEST_LINES[name]}
+    data = write_splits(tmp_path / name, lines)
+    root = write_root(tmp_path / "r", name, lines=lines, as_pictures=False)
+    sizes = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "3"]
+    given = ["--checkpoint", "compact", "--data", str(data), "--root", str(root), *sizes]
+    assert evaluate.main(given) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(told["labels"]) == 2
+    assert told["rows"][0]["episodes"] == 3
+    assert 0 <= told["rows"][0]["accuracy"] <= 100
 
 
 def test_labels_are_the_folders_of_the_paths(tmp_path: Path) -> None:
