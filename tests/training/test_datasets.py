@@ -138,12 +138,12 @@ TEST_LINES = {  # two classes of two clips, from different recordings
     ],
     "ucf101": [
         f"test{n}//videos/{label}/v_{label}_g0{group}_c01.avi"
-        for n, label in enumerate(("BlowingCandles", "YoYo"))
+        for n, label in enumerate(("BlowingCandles", "WritingOnBoard"))
         for group in (1, 2)
     ],
     "kinetics100": [
         f"test{n}//train_256/{label}/{video}"
-        for n, label in enumerate(("unboxing", "air_drumming"))
+        for n, label in enumerate(("unboxing", "cutting_watermelon"))
         for video in (f"{n}eje7BOdMns_000138_000148.mp4", f"{n}VtLx-mcPds_000012_000022.mp4")
     ],
     "ssv2_small": ["test0//88644", "test0//88645", "test1//57608", "test1//57609"],
