@@ -63,6 +63,7 @@ class DeviceThread:
         self.recognizer = recognizer
         self.batch_clips = batch_clips
         self.beat = time.monotonic()
+        self.drain_rate = 0.0
         self._queries: deque[Query] = deque()
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
@@ -151,6 +152,7 @@ class DeviceThread:
             resolve(queries[0].done, _failed(error))
             return
         compute_ms = 1e3 * (time.monotonic() - begun)
+        self.drain_rate = 1e3 * sum(len(query.frames_THWC) for query in queries) / compute_ms
         for query, score in zip(queries, scores, strict=True):
             resolve(query.done, Classified(score, 1e3 * (begun - query.since), compute_ms))
 

@@ -4,8 +4,9 @@ Dimensions: S support clips, N classes, A stages, T frames, H W pixels, C colour
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from model.recognizer import EncodedSupport, Recognizer
 from model.subactions import StageTexts
 from service.engine.device_thread import Classified, DeviceThread, Job, Query
 from service.engine.facts import ModelFacts, facts_of
+from service.refusals import DeadlineError
 
 Progress = Callable[[int], None]
 ResultT = TypeVar("ResultT")
@@ -59,6 +61,16 @@ class Engine:
         """Seconds since the device thread last said that it lives."""
         return self._thread.silent_s
 
+    @property
+    def queued_frames(self) -> int:
+        """Frames that wait for the device."""
+        return self._thread.waiting * self.facts.frames
+
+    @property
+    def drain_rate(self) -> float:
+        """Frames a second the device has done lately; 0 before anything was measured."""
+        return self._thread.drain_rate
+
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words of a class that the text tower never saw."""
         return self._recognizer.unknown_words(label, stages)
@@ -69,6 +81,10 @@ class Engine:
         classes: Sequence[int],
         text_NAE: Tensor | None,
         progress: Progress = _silent,
+        *,
+        work: Literal["register", "rebuild"] = "register",  # noqa: ARG002  the batcher sorts by it next
+        tenant: str = "",  # noqa: ARG002  the batcher sorts by it next
+        deadline: float | None = None,
     ) -> EncodedSupport:
         """Encode the supports of one task, in slices between which queries go first.
 
@@ -77,15 +93,40 @@ class Engine:
             classes: Class index of each clip.
             text_NAE: From `encode_text`, or None to score by video alone.
             progress: Told the number of clips done, from the device thread.
+            work: Registrations go before rebuilds.
+            tenant: Whose work it is; tenants share the device fairly.
+            deadline: Instant of `time.monotonic()` after which nobody wants the result.
+
+        Raises:
+            DeadlineError: The deadline has passed.
         """
+        _check(deadline)
         return await self._job(self._support_steps(frames_STHWC, classes, text_NAE, progress))
 
     async def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; returns text_NAE."""
         return await self._job(self._text_steps(labels, stages))
 
-    async def classify(self, frames_QTHWC: np.ndarray, support: EncodedSupport) -> list[Classified]:
-        """Score query clips of one task; each goes its own way through the batches."""
+    async def classify(
+        self,
+        frames_QTHWC: np.ndarray,
+        support: EncodedSupport,
+        *,
+        tenant: str = "",  # noqa: ARG002  the batcher sorts by it next
+        deadline: float | None = None,
+    ) -> list[Classified]:
+        """Score query clips of one task; each goes its own way through the batches.
+
+        Args:
+            frames_QTHWC: RGB uint8.
+            support: The task.
+            tenant: Whose work it is; tenants share the device fairly.
+            deadline: Instant of `time.monotonic()` after which nobody wants the result.
+
+        Raises:
+            DeadlineError: The deadline has passed.
+        """
+        _check(deadline)
         loop = asyncio.get_running_loop()
         queries = [Query(frames, support, loop.create_future()) for frames in frames_QTHWC]
         try:
@@ -122,3 +163,8 @@ class Engine:
     ) -> Generator[None, None, Tensor]:
         yield
         return self._recognizer.encode_text(labels, stages)
+
+
+def _check(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() >= deadline:
+        raise DeadlineError("The deadline has passed; allow more time, or ask again later.")

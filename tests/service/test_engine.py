@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Generator
 
 import numpy as np
@@ -12,7 +13,7 @@ from model.recognizer import EncodedSupport
 from service.engine.device_thread import Job
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
-from service.refusals import EngineError, NotReadyError
+from service.refusals import DeadlineError, EngineError, NotReadyError
 from tests.model.tiny import clips, tiny_recognizer
 
 
@@ -204,3 +205,13 @@ async def test_older_revisions_are_forgotten_alone(support: EncodedSupport) -> N
         cache.put(key("a", revision), support)
     cache.forget("a", below_revision=3)
     assert [bool(cache.peek(key("a", revision))) for revision in (1, 2, 3)] == [False, False, True]
+
+
+async def test_work_past_its_deadline_is_refused(engine: Engine, support: EncodedSupport) -> None:
+    past = time.monotonic() - 1
+    with pytest.raises(DeadlineError):
+        await engine.classify(frames(1), support, tenant="a", deadline=past)
+    with pytest.raises(DeadlineError):
+        await engine.encode_support(frames(2), [0, 1], None, work="rebuild", deadline=past)
+    assert engine.drain_rate > 0
+    assert engine.queued_frames == 0
