@@ -68,6 +68,11 @@ class VideoEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(tower.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(tower.std).view(3, 1, 1), persistent=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the tower computes in; pixels are normalised in fp32 before."""
+        return next(self.tower.model.parameters()).dtype
+
     def trunk(self, frames_BTHWC: Tensor) -> Tensor:
         """Run the plain frozen blocks, which know no task and hold nothing that is trained.
 
@@ -80,9 +85,8 @@ class VideoEncoder(nn.Module):
             tokens_BTLD in front of the first adapted block.
         """
         pixels = frames_BTHWC.flatten(0, 1).permute(0, 3, 1, 2).to(self.mean.dtype) / 255
-        return self.trunk_of_pixels(
-            ((pixels - self.mean) / self.std).unflatten(0, frames_BTHWC.shape[:2])
-        )
+        normal = ((pixels - self.mean) / self.std).to(self.dtype)
+        return self.trunk_of_pixels(normal.unflatten(0, frames_BTHWC.shape[:2]))
 
     def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:
         """Run the trunk on pixels that are normalised already."""

@@ -179,15 +179,23 @@ class Recognizer(nn.Module):
         Raises:
             EpisodeError: frames of another number or size.
         """
+        frames = self.checked_frames(frames_BTHWC)
+        slices = frames.split(SLICE_CLIPS)
+        return torch.cat([self.video.trunk(part.to(self.device)) for part in slices])
+
+    def checked_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        """Return frames as a tensor, or say why they do not fit.
+
+        Raises:
+            EpisodeError: frames of another number or size.
+        """
         want = (self.config.frames, self.size, self.size, 3)
         if tuple(frames_BTHWC.shape[1:]) != want:
             raise EpisodeError(
                 f"Clips of shape {tuple(frames_BTHWC.shape[1:])} do not fit the method; "
                 f"sample them to {want}."
             )
-        frames = torch.as_tensor(frames_BTHWC)
-        slices = frames.split(SLICE_CLIPS)
-        return torch.cat([self.video.trunk(part.to(self.device)) for part in slices])
+        return torch.as_tensor(frames_BTHWC)
 
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
@@ -204,6 +212,7 @@ class Recognizer(nn.Module):
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
         features_STE, context = self.video.adapt_support(tokens_STLD, classes_S)
+        features_STE = features_STE.float()  # means and cosines are fp32, whatever the blocks are
         return EncodedSupport(
             prototype_NTE=prototypes(features_STE, classes_S),
             context=context,
@@ -233,7 +242,8 @@ class Recognizer(nn.Module):
                     f"The supports were encoded by weights {support.fingerprint[:12]}, "
                     f"not {self.fingerprint[:12]}; encode them again."
                 )
-        return self.video.adapt_query(tokens_QTLD, [support.context for support in supports])
+        contexts = [support.context for support in supports]
+        return self.video.adapt_query(tokens_QTLD, contexts).float()
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task."""

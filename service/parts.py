@@ -18,6 +18,7 @@ from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
 from service.engine.engine import Engine
+from service.engine.runtimes.pytorch import TorchRuntime
 from service.engine.support_cache import SupportCache
 from service.refusals import SettingsError
 from service.schemas import Health, InfoView, LimitsView, ModelView
@@ -132,7 +133,9 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     async with AsyncExitStack() as stack:
         recognizer = await asyncio.to_thread(load_model, settings)
         engine = Engine(
-            recognizer, batch_clips=settings.batch_clips, slice_clips=settings.slice_clips
+            TorchRuntime(recognizer),
+            batch_clips=settings.batch_clips,
+            slice_clips=settings.slice_clips,
         )
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.recognizer import EncodedSupport, MatchScores
+from service.engine.runtimes.protocol import Runtime
 from service.refusals import EngineError
 
 MAX_BATCHES_BETWEEN_SLICES = 4  # so that registration goes on under any load of queries
@@ -59,7 +60,7 @@ class DeviceThread:
         batch_clips: Most queries in one forward pass.
     """
 
-    def __init__(self, recognizer: Recognizer, batch_clips: int) -> None:
+    def __init__(self, recognizer: Runtime, batch_clips: int) -> None:
         self.recognizer = recognizer
         self.batch_clips = batch_clips
         self.beat = time.monotonic()

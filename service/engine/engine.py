@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.recognizer import EncodedSupport, Recognizer
+from model.recognizer import EncodedSupport
 from model.subactions import StageTexts
 from service.engine.device_thread import Classified, DeviceThread, Job, Query
 from service.engine.facts import ModelFacts, facts_of
+from service.engine.runtimes.protocol import Runtime
 from service.refusals import DeadlineError
 
 Progress = Callable[[int], None]
@@ -30,7 +31,7 @@ class Engine:
     """The recognizer, shared by all requests.
 
     Args:
-        recognizer: Loaded, in evaluation mode, on its device.
+        recognizer: A runtime, or whatever has the same methods.
         batch_clips: Most queries in one forward pass.
         slice_clips: Support clips between two looks at the query queue.
 
@@ -38,10 +39,10 @@ class Engine:
         MethodError: Its answers would depend on other queries.
     """
 
-    def __init__(self, recognizer: Recognizer, *, batch_clips: int, slice_clips: int) -> None:
+    def __init__(self, recognizer: Runtime, *, batch_clips: int, slice_clips: int) -> None:
         recognizer.served()
         self.facts: ModelFacts = facts_of(recognizer)
-        self._recognizer = recognizer.eval().requires_grad_(False)
+        self._recognizer = recognizer
         self._slice_clips = slice_clips
         self._thread = DeviceThread(recognizer, batch_clips)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.recognizer import Recognizer
+from service.engine.runtimes.protocol import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ModelFacts:
     device: str
 
 
-def facts_of(recognizer: Recognizer) -> ModelFacts:
+def facts_of(recognizer: Runtime) -> ModelFacts:
     """Ask a recognizer for its facts."""
     return ModelFacts(
         name=recognizer.name,

@@ -1,0 +1,97 @@
+"""What the engine asks of a runtime, whichever library does the sums.
+
+Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L tokens, D token
+width, E feature width.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import MethodConfig
+from model.recognizer import EncodedSupport, MatchScores
+from model.subactions import StageTexts
+
+Kind = Literal["torch", "onnx"]
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class Runtime(Protocol):
+    """A recognizer on its device, ready to run; one thread calls it.
+
+    Tensors that it returns are on `device`; what a clip scores does not depend on its batch mates,
+    the buckets or the padding (design, invariant 1).
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """The library that runs the trunk."""
+
+    @property
+    def precision(self) -> Precision:
+        """What the trunk multiplies in; text and matching are always fp32."""
+
+    @property
+    def provider(self) -> str:
+        """Who runs the trunk: `cpu`, `cuda`, `CPUExecutionProvider`, ..."""
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Frames of the passes it is fastest at, ascending; empty where any size is as good.
+
+        `trunk` takes any number of clips and fills up to a bucket itself.
+        """
+
+    @property
+    def config(self) -> MethodConfig:
+        """The method."""
+
+    @property
+    def name(self) -> str:
+        """What was asked for, as shown to users."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of method and weights."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square frames it takes, pixels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether text takes part in the score."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether any adapter differs from its start."""
+
+    def served(self) -> None:
+        """Refuse a method whose answers depend on other queries, as `Recognizer.served`."""
+
+    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
+        """Name the words that the text tower never saw."""
+
+    def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
+        """Encode stage texts; returns text_NAE in fp32."""
+
+    def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the frozen blocks below the adapters on RGB uint8; returns tokens_BTLD."""
+
+    def encode_support(
+        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Encode the supports of one task, as `Recognizer.encode_support`."""
+
+    def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
+        """Encode queries, one support set each, tasks mixed; returns features_QTE in fp32."""
+
+    def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+        """Score queries, each against the classes of its own task."""

@@ -1,0 +1,137 @@
+"""The recognizer as torch runs it: fp32 or bfloat16, on a processor or a CUDA device.
+
+Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L tokens, D token
+width, E feature width.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import MethodConfig
+from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.subactions import StageTexts
+from service.engine.runtimes.graphs import CapturedTrunk
+from service.engine.runtimes.protocol import Kind, Precision
+
+
+class TorchRuntime:
+    """A `Runtime` that is a recognizer.
+
+    Args:
+        recognizer: Loaded, on its device.
+        precision: `bf16` casts a copy of the image tower; text and matching stay fp32.
+        captured: The trunk as CUDA graphs, or None to run it as it comes.
+    """
+
+    kind: Kind = "torch"
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        *,
+        precision: Precision = "fp32",
+        captured: CapturedTrunk | None = None,
+    ) -> None:
+        if precision == "bf16":
+            recognizer = with_bfloat16_video(recognizer)
+        self.recognizer = recognizer.eval().requires_grad_(False)
+        self.precision: Precision = precision
+        self.captured = captured
+
+    @property
+    def provider(self) -> str:
+        """The kind of device."""
+        return self.recognizer.device.type
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Frames of the captured passes."""
+        return () if self.captured is None else self.captured.buckets
+
+    @property
+    def config(self) -> MethodConfig:
+        """The method."""
+        return self.recognizer.config
+
+    @property
+    def name(self) -> str:
+        """What was asked for."""
+        return self.recognizer.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of method and weights."""
+        return self.recognizer.fingerprint
+
+    @property
+    def size(self) -> int:
+        """Side of the frames, pixels."""
+        return self.recognizer.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.recognizer.device
+
+    @property
+    def has_text(self) -> bool:
+        """Whether text takes part in the score."""
+        return self.recognizer.has_text
+
+    @property
+    def trained(self) -> bool:
+        """Whether any adapter differs from its start."""
+        return self.recognizer.trained
+
+    def served(self) -> None:
+        """Refuse a method whose answers depend on other queries."""
+        self.recognizer.served()
+
+    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
+        """Name the words that the text tower never saw."""
+        return self.recognizer.unknown_words(label, stages)
+
+    def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
+        """Encode stage texts; returns text_NAE."""
+        return self.recognizer.encode_text(labels, stages)
+
+    def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the frozen blocks; returns tokens_BTLD."""
+        if self.captured is None:
+            return self.recognizer.trunk(frames_BTHWC)
+        return self.captured(self.recognizer.checked_frames(frames_BTHWC))
+
+    def encode_support(
+        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Encode the supports of one task."""
+        return self.recognizer.encode_support(tokens_STLD, classes, text_NAE)
+
+    def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
+        """Encode queries; returns features_QTE."""
+        return self.recognizer.encode_query(tokens_QTLD, supports)
+
+    def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+        """Score queries, each against the classes of its own task."""
+        return self.recognizer.match(features_QTE, supports)
+
+
+def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
+    """Return the recognizer with a bfloat16 copy of its image tower; pixels stay fp32.
+
+    Text stays fp32, so that text features in a shared store do not depend on who made them.
+    """
+    video = deepcopy(recognizer.video).to(torch.bfloat16)
+    video.mean, video.std = recognizer.video.mean, recognizer.video.std
+    return Recognizer(
+        recognizer.config,
+        video,
+        recognizer.text,
+        recognizer.matcher,
+        name=recognizer.name,
+        fingerprint=recognizer.fingerprint,
+    )
