@@ -30,6 +30,11 @@ class SupportContext:
         """Memory held."""
         return sum(memory.bytes for memory in self.memories if memory is not None)
 
+    def to(self, device: torch.device) -> "SupportContext":
+        """Return the same context on another device."""
+        memories = (memory if memory is None else memory.to(device) for memory in self.memories)
+        return SupportContext(tuple(memories))
+
 
 class VideoEncoder(nn.Module):
     """An image tower whose top blocks are adapted.
@@ -85,7 +90,7 @@ class VideoEncoder(nn.Module):
             tokens_BTLD in front of the first adapted block.
         """
         pixels = frames_BTHWC.flatten(0, 1).permute(0, 3, 1, 2).to(self.mean.dtype) / 255
-        normal = ((pixels - self.mean) / self.std).to(self.dtype)
+        normal = pixels.sub_(self.mean).div_(self.std).to(self.dtype)
         return self.trunk_of_pixels(normal.unflatten(0, frames_BTHWC.shape[:2]))
 
     def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:
@@ -101,18 +106,25 @@ class VideoEncoder(nn.Module):
         return tokens.unflatten(0, tokens_BTLD.shape[:2])
 
     def adapt_support(
-        self, tokens_STLD: Tensor, classes_S: Tensor
+        self,
+        tokens_STLD: Tensor,
+        classes_S: Tensor,
+        query_context: QueryContext | None = None,
     ) -> tuple[Tensor, SupportContext]:
         """Encode the support clips of one task.
 
         Args:
             tokens_STLD: The trunk's output.
             classes_S: Class index of each clip, 0 .. N-1, every class present.
+            query_context: What queries will attend to, where that is less than the method's own;
+                the supports attend to each other all the same.
 
         Returns:
             features_STE and what the task's queries attend to.
         """
-        entries_MS = query_entries(self.query_context, classes_S, tokens_STLD.dtype)
+        entries_MS = query_entries(
+            query_context or self.query_context, classes_S, tokens_STLD.dtype
+        )
         memories: list[Memory | None] = []
         tokens_STLD = self._placed(tokens_STLD)
         for block, reads in self._adapted_blocks():

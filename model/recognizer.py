@@ -6,6 +6,7 @@ Dimensions: B S Q clips, K shots of a class, N classes, A stages, T frames, H W 
 L tokens, D token width, E feature width.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck, is_zero
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, DistanceMatcher, MethodConfig
+from model.config import (
+    SERVED_ALIGNS,
+    SERVED_CONTEXTS,
+    DistanceMatcher,
+    MethodConfig,
+    QueryContext,
+)
 from model.encoder import SupportContext, TextEncoder, VideoEncoder, class_means
 from model.errors import EpisodeError, MethodError
 from model.matching.stages import align, stage_scores
@@ -24,7 +31,7 @@ from model.subactions import StageTexts, prompts
 # query_QTE and prototype_NTE to video_QN, larger is better; TRX reads all shots instead.
 Matcher = Callable[[Tensor, Tensor], Tensor] | Trx
 
-SLICE_CLIPS = 8  # clips of one trunk pass, so that nothing large blocks the device
+SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,13 @@ class EncodedSupport:
     fingerprint: str  # of the weights that made it
     shots: tuple[Tensor, ...] = ()  # [K, T, E] of each class, where the matcher reads shots
 
+    def __post_init__(self) -> None:
+        if self.text_NAE is not None and len(self.text_NAE) != len(self.counts):
+            raise EpisodeError(
+                f"Text for {len(self.text_NAE)} classes came with supports of {len(self.counts)}; "
+                "give text for every class."
+            )
+
     @property
     def bytes(self) -> int:
         """Memory held by its tensors."""
@@ -48,6 +62,16 @@ class EncodedSupport:
     def with_text(self, text_NAE: Tensor | None) -> "EncodedSupport":
         """Return the same supports with other text."""
         return replace(self, text_NAE=text_NAE)
+
+    def to(self, device: torch.device) -> "EncodedSupport":
+        """Return the same supports on another device."""
+        return replace(
+            self,
+            prototype_NTE=self.prototype_NTE.to(device),
+            context=self.context.to(device),
+            text_NAE=None if self.text_NAE is None else self.text_NAE.to(device),
+            shots=tuple(shots_KTE.to(device) for shots_KTE in self.shots),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +222,11 @@ class Recognizer(nn.Module):
         return torch.as_tensor(frames_BTHWC)
 
     def encode_support(
-        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+        self,
+        tokens_STLD: Tensor,
+        classes: Sequence[int],
+        text_NAE: Tensor | None,
+        query_context: QueryContext | None = None,
     ) -> EncodedSupport:
         """Encode the supports of one task; labels may have different numbers of clips.
 
@@ -206,12 +234,13 @@ class Recognizer(nn.Module):
             tokens_STLD: From `trunk`.
             classes: Class index of each clip; 0 .. N-1, every class present, in any order.
             text_NAE: From `encode_text`, or None to score by video alone.
+            query_context: What queries will attend to, where that is less than the method's own.
 
         Raises:
             EpisodeError: fewer than two classes, a class without a clip, or other lengths.
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
-        features_STE, context = self.video.adapt_support(tokens_STLD, classes_S)
+        features_STE, context = self.video.adapt_support(tokens_STLD, classes_S, query_context)
         features_STE = features_STE.float()  # means and cosines are fp32, whatever the blocks are
         return EncodedSupport(
             prototype_NTE=prototypes(features_STE, classes_S),
@@ -246,15 +275,37 @@ class Recognizer(nn.Module):
         return self.video.adapt_query(tokens_QTLD, contexts).float()
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
-        """Score queries, each against the classes of its own task."""
-        return [
-            plain_scores(
-                self._scores(
-                    feature_TE[None], support.prototype_NTE, support.shots, support.text_NAE
-                )
-            )
-            for feature_TE, support in zip(features_QTE, supports, strict=True)
-        ]
+        """Score queries, each against the classes of its own task.
+
+        Those that are scored alike are scored at once against the classes of all their tasks, and
+        keep what is theirs: no class's score depends on another class.
+        """
+        reads_shots = isinstance(self.matcher, Trx)
+        groups: dict[object, list[int]] = {}
+        for place, support in enumerate(supports):
+            alike = id(support) if reads_shots else support.text_NAE is None
+            groups.setdefault(alike, []).append(place)
+        found: dict[int, MatchScores] = {}
+        for places in groups.values():
+            own = [supports[place] for place in places]
+            found.update(zip(places, self._match(features_QTE[places], own), strict=True))
+        return [found[place] for place in range(len(supports))]
+
+    def _match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+        tasks = {id(support): support for support in supports}
+        ends = itertools.accumulate(len(task.counts) for task in tasks.values())
+        columns = {
+            key: slice(end - len(task.counts), end)
+            for (key, task), end in zip(tasks.items(), ends, strict=True)
+        }
+        texts = [task.text_NAE for task in tasks.values() if task.text_NAE is not None]
+        scores = self._scores(
+            features_QTE,
+            torch.cat([task.prototype_NTE for task in tasks.values()]),
+            [shots_KTE for task in tasks.values() for shots_KTE in task.shots],
+            torch.cat(texts) if texts else None,
+        )
+        return plain_scores(scores, [columns[id(support)] for support in supports])
 
     def score_features(
         self,
@@ -354,11 +405,17 @@ def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
     return torch.tensor(list(classes))
 
 
-def plain_scores(scores: EpisodeScores) -> MatchScores:
-    """Turn the scores of a single query into numbers."""
-    return MatchScores(
-        video_N=scores.video_QN[0].tolist(),
-        text_N=None if scores.text_QN is None else scores.text_QN[0].tolist(),
-        stages_NA=None if scores.stages_QNA is None else scores.stages_QNA[0].tolist(),
-        logits_N=scores.logits_QN[0].tolist(),
-    )
+def plain_scores(scores: EpisodeScores, columns: Sequence[slice]) -> list[MatchScores]:
+    """Turn the scores of each query in its own columns into numbers."""
+    video_QN, logits_QN = scores.video_QN.numpy(force=True), scores.logits_QN.numpy(force=True)
+    text_QN = None if scores.text_QN is None else scores.text_QN.numpy(force=True)
+    stages_QNA = None if scores.stages_QNA is None else scores.stages_QNA.numpy(force=True)
+    return [
+        MatchScores(
+            video_N=video_QN[row, own].tolist(),
+            text_N=None if text_QN is None else text_QN[row, own].tolist(),
+            stages_NA=None if stages_QNA is None else stages_QNA[row, own].tolist(),
+            logits_N=logits_QN[row, own].tolist(),
+        )
+        for row, own in enumerate(columns)
+    ]

@@ -7,6 +7,7 @@ Dimensions: G episodes, B S Q clips, N classes, M memory entries, T frames, L to
 tokens, P sites = T*R (of each episode), H heads, E width of a head, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ class Memory:
     def bytes(self) -> int:
         """Memory held by the keys and values."""
         return self.keys_PHME.nbytes + self.values_PHME.nbytes
+
+    def to(self, device: torch.device) -> "Memory":
+        """Return the same memory on another device."""
+        return Memory(self.keys_PHME.to(device), self.values_PHME.to(device))
 
 
 class TaskBlock(AimBlock):
@@ -96,7 +101,7 @@ class TaskBlock(AimBlock):
         return self._finish(tokens_STRD[None], self.block.merge(attended))[0], memory
 
     def query(
-        self, tokens_QTLD: Tensor, memories: list[Memory | None], reads: slice = ALL
+        self, tokens_QTLD: Tensor, memories: Sequence[Memory | None], reads: slice = ALL
     ) -> Tensor:
         """Run query clips, each with the memory of its own task and itself, never each other.
 
@@ -105,17 +110,9 @@ class TaskBlock(AimBlock):
         """
         tokens_QTRD = self.across_frames(tokens_QTLD, reads)
         normed_QTRD = self.block.norm_attention(tokens_QTRD)
-        updates = [
-            self._query_alone(normed_TRD, memory)
-            for normed_TRD, memory in zip(normed_QTRD, memories, strict=True)
-        ]
-        return self._finish(tokens_QTRD[None], torch.cat(updates, dim=1))[0]
-
-    def _query_alone(self, normed_TRD: Tensor, memory: Memory | None) -> Tensor:
-        query_PH1E, key_PH1E, value_PH1E = self.block.heads(sites(normed_TRD[None, None]))
-        if memory is None:
-            return self.block.merge(value_PH1E)  # attention to a single key is its value
-        return self.block.merge(attend_one(query_PH1E, key_PH1E, value_PH1E, memory))
+        query, key, value = self.block.heads(sites(normed_QTRD[None]))
+        attended = attend_own(query, key, value, memories)
+        return self._finish(tokens_QTRD[None], self.block.merge(attended))[0]
 
     def _finish(self, tokens_GBTRD: Tensor, attended_PBD: Tensor) -> Tensor:
         episodes, _, frames, read, _ = tokens_GBTRD.shape
@@ -123,13 +120,43 @@ class TaskBlock(AimBlock):
         return self.per_token(tokens_GBTRD + update_GTRBD.permute(0, 3, 1, 2, 4))
 
 
-def attend_one(query_PH1E: Tensor, key_PH1E: Tensor, value_PH1E: Tensor, memory: Memory) -> Tensor:
-    """Attend to a memory and to oneself, without copying the memory."""
-    query_PH1E = query_PH1E * query_PH1E.shape[-1] ** -0.5
-    to_memory_PH1M = query_PH1E @ memory.keys_PHME.transpose(-1, -2)
-    to_self_PH11 = (query_PH1E * key_PH1E).sum(dim=-1, keepdim=True)
-    weights = torch.cat([to_memory_PH1M, to_self_PH11], dim=-1).softmax(dim=-1)
-    return weights[..., :-1] @ memory.values_PHME + weights[..., -1:] * value_PH1E
+def attend_own(
+    query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, memories: Sequence[Memory | None]
+) -> Tensor:
+    """Let each clip attend to its memory and itself; clips of one memory read it together.
+
+    Returns:
+        attended_PHQE.
+    """
+    groups: dict[int, list[int]] = {}
+    for place, memory in enumerate(memories):
+        groups.setdefault(id(memory), []).append(place)
+    if len(groups) == 1:
+        return attend_to(query_PHQE, key_PHQE, value_PHQE, memories[0])
+    parts = [
+        attend_to(
+            query_PHQE[:, :, places],
+            key_PHQE[:, :, places],
+            value_PHQE[:, :, places],
+            memories[places[0]],
+        )
+        for places in groups.values()
+    ]
+    order = torch.tensor([place for places in groups.values() for place in places])
+    return torch.cat(parts, dim=2)[:, :, order.argsort()]
+
+
+def attend_to(
+    query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, memory: Memory | None
+) -> Tensor:
+    """Attend, each clip alone, to one memory and to itself, without copying the memory."""
+    if memory is None:
+        return value_PHQE  # attention to a single key is its value
+    query_PHQE = query_PHQE * query_PHQE.shape[-1] ** -0.5
+    to_memory_PHQM = query_PHQE @ memory.keys_PHME.transpose(-1, -2)
+    to_self_PHQ1 = (query_PHQE * key_PHQE).sum(dim=-1, keepdim=True)
+    weights = torch.cat([to_memory_PHQM, to_self_PHQ1], dim=-1).softmax(dim=-1)
+    return weights[..., :-1] @ memory.values_PHME + weights[..., -1:] * value_PHQE
 
 
 def sites(tokens_GBTRD: Tensor) -> Tensor:

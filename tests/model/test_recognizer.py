@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, QueryContext
 from model.errors import EpisodeError, MethodError
 from model.methods import METHODS
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
@@ -71,6 +71,24 @@ def test_a_query_scores_the_same_alone_and_in_any_batch(recognizer: Recognizer) 
     torch.testing.assert_close(
         logits(doubled), logits(together[:1]).expand(3, -1), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("own", ["support", "prototype"])
+def test_tasks_with_less_context_share_a_batch_with_others(own: QueryContext) -> None:
+    """Each scores as a method of that context does, whoever its mates are."""
+    recognizer = tiny_recognizer(query_context=own)
+    queries, text = clips(9, seed=3), tiny_text(recognizer, LABELS[:3])
+    tokens = recognizer.trunk(clips(6, seed=1))
+    contexts: tuple[QueryContext, ...] = (own, "prototype", "self")
+    tasks = [recognizer.encode_support(tokens, CLASSES, text, context) for context in contexts]
+    assert tasks[0].bytes >= tasks[1].bytes > tasks[2].bytes
+    together = classify(recognizer, queries, tasks * 3)
+    for place, context in enumerate(contexts):
+        method = tiny_recognizer(query_context=context)
+        task = method.encode_support(method.trunk(clips(6, seed=1)), CLASSES, text)
+        alone = classify(method, queries[place::3], [task] * 3)
+        torch.testing.assert_close(logits(together[place::3]), logits(alone), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(logits(together[:1]), logits(together[2:3]))
 
 
 def test_permuting_classes_permutes_logits(recognizer: Recognizer) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import MethodConfig
+from model.config import MethodConfig, QueryContext
 from model.recognizer import EncodedSupport, MatchScores
 from model.subactions import StageTexts
 
@@ -86,7 +86,11 @@ class Runtime(Protocol):
         """Run the frozen blocks below the adapters on RGB uint8; returns tokens_BTLD."""
 
     def encode_support(
-        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+        self,
+        tokens_STLD: Tensor,
+        classes: Sequence[int],
+        text_NAE: Tensor | None,
+        query_context: QueryContext | None = None,
     ) -> EncodedSupport:
         """Encode the supports of one task, as `Recognizer.encode_support`."""
 

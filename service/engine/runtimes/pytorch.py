@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import MethodConfig
+from model.config import MethodConfig, QueryContext
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import StageTexts
 from service.engine.runtimes.graphs import CapturedTrunk
@@ -106,10 +106,14 @@ class TorchRuntime:
         return self.captured(self.recognizer.checked_frames(frames_BTHWC))
 
     def encode_support(
-        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+        self,
+        tokens_STLD: Tensor,
+        classes: Sequence[int],
+        text_NAE: Tensor | None,
+        query_context: QueryContext | None = None,
     ) -> EncodedSupport:
         """Encode the supports of one task."""
-        return self.recognizer.encode_support(tokens_STLD, classes, text_NAE)
+        return self.recognizer.encode_support(tokens_STLD, classes, text_NAE, query_context)
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries; returns features_QTE."""
