@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 
+PATIENCE = {"X-Request-Timeout-Ms": "60000"}  # sixteen clips may take a small machine that long
 MOST_QUERIES = 16  # clips of one classify request: the service's default limit
 
 
@@ -19,7 +20,7 @@ class ApiClient:
     """Talk to one service; each answer is the JSON document as it came."""
 
     def __init__(self, url: str, *, timeout_s: float = 120.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=PATIENCE)
 
     def __enter__(self) -> Self:
         return self

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import errors
-from service.parts import running
-from service.receiving import BodyLimit
+from service.admission import Admission, AdmissionRules, Pace
+from service.credits import Ledger
+from service.disconnects import DisconnectWatcher
+from service.parts import Parts, running
+from service.receiving import BodyRules
 from service.routes import classify, documents, operations, tasks
 from service.settings import Settings
 from service.telemetry import RequestLog
@@ -34,12 +37,28 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)  # permanent aliases
     documents.install(app)
-    app.add_middleware(
-        BodyLimit,
-        max_request_bytes=settings.max_request_bytes,
-        max_inflight_bytes=settings.max_inflight_bytes,
-        min_bytes_s=settings.min_upload_bytes_s,
-        patience_s=settings.upload_patience_s,
-    )
+    app.state.ledger = Ledger(settings.credits, share=settings.tenant_share)
+
+    def pace() -> Pace:
+        parts: Parts = app.state.parts
+        return parts.pace()
+
+    # the last one added is outermost
+    app.add_middleware(Admission, ledger=app.state.ledger, rules=_rules(settings), pace=pace)
+    app.add_middleware(DisconnectWatcher)
     app.add_middleware(RequestLog)
     return app
+
+
+def _rules(settings: Settings) -> AdmissionRules:
+    return AdmissionRules(
+        body=BodyRules(
+            max_bytes=settings.max_request_bytes,
+            min_bytes_s=settings.min_upload_bytes_s,
+            patience_s=settings.upload_patience_s,
+        ),
+        deadline_s=settings.deadline_s,
+        max_deadline_s=settings.max_deadline_s,
+        query_clips=settings.max_query_clips,
+        support_clips=settings.max_support_clips,
+    )

@@ -1,6 +1,5 @@
 """The use case of classifying clips against a task."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,9 +12,10 @@ from service.drafts import ClipDraft
 from service.engine.device_thread import Classified
 from service.engine.engine import Engine
 from service.errors import problem_of
-from service.refusals import ClipFault, DeadlineError
+from service.refusals import ClipFault
 from service.schemas import Classification, ClipResult, Timing
 from service.tasks import Tasks
+from service.tickets import Ticket
 from service.views import clip_result
 
 
@@ -27,7 +27,6 @@ class Classifier:
         pool: Reads untrusted clips.
         engine: Scores them.
         temperature: Scores are softmax(logits / temperature).
-        deadline_s: Longest one request may take.
     """
 
     def __init__(
@@ -37,16 +36,19 @@ class Classifier:
         pool: DecodePool,
         engine: Engine,
         temperature: float,
-        deadline_s: float,
     ) -> None:
         self.tasks = tasks
         self.pool = pool
         self.engine = engine
         self.temperature = temperature
-        self.deadline_s = deadline_s
 
     async def classify(
-        self, task_id: str, drafts: Sequence[ClipDraft], wait_s: float, instance: str
+        self,
+        task_id: str,
+        drafts: Sequence[ClipDraft],
+        wait_s: float,
+        instance: str,
+        ticket: Ticket,
     ) -> Classification:
         """Classify clips; one that cannot be read leaves the others alone.
 
@@ -55,34 +57,33 @@ class Classifier:
             drafts: The clips.
             wait_s: How long to wait for a task that is getting ready.
             instance: Id of the request, for problems of single clips.
+            ticket: What the request was let in with; its deadline bounds all of this.
 
         Raises:
             ClipsRefusedError: None of the clips can be read.
             NotReadyError: The task is still getting ready.
             DeadlineError: It took too long.
         """
-        try:
-            async with asyncio.timeout(self.deadline_s):
-                return await self._classify(task_id, drafts, wait_s, instance)
-        except TimeoutError:
-            raise DeadlineError(
-                f"The request took longer than {self.deadline_s:g} s; send fewer clips, or later."
-            ) from None
-
-    async def _classify(
-        self, task_id: str, drafts: Sequence[ClipDraft], wait_s: float, instance: str
-    ) -> Classification:
-        record = await self.tasks.get_for_queries(task_id)
-        support = await self.tasks.supports.get(record, wait_s)
+        deadline = ticket.deadline
+        async with deadline.bounding("looking up the task"):
+            record = await self.tasks.get_for_queries(task_id)
+        async with deadline.bounding("waiting for the task"):
+            support = await self.tasks.supports.get(record, wait_s)
         begun = time.monotonic()
-        clips, faults = await decode_clips(self.pool, drafts)
+        async with deadline.bounding("decoding"):
+            clips, faults = await decode_clips(self.pool, drafts)
+        ticket.hold.correct(decode_ms=0, frames=len(clips) * self.engine.facts.frames)
         if not clips:
             raise refuse_clips(faults, len(drafts))
         decoded = time.monotonic()
         order = sorted(clips)
-        answers = await self.engine.classify(
-            np.stack([clips[index].frames_THWC for index in order]), support
-        )
+        async with deadline.bounding("computing"):
+            answers = await self.engine.classify(
+                np.stack([clips[index].frames_THWC for index in order]),
+                support,
+                tenant=ticket.tenant,
+                deadline=deadline.at,
+            )
         reason = self.tasks.texts.reason(record.labels)
         labels = [label.label for label in record.labels]
         return Classification(

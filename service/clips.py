@@ -35,7 +35,12 @@ async def decode_clips(
         except ClipError as error:
             return ClipFault(draft.index, (labels or {}).get(draft.index), error)
 
-    outcomes = await asyncio.gather(*map(decode, drafts))
+    decoding = [asyncio.create_task(decode(draft)) for draft in drafts]
+    try:
+        outcomes = await asyncio.gather(*decoding)
+    finally:
+        for task in decoding:
+            task.cancel()  # where one failed for a reason of ours, the others are not wanted
     clips = {
         draft.index: outcome
         for draft, outcome in zip(drafts, outcomes, strict=True)

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 import model.errors as core
 import service.refusals as refused
@@ -68,6 +69,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.TaskIncompatibleError: 409,
     refused.DeadlineError: 504,
     refused.ServerFullError: 503,
+    refused.TenantOverShareError: 429,
     refused.EngineError: 500,
     refused.SettingsError: 500,
     stores.StoreError: 500,
@@ -80,7 +82,6 @@ STATUS: dict[type[KshotError], int] = {
     decoding.DecoderUnavailableError: 503,
     DescriptionUnavailableError: 503,
 }
-UNREAD = (refused.RequestTooLargeError, refused.ServerFullError, refused.UploadTooSlowError)
 RETRYABLE = frozenset({429, 503, 504})
 
 log = logging.getLogger("kshot.http")
@@ -137,6 +138,21 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONRe
     return JSONResponse(body, problem.status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
+def refusal(error: KshotError, scope: Scope) -> JSONResponse:
+    """Answer a request with an error."""
+    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR and not _expected(error):
+        log.error("%s: %s", code_of(error), error, exc_info=error.__cause__)
+    problem = problem_of(error, str(scope.get("kshot.request_id", "")))
+    scope["kshot.code"] = problem.code
+    after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
+    return answer(problem, {"retry-after": str(max(1, math.ceil(after)))} if after else None)
+
+
+def _expected(error: KshotError) -> bool:
+    """Tell what load alone does: thousands of these a minute are no thousand faults."""
+    return isinstance(error, (refused.ServerFullError, refused.DeadlineError))
+
+
 def invalid(errors: Sequence[Mapping[str, object]]) -> refused.RequestError:
     """Put pydantic's list of faults into one sentence, and each into `errors[]`."""
     faults = [_fault(error) for error in errors]
@@ -156,15 +172,7 @@ def install(app: FastAPI) -> None:
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, KshotError)
-        if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("%s: %s", code_of(error), error, exc_info=error.__cause__)
-        problem = problem_of(error, request_id(request))
-        request.scope["kshot.code"] = problem.code
-        after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
-        headers = {"retry-after": str(max(1, math.ceil(after)))} if after else {}
-        if isinstance(error, UNREAD):
-            headers["connection"] = "close"  # what is left of the body is not read
-        return answer(problem, headers)
+        return refusal(error, request.scope)
 
     async def validate(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

@@ -13,7 +13,9 @@ from model.checkpoint import load_recognizer
 from model.errors import KshotError
 from model.recognizer import Recognizer
 from model.subactions import MAX_STAGE_CHARS, STAGES
+from service.admission import Pace
 from service.classification import Classifier
+from service.decoding.cores import usable_cores
 from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
@@ -46,6 +48,16 @@ class Parts:
     tasks: Tasks
     classifier: Classifier
 
+    def pace(self) -> Pace:
+        """Tell how fast work is done, for who decides what to let in."""
+        return Pace(
+            frames_s=self.engine.drain_rate,
+            frames_clip=self.engine.facts.frames,
+            decoders=self.pool.workers,
+            clip_bytes=self.pool.pace.clip_bytes,
+            decode_s_byte=self.pool.pace.s_byte,
+        )
+
     def alive(self) -> Health:
         """Tell whether the process works: this answer is the event loop's own proof."""
         device = self.engine.silent_s < self.settings.heartbeat_s
@@ -61,7 +73,7 @@ class Parts:
             store = True
         except (KshotError, TimeoutError):
             store = False
-        whole = store and self.pool.alive == self.settings.decode_workers
+        whole = store and self.pool.alive == self.pool.workers
         return Health(
             ok=device and decoders,
             degraded=not whole,
@@ -120,6 +132,7 @@ class Parts:
             ttl_s=given.max_ttl_s,
             wait_s=given.wait_s,
             deadline_s=given.deadline_s,
+            max_deadline_s=given.max_deadline_s,
         )
 
 
@@ -141,7 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         stack.push_async_callback(store.close)
         pool = await stack.enter_async_context(
             DecodePool(
-                workers=settings.decode_workers,
+                workers=settings.decode_workers or usable_cores(),
                 frames=engine.facts.frames,
                 size=engine.facts.size,
                 media=settings.media,
@@ -166,7 +179,6 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             engine=engine,
             cache=SupportCache(settings.support_cache_bytes),
             texts=texts,
-            deadline_s=settings.deadline_s,
         )
         stack.push_async_callback(supports.close)
         tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
@@ -175,7 +187,6 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             pool=pool,
             engine=engine,
             temperature=settings.temperature,
-            deadline_s=settings.deadline_s,
         )
         log.info("Serving %s on %s", engine.facts.name, engine.facts.device)
         yield Parts(settings, store, pool, engine, texts, tasks, classifier)

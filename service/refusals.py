@@ -5,7 +5,7 @@ KshotError
 │   ├── MalformedRequestError, UnknownFieldError, InvalidRequestError, ...
 │   ├── labels and clips: TooFewLabelsError, LabelDuplicateError, ...
 │   ├── ClipsRefusedError         some clips cannot be used; names each
-│   └── NotReadyError, DeadlineError, ServerFullError: ask again
+│   └── NotReadyError, DeadlineError, ServerFullError, TenantOverShareError: ask again
 ├── EngineError                   the device failed on this work
 └── SettingsError                 an environment variable that cannot be followed
 """
@@ -201,9 +201,16 @@ class DeadlineError(RequestError):
 
 
 class ServerFullError(RequestError):
-    """The server holds as many bodies as it may."""
+    """The server has as much work as it can do in time."""
 
     code = "server-full"
+    retryable = True
+
+
+class TenantOverShareError(RequestError):
+    """This caller has more work here than its share, and others wait too."""
+
+    code = "tenant-over-share"
     retryable = True
 
 

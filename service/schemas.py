@@ -205,6 +205,7 @@ class LimitsView(BaseModel):
     ttl_s: float
     wait_s: float
     deadline_s: float
+    max_deadline_s: float
 
 
 class ModelView(BaseModel):

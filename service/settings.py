@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.media import MediaLimits
+from service.credits import Cost
 from service.decoding.sandbox import SandboxLimits
 from service.refusals import SettingsError
 
@@ -50,7 +51,12 @@ class Settings(BaseSettings):
         "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
-    decode_workers: int = Field(2, ge=1, le=256, description="Sandboxed decoder processes.")
+    decode_workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Sandboxed decoder processes; 0 is one a usable core, 2 or more.",
+    )
     decode_memory_bytes: int = Field(
         1536 * MIB, ge=256 * MIB, description="Address space of one decoder process."
     )
@@ -69,7 +75,12 @@ class Settings(BaseSettings):
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."
     )
-    deadline_s: float = Field(60.0, gt=0, description="Longest a classify request may take.")
+    deadline_s: float = Field(
+        10.0, gt=0, description="Longest a classify request takes that has no X-Request-Timeout-Ms."
+    )
+    max_deadline_s: float = Field(
+        60.0, gt=0, description="Most of X-Request-Timeout-Ms; what registrations have without it."
+    )
     heartbeat_s: float = Field(
         120.0, gt=0, description="Silence of the device thread after which /livez fails."
     )
@@ -90,7 +101,19 @@ class Settings(BaseSettings):
 
     max_request_bytes: int = Field(256 * MIB, ge=1, description="Body of one request.")
     max_inflight_bytes: int = Field(
-        1024 * MIB, ge=1, description="Bodies of all running requests together; more is a 503."
+        1024 * MIB, ge=2, description="Bodies of all running requests together; more is a 503."
+    )
+    max_inflight_decode_s: float = Field(
+        60.0, gt=0, description="Seconds of decoding of all running requests, by estimate."
+    )
+    max_inflight_frames: int = Field(
+        16384, ge=2, description="Frames for the device of all running requests, by estimate."
+    )
+    tenant_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of these that one client holds while others ask; then 429.",
     )
     min_upload_bytes_s: int = Field(
         64 * 1024, ge=0, description="Slowest upload, bytes a second; slower is a 408."
@@ -144,6 +167,15 @@ class Settings(BaseSettings):
             max_streams=self.max_streams,
             min_pictures=self.min_pictures,
             max_pictures=self.max_pictures,
+        )
+
+    @property
+    def credits(self) -> Cost:
+        """Give what all running requests may hold together."""
+        return Cost(
+            bytes=self.max_inflight_bytes,
+            decode_ms=round(1e3 * self.max_inflight_decode_s),
+            frames=self.max_inflight_frames,
         )
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from model.errors import KshotError
 from model.media import decode_pictures
 from model.recognizer import EncodedSupport
+from service.credits import Hold
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.refusals import NotReadyError, TaskIncompatibleError
@@ -40,7 +41,6 @@ class Supports:
         engine: Encodes them.
         cache: Encoded supports at hand.
         texts: The tasks' words.
-        deadline_s: Longest a rebuild may take.
     """
 
     def __init__(
@@ -50,21 +50,25 @@ class Supports:
         engine: Engine,
         cache: SupportCache,
         texts: TaskTexts,
-        deadline_s: float,
     ) -> None:
         self.store = store
         self.engine = engine
         self.cache = cache
         self.texts = texts
-        self.deadline_s = deadline_s
         self._preparations: dict[str, Preparation] = {}
         self._improving: set[str] = set()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
-    async def prepare(self, record: TaskRecord, frames: Frames, wait_s: float) -> Preparation:
-        """Begin to encode a new task, and return when it is ready or `wait_s` are over."""
+    async def prepare(
+        self, record: TaskRecord, frames: Frames, wait_s: float, hold: Hold
+    ) -> Preparation:
+        """Begin to encode a new task, and return when it is ready or `wait_s` are over.
+
+        The hold is given back when the work has ended, which may be later.
+        """
         preparation = self._preparations[record.task_id] = Preparation(len(frames))
         work = self._start(record.task_id, self._prepare(record, frames, preparation))
+        work.add_done_callback(lambda _: hold.give_back())
         await asyncio.wait({work}, timeout=wait_s)
         return preparation
 
@@ -74,6 +78,8 @@ class Supports:
 
     async def get(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
         """Return a task's encoded supports, rebuilt from its pictures if need be.
+
+        A caller may be cut off while it waits; what is built goes on for the next one.
 
         Args:
             record: The task.
@@ -88,7 +94,7 @@ class Supports:
         preparation = self._preparations.get(record.task_id)
         fresh = preparation is not None and not preparation.failed
         try:
-            async with asyncio.timeout(wait_s if fresh else self.deadline_s):
+            async with asyncio.timeout(wait_s if fresh else None):
                 support = await self.cache.get(key, lambda: self._rebuild(record))
         except TimeoutError:
             raise NotReadyError(

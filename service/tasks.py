@@ -1,6 +1,7 @@
 """The use cases around a task: register, get, list, delete."""
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from model.errors import KshotError
 from model.media import Clip, encode_pictures
 from service.clips import decode_clips, digest, refuse_clips
 from service.decoding.pool import ClipRequest, DecodePool
@@ -19,6 +21,9 @@ from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, TaskRecord
 from service.supports import Supports
 from service.texts import TaskTexts
+from service.tickets import Ticket
+
+log = logging.getLogger("kshot.tasks")
 
 REMEMBERED = 1000  # tasks that still classify while the store is away
 
@@ -41,30 +46,43 @@ class Tasks:
         self.supports = supports
         self.texts = texts
         self._remembered: OrderedDict[str, TaskRecord] = OrderedDict()
+        self._undoing: set[asyncio.Task[None]] = set()
 
     async def register(
-        self, draft: TaskDraft, wait_s: float
+        self, draft: TaskDraft, wait_s: float, ticket: Ticket
     ) -> tuple[TaskRecord, tuple[ClipFault, ...]]:
         """Make a task; when this returns, it is durable, and ready unless that took too long.
+
+        The deadline of the ticket bounds decoding; encoding goes on behind the answer.
 
         Returns:
             The record, and the clips left out under `allow_partial`.
 
         Raises:
             RequestError: A clip cannot be used; nothing is stored.
+            DeadlineError: The clips were not decoded in time; nothing is stored.
             PreparationError: The model failed; nothing stays stored.
         """
         labels = {clip.index: label.label for label in draft.labels for clip in label.clips}
         drafts = [clip for label in draft.labels for clip in label.clips]
-        clips, faults = await decode_clips(self.pool, drafts, labels)
+        async with ticket.deadline.bounding("decoding"):
+            clips, faults = await decode_clips(self.pool, drafts, labels)
+        ticket.hold.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
         _check_left(draft, clips, faults)
         record, frames = await asyncio.to_thread(_record, draft, clips)
         record = replace(record, labels=await self.texts.first(draft.labels))
         pictures = await asyncio.to_thread(
             lambda: {clip_id: encode_pictures(clip) for clip_id, clip in frames.items()}
         )
-        await self.store.create(record, pictures)
-        preparation = await self.supports.prepare(record, frames, wait_s)
+        creating = asyncio.create_task(self.store.create(record, pictures))
+        try:
+            await asyncio.shield(creating)
+            preparation = await self.supports.prepare(
+                record, frames, wait_s, ticket.hold.hand_over()
+            )
+        except asyncio.CancelledError:
+            self._undo(creating, record.task_id)
+            raise
         if preparation.failed:
             await self.delete(record.task_id)
             raise PreparationError("The model failed on the clips; nothing is stored, try again.")
@@ -99,6 +117,20 @@ class Tasks:
         self._remembered.pop(task_id, None)
         await self.store.delete(task_id)
         self.supports.forget(task_id)
+
+    def _undo(self, creating: "asyncio.Task[None]", task_id: str) -> None:
+        """Remove a task whose client left before it was told of it."""
+
+        async def undo() -> None:
+            try:
+                await creating
+                await self.delete(task_id)
+            except KshotError as error:
+                log.warning("Task %s, which nobody knows, may stay: %s", task_id, error)
+
+        work = asyncio.create_task(undo())
+        self._undoing.add(work)
+        work.add_done_callback(self._undoing.discard)
 
 
 def _check_left(draft: TaskDraft, clips: Mapping[int, Clip], faults: list[ClipFault]) -> None:

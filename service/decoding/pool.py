@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 import signal
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,6 +17,7 @@ import numpy as np
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
 from model.media import Clip, MediaLimits
 from service.decoding.errors import DecoderUnavailableError
+from service.decoding.pace import DecodePace
 from service.decoding.process import Decoder
 from service.decoding.protocol import Message, ProtocolError
 from service.decoding.sandbox import SandboxLimits
@@ -40,6 +42,11 @@ class ClipRequest:
         if (self.video is None) == (not self.pictures):
             raise ValueError("A clip request has either a video or pictures, not both or neither.")
 
+    @property
+    def size(self) -> int:
+        """Bytes of the clip as it was sent."""
+        return sum(map(len, self.pictures)) if self.video is None else len(self.video)
+
 
 class DecodePool:
     """A few decoder processes shared by all requests; each clip waits for the next free one."""
@@ -54,6 +61,7 @@ class DecodePool:
         self.size = size
         self.media = media
         self.sandbox = sandbox
+        self.pace = DecodePace()
         self._decoders: set[Decoder] = set()
         self._idle: asyncio.Queue[Decoder | None] = asyncio.Queue()  # None: the pool is closed
         self._serving: set[asyncio.Task[Clip]] = set()
@@ -142,6 +150,7 @@ class DecodePool:
         kind = "pictures" if clip.video is None else "video"
         header = {"kind": kind, "start_s": clip.start_s, "end_s": clip.end_s}
         usable = False
+        begun = time.monotonic()
         try:
             answer = await decoder.ask(Message(header, blobs))
             outcome = self._outcome(answer)
@@ -154,6 +163,7 @@ class DecodePool:
         except (OSError, EOFError, ProtocolError) as error:
             raise self._death(await decoder.ended()) from error
         finally:
+            self.pace.note(clip.size, time.monotonic() - begun)
             if usable:
                 self._idle.put_nowait(decoder)
             else:

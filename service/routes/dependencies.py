@@ -1,15 +1,19 @@
 """What routes may ask for."""
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from service.bodies.reading import read_query, read_task
+from service.decoding.pool import ClipRequest
 from service.drafts import ClipDraft, TaskDraft
 from service.parts import Parts
 from service.stores.errors import TaskNotFoundError
 from service.stores.records import is_id
+from service.tickets import Ticket
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
@@ -44,14 +48,42 @@ def wait_s(request: Request, running: PartsDep) -> float:
     return 0.0 if ASYNC.search(prefer) else running.settings.wait_s
 
 
-async def task_draft(request: Request, running: PartsDep) -> TaskDraft:
+def ticket(request: Request) -> Ticket:
+    """Give what the request was let in with."""
+    given = request.scope["kshot.ticket"]
+    assert isinstance(given, Ticket)
+    return given
+
+
+TicketDep = Annotated[Ticket, Depends(ticket)]
+
+
+async def task_draft(request: Request, given: TicketDep, running: PartsDep) -> TaskDraft:
     """Give the task that the body asks for."""
-    return await read_task(request, running.settings)
+    given.deadline.check("receiving")
+    draft = await read_task(request, running.settings)
+    _correct(given, [clip for label in draft.labels for clip in label.clips], running)
+    return draft
 
 
-async def query_drafts(request: Request, running: PartsDep) -> tuple[ClipDraft, ...]:
+async def query_drafts(
+    request: Request, given: TicketDep, running: PartsDep
+) -> tuple[ClipDraft, ...]:
     """Give the clips that the body asks about."""
-    return await read_query(request, running.settings)
+    given.deadline.check("receiving")
+    clips = await read_query(request, running.settings)
+    _correct(given, clips, running)
+    return clips
+
+
+def _correct(given: Ticket, clips: Sequence[ClipDraft], running: Parts) -> None:
+    """Put what the body holds in the place of what its length let one guess."""
+    pace = running.pace()
+    sources = [clip.source for clip in clips if isinstance(clip.source, ClipRequest)]
+    given.hold.correct(
+        decode_ms=math.ceil(1e3 * pace.decode_s_byte * sum(source.size for source in sources)),
+        frames=pace.frames_clip * len(sources),
+    )
 
 
 TaskId = Annotated[str, Depends(known_id)]

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from service.deadlines import HEADER
 from service.errors import MEDIA_TYPE
 from service.schemas import Problem, QueryBody, TaskBody
 
@@ -20,7 +21,8 @@ MEANINGS = {
     413: "More bytes than the limit.",
     415: "A content type, container or codec that is not taken.",
     422: "Readable, but it cannot be used.",
-    503: "The service cannot at the moment; Retry-After says when.",
+    429: "This client has more work here than its share, and others wait too; see Retry-After.",
+    503: "The service cannot at the moment, or not in time; Retry-After says when.",
     504: "The request took too long.",
 }
 
@@ -87,15 +89,29 @@ QUERY_REQUEST: dict[str, Any] = {
     }
 }
 PREFER: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Prefer",
-            "in": "header",
-            "schema": {"type": "string"},
-            "example": "wait=5",
-            "description": "`wait=N`: seconds to wait for the task to be ready.",
-        }
-    ]
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string"},
+    "example": "wait=5",
+    "description": "`wait=N`: seconds to wait for the task to be ready.",
+}
+
+
+def _timeout(description: str) -> dict[str, Any]:
+    return {
+        "name": HEADER,
+        "in": "header",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 5000,
+        "description": description,
+    }
+
+
+CLASSIFY_HEADERS: dict[str, Any] = {
+    "parameters": [PREFER, _timeout("Milliseconds the request may take; then 504.")]
+}
+REGISTER_HEADERS: dict[str, Any] = {
+    "parameters": [PREFER, _timeout("Milliseconds for receiving and decoding; then 504.")]
 }
 
 

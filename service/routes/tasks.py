@@ -6,8 +6,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response, status
 
 from service.parts import Parts
-from service.routes.dependencies import PartsDep, TaskDraftDep, TaskId, WaitS
-from service.routes.documents import PREFER, TASK_REQUEST, problems
+from service.routes.dependencies import PartsDep, TaskDraftDep, TaskId, TicketDep, WaitS
+from service.routes.documents import REGISTER_HEADERS, TASK_REQUEST, problems
 from service.schemas import TaskPage, TaskView
 from service.stores.records import TaskRecord
 from service.views import task_view
@@ -20,16 +20,16 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     status_code=status.HTTP_201_CREATED,
     responses={
         202: {"model": TaskView, "description": "Durable, and still getting ready."},
-        **problems(400, 408, 413, 415, 422, 503),
+        **problems(400, 408, 413, 415, 422, 429, 503, 504),
     },
-    openapi_extra=TASK_REQUEST | PREFER,
+    openapi_extra=TASK_REQUEST | REGISTER_HEADERS,
     operation_id="createTask",
 )
 async def create_task(
-    draft: TaskDraftDep, wait_s: WaitS, parts: PartsDep, response: Response
+    draft: TaskDraftDep, wait_s: WaitS, ticket: TicketDep, parts: PartsDep, response: Response
 ) -> TaskView:
     """Register labels with their support clips; ready to classify at once, without training."""
-    record, faults = await parts.tasks.register(draft, wait_s)
+    record, faults = await parts.tasks.register(draft, wait_s, ticket)
     view = task_view(
         record,
         parts.engine.facts,

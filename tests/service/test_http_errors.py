@@ -1,6 +1,5 @@
 """Every error has its status, its own code and the one shape, on every path."""
 
-import asyncio
 import importlib
 import json
 import pkgutil
@@ -15,8 +14,6 @@ from fastapi import FastAPI
 import service
 from model.errors import KshotError
 from service import errors
-from service.receiving import BodyLimit
-from service.refusals import ServerFullError
 from service.settings import Settings
 from service.telemetry import RequestLog
 from tests.serving import moving_clip, problem, register, serving
@@ -91,35 +88,6 @@ async def test_a_crash_is_a_problem_without_its_reason() -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in answer.text
     assert refused["instance"]
-
-
-async def test_all_bodies_together_have_a_cap() -> None:
-    """Three bodies of 60 bytes under a cap of 150: the third is told to come back."""
-    arrived = asyncio.Event()
-
-    async def app(_scope: object, receive: object, _send: object) -> None:
-        await receive()  # type: ignore[operator]
-        await arrived.wait()
-
-    limit = BodyLimit(app, max_request_bytes=100, max_inflight_bytes=150)
-
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": bytes(60), "more_body": False}
-
-    async def send(_: object) -> None:
-        pass
-
-    scope = {"type": "http", "headers": []}
-    first, second = (
-        asyncio.create_task(limit({**scope}, receive, send))
-        for _ in range(2)  # type: ignore[arg-type]
-    )
-    await asyncio.sleep(0)
-    with pytest.raises(ServerFullError):
-        await limit({**scope}, receive, send)  # type: ignore[arg-type]
-    arrived.set()
-    await asyncio.gather(first, second)
-    assert limit.inflight_bytes == 0
 
 
 def test_the_document_resolves_and_names_every_refusal(client: httpx.Client) -> None:

@@ -86,17 +86,6 @@ def test_deleting_a_task_that_gets_ready_ends_it(busy: tuple[httpx.Client, Parts
     problem(client.get(f"/tasks/{task['id']}"), 404, "task-not-found")
 
 
-def test_a_request_over_its_deadline_is_told_so(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"deadline_s": 0.5}))
-    with serving_app(app) as client:
-        task = client.post("/tasks", files=support_files(CLIPS)).json()
-        with device_held(app.state.parts):
-            answer = client.post(
-                f"/tasks/{task['id']}/classify", files=query_files(CLIPS["jump"][0])
-            )
-            assert problem(answer, 504, "deadline-passed")["retryable"]
-
-
 def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
     settings: Settings,
 ) -> None:

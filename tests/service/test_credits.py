@@ -1,0 +1,172 @@
+"""The ledger: what is taken comes back once, and nothing is too large for good."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from service.credits import ACTIVE_S, NOTHING, Cost, Hold, Ledger
+from service.refusals import ServerFullError, TenantOverShareError
+
+MOST = Cost(bytes=1000, decode_ms=1000, frames=100)
+AMOUNTS = st.builds(
+    Cost,
+    bytes=st.integers(0, 2000),
+    decode_ms=st.integers(0, 2000),
+    frames=st.integers(0, 200),
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def ledger(share: float = 0.5) -> tuple[Ledger, Clock]:
+    clock = Clock()
+    return Ledger(MOST, share=share, clock=clock), clock
+
+
+def frames(count: int) -> Cost:
+    return Cost(frames=count)
+
+
+def test_what_was_taken_comes_back_once() -> None:
+    book, _ = ledger()
+    with book.take("a", Cost(bytes=10, decode_ms=20, frames=30)) as hold:
+        assert book.held == Cost(bytes=10, decode_ms=20, frames=30)
+        hold.correct(decode_ms=0, frames=40)
+        assert book.held_by("a") == Cost(bytes=10, frames=40)
+        hold.give_back()
+    hold.give_back()
+    hold.correct(frames=5)
+    assert (book.held, book.tenants) == (NOTHING, 0)
+
+
+def test_frames_that_are_handed_over_outlive_the_request() -> None:
+    book, _ = ledger()
+    with book.take("a", Cost(bytes=10, frames=30)) as hold:
+        later = hold.hand_over()
+    assert book.held == frames(30)
+    later.give_back()
+    assert book.held == NOTHING
+
+
+def test_a_full_server_refuses_and_one_who_is_alone_is_not_over_a_share() -> None:
+    book, _ = ledger()
+    book.take("a", frames(45))
+    book.take("a", frames(50))
+    with pytest.raises(ServerFullError):
+        book.take("a", frames(10))
+
+
+def test_a_tenant_over_its_share_is_refused_while_others_ask() -> None:
+    book, clock = ledger()
+    mine = [book.take("a", frames(30)) for _ in range(3)]
+    with pytest.raises(ServerFullError):
+        book.take("b", frames(20))
+    with pytest.raises(TenantOverShareError, match="50%"):
+        book.take("a", frames(5))
+    mine.pop().give_back()
+    with pytest.raises(TenantOverShareError):  # what has come free is for the other
+        book.take("a", frames(5))
+    theirs = book.take("b", frames(20))
+    theirs.give_back()
+    clock.now_s += ACTIVE_S + 1
+    book.take("a", frames(30))  # the other has gone
+
+
+def test_no_request_is_too_large_for_good() -> None:
+    book, _ = ledger()
+    small = book.take("a", frames(50))
+    large = book.take("b", frames(10**6))
+    assert book.held == frames(100)
+    small.give_back()
+    large.give_back()
+    assert book.held == NOTHING
+
+
+def test_room_that_the_deadline_leaves_counts() -> None:
+    book, _ = ledger()
+    book.take("a", frames(8), frames(1))  # nothing is before it
+    with pytest.raises(ServerFullError):
+        book.take("a", frames(8), frames(15))
+    book.take("a", frames(8), frames(16))
+
+
+@given(AMOUNTS, AMOUNTS)
+def test_costs_add_and_subtract(one: Cost, other: Cost) -> None:
+    assert one + other - other == one
+    assert one.within(other) == other.within(one)
+
+
+class Books(RuleBasedStateMachine):
+    """Requests come, are corrected, hand over, leave twice; the sums must always hold."""
+
+    holds = Bundle("holds")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger, self.clock = ledger()
+        self.open: list[tuple[str, Hold]] = []
+
+    @rule(target=holds, tenant=st.sampled_from("abc"), cost=AMOUNTS, room=AMOUNTS)
+    def take(self, tenant: str, cost: Cost, room: Cost) -> Hold | None:
+        before = self.ledger.held
+        try:
+            hold = self.ledger.take(tenant, cost, room)
+        except (ServerFullError, TenantOverShareError):
+            assert self.ledger.held == before
+            return None
+        self.open.append((tenant, hold))
+        return hold
+
+    @rule(hold=holds, cost=AMOUNTS)
+    def correct(self, hold: Hold | None, cost: Cost) -> None:
+        if hold:
+            hold.correct(bytes=cost.bytes, frames=cost.frames)
+
+    @rule(target=holds, hold=holds)
+    def hand_over(self, hold: Hold | None) -> Hold | None:
+        if hold is None:
+            return None
+        moved = hold.hand_over()
+        self.open += [(tenant, moved) for tenant, given in self.open if given is hold]
+        return moved
+
+    @rule(hold=holds)
+    def give_back(self, hold: Hold | None) -> None:
+        if hold:
+            hold.give_back()
+            self.open = [(tenant, given) for tenant, given in self.open if given is not hold]
+
+    @rule(seconds=st.floats(0, 20))
+    def wait(self, seconds: float) -> None:
+        self.clock.now_s += seconds
+
+    @invariant()
+    def sums_hold(self) -> None:
+        for tenant in "abc":
+            mine = sum((hold.cost for t, hold in self.open if t == tenant), NOTHING)
+            assert self.ledger.held_by(tenant) == mine
+            assert min(mine.bytes, mine.decode_ms, mine.frames) >= 0
+        assert self.ledger.held == sum((hold.cost for _, hold in self.open), NOTHING)
+
+    def teardown(self) -> None:
+        for _, hold in self.open:
+            hold.give_back()
+        assert self.ledger.held == NOTHING
+        assert self.ledger.tenants == 0
+
+
+def test_credits_are_never_negative_never_leaked_never_returned_twice() -> None:
+    run_state_machine_as_test(Books)

@@ -1,0 +1,123 @@
+"""A request takes no longer than its client allows: read once, and checked before every stage."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.deadlines import HEADER, Deadline, read_timeout
+from service.refusals import DeadlineError, InvalidRequestError
+from service.settings import Settings
+from tests.service.test_http_waiting import device_held
+from tests.serving import base64_of, moving_clip, problem, query_files, serving_app, support_files
+
+CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected_s"),
+    [([], 10.0), (["1"], 0.001), ([" 2500 "], 2.5), (["60000"], 60.0), (["999999999"], 60.0)],
+)
+def test_the_header_is_milliseconds_up_to_a_cap(values: list[str], expected_s: float) -> None:
+    assert read_timeout(values, 10.0, 60.0) == expected_s
+
+
+@pytest.mark.parametrize(
+    "values", [[""], ["0"], ["-5"], ["1.5"], ["1e3"], ["soon"], ["٣"], ["1" * 10], ["5", "5"]]
+)
+def test_a_header_that_is_no_whole_number_is_refused(values: list[str]) -> None:
+    with pytest.raises(InvalidRequestError, match=HEADER) as refused:
+        read_timeout(values, 10.0, 60.0)
+    assert refused.value.faults[0].field == HEADER
+
+
+async def test_a_stage_is_cut_off_and_does_not_begin_too_late() -> None:
+    deadline = Deadline.after(0.02)
+    with pytest.raises(DeadlineError, match="it stood at decoding"):
+        async with deadline.bounding("decoding"):
+            await asyncio.sleep(5)
+    begun = False
+    with pytest.raises(DeadlineError):
+        async with deadline.bounding("computing"):
+            begun = True
+    assert not begun
+    assert deadline.left_s == 0
+
+
+async def test_a_timeout_of_the_stage_itself_is_not_the_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        async with Deadline.after(5).bounding("decoding"):
+            raise TimeoutError
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[tuple[httpx.Client, FastAPI]]:
+    app = create_app(settings)
+    with serving_app(app) as client:
+        yield client, app
+
+
+def test_each_stage_answers_504(served: tuple[httpx.Client, FastAPI]) -> None:
+    client, app = served
+    task = client.post("/tasks", files=support_files(CLIPS)).json()["id"]
+    files, half = query_files(CLIPS["jump"][0]), {HEADER: "500"}
+    url = f"/tasks/{task}/classify"
+    with device_held(app.state.parts):
+        answer = client.post(url, files=files, headers=half)
+        stage = problem(answer, 504, "deadline-passed")
+        assert "computing" in stage["detail"]
+        assert stage["retryable"]
+        prepared = client.post("/tasks", files=support_files(CLIPS), headers={"prefer": "wait=0"})
+        fresh = f"/tasks/{prepared.json()['id']}/classify"
+        begun = time.monotonic()
+        answer = client.post(fresh, files=files, headers=half)
+        assert "waiting for the task" in problem(answer, 504, "deadline-passed")["detail"]
+        assert time.monotonic() - begun < 5
+    decoders = app.state.parts.pool
+    taken = [decoders._idle.get_nowait() for _ in range(decoders.workers)]
+    for path, given in (("/tasks", support_files(CLIPS)), (url, files)):
+        answer = client.post(path, files=given, headers=half)
+        assert "decoding" in problem(answer, 504, "deadline-passed")["detail"]
+    for decoder in taken:
+        decoders._idle.put_nowait(decoder)
+    assert client.post(url, files=files, headers=half | {HEADER: "20000"}).status_code == 200
+    assert app.state.ledger.held.frames == 0
+
+
+def test_a_body_that_does_not_come_in_time_is_504(served: tuple[httpx.Client, FastAPI]) -> None:
+    client, _ = served
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
+        raw.sendall(
+            b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"X-Request-Timeout-Ms: 300\r\nContent-Length: 1000\r\n\r\n{"
+        )
+        raw.settimeout(10)
+        answer = raw.recv(8192)
+    assert b" 504 " in answer
+    assert b"receiving" in answer
+    assert b"connection: close" in answer
+
+
+def test_a_header_that_cannot_be_read_is_422_and_not_asked_of_health(client: httpx.Client) -> None:
+    body = {"clips": [{"video": base64_of(CLIPS["jump"][0])}]}
+    answer = client.post("/tasks/abc/classify", json=body, headers={HEADER: "soon"})
+    refused = problem(answer, 422, "invalid-request")
+    assert refused["errors"][0]["field"] == HEADER
+    assert client.get("/livez", headers={HEADER: "soon"}).status_code == 200
+
+
+def test_a_registration_is_encoded_beyond_its_deadline(
+    served: tuple[httpx.Client, FastAPI],
+) -> None:
+    client, app = served
+    with device_held(app.state.parts):
+        headers = {HEADER: "3000", "prefer": "wait=4"}
+        answer = client.post("/tasks", files=support_files(CLIPS), headers=headers)
+        assert answer.status_code == 202
+    url = f"/tasks/{answer.json()['id']}/classify"
+    assert client.post(url, files=query_files(CLIPS["jump"][0])).status_code == 200
