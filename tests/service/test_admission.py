@@ -234,31 +234,28 @@ def slow(
 def test_overload_is_refused_and_the_service_recovers(
     slow: tuple[httpx.Client, FastAPI],
 ) -> None:
-    """32 clients in a loop against a device of 50 clips a second that holds 16: some get in."""
+    """32 clients in a loop against a device that holds 16 clips: 48 get in, none is left over."""
     client, app = slow
     task = register(client, {"jump": [CLIP], "wave": [moving_clip(2)]})["id"]
     files = query_files(CLIP)
     many = httpx.Client(
-        base_url=client.base_url, timeout=30, limits=httpx.Limits(max_connections=32)
+        base_url=client.base_url, timeout=60, limits=httpx.Limits(max_connections=32)
     )
-    end = time.monotonic() + 3
+    seen: list[tuple[int, str]] = []
 
-    def ask(_: int) -> list[tuple[int, str]]:
-        seen = []
-        while time.monotonic() < end:
+    def ask(_: int) -> None:
+        while seen.count((200, "")) < 48:
             answer = many.post(f"/tasks/{task}/classify", files=files)
             code = "" if answer.is_success else answer.json()["code"]
             seen.append((answer.status_code, code))
             if code:
                 assert 1 <= int(answer.headers["retry-after"]) <= 30
                 time.sleep(0.1)
-        return seen
 
     with many, ThreadPoolExecutor(32) as threads:
-        seen = [answer for answers in threads.map(ask, range(32)) for answer in answers]
+        list(threads.map(ask, range(32)))
     assert set(seen) == {(200, ""), (503, "server-full")}
-    assert seen.count((200, "")) >= 30
-    assert seen.count((503, "server-full")) >= 16
+    assert seen.count((503, "server-full")) >= 8
     assert app.state.ledger.held == NOTHING
     classify(client, task, CLIP)
 
