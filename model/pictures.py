@@ -52,8 +52,7 @@ def read_pictures(
         with _opened(encoded, number, limits) as image:
             if number in picked:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-                frame = av.VideoFrame.from_ndarray(np.asarray(upright), "rgb24")
-                squares[number] = square(frame, size, limits, VideoReformatter())
+                squares[number] = _square(np.asarray(upright), size, limits)
     return Clip(
         frames_THWC=np.stack([squares[k] for k in picked]),
         times_s=tuple(float(k) for k in picked),
@@ -61,6 +60,14 @@ def read_pictures(
         codec="pictures",
         distinct=len(set(picked)),
     )
+
+
+def _square(pixels_HWC: np.ndarray, size: int, limits: MediaLimits) -> np.ndarray:
+    """Resize and crop; pixels that are a square of the size already stay what they are."""
+    if pixels_HWC.shape[:2] == (size, size):
+        return pixels_HWC
+    frame = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
+    return square(frame, size, limits, VideoReformatter())
 
 
 @contextmanager

@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
 from model.media import Clip, MediaLimits
 from service.decoding.errors import DecoderUnavailableError
@@ -21,6 +19,7 @@ from service.decoding.pace import DecodePace
 from service.decoding.process import Decoder
 from service.decoding.protocol import Message, ProtocolError
 from service.decoding.sandbox import SandboxLimits
+from service.decoding.slot import Slot
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ class DecodePool:
         begun = time.monotonic()
         try:
             answer = await decoder.ask(Message(header, blobs))
-            outcome = self._outcome(answer)
+            outcome = self._outcome(answer, decoder.slot)
             usable = not decoder.worn
         except TimeoutError as error:
             raise ClipDecodeTimeoutError(
@@ -172,26 +171,25 @@ class DecodePool:
             raise outcome
         return outcome
 
-    def _outcome(self, answer: Message) -> Clip | ClipError:
-        """Check an answer as the untrusted data it is."""
-        fields, shape = answer.header, (self.frames, self.size, self.size, 3)
+    def _outcome(self, answer: Message, slot: Slot) -> Clip | ClipError:
+        """Check an answer as the untrusted data it is; the slot is free again after this."""
+        fields = answer.header
         try:
             if "unexpected" in fields:
                 log.warning("a clip made the decoder raise %.500s", fields["unexpected"])
             if "code" in fields:
                 return CLIP_ERRORS[fields["code"]](str(fields["message"]))
-            pixels = np.frombuffer(answer.blobs[0], np.uint8).reshape(shape).copy()
             times_s = tuple(float(time_s) for time_s in fields["times_s"])
             duration_s = float(fields["duration_s"])
             codec, distinct = str(fields["codec"]), int(fields["distinct"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError("The decoder's answer is no clip.") from error
         known = (*self.media.codecs, "pictures")
         if len(times_s) != self.frames or not all(map(math.isfinite, (*times_s, duration_s))):
             raise ProtocolError("The decoder's answer has no finite times.")
         if codec not in known or not 1 <= distinct <= self.frames:
             raise ProtocolError("The decoder's answer names no known codec.")
-        return Clip(pixels, times_s, duration_s, codec, distinct)
+        return Clip(slot.read(), times_s, duration_s, codec, distinct)
 
     def _death(self, exit_code: int | None) -> ClipError | DecoderUnavailableError:
         if self._closed:

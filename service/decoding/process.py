@@ -16,6 +16,7 @@ from model.media import MediaLimits
 from service.decoding.errors import DecoderUnavailableError
 from service.decoding.protocol import Message, ProtocolError, receive, send
 from service.decoding.sandbox import SandboxLimits, resident_bytes
+from service.decoding.slot import Slot
 
 ROOT = Path(next(iter(service.__path__))).resolve().parent
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME")  # the loader's; no secret of the service's
@@ -23,18 +24,18 @@ DYING_S = 2.0  # between a process's last words and its end
 
 
 class Decoder:
-    """A sandboxed `service.decoding.worker` and the pipes to it."""
+    """A sandboxed `service.decoding.worker` the pipes to it, and the memory it fills."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, frames: int, size: int, limits: SandboxLimits
+        self, process: asyncio.subprocess.Process, slot: Slot, limits: SandboxLimits
     ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self.clips = 0
+        self.slot = slot
         self.introduction: Mapping[str, Any] = {}
         self._process = process
         self._input, self._output = process.stdin, process.stdout
-        self._answer_bytes = frames * size * size * 3
         self._limits = limits
         self._stopped = False
         self._complaints: deque[bytes] = deque(maxlen=20)
@@ -49,9 +50,11 @@ class Decoder:
         Raises:
             DecoderUnavailableError: It did not start, or its sandbox leaks.
         """
+        slot = Slot(frames, size)
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "service.decoding.worker"),
+                *(sys.executable, "-P", "-m", "service.decoding.worker", str(slot.fd)),
+                pass_fds=(slot.fd,),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -59,12 +62,15 @@ class Decoder:
                 cwd="/",
                 env=_environment(),
             )
-        except OSError as error:
+        except BaseException as error:
+            slot.close()
+            if not isinstance(error, OSError):
+                raise
             raise DecoderUnavailableError(
                 f"A decoder process cannot be started ({error.strerror}); check the limits on"
                 " processes and memory."
             ) from error
-        decoder = cls(process, frames, size, sandbox)
+        decoder = cls(process, slot, sandbox)
         hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
         try:
             async with asyncio.timeout(sandbox.start_s):
@@ -120,7 +126,7 @@ class Decoder:
         )
 
     async def ask(self, request: Message) -> Message:
-        """Send one clip and wait for its answer, within the wall limit.
+        """Send one clip and wait for its answer, within the wall limit; frames are in the slot.
 
         Raises:
             TimeoutError: No answer in time; the process is still there.
@@ -129,7 +135,7 @@ class Decoder:
         self.clips += 1
         async with asyncio.timeout(self._limits.wall_s):
             await send(self._input, request)
-            return await receive(self._output, self._answer_bytes)
+            return await receive(self._output, 0)
 
     def kill(self) -> None:
         """End the process now; `stop` waits for it."""
@@ -152,6 +158,7 @@ class Decoder:
         self._input.close()
         await self._process.wait()
         await self._listener
+        self.slot.close()
         with contextlib.suppress(OSError):
             await self._input.wait_closed()
 

@@ -20,6 +20,7 @@ from model.errors import ClipError, ClipSpanError, ClipUndecodableError
 from model.media import Clip, MediaLimits, read_clip, read_pictures
 from service.decoding.protocol import Message, read_message, write_message
 from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu
+from service.decoding.slot import open_slot
 
 # imported by Pillow only when a picture asks for them, which the sandbox would refuse
 PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin)
@@ -36,6 +37,7 @@ def main() -> None:
     if hello is None:
         return
     frames, size = hello.header["frames"], hello.header["size"]
+    slot = open_slot(int(sys.argv[1]), frames * size * size * 3)
     media = _limits(hello.header["media"])
     sandbox = SandboxLimits(**hello.header["sandbox"])
     sample = _sample_video()
@@ -45,7 +47,7 @@ def main() -> None:
     write_message(sink, Message(_introduction()))
     while (request := read_message(source)) is not None:
         renew_cpu(sandbox.cpu_s)
-        write_message(sink, _answer(request, frames, size, media))
+        write_message(sink, _answer(request, slot, frames, size, media))
         del request
 
 
@@ -75,7 +77,9 @@ def _introduction() -> dict[str, Any]:
     }
 
 
-def _answer(request: Message, frames: int, size: int, media: MediaLimits) -> Message:
+def _answer(
+    request: Message, slot: np.ndarray, frames: int, size: int, media: MediaLimits
+) -> Message:
     try:
         clip = _read(request, frames, size, media)
     except ClipError as error:
@@ -84,13 +88,14 @@ def _answer(request: Message, frames: int, size: int, media: MediaLimits) -> Mes
         reason = f"The decoder failed on the clip ({type(error).__name__}); encode it again."
         refusal = _refusal(ClipUndecodableError(reason))
         return Message({**refusal.header, "unexpected": repr(error)[:500]})
+    slot[:] = clip.frames_THWC.reshape(-1)
     header = {
         "times_s": clip.times_s,
         "duration_s": clip.duration_s,
         "codec": clip.codec,
         "distinct": clip.distinct,
     }
-    return Message(header, (clip.frames_THWC.tobytes(),))
+    return Message(header)
 
 
 def _refusal(error: ClipError) -> Message:
@@ -123,7 +128,8 @@ def _warm_up(video: bytes, frames: int, size: int) -> None:
         picture = io.BytesIO()
         Image.new("RGB", (32, 32)).save(picture, kind, exif=exif)
         read_pictures([picture.getvalue()], frames=frames, size=size, limits=EASY)
-    _answer(Message({"kind": "video", "start_s": 0.0, "end_s": 1.0}, (b"",)), frames, size, EASY)
+    nothing = Message({"kind": "video", "start_s": 0.0, "end_s": 1.0}, (b"",))
+    _answer(nothing, np.empty(0, np.uint8), frames, size, EASY)
 
 
 def _prove(video: bytes, frames: int, size: int) -> None:

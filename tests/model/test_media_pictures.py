@@ -4,8 +4,10 @@ import io
 import struct
 import zlib
 
+import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +21,7 @@ from model.media import (
     encode_pictures,
     read_pictures,
 )
+from model.picture import square
 from tests.videos import corner_frames, grey_frames, grey_level
 
 
@@ -141,3 +144,14 @@ def test_stored_pictures_are_lossless() -> None:
     restored = decode_pictures(stored)
     assert restored.dtype == np.uint8
     assert (restored == frames_THWC).all()
+
+
+def test_a_square_of_the_size_is_taken_as_it_is() -> None:
+    """Skipping the resize must not change a pixel."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+    resized = square(frame, 32, MediaLimits(), VideoReformatter())
+    clip = read([encoded(pixels)] * 8)
+    assert (clip.frames_THWC[0] == pixels).all()
+    assert (resized == pixels).all()
