@@ -3,9 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from model.media import Clip
+from model.recognizer import EncodedSupport
 from service.clips import decode_clips, refuse_clips
 from service.decoding.pool import DecodePool
 from service.drafts import ClipDraft
@@ -14,6 +13,7 @@ from service.engine.engine import Engine
 from service.errors import problem_of
 from service.refusals import ClipFault
 from service.schemas import Classification, ClipResult, Timing
+from service.stores.records import TaskRecord
 from service.tasks import Tasks
 from service.tickets import Ticket
 from service.views import clip_result
@@ -67,8 +67,20 @@ class Classifier:
         deadline = ticket.deadline
         async with deadline.bounding("looking up the task"):
             record = await self.tasks.get_for_queries(task_id)
-        async with deadline.bounding("waiting for the task"):
-            support = await self.tasks.supports.get(record, wait_s)
+        with self.tasks.supports.pinned(record):
+            async with deadline.bounding("waiting for the task"):
+                support = await self.tasks.supports.get(record, wait_s)
+            return await self._answer(record, support, drafts, instance, ticket)
+
+    async def _answer(
+        self,
+        record: TaskRecord,
+        support: EncodedSupport,
+        drafts: Sequence[ClipDraft],
+        instance: str,
+        ticket: Ticket,
+    ) -> Classification:
+        deadline = ticket.deadline
         begun = time.monotonic()
         async with deadline.bounding("decoding"):
             clips, faults = await decode_clips(self.pool, drafts)
@@ -79,7 +91,7 @@ class Classifier:
         order = sorted(clips)
         async with deadline.bounding("computing"):
             answers = await self.engine.classify(
-                np.stack([clips[index].frames_THWC for index in order]),
+                [clips[index].frames_THWC for index in order],
                 support,
                 tenant=ticket.tenant,
                 deadline=deadline.at,
@@ -90,6 +102,7 @@ class Classifier:
             task_id=record.task_id,
             task_revision=record.revision,
             model_revision=self.engine.facts.fingerprint,
+            context=self.tasks.supports.context(record),
             text_source=None if reason else record.labels[0].text_source,
             text_reason=reason,
             results=self._results(

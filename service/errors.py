@@ -70,6 +70,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.DeadlineError: 504,
     refused.ServerFullError: 503,
     refused.TenantOverShareError: 429,
+    refused.DeviceMemoryError: 503,
     refused.EngineError: 500,
     refused.SettingsError: 500,
     stores.StoreError: 500,

@@ -20,8 +20,9 @@ from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
 from service.engine.engine import Engine
+from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime
-from service.engine.support_cache import SupportCache
+from service.engine.support_cache import HostTier, SupportCache
 from service.refusals import SettingsError
 from service.schemas import Health, InfoView, LimitsView, ModelView
 from service.settings import Settings
@@ -145,11 +146,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     """
     async with AsyncExitStack() as stack:
         recognizer = await asyncio.to_thread(load_model, settings)
-        engine = Engine(
-            TorchRuntime(recognizer),
-            batch_clips=settings.batch_clips,
-            slice_clips=settings.slice_clips,
-        )
+        engine = engine_of(TorchRuntime(recognizer), settings)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
         pool = await stack.enter_async_context(
@@ -174,10 +171,11 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         if describer is not None:
             stack.push_async_callback(describer.close)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
+        cache = cache_of(engine, recognizer.device, settings)
         supports = Supports(
             store=store,
             engine=engine,
-            cache=SupportCache(settings.support_cache_bytes),
+            cache=cache,
             texts=texts,
         )
         stack.push_async_callback(supports.close)
@@ -190,6 +188,28 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         )
         log.info("Serving %s on %s", engine.facts.name, engine.facts.device)
         yield Parts(settings, store, pool, engine, texts, tasks, classifier)
+
+
+def engine_of(runtime: Runtime, settings: Settings) -> Engine:
+    """Make the engine as the settings want it."""
+    frames = 256 if runtime.device.type == "cuda" else 128
+    return Engine(
+        runtime,
+        batch_frames=settings.batch_frames or frames,
+        slice_clips=settings.slice_clips,
+        max_wait_s=settings.max_wait_ms / 1e3,
+        support_bytes=settings.support_cache_bytes,
+        support_share=settings.support_share,
+    )
+
+
+def cache_of(engine: Engine, device: torch.device, settings: Settings) -> SupportCache:
+    """Make the support cache; it gives memory back when the device has none left."""
+    second = settings.support_host_bytes > 0 and device.type != "cpu"
+    host = HostTier(settings.support_host_bytes, engine.move, device) if second else None
+    cache = SupportCache(settings.support_cache_bytes, host)
+    engine.relieve_with(cache.free)
+    return cache
 
 
 def load_model(settings: Settings) -> Recognizer:

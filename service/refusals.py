@@ -214,6 +214,13 @@ class TenantOverShareError(RequestError):
     retryable = True
 
 
+class DeviceMemoryError(RequestError):
+    """The device has no memory for this work, though some was freed."""
+
+    code = "device-out-of-memory"
+    retryable = True
+
+
 class EngineError(KshotError):
     """The device failed on this work."""
 

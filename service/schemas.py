@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.config import QueryContext
+
 TextSource = Literal["client", "llm", "template"]
 Status = Literal["processing", "ready", "failed"]
 
@@ -91,6 +93,13 @@ class Problem(BaseModel):
     clips: list[ClipProblem] = []
 
 
+CONTEXT = Field(
+    description="What queries attend to beside themselves: `support` (its clips), `prototype` (the "
+    "means of its labels), `self` or `none`. Less than the model's own where a task is large.",
+    examples=["none"],
+)
+
+
 class LabelView(BaseModel):
     """One label of a task."""
 
@@ -126,6 +135,7 @@ class TaskView(BaseModel):
     model: str = Field(examples=["compact"])
     model_revision: str
     trained: bool = Field(description="False: a bare backbone with untrained adapters.")
+    context: QueryContext = CONTEXT
     text: TextSource | None = Field(description="Text that takes part in scores; null is none.")
     text_reason: str | None = Field(description="Why no text takes part.")
     refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
@@ -175,6 +185,7 @@ class Classification(BaseModel):
     task_id: str
     task_revision: int
     model_revision: str
+    context: QueryContext = CONTEXT
     text_source: TextSource | None = Field(description="Text that took part; null is none.")
     text_reason: str | None = Field(description="Why no text took part.")
     results: list[ClipResult] = Field(description="In the order of the clips.")

@@ -65,12 +65,26 @@ class Settings(BaseSettings):
     temperature: float = Field(
         1.0, gt=0, description="Scores are softmax(logits / temperature) over a task's labels."
     )
-    batch_clips: int = Field(16, ge=1, description="Most query clips in one forward pass.")
+    batch_frames: int = Field(
+        0, ge=0, description="Most frames of one batch of queries; 0 is 256 on CUDA, 128 elsewhere."
+    )
+    max_wait_ms: float = Field(
+        3.0, ge=0, description="Longest a small batch waits for more while the device is free."
+    )
     slice_clips: int = Field(
         8, ge=1, description="Support clips encoded between two looks at the query queue."
     )
     support_cache_bytes: int = Field(
         1024 * MIB, ge=0, description="Encoded supports kept; the least recently used leave first."
+    )
+    support_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of it that one task may take; a larger task's queries attend to less.",
+    )
+    support_host_bytes: int = Field(
+        0, ge=0, description="Supports kept in the machine's memory when they leave a CUDA device."
     )
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."

@@ -3,10 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
+from model.config import QueryContext
 from model.errors import KshotError
 from model.media import decode_pictures
 from model.recognizer import EncodedSupport
@@ -107,6 +110,14 @@ class Supports:
             self._improve_later(record)
         return support
 
+    def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:
+        """Keep a task's encoded supports at hand, now or when they come, during the context."""
+        return self.cache.pinned(self._key(record))
+
+    def context(self, record: TaskRecord) -> QueryContext:
+        """Tell what the queries of a task attend to."""
+        return self.engine.context_of([clip.label for clip in record.clips])
+
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background."""
         for work in self._background.pop(task_id, set()):
@@ -133,7 +144,9 @@ class Supports:
             preparation.done = done
 
         try:
-            await self.cache.get(self._key(record), lambda: self._encode(record, frames, progress))
+            await self.cache.get(
+                self._key(record), lambda: self._encode(record, frames, progress, "register")
+            )
         except KshotError as error:
             log.error("Task %s could not be prepared: %s", record.task_id, error)
             preparation.failed = True
@@ -149,10 +162,14 @@ class Supports:
         frames = await asyncio.to_thread(
             lambda: {clip_id: decode_pictures(stored) for clip_id, stored in pictures.items()}
         )
-        return await self._encode(record, frames, lambda _: None)
+        return await self._encode(record, frames, lambda _: None, "rebuild")
 
     async def _encode(
-        self, record: TaskRecord, frames: Frames, progress: Callable[[int], None]
+        self,
+        record: TaskRecord,
+        frames: Frames,
+        progress: Callable[[int], None],
+        work: Literal["register", "rebuild"],
     ) -> EncodedSupport:
         facts = self.engine.facts
         want = (facts.frames, facts.size, facts.size, 3)
@@ -165,7 +182,9 @@ class Supports:
         frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
         text_NAE = await self.texts.encode(record.labels)
         classes = [clip.label for clip in record.clips]
-        return await self.engine.encode_support(frames_STHWC, classes, text_NAE, progress)
+        return await self.engine.encode_support(
+            frames_STHWC, classes, text_NAE, progress, work=work
+        )
 
     def _improve_later(self, record: TaskRecord) -> None:
         waits = any(label.text_source == "template" for label in record.labels)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from model.config import QueryContext
 from model.media import Clip
 from model.recognizer import MatchScores
 from service.engine.facts import ModelFacts
@@ -18,6 +19,7 @@ def task_view(
     record: TaskRecord,
     facts: ModelFacts,
     *,
+    context: QueryContext,
     text_reason: str | None,
     preparation: Preparation | None,
     faults: Sequence[ClipFault] = (),
@@ -56,6 +58,7 @@ def task_view(
         model=facts.name,
         model_revision=facts.fingerprint,
         trained=facts.trained,
+        context=context,
         text=None if text_reason else record.labels[0].text_source,
         text_reason=text_reason,
         refused_clips=[

@@ -1,26 +1,30 @@
-"""The one thread that owns the device: queries first, registration in slices between them.
+"""The one thread that owns the device: it takes what the batcher gives, and outlives all faults.
 
-Dimensions: Q query clips, T frames, H W pixels, C colours, L tokens, D width.
+Dimensions: Q query clips, T frames, H W pixels, C colours, L tokens, D width, E feature width.
 """
 
-import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Generator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from model.recognizer import EncodedSupport, MatchScores
+from service.engine.batcher import Batcher, Dropped
+from service.engine.cost import CostModel
+from service.engine.fair_queue import Work
+from service.engine.faults import is_device_lost, is_out_of_memory
+from service.engine.futures import settle
 from service.engine.runtimes.protocol import Runtime
-from service.refusals import EngineError
+from service.engine.staging import Staging
+from service.refusals import DeadlineError, DeviceMemoryError, EngineError
 
-MAX_BATCHES_BETWEEN_SLICES = 4  # so that registration goes on under any load of queries
-IDLE_S = 1.0
+IDLE_S = 1.0  # between two signs of life
+FAILURES_TO_END = 2  # batches in a row without memory, after which the process should be replaced
+STOPPED = "The engine has stopped; start the service again."
 
 log = logging.getLogger("kshot.engine")
 
@@ -34,41 +38,61 @@ class Classified:
     compute_ms: float
 
 
-@dataclass(slots=True)
-class Query:
-    """One clip waiting for the device."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Query(Work):
+    """One clip to classify."""
 
     frames_THWC: np.ndarray
     support: EncodedSupport
-    done: "asyncio.Future[Classified]"
-    since: float = field(default_factory=time.monotonic)
 
 
-@dataclass(slots=True)
-class Job:
-    """Work in slices: a generator that yields between them and returns its result."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Step(Work):
+    """One slice of a longer work.
 
-    steps: Generator[None, None, Any]
-    done: "asyncio.Future[Any]"
+    Args:
+        run: Does it, in so many parts as it is told; returns whether `done` is to be settled, and
+            with what.
+        timed: Whether its time says what frames cost.
+    """
+
+    run: Callable[[int], "Outcome | None"]
+    timed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the last step of a work gives."""
+
+    result: object
 
 
 class DeviceThread:
-    """Runs queries in batches and jobs in slices, whichever is there, never waiting for more.
+    """Runs batches of queries and steps, whichever the batcher says.
 
     Args:
-        recognizer: The weights; nobody else calls them while the thread runs.
-        batch_clips: Most queries in one forward pass.
+        runtime: The weights; nobody else calls them while the thread runs.
+        batcher: What waits.
+        cost: Learns what batches take.
+        free_memory: Called when the device has no memory left, from this thread.
     """
 
-    def __init__(self, recognizer: Runtime, batch_clips: int) -> None:
-        self.recognizer = recognizer
-        self.batch_clips = batch_clips
+    def __init__(
+        self,
+        runtime: Runtime,
+        batcher: Batcher,
+        cost: CostModel,
+        free_memory: Callable[[], None],
+    ) -> None:
+        self.runtime = runtime
+        self.batcher = batcher
+        self.cost = cost
+        self.free_memory = free_memory
         self.beat = time.monotonic()
-        self.drain_rate = 0.0
-        self._queries: deque[Query] = deque()
-        self._jobs: deque[Job] = deque()
-        self._wake = threading.Condition()
-        self._stopping = False
+        self.lost = False  # further calls would fail as well
+        self.memory_failures = 0
+        self._failures_in_a_row = 0
+        self._staging = Staging(pinned=runtime.device.type == "cuda")
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     def start(self) -> None:
@@ -77,120 +101,140 @@ class DeviceThread:
 
     def stop(self) -> None:
         """Finish the work at hand, fail what waits, and join."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        waiting = self.batcher.close()
+        settle((work.done, EngineError(STOPPED)) for work in waiting)
         self._thread.join()
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the thread last said that it lives; endless once it is dead."""
-        return time.monotonic() - self.beat if self._thread.is_alive() else float("inf")
+        """Seconds since the last sign of life; endless once the thread or the device is gone."""
+        if self.lost or not self._thread.is_alive():
+            return float("inf")
+        return time.monotonic() - self.beat
 
-    @property
-    def waiting(self) -> int:
-        """Queries that wait."""
-        return len(self._queries)
-
-    def put(self, work: Query | Job) -> None:
-        """Queue work.
+    def put(self, works: Sequence[Work]) -> None:
+        """Queue work, all of it at once.
 
         Raises:
             EngineError: The thread is stopping or gone.
         """
-        with self._wake:
-            if self._stopping or not self._thread.is_alive():
-                raise EngineError("The engine has stopped; start the service again.")
-            self._queries.append(work) if isinstance(work, Query) else self._jobs.append(work)
-            self._wake.notify()
+        if not self._thread.is_alive() or not self.batcher.put(works):
+            raise EngineError(STOPPED)
 
     def _run(self) -> None:
-        batches = 0
         with torch.inference_mode():
-            while not self._stopping:
+            while True:
                 self.beat = time.monotonic()
-                queries = self._take()
-                if queries and (batches < MAX_BATCHES_BETWEEN_SLICES or not self._jobs):
-                    batches += 1
-                    self._classify(queries)
-                    continue
-                self._queries.extendleft(reversed(queries))
-                batches = 0
-                if self._jobs:
-                    self._advance(self._jobs.popleft())
-                    continue
-                with self._wake:
-                    if not (self._queries or self._jobs or self._stopping):
-                        self._wake.wait(IDLE_S)
-        stopped = EngineError("The engine has stopped; start the service again.")
-        for done in [work.done for work in self._queries] + [work.done for work in self._jobs]:
-            resolve(done, stopped)
+                turn = self.batcher.take(IDLE_S)
+                settle((one.work.done, _late(one)) for one in turn.dropped)
+                if turn.batch:
+                    self._do(turn.batch)
+                elif turn.closed:
+                    return
 
-    def _take(self) -> list[Query]:
-        """Take the oldest queries; those whose client gave up are dropped here."""
-        taken: list[Query] = []
-        while self._queries and len(taken) < self.batch_clips:
-            query = self._queries.popleft()
-            if not query.done.cancelled():
-                taken.append(query)
-        return taken
+    def _do(self, batch: tuple[Work, ...]) -> None:
+        failures = self.memory_failures
+        if isinstance(batch[0], Step):
+            self._advance(batch[0])
+        else:
+            self._classify([work for work in batch if isinstance(work, Query)])
+        if self.memory_failures == failures:
+            self._failures_in_a_row = 0
+            return
+        self._failures_in_a_row += 1
+        clip_frames = self.runtime.config.frames
+        self.batcher.budget_frames = max(clip_frames, self.batcher.budget_frames // 2)
+        if self._failures_in_a_row >= FAILURES_TO_END:
+            log.critical("The device is out of memory again and again; this process should end")
+            self.lost = True
 
-    def _classify(self, queries: list[Query]) -> None:
+    def _classify(self, queries: list[Query], *, freed: bool = False) -> None:
         """Score a batch; one that fails is halved, so that one clip cannot fail the others."""
         begun = time.monotonic()
         try:
-            supports = [query.support for query in queries]
-            tokens_QTLD = self.recognizer.trunk(np.stack([query.frames_THWC for query in queries]))
-            features_QTE = self.recognizer.encode_query(tokens_QTLD, supports)
-            scores = self.recognizer.match(features_QTE, supports)
+            scores = self._scores(queries)
         except Exception as error:  # the thread must outlive any fault of a forward pass
-            if len(queries) > 1:
-                middle = len(queries) // 2
-                self._classify(queries[:middle])
-                self._classify(queries[middle:])
+            no_memory = is_out_of_memory(error)
+            if self._hopeless(error, freed, alone=len(queries) == 1):
+                failure = self._failure(error)
+                settle((query.done, failure) for query in queries)
                 return
-            log.exception("A query failed on the device")
-            resolve(queries[0].done, _failed(error))
+        else:
+            self._answer(queries, scores, begun)
             return
-        compute_ms = 1e3 * (time.monotonic() - begun)
-        self.drain_rate = 1e3 * sum(len(query.frames_THWC) for query in queries) / compute_ms
-        for query, score in zip(queries, scores, strict=True):
-            resolve(query.done, Classified(score, 1e3 * (begun - query.since), compute_ms))
+        if no_memory:  # the failed pass has let its tensors go, now that its error is gone
+            self._free()
+        middle = (len(queries) + 1) // 2
+        for half in (queries[:middle], queries[middle:]):
+            if half:
+                self._classify(half, freed=freed or no_memory)
 
-    def _advance(self, job: Job) -> None:
-        """Run one slice of a job; jobs take turns."""
-        if job.done.cancelled():
-            job.steps.close()
-            return
+    def _answer(self, queries: list[Query], scores: list[MatchScores], begun: float) -> None:
+        seconds = time.monotonic() - begun
+        self.cost.observe("classify", sum(query.frames for query in queries), seconds)
+        settle(
+            (query.done, Classified(score, 1e3 * (begun - query.since), 1e3 * seconds))
+            for query, score in zip(queries, scores, strict=True)
+        )
+
+    def _scores(self, queries: Sequence[Query]) -> list[MatchScores]:
+        supports = [query.support for query in queries]
+        frames_QTHWC = self._staging.fill([query.frames_THWC for query in queries])
+        tokens_QTLD = self.runtime.trunk(frames_QTHWC)
+        features_QTE = self.runtime.encode_query(tokens_QTLD, supports)
+        return self.runtime.match(features_QTE, supports)
+
+    def _advance(self, step: Step, *, freed: bool = False) -> None:
+        """Run one step, in two parts if there was no memory for it."""
+        begun = time.monotonic()
         try:
-            next(job.steps)
-        except StopIteration as finished:
-            resolve(job.done, finished.value)
+            outcome = step.run(2 if freed else 1)
         except Exception as error:  # the thread must outlive any fault of a forward pass
-            log.exception("A job failed on the device")
-            resolve(job.done, _failed(error))
+            if not is_out_of_memory(error) or self._hopeless(error, freed, alone=False):
+                self.batcher.abandon(step)
+                settle([(step.done, self._failure(error))])
+                return
         else:
-            self._jobs.append(job)
-
-
-def _failed(error: Exception) -> EngineError:
-    failure = EngineError(f"The model failed with {type(error).__name__}; see the service's log.")
-    failure.__cause__ = error
-    return failure
-
-
-def resolve(future: "asyncio.Future[Any]", outcome: object) -> None:
-    """Settle a future of the event loop from this thread, unless someone else has."""
-
-    def settle() -> None:
-        if future.done():
+            if step.timed:
+                self.cost.observe(step.kind, step.frames, time.monotonic() - begun)
+            if outcome is not None:
+                settle([(step.done, outcome.result)])
             return
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        self._free()
+        self._advance(step, freed=True)
 
-    try:
-        future.get_loop().call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop has closed: nobody waits any more
-        log.debug("A result came after the event loop had closed")
+    def _hopeless(self, error: Exception, freed: bool, *, alone: bool) -> bool:
+        """Tell whether there is no use in trying again with less."""
+        if is_device_lost(error):
+            return True
+        return freed if is_out_of_memory(error) else alone
+
+    def _free(self) -> None:
+        log.warning("The device is out of memory; freeing caches and trying again with less")
+        self.free_memory()
+        if self.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _failure(self, error: Exception) -> DeviceMemoryError | EngineError:
+        log.error("Work failed on the device", exc_info=error)
+        if is_device_lost(error):
+            self.lost = True
+        if is_out_of_memory(error):
+            self.memory_failures += 1
+            return DeviceMemoryError(
+                "The device has no memory for this work; ask again with fewer clips, or later."
+            )
+        failure = EngineError(
+            f"The model failed with {type(error).__name__}; see the service's log."
+        )
+        failure.__cause__ = error
+        return failure
+
+
+def _late(dropped: Dropped) -> DeadlineError:
+    """Say why work was not done; where nobody waits any more, nobody hears it."""
+    waited_s = time.monotonic() - dropped.work.since
+    return DeadlineError(
+        f"The deadline could not be met after {waited_s:.1f} s of waiting for the device; "
+        "allow more time, or ask again later."
+    )

@@ -4,54 +4,92 @@ Dimensions: S support clips, N classes, A stages, T frames, H W pixels, C colour
 """
 
 import asyncio
+import concurrent.futures
 import time
-from collections.abc import Callable, Generator, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.config import QueryContext
 from model.recognizer import EncodedSupport
 from model.subactions import StageTexts
-from service.engine.device_thread import Classified, DeviceThread, Job, Query
+from service.engine.batcher import Batcher, Reason
+from service.engine.contexts import (
+    PROBE_CLASSES,
+    ContextChoice,
+    clips_of,
+    limit_of,
+    measured_sizes,
+)
+from service.engine.cost import CostModel
+from service.engine.device_thread import Classified, DeviceThread, Outcome, Query, Step
 from service.engine.facts import ModelFacts, facts_of
+from service.engine.fair_queue import Kind, Work
+from service.engine.registration import Progress, Registration, silent
 from service.engine.runtimes.protocol import Runtime
 from service.refusals import DeadlineError
 
-Progress = Callable[[int], None]
-ResultT = TypeVar("ResultT")
-
-
-def _silent(_: int) -> None:
-    pass
+RELIEF_S = 2.0  # longest the device waits for caches to be freed
 
 
 class Engine:
-    """The recognizer, shared by all requests.
+    """The runtime, shared by all requests.
 
     Args:
         recognizer: A runtime, or whatever has the same methods.
-        batch_clips: Most queries in one forward pass.
-        slice_clips: Support clips between two looks at the query queue.
+        batch_frames: Most frames in one batch of queries.
+        slice_clips: Support clips between two looks at the queries.
+        max_wait_s: Longest a batch waits for more queries while the device is free.
+        support_bytes: Budget of all encoded supports.
+        support_share: Part of it that one task may take before its context becomes a cheaper one.
 
     Raises:
         MethodError: Its answers would depend on other queries.
     """
 
-    def __init__(self, recognizer: Runtime, *, batch_clips: int, slice_clips: int) -> None:
+    def __init__(
+        self,
+        recognizer: Runtime,
+        *,
+        batch_frames: int,
+        slice_clips: int = 8,
+        max_wait_s: float = 0.003,
+        support_bytes: int = 0,
+        support_share: float = 0.5,
+    ) -> None:
         recognizer.served()
         self.facts: ModelFacts = facts_of(recognizer)
+        self.cost = CostModel()
+        self.batcher = Batcher(
+            budget_frames=max(batch_frames, self.facts.frames),
+            clip_frames=self.facts.frames,
+            cost=self.cost,
+            max_wait_s=max_wait_s,
+        )
         self._recognizer = recognizer
         self._slice_clips = slice_clips
-        self._thread = DeviceThread(recognizer, batch_clips)
+        self._limit_bytes = limit_of(support_bytes, support_share)
+        self._contexts: ContextChoice | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._relief: list[Callable[[], None]] = []
+        self._thread = DeviceThread(recognizer, self.batcher, self.cost, self._free_memory)
 
     async def start(self) -> None:
         """Start the device thread and run the model once, so that no client waits for that."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
-        frames = np.zeros((2, self.facts.frames, self.facts.size, self.facts.size, 3), np.uint8)
-        support = await self.encode_support(frames, [0, 1], None)
-        await self.classify(frames[:1], support)
+        shape = (len(PROBE_CLASSES), self.facts.frames, self.facts.size, self.facts.size, 3)
+        frames = np.zeros(shape, np.uint8)
+        probe = await self.encode_support(frames, PROBE_CLASSES, None)
+        sizes = measured_sizes(probe, self._recognizer.config.query_context, self.facts.has_text)
+        self._contexts = ContextChoice(
+            self._recognizer.config.query_context, sizes, self._limit_bytes
+        )
+        await self.classify(frames[:1], probe)
 
     async def close(self) -> None:
         """Finish the work at hand and stop the thread."""
@@ -59,32 +97,56 @@ class Engine:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the device thread last said that it lives."""
+        """Seconds since the device last showed that it works; endless when it cannot any more."""
         return self._thread.silent_s
 
     @property
     def queued_frames(self) -> int:
         """Frames that wait for the device."""
-        return self._thread.waiting * self.facts.frames
+        return self.batcher.queued_frames
 
     @property
     def drain_rate(self) -> float:
         """Frames a second the device has done lately; 0 before anything was measured."""
-        return self._thread.drain_rate
+        return self.cost.drain_rate
+
+    @property
+    def dropped(self) -> Mapping[Reason, int]:
+        """Works that were not done, by reason: disconnect, deadline, shutdown, failed."""
+        return dict(self.batcher.dropped)
+
+    @property
+    def memory_failures(self) -> int:
+        """Works that the device had no memory for, though some was freed."""
+        return self._thread.memory_failures
+
+    def relieve_with(self, free: Callable[[], None]) -> None:
+        """Have `free` called, in the event loop, whenever the device runs out of memory."""
+        self._relief.append(free)
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words of a class that the text tower never saw."""
         return self._recognizer.unknown_words(label, stages)
+
+    def context_of(self, classes: Sequence[int]) -> QueryContext:
+        """Tell what the queries of a task attend to: the method's own, or less for a large task.
+
+        Args:
+            classes: Class index of each support clip.
+        """
+        if self._contexts is None:
+            return self._recognizer.config.query_context
+        return self._contexts.of(*clips_of(classes))
 
     async def encode_support(
         self,
         frames_STHWC: np.ndarray,
         classes: Sequence[int],
         text_NAE: Tensor | None,
-        progress: Progress = _silent,
+        progress: Progress = silent,
         *,
-        work: Literal["register", "rebuild"] = "register",  # noqa: ARG002  the batcher sorts by it next
-        tenant: str = "",  # noqa: ARG002  the batcher sorts by it next
+        work: Literal["register", "rebuild"] = "register",
+        tenant: str = "",
         deadline: float | None = None,
     ) -> EncodedSupport:
         """Encode the supports of one task, in slices between which queries go first.
@@ -99,21 +161,54 @@ class Engine:
             deadline: Instant of `time.monotonic()` after which nobody wants the result.
 
         Raises:
-            DeadlineError: The deadline has passed.
+            DeadlineError: The deadline has passed, or cannot be met.
+            DeviceMemoryError: The device has no memory for it.
         """
-        _check(deadline)
-        return await self._job(self._support_steps(frames_STHWC, classes, text_NAE, progress))
+        self._admit(work, len(frames_STHWC) * self.facts.frames, tenant, deadline)
+        own, context = self._recognizer.config.query_context, self.context_of(classes)
+        registration = Registration(
+            self._recognizer,
+            frames_STHWC,
+            classes,
+            text_NAE,
+            progress,
+            None if context == own else context,
+        )
+        done: asyncio.Future[EncodedSupport] = asyncio.get_running_loop().create_future()
+        steps = registration.steps(
+            self._slice_clips, kind=work, tenant=tenant, deadline=deadline, done=done
+        )
+        with self._queued(steps):
+            return await done
 
-    async def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
+    async def encode_text(
+        self, labels: Sequence[str], stages: Sequence[StageTexts], *, tenant: str = ""
+    ) -> Tensor:
         """Encode stage texts; returns text_NAE."""
-        return await self._job(self._text_steps(labels, stages))
+        done: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        step = Step(
+            kind="register",
+            frames=max(1, len(labels) // 2),  # a class's three sentences cost about half a frame
+            tenant=tenant,
+            done=done,
+            run=lambda _: Outcome(self._recognizer.encode_text(labels, stages)),
+        )
+        with self._queued([step]):
+            return await done
+
+    async def move(self, support: EncodedSupport, device: torch.device) -> EncodedSupport:
+        """Move encoded supports between the device and the machine's memory."""
+        done: asyncio.Future[EncodedSupport] = asyncio.get_running_loop().create_future()
+        step = Step(kind="rebuild", frames=1, done=done, run=lambda _: Outcome(support.to(device)))
+        with self._queued([step]):
+            return await done
 
     async def classify(
         self,
-        frames_QTHWC: np.ndarray,
+        frames_QTHWC: np.ndarray | Sequence[np.ndarray],
         support: EncodedSupport,
         *,
-        tenant: str = "",  # noqa: ARG002  the batcher sorts by it next
+        tenant: str = "",
         deadline: float | None = None,
     ) -> list[Classified]:
         """Score query clips of one task; each goes its own way through the batches.
@@ -125,47 +220,70 @@ class Engine:
             deadline: Instant of `time.monotonic()` after which nobody wants the result.
 
         Raises:
-            DeadlineError: The deadline has passed.
+            DeadlineError: The deadline has passed, or cannot be met.
+            DeviceMemoryError: The device has no memory for it.
         """
-        _check(deadline)
         loop = asyncio.get_running_loop()
-        queries = [Query(frames, support, loop.create_future()) for frames in frames_QTHWC]
+        self._admit("classify", len(frames_QTHWC) * self.facts.frames, tenant, deadline)
+        answers: list[asyncio.Future[Classified]] = [loop.create_future() for _ in frames_QTHWC]
+        queries = [
+            Query(
+                kind="classify",
+                frames=self.facts.frames,
+                tenant=tenant,
+                deadline=deadline,
+                done=answer,
+                frames_THWC=frames_THWC,
+                support=support,
+            )
+            for frames_THWC, answer in zip(frames_QTHWC, answers, strict=True)
+        ]
+        with self._queued(queries):
+            return await asyncio.gather(*answers)
+
+    @contextmanager
+    def _queued(self, works: Sequence[Work]) -> Iterator[None]:
+        """Queue works; what is left of them at the end nobody wants."""
         try:
-            for query in queries:
-                self._thread.put(query)
-            return await asyncio.gather(*(query.done for query in queries))
-        finally:
-            for query in queries:
-                query.done.cancel()
-
-    async def _job(self, steps: Generator[None, None, ResultT]) -> ResultT:
-        done: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        self._thread.put(Job(steps, done))
-        return await done
-
-    def _support_steps(
-        self,
-        frames_STHWC: np.ndarray,
-        classes: Sequence[int],
-        text_NAE: Tensor | None,
-        progress: Progress,
-    ) -> Generator[None, None, EncodedSupport]:
-        tokens: list[Tensor] = []
-        for start in range(0, len(frames_STHWC), self._slice_clips):
-            part = frames_STHWC[start : start + self._slice_clips]
-            tokens.append(self._recognizer.trunk(part))
-            progress(start + len(part))
+            self._thread.put(works)
             yield
-        text = None if text_NAE is None else text_NAE.to(self._recognizer.device)
-        return self._recognizer.encode_support(torch.cat(tokens), classes, text)
+        finally:
+            for work in works:
+                work.done.cancel()
+            self.batcher.withdraw(works)
 
-    def _text_steps(
-        self, labels: Sequence[str], stages: Sequence[StageTexts]
-    ) -> Generator[None, None, Tensor]:
-        yield
-        return self._recognizer.encode_text(labels, stages)
+    def _admit(self, kind: Kind, frames: int, tenant: str, deadline: float | None) -> None:
+        """Refuse what cannot be done in time."""
+        if deadline is None:
+            return
+        left_s = deadline - time.monotonic()
+        ahead = self.batcher.ahead(kind, tenant, frames)
+        ahead[kind] += frames
+        full = {"classify": self.batcher.budget_frames}
+        slice_frames = self._slice_clips * self.facts.frames
+        needed_s = sum(
+            self.cost.drained_s(each, count, full.get(each, slice_frames))
+            for each, count in ahead.items()
+        )
+        if left_s <= 0:
+            raise DeadlineError("The deadline has passed; allow more time, or ask again later.")
+        if needed_s > left_s:
+            raise DeadlineError(
+                f"The device needs {needed_s:.1f} s until this is done and {left_s:.1f} s are left "
+                "to the deadline; allow more time, or ask again later.",
+                retry_after_s=needed_s,
+            )
 
+    def _free_memory(self) -> None:
+        """Let caches go, from the device thread; they belong to the event loop."""
+        if self._loop is None or self._loop.is_closed():
+            return
+        freed: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-def _check(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise DeadlineError("The deadline has passed; allow more time, or ask again later.")
+        def free() -> None:
+            for relief in self._relief:
+                relief()
+            freed.set_result(None)
+
+        self._loop.call_soon_threadsafe(free)
+        concurrent.futures.wait([freed], timeout=RELIEF_S)

@@ -33,6 +33,7 @@ async def create_task(
     view = task_view(
         record,
         parts.engine.facts,
+        context=parts.tasks.supports.context(record),
         text_reason=parts.texts.reason(record.labels),
         preparation=parts.tasks.supports.preparation(record.task_id),
         faults=faults,
@@ -83,6 +84,7 @@ def _view(parts: Parts, record: TaskRecord) -> TaskView:
     return task_view(
         record,
         parts.engine.facts,
+        context=parts.tasks.supports.context(record),
         text_reason=parts.texts.reason(record.labels),
         preparation=parts.tasks.supports.preparation(record.task_id),
     )

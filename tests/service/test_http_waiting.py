@@ -1,41 +1,19 @@
 """A task that is getting ready: who waits, for how long, and who is told to come back."""
 
-import asyncio
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from service.app import create_app
-from service.engine.device_thread import Job
 from service.parts import Parts
 from service.settings import Settings
+from tests.held_device import device_held
 from tests.serving import moving_clip, problem, query_files, serving_app, support_files
 
 CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
-
-
-@contextmanager
-def device_held(parts: Parts) -> Iterator[threading.Event]:
-    """Keep the device thread from everything else until the event is set."""
-    held, free = threading.Event(), threading.Event()
-
-    def steps() -> Generator[None, None, None]:
-        held.set()
-        free.wait(20)
-        yield
-
-    loop = asyncio.new_event_loop()
-    parts.engine._thread.put(Job(steps(), loop.create_future()))
-    assert held.wait(20)
-    try:
-        yield free
-    finally:
-        free.set()
-        loop.close()
 
 
 @pytest.fixture
@@ -49,7 +27,7 @@ def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
     busy: tuple[httpx.Client, Parts],
 ) -> None:
     client, parts = busy
-    with device_held(parts) as free:
+    with device_held(parts.engine) as free:
         answer = client.post("/v1/tasks", files=support_files(CLIPS), headers={"prefer": "wait=0"})
         assert answer.status_code == 202
         task = answer.json()
@@ -73,7 +51,7 @@ def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
 
 def test_deleting_a_task_that_gets_ready_ends_it(busy: tuple[httpx.Client, Parts]) -> None:
     client, parts = busy
-    with device_held(parts):
+    with device_held(parts.engine):
         prefer = {"prefer": "respond-async"}
         task = client.post("/tasks", files=support_files(CLIPS), headers=prefer).json()
         with ThreadPoolExecutor(1) as threads:
@@ -91,7 +69,7 @@ def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
 ) -> None:
     app = create_app(settings.model_copy(update={"heartbeat_s": 2.5}))
     with serving_app(app) as client:
-        with device_held(app.state.parts):
+        with device_held(app.state.parts.engine):
             assert client.get("/livez").json() == {
                 "ok": True,
                 "degraded": False,
