@@ -184,7 +184,7 @@ class Ledger:
         self._asked.pop(tenant, None)
         while self._asked and now - next(iter(self._asked.values())) > ACTIVE_S:
             self._asked.pop(next(iter(self._asked)))
-        others = bool(self._asked) or self._by_tenant.keys() - {tenant} != set()
+        others = bool(self._asked) or len(self._by_tenant) > (tenant in self._by_tenant)
         self._asked[tenant] = now
         return others
 

@@ -68,6 +68,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.PreparationError: 503,
     refused.TaskIncompatibleError: 409,
     refused.DeadlineError: 504,
+    refused.DeadlineUnmetError: 503,
     refused.ServerFullError: 503,
     refused.TenantOverShareError: 429,
     refused.DeviceMemoryError: 503,

@@ -200,6 +200,12 @@ class DeadlineError(RequestError):
     retryable = True
 
 
+class DeadlineUnmetError(DeadlineError):
+    """The request cannot be done in the time it has left, so it is not begun."""
+
+    code = "deadline-unmet"
+
+
 class ServerFullError(RequestError):
     """The server has as much work as it can do in time."""
 

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
-from service.bodies.fields import BodyT, parse_json, validate
+from service.bodies.fields import parse_json, validate
 from service.bodies.forms import query_of_form, task_of_form
 from service.bodies.jsons import query_of_json, task_of_json
 from service.drafts import ClipDraft, TaskDraft, check_draft
@@ -30,8 +30,10 @@ async def read_task(request: Request, settings: Settings) -> TaskDraft:
         RequestError: The body, or the task it asks for, cannot be used.
     """
     if content_type(request) == JSON:
-        body = await _read_json(request, TaskBody)
-        draft = await asyncio.to_thread(task_of_json, body, settings)
+        raw = await request.body()
+        draft = await asyncio.to_thread(
+            lambda: task_of_json(validate(parse_json(raw), TaskBody), settings)
+        )
     else:
         async with _form(request, settings.max_support_clips) as form:
             draft = await task_of_form(form, settings)
@@ -45,8 +47,10 @@ async def read_query(request: Request, settings: Settings) -> tuple[ClipDraft, .
         RequestError: The body cannot be used.
     """
     if content_type(request) == JSON:
-        body = await _read_json(request, QueryBody)
-        return await asyncio.to_thread(query_of_json, body, settings)
+        raw = await request.body()
+        return await asyncio.to_thread(
+            lambda: query_of_json(validate(parse_json(raw), QueryBody), settings)
+        )
     async with _form(request, settings.max_query_clips) as form:
         return await query_of_form(form, settings)
 
@@ -86,8 +90,3 @@ def _refuse_form(reason: str, max_clips: int) -> NoReturn:
     raise MalformedRequestError(
         f"The multipart body cannot be read: {reason.rstrip('.')}; let an HTTP client write it."
     )
-
-
-async def _read_json(request: Request, kind: type[BodyT]) -> BodyT:
-    raw = await request.body()
-    return await asyncio.to_thread(lambda: validate(parse_json(raw), kind))
