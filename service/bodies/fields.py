@@ -149,8 +149,8 @@ def validate(value: object, kind: type[BodyT]) -> BodyT:
 def _may_hold_surrogates(raw: bytes | str) -> bool:
     """Look for escapes first: base64 has none, and a copy of megabytes in lower case is saved."""
     if isinstance(raw, bytes):
-        return b"\\u" in raw and b"\\ud" in raw.lower()
-    return "\\u" in raw and "\\ud" in raw.lower()
+        return b"\\" in raw and b"\\ud" in raw.lower()
+    return "\\" in raw and "\\ud" in raw.lower()
 
 
 def _distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
