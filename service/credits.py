@@ -63,7 +63,7 @@ class Hold:
     def __init__(self, ledger: "Ledger", tenant: str, cost: Cost) -> None:
         self.cost = cost
         self._ledger = ledger
-        self._tenant = tenant
+        self.tenant = tenant
         self._over = False
 
     def correct(
@@ -79,14 +79,14 @@ class Hold:
             frames=self.cost.frames if frames is None else frames,
         )
         cost = self._ledger.charged(known)
-        self._ledger.add(self._tenant, cost - self.cost)
+        self._ledger.add(self.tenant, cost - self.cost)
         self.cost = cost
 
     def hand_over(self) -> "Hold":
         """Move the frames to a hold of their own, for work that outlives the request."""
         moved = NOTHING if self._over else Cost(frames=self.cost.frames)
         self.cost = self.cost - moved
-        other = Hold(self._ledger, self._tenant, moved)
+        other = Hold(self._ledger, self.tenant, moved)
         other._over = self._over
         return other
 
@@ -94,7 +94,7 @@ class Hold:
         """Return the credits; the second time nothing happens."""
         if not self._over:
             self._over = True
-            self._ledger.add(self._tenant, NOTHING - self.cost)
+            self._ledger.add(self.tenant, NOTHING - self.cost)
 
     def __enter__(self) -> Self:
         return self

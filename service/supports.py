@@ -70,7 +70,7 @@ class Supports:
         The hold is given back when the work has ended, which may be later.
         """
         preparation = self._preparations[record.task_id] = Preparation(len(frames))
-        work = self._start(record.task_id, self._prepare(record, frames, preparation))
+        work = self._start(record.task_id, self._prepare(record, frames, preparation, hold.tenant))
         work.add_done_callback(lambda _: hold.give_back())
         await asyncio.wait({work}, timeout=wait_s)
         return preparation
@@ -137,7 +137,9 @@ class Supports:
         await asyncio.gather(*running, return_exceptions=True)
         await self.cache.close()
 
-    async def _prepare(self, record: TaskRecord, frames: Frames, preparation: Preparation) -> None:
+    async def _prepare(
+        self, record: TaskRecord, frames: Frames, preparation: Preparation, tenant: str
+    ) -> None:
         """Encode the frames that were stored; queries of the task join this one build."""
 
         def progress(done: int) -> None:
@@ -145,7 +147,8 @@ class Supports:
 
         try:
             await self.cache.get(
-                self._key(record), lambda: self._encode(record, frames, progress, "register")
+                self._key(record),
+                lambda: self._encode(record, frames, progress, "register", tenant),
             )
         except KshotError as error:
             log.error("Task %s could not be prepared: %s", record.task_id, error)
@@ -170,6 +173,7 @@ class Supports:
         frames: Frames,
         progress: Callable[[int], None],
         work: Literal["register", "rebuild"],
+        tenant: str = "",
     ) -> EncodedSupport:
         facts = self.engine.facts
         want = (facts.frames, facts.size, facts.size, 3)
@@ -183,7 +187,7 @@ class Supports:
         text_NAE = await self.texts.encode(record.labels)
         classes = [clip.label for clip in record.clips]
         return await self.engine.encode_support(
-            frames_STHWC, classes, text_NAE, progress, work=work
+            frames_STHWC, classes, text_NAE, progress, work=work, tenant=tenant
         )
 
     def _improve_later(self, record: TaskRecord) -> None:

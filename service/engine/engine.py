@@ -31,7 +31,7 @@ from service.engine.facts import ModelFacts, facts_of
 from service.engine.fair_queue import Kind, Work
 from service.engine.registration import Progress, Registration, silent
 from service.engine.runtimes.protocol import Runtime
-from service.refusals import DeadlineError
+from service.refusals import DeadlineError, DeadlineUnmetError
 
 RELIEF_S = 2.0  # longest the device waits for caches to be freed
 
@@ -161,7 +161,7 @@ class Engine:
             deadline: Instant of `time.monotonic()` after which nobody wants the result.
 
         Raises:
-            DeadlineError: The deadline has passed, or cannot be met.
+            DeadlineError: The deadline has passed; DeadlineUnmetError: it cannot be met.
             DeviceMemoryError: The device has no memory for it.
         """
         self._admit(work, len(frames_STHWC) * self.facts.frames, tenant, deadline)
@@ -220,7 +220,7 @@ class Engine:
             deadline: Instant of `time.monotonic()` after which nobody wants the result.
 
         Raises:
-            DeadlineError: The deadline has passed, or cannot be met.
+            DeadlineError: The deadline has passed; DeadlineUnmetError: it cannot be met.
             DeviceMemoryError: The device has no memory for it.
         """
         loop = asyncio.get_running_loop()
@@ -268,7 +268,7 @@ class Engine:
         if left_s <= 0:
             raise DeadlineError("The deadline has passed; allow more time, or ask again later.")
         if needed_s > left_s:
-            raise DeadlineError(
+            raise DeadlineUnmetError(
                 f"The device needs {needed_s:.1f} s until this is done and {left_s:.1f} s are left "
                 "to the deadline; allow more time, or ask again later.",
                 retry_after_s=needed_s,

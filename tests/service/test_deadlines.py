@@ -13,7 +13,7 @@ from service.app import create_app
 from service.deadlines import HEADER, Deadline, read_timeout
 from service.refusals import DeadlineError, InvalidRequestError
 from service.settings import Settings
-from tests.service.test_http_waiting import device_held
+from tests.held_device import device_held
 from tests.serving import base64_of, moving_clip, problem, query_files, serving_app, support_files
 
 CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
@@ -67,7 +67,7 @@ def test_each_stage_answers_504(served: tuple[httpx.Client, FastAPI]) -> None:
     task = client.post("/tasks", files=support_files(CLIPS)).json()["id"]
     files, half = query_files(CLIPS["jump"][0]), {HEADER: "500"}
     url = f"/tasks/{task}/classify"
-    with device_held(app.state.parts):
+    with device_held(app.state.parts.engine):
         answer = client.post(url, files=files, headers=half)
         stage = problem(answer, 504, "deadline-passed")
         assert "computing" in stage["detail"]
@@ -97,7 +97,9 @@ def test_a_body_that_does_not_come_in_time_is_504(served: tuple[httpx.Client, Fa
             b"X-Request-Timeout-Ms: 300\r\nContent-Length: 1000\r\n\r\n{"
         )
         raw.settimeout(10)
-        answer = raw.recv(8192)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += raw.recv(8192)
     assert b" 504 " in answer
     assert b"receiving" in answer
     assert b"connection: close" in answer
@@ -115,7 +117,7 @@ def test_a_registration_is_encoded_beyond_its_deadline(
     served: tuple[httpx.Client, FastAPI],
 ) -> None:
     client, app = served
-    with device_held(app.state.parts):
+    with device_held(app.state.parts.engine):
         headers = {HEADER: "3000", "prefer": "wait=4"}
         answer = client.post("/tasks", files=support_files(CLIPS), headers=headers)
         assert answer.status_code == 202

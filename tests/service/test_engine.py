@@ -13,7 +13,7 @@ from model.errors import MethodError
 from model.recognizer import EncodedSupport
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
-from service.refusals import DeadlineError, EngineError
+from service.refusals import DeadlineError, DeadlineUnmetError, EngineError
 from tests.held_device import device_held
 from tests.model.tiny import clips, tiny_recognizer
 
@@ -143,7 +143,7 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(engine: Engine) ->
     engine.cost.observe = lambda *_: None  # type: ignore[method-assign]
     for _ in range(10):
         CostModel.observe(engine.cost, "classify", 8, 1.0)
-    with pytest.raises(DeadlineError, match=r"needs 1\.0 s") as refused:
+    with pytest.raises(DeadlineUnmetError, match=r"needs 1\.0 s") as refused:
         await engine.classify(frames(1), support, deadline=time.monotonic() + 0.5)
     assert refused.value.retry_after_s == pytest.approx(1.0)
     assert len(await engine.classify(frames(1), support)) == 1
