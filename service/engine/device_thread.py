@@ -92,6 +92,7 @@ class DeviceThread:
         self.lost = False  # further calls would fail as well
         self.memory_failures = 0
         self._failures_in_a_row = 0
+        self._no_memory_now = False  # in the batch at hand
         self._staging = Staging(pinned=runtime.device.type == "cuda")
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
@@ -133,14 +134,20 @@ class DeviceThread:
                     return
 
     def _do(self, batch: tuple[Work, ...]) -> None:
-        failures = self.memory_failures
+        self._no_memory_now = False
         if isinstance(batch[0], Step):
             self._advance(batch[0])
         else:
             self._classify([work for work in batch if isinstance(work, Query)])
-        if self.memory_failures == failures:
+        if not self._no_memory_now:
             self._failures_in_a_row = 0
+
+    def _give_up(self) -> None:
+        """Count work that the device has no memory for; once a batch, lower the cap."""
+        self.memory_failures += 1
+        if self._no_memory_now:
             return
+        self._no_memory_now = True
         self._failures_in_a_row += 1
         clip_frames = self.runtime.config.frames
         self.batcher.budget_frames = max(clip_frames, self.batcher.budget_frames // 2)
@@ -220,7 +227,7 @@ class DeviceThread:
         if is_device_lost(error):
             self.lost = True
         if is_out_of_memory(error):
-            self.memory_failures += 1
+            self._give_up()
             return DeviceMemoryError(
                 "The device has no memory for this work; ask again with fewer clips, or later."
             )
