@@ -84,7 +84,8 @@ async def test_a_second_failure_refuses_the_batch_and_lowers_the_cap(
     assert problem_of(refused.value, "").retryable
     assert refused.value.code == "device-out-of-memory"
     assert engine.batcher.budget_frames == 32
-    assert engine.memory_failures == 2  # both halves
+    while engine.memory_failures < 2:  # noqa: ASYNC110  the other half fails after the answer
+        await asyncio.sleep(0.01)
     assert engine.silent_s < 60
     memory.asked.clear()
     assert len(await engine.classify(frames(8), support)) == 8  # the cap fits, halved once
