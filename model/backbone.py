@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model.blocks import ClipBlock, FrozenBlock, TimmBlock
 from model.config import CompactConfig, CompactTextConfig, OpenClipConfig, TimmConfig
 from model.errors import BackboneError
+from model.patches import PatchProduct, foldable
 from model.words import WordTokenizer
 
 RGB = tuple[float, float, float]
@@ -38,6 +39,9 @@ class ImageTower(Protocol):
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Turn normalised pixels into tokens [B, L, D] with their places added."""
+
+    def fold_pixels(self, mean: Tensor, std: Tensor) -> bool:
+        """Make `patches` take uint8 pixels, where its projection can; tell whether it does."""
 
     def norm(self, tokens_BLD: Tensor) -> Tensor:
         """Apply what stands between places and the first block."""
@@ -100,8 +104,14 @@ class ClipImageTower(nn.Module):
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""
         patches_BLD = self.model.conv1(pixels_BCHW).flatten(2).transpose(1, 2)
-        token_BLD = self.model.class_embedding.expand(len(patches_BLD), 1, -1)
+        token_BLD = self.model.class_embedding.expand(patches_BLD.shape[0], 1, -1)
         return torch.cat([token_BLD, patches_BLD], dim=1) + self.model.positional_embedding
+
+    def fold_pixels(self, mean: Tensor, std: Tensor) -> bool:
+        """Take uint8 pixels from now on."""
+        if folds := foldable(self.model.conv1):
+            self.model.conv1 = PatchProduct(self.model.conv1, mean, std)
+        return folds
 
     def norm(self, tokens_BLD: Tensor) -> Tensor:
         """Apply ln_pre."""
@@ -131,6 +141,12 @@ class TimmImageTower(nn.Module):
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
         return self.model._pos_embed(self.model.patch_embed(pixels_BCHW))
+
+    def fold_pixels(self, mean: Tensor, std: Tensor) -> bool:
+        """Take uint8 pixels from now on."""
+        if folds := foldable(self.model.patch_embed.proj):
+            self.model.patch_embed.proj = PatchProduct(self.model.patch_embed.proj, mean, std)
+        return folds
 
     def norm(self, tokens_BLD: Tensor) -> Tensor:
         """Apply norm_pre."""
@@ -179,7 +195,9 @@ class ClipTextTower(nn.Module):
 
     def pool(self, tokens_BLD: Tensor, ids_BL: Tensor) -> Tensor:
         """Normalise and project the token with the largest id: the end."""
-        ends_BD = tokens_BLD[torch.arange(len(ids_BL), device=ids_BL.device), ids_BL.argmax(dim=-1)]
+        ends_BD = tokens_BLD[
+            torch.arange(ids_BL.shape[0], device=ids_BL.device), ids_BL.argmax(dim=-1)
+        ]
         return self.model.ln_final(ends_BD) @ self.model.text_projection
 
 

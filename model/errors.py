@@ -12,7 +12,8 @@
     ├── DescriptionError            sub-action text is not three usable sentences
     ├── MethodError                 a method that cannot be built, or not be served
     ├── BackboneError               a backbone that cannot be had
-    └── CheckpointError             a checkpoint folder that does not fit
+    ├── CheckpointError             a checkpoint folder that does not fit
+    └── ExportError                 exported files that cannot be made, read or run
 
 HTTP statuses live in `service.errors` alone.
 """
@@ -144,3 +145,9 @@ class CheckpointError(KshotError):
     """A checkpoint folder with missing, extra or foreign contents."""
 
     code = "checkpoint-mismatch"
+
+
+class ExportError(KshotError):
+    """Exported files that cannot be made, read or run, or that belong to other weights."""
+
+    code = "export-unusable"

@@ -44,6 +44,7 @@ STATUS: dict[type[KshotError], int] = {
     core.MethodError: 500,
     core.BackboneError: 500,
     core.CheckpointError: 500,
+    core.ExportError: 500,
     refused.RequestError: 400,
     refused.MalformedRequestError: 400,
     refused.MediaTypeError: 415,

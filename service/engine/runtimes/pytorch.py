@@ -4,8 +4,10 @@ Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L
 width, E feature width.
 """
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +16,12 @@ from torch import Tensor
 from model.config import MethodConfig, QueryContext
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import StageTexts
-from service.engine.runtimes.graphs import CapturedTrunk
+from service.engine.runtimes.graphs import CapturedTrunk, captured_or_none
 from service.engine.runtimes.protocol import Kind, Precision
+from service.refusals import SettingsError
+
+CPUINFO = Path("/proc/cpuinfo")
+BF16_FLAGS = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")  # x86, x86, ARM
 
 
 class TorchRuntime:
@@ -23,7 +29,7 @@ class TorchRuntime:
 
     Args:
         recognizer: Loaded, on its device.
-        precision: `bf16` casts a copy of the image tower; text and matching stay fp32.
+        precision: What its trunk multiplies in.
         captured: The trunk as CUDA graphs, or None to run it as it comes.
     """
 
@@ -36,8 +42,6 @@ class TorchRuntime:
         precision: Precision = "fp32",
         captured: CapturedTrunk | None = None,
     ) -> None:
-        if precision == "bf16":
-            recognizer = with_bfloat16_video(recognizer)
         self.recognizer = recognizer.eval().requires_grad_(False)
         self.precision: Precision = precision
         self.captured = captured
@@ -139,3 +143,36 @@ def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
         name=recognizer.name,
         fingerprint=recognizer.fingerprint,
     )
+
+
+def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
+    """Tell whether a device multiplies bfloat16 in hardware; without, it is slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    try:
+        return BF16_FLAGS.search(cpuinfo.read_text(encoding="utf-8")) is not None
+    except OSError:  # no Linux
+        return False
+
+
+def reduced_torch(recognizer: Recognizer, most_clips: int) -> list[TorchRuntime]:
+    """Offer bfloat16 where the device has it, on CUDA with a captured trunk.
+
+    Raises:
+        SettingsError: The largest bucket does not fit the device.
+    """
+    device = recognizer.device
+    if not has_bfloat16(device):
+        return []
+    half = with_bfloat16_video(recognizer).eval()
+    captured = None
+    if device.type == "cuda":
+        clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
+        try:
+            captured = captured_or_none(half.video.trunk, clip, device, most_clips)
+        except torch.OutOfMemoryError as error:
+            raise SettingsError(
+                f"KSHOT_BATCH_CLIPS is {most_clips}: a pass of so many does not fit the memory of "
+                f"{device}; lower it."
+            ) from error
+    return [TorchRuntime(half, precision="bf16", captured=captured)]

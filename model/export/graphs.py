@@ -1,0 +1,163 @@
+"""The parts of a recognizer as ONNX files, each with one input, one output and a free batch.
+
+Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L tokens, D token
+width, E feature width.
+"""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.encoder import ALONE, TextEncoder, VideoEncoder
+from model.errors import ExportError
+from model.export.manifest import GraphFile, GraphName, Shape, sha256_of
+from model.recognizer import Recognizer
+from model.subactions import STAGES, prompts, template_stages
+
+OPSET = 20  # the first with Gelu
+EXAMPLES = 2  # clips or classes in the example: a size of 1 would be taken for a constant
+MOST = 4096  # of the free size
+
+
+class TrunkGraph(nn.Module):
+    """frames_BTHWC, uint8, to tokens_BTLD."""
+
+    def __init__(self, video: VideoEncoder) -> None:
+        super().__init__()
+        self.video = video
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Run the trunk."""
+        return self.video.trunk(batch)
+
+
+class AdaptedGraph(nn.Module):
+    """tokens_QTLD of clips that see nobody else, to features_QTE."""
+
+    def __init__(self, video: VideoEncoder) -> None:
+        super().__init__()
+        self.video = video
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Run the adapted blocks."""
+        return self.video.adapt_alone(batch)
+
+
+class SupportGraph(nn.Module):
+    """tokens_STLD of the supports of one task, which see each other, to features_STE."""
+
+    def __init__(self, video: VideoEncoder) -> None:
+        super().__init__()
+        self.video = video
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Run the adapted blocks over all of them; nothing is kept for queries."""
+        classes_S = torch.zeros(0, dtype=torch.int64)  # unread where queries see no support
+        features_STE, _ = self.video.adapt_support(batch, classes_S)
+        return features_STE
+
+
+class TextGraph(nn.Module):
+    """ids_NAL, int64, to features_NAE."""
+
+    def __init__(self, text: TextEncoder) -> None:
+        super().__init__()
+        self.text = text
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Encode stage texts."""
+        return self.text.stages(batch)
+
+
+def graphs_of(recognizer: Recognizer) -> dict[GraphName, tuple[nn.Module, Tensor]]:
+    """List what can be exported, each with an example; folds pixels into the trunk.
+
+    Where queries attend to supports, the adapted blocks stay in torch: each query brings a memory
+    of its own size.
+    """
+    video = recognizer.video
+    video.fold_pixels()
+    clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
+    frames = torch.randint(0, 256, (EXAMPLES, *clip), dtype=torch.uint8)
+    graphs: dict[GraphName, tuple[nn.Module, Tensor]] = {"trunk": (TrunkGraph(video), frames)}
+    if video.query_context in ALONE:
+        with torch.inference_mode():
+            tokens = video.trunk(frames)
+        graphs["adapted"] = (AdaptedGraph(video), tokens.clone())
+        if video.query_context == "self":
+            graphs["support"] = (SupportGraph(video), tokens.clone())
+    if recognizer.text is not None:
+        texts = [*prompts("walk", template_stages("walk")), *prompts("run", template_stages("run"))]
+        ids = recognizer.text.tower.tokenize(texts).unflatten(0, (EXAMPLES, STAGES))
+        graphs["text"] = (TextGraph(recognizer.text), ids)
+    return graphs
+
+
+def torch_parts(recognizer: Recognizer) -> tuple[str, ...]:
+    """Name what runs in torch beside the exported graphs."""
+    matching = ("matching",)
+    return matching if recognizer.video.query_context in ALONE else ("adapted blocks", *matching)
+
+
+def write_graph(module: nn.Module, example: Tensor, file: Path) -> GraphFile:
+    """Export one graph; written aside and renamed.
+
+    Raises:
+        ExportError: onnx or onnxscript is not installed, or torch cannot export the module.
+    """
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise ExportError(f"{package} is not installed; `pip install 'kshot[export]'` has it.")
+    aside = file.with_name(f".{file.name}.new")
+    free = torch.export.Dim("batch", min=1, max=MOST)
+    with quiet(), torch.no_grad():
+        output = module(example)
+        try:
+            torch.onnx.export(
+                module.eval(),
+                (example,),
+                aside,
+                input_names=["batch"],
+                output_names=["result"],
+                dynamic_shapes={"batch": {0: free}},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"torch cannot export {file.stem}: {error}") from error
+    aside.replace(file)
+    return GraphFile(
+        file=file.name,
+        sha256=sha256_of(file),
+        input=free_shape(example),
+        output=free_shape(output),
+    )
+
+
+def free_shape(example: Tensor) -> Shape:
+    """Return a shape whose first size is free."""
+    return ("batch", *example.shape[1:])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's own remarks out of the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

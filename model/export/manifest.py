@@ -1,0 +1,112 @@
+"""What an exported folder says about itself: manifest.json, written last and read first."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from model.config import Config, QueryContext
+from model.errors import ExportError
+
+MANIFEST = "manifest.json"
+FORMAT = "kshot-onnx-1"
+
+GraphName = Literal["trunk", "trunk_int8", "adapted", "support", "text"]
+Shape = tuple[int | str, ...]  # a name is a size that may vary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphFile(Config):
+    """One ONNX file."""
+
+    file: Annotated[str, Field(pattern=r"^[a-z0-9_.]+$")]  # never a path out of the folder
+    sha256: str
+    input: Shape
+    output: Shape
+    parity: float | None = None  # largest difference from torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy(Config):
+    """How the quantised trunk compares with fp32 on given clips."""
+
+    clips: int
+    calibration_clips: int
+    accuracy_fp32: float  # of episodes: nearest prototype by the method's own score
+    accuracy_int8: float
+    same_label: float  # share of queries with the same arg-max
+    score_difference: float  # largest, of cosines
+    score_difference_p99: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(Config):
+    """Everything a runtime must know before it opens a file."""
+
+    format: Literal["kshot-onnx-1"] = "kshot-onnx-1"
+    name: str
+    fingerprint: str  # of method and weights
+    opset: int
+    frames: int
+    size: int
+    query_context: QueryContext
+    torch_parts: tuple[str, ...]  # what is not exported, and runs in torch
+    graphs: dict[GraphName, GraphFile]
+    score_parity: float  # largest difference of scores from torch
+    int8: Accuracy | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+MANIFEST_JSON: TypeAdapter[Manifest] = TypeAdapter(Manifest)
+
+
+def sha256_of(file: Path) -> str:
+    """Hash a file of any size."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a folder holds.
+
+    Raises:
+        ExportError: No folder, no manifest, or another format.
+    """
+    try:
+        return MANIFEST_JSON.validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise ExportError(
+            f"{folder} has no {MANIFEST} ({error.strerror}); "
+            f"write it with `python -m model.export --out {folder}`."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ExportError(
+            f"{folder / MANIFEST} is no {FORMAT} manifest: {place}: {first['msg']}; export again."
+        ) from error
+
+
+def checked_file(folder: Path, manifest: Manifest, name: GraphName) -> Path:
+    """Return the path of a graph whose bytes are those that were written.
+
+    Raises:
+        ExportError: It is not there, torn or changed.
+    """
+    if name not in manifest.graphs:
+        raise ExportError(f"{folder} holds no {name}; export again.")
+    file = folder / manifest.graphs[name].file
+    if not file.is_file():
+        raise ExportError(f"{file} is not there; export again.")
+    if sha256_of(file) != manifest.graphs[name].sha256:
+        raise ExportError(f"{file} is torn or changed: its bytes differ from {MANIFEST}'s hash.")
+    return file
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest aside and rename it: a folder without one is unfinished."""
+    aside = folder / f".{MANIFEST}.new"
+    aside.write_bytes(MANIFEST_JSON.dump_json(manifest, indent=2) + b"\n")
+    aside.replace(folder / MANIFEST)

@@ -1,0 +1,164 @@
+"""Which runtime serves: what is asked for, what is there, what agrees, and the fastest of those."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from model.errors import ExportError
+from model.export.manifest import read_manifest
+from model.export.sessions import onnxruntime, provider_of
+from model.recognizer import Recognizer
+from service.engine.runtimes.measuring import (
+    clips_per_second,
+    disagreement,
+    scores_of,
+    synthetic_clips,
+)
+from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.protocol import Runtime
+from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch
+from service.refusals import SettingsError
+
+Wanted = Literal["auto", "torch", "onnx"]
+ACTIVATIONS = 8  # a pass holds about so many times the tokens that leave the trunk
+
+log = logging.getLogger("kshot.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The runtime that serves, and why."""
+
+    runtime: Runtime
+    why: str
+    clips_s: Mapping[str, float] = field(default_factory=dict)  # measured, by candidate
+    refused: Mapping[str, str] = field(default_factory=dict)  # candidate to reason
+
+
+def label(runtime: Runtime) -> str:
+    """Name a candidate: `torch-fp32`, `onnx-int8`."""
+    return f"{runtime.kind}-{runtime.precision}"
+
+
+def open_runtime(
+    recognizer: Recognizer,
+    *,
+    wanted: Wanted = "auto",
+    folder: Path | None = None,
+    threads: int = 1,
+    most_clips: int = 16,
+) -> Choice:
+    """Open what serves a recognizer; its pixels are folded by that.
+
+    Args:
+        recognizer: Loaded, on its device.
+        wanted: `torch` or `onnx` leaves the other out.
+        folder: What `python -m model.export` wrote; None leaves ONNX out.
+        threads: Of one pass in ONNX Runtime.
+        most_clips: Clips of the largest pass.
+
+    Raises:
+        SettingsError: What is asked for is not there, belongs to other weights, scores
+            differently, or does not fit the memory.
+    """
+    recognizer.video.fold_pixels()
+    reference = TorchRuntime(recognizer)
+    assert_fits(reference, most_clips)
+    candidates: list[Runtime] = []
+    refused: dict[str, str] = {}
+    if wanted != "onnx":
+        candidates += [reference, *reduced_torch(recognizer, most_clips)]
+    if wanted != "torch":
+        candidates += _exported(recognizer, wanted, folder, threads, refused)
+    choice = choose(reference, candidates, refused)
+    log.info("Runtime %s: %s", label(choice.runtime), choice.why)
+    return choice
+
+
+def choose(
+    reference: Runtime, candidates: Sequence[Runtime], refused: Mapping[str, str] | None = None
+) -> Choice:
+    """Keep the fastest candidate whose scores agree with the reference's.
+
+    Raises:
+        SettingsError: None agrees.
+    """
+    refused = dict(refused or {})
+    agreeing: list[Runtime] = []
+    clips = synthetic_clips(reference)
+    scores = scores_of(reference, clips) if list(candidates) != [reference] else []
+    for candidate in candidates:
+        reason = None
+        if candidate is not reference:
+            reason = disagreement(scores, scores_of(candidate, clips))
+        if reason is None:
+            agreeing.append(candidate)
+        else:
+            refused[label(candidate)] = reason
+            log.warning("Runtime %s is left out: %s", label(candidate), reason)
+    if not agreeing:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise SettingsError(f"No runtime that KSHOT_RUNTIME allows can serve: {listed}.")
+    speeds = clips_per_second(agreeing, clips)
+    if not speeds:
+        return Choice(agreeing[0], "the only one there is", refused=refused)
+    by_name = {label(one): round(speed, 3) for one, speed in zip(agreeing, speeds, strict=True)}
+    best = max(range(len(speeds)), key=speeds.__getitem__)
+    shown = ", ".join(f"{name} {speed:.3g}" for name, speed in by_name.items())
+    return Choice(agreeing[best], f"the fastest at start-up, in clips/s: {shown}", by_name, refused)
+
+
+def _exported(
+    recognizer: Recognizer,
+    wanted: Wanted,
+    folder: Path | None,
+    threads: int,
+    refused: dict[str, str],
+) -> Sequence[Runtime]:
+    """Open the folder; `auto` may do without the package, never with a wrong folder."""
+    if folder is None:
+        if wanted == "onnx":
+            raise SettingsError(
+                "KSHOT_RUNTIME is 'onnx', but KSHOT_ONNX names no folder; write one with "
+                "`python -m model.export --out DIR`, or set KSHOT_RUNTIME=auto."
+            )
+        return []
+    try:
+        onnxruntime()
+        provider_of(recognizer.device)
+    except ExportError as error:
+        if wanted == "onnx":
+            raise SettingsError(f"KSHOT_RUNTIME is 'onnx': {error}") from error
+        refused["onnx"] = str(error)
+        log.warning("ONNX Runtime is left out: %s", error)
+        return []
+    try:
+        manifest = read_manifest(folder)
+        return onnx_runtimes(recognizer, folder, manifest, threads=threads)
+    except ExportError as error:
+        raise SettingsError(f"KSHOT_ONNX is {str(folder)!r}: {error}") from error
+
+
+@torch.inference_mode()
+def assert_fits(runtime: Runtime, most_clips: int) -> None:
+    """Refuse a largest pass that memory cannot hold, by what one clip takes.
+
+    Raises:
+        SettingsError: It is too large.
+    """
+    clip = synthetic_clips(runtime)[:1]
+    wanted = most_clips * (clip.nbytes + ACTIVATIONS * runtime.trunk(clip).nbytes)
+    if runtime.device.type == "cuda":
+        there = torch.cuda.get_device_properties(runtime.device).total_memory
+    else:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if wanted > there:
+        raise SettingsError(
+            f"KSHOT_BATCH_CLIPS is {most_clips}: a pass would take about {wanted / 2**30:.0f} GiB, "
+            f"and {runtime.device} has {there / 2**30:.0f} GiB; lower it."
+        )

@@ -1,0 +1,45 @@
+"""The recognizer as ONNX Runtime runs it, from a folder that `python -m model.export` wrote."""
+
+from pathlib import Path
+
+from model.export.manifest import Manifest
+from model.export.sessions import onnx_recognizer, provider_of
+from model.recognizer import Recognizer
+from service.engine.runtimes.protocol import Kind, Precision
+from service.engine.runtimes.pytorch import TorchRuntime
+
+
+class OnnxRuntime(TorchRuntime):
+    """A `Runtime` whose trunk, text tower and, where they are exported, adapted blocks are ONNX.
+
+    What is not exported (matching; adapted blocks that read supports) runs in torch.
+    """
+
+    kind: Kind = "onnx"
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name of what runs the graphs."""
+        given = provider_of(self.device)
+        return given if isinstance(given, str) else given[0]
+
+
+def onnx_runtimes(
+    recognizer: Recognizer, folder: Path, manifest: Manifest, *, threads: int
+) -> list[OnnxRuntime]:
+    """Open what a folder holds: fp32, and int8 where it was quantised.
+
+    Raises:
+        ExportError: The folder is torn or belongs to other weights.
+    """
+    precisions: list[Precision] = ["fp32"]
+    if "trunk_int8" in manifest.graphs:
+        precisions.append("int8")
+    return [
+        OnnxRuntime(
+            onnx_recognizer(recognizer, folder, manifest, precision=precision, threads=threads),
+            precision=precision,
+        )
+        for precision in precisions
+        if precision != "bf16"
+    ]
