@@ -20,11 +20,11 @@ from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
 from service.engine.engine import Engine
+from service.engine.runtimes.choice import Choice, open_runtime
 from service.engine.runtimes.protocol import Runtime
-from service.engine.runtimes.pytorch import TorchRuntime
 from service.engine.support_cache import HostTier, SupportCache
 from service.refusals import SettingsError
-from service.schemas import Health, InfoView, LimitsView, ModelView
+from service.schemas import Health, InfoView, LimitsView, ModelView, RuntimeView
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
@@ -44,6 +44,7 @@ class Parts:
     settings: Settings
     store: TaskStore
     pool: DecodePool
+    choice: Choice
     engine: Engine
     texts: TaskTexts
     tasks: Tasks
@@ -97,12 +98,7 @@ class Parts:
                 backbone=facts.backbone,
                 temperature=self.settings.temperature,
             ),
-            runtime={
-                "kind": "torch",
-                "torch": torch.__version__,
-                "device": facts.device,
-                "threads": torch.get_num_threads(),
-            },
+            runtime=runtime_view(self.choice),
             decoder=await self.pool.versions(),
             store=self.settings.store.partition(":")[0],
             descriptions=self.texts.describer is not None,
@@ -146,7 +142,15 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     """
     async with AsyncExitStack() as stack:
         recognizer = await asyncio.to_thread(load_model, settings)
-        engine = engine_of(TorchRuntime(recognizer), settings)
+        choice = await asyncio.to_thread(
+            open_runtime,
+            recognizer,
+            wanted=settings.runtime,
+            folder=settings.onnx,
+            threads=torch.get_num_threads(),
+            most_clips=settings.batch_clips,
+        )
+        engine = engine_of(choice.runtime, settings)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
         pool = await stack.enter_async_context(
@@ -187,7 +191,33 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             temperature=settings.temperature,
         )
         log.info("Serving %s on %s", engine.facts.name, engine.facts.device)
-        yield Parts(settings, store, pool, engine, texts, tasks, classifier)
+        yield Parts(settings, store, pool, choice, engine, texts, tasks, classifier)
+
+
+def runtime_view(choice: Choice) -> RuntimeView:
+    """Say what runs the model, and why it was chosen."""
+    runtime = choice.runtime
+    packages = ("torch", "onnxruntime", "onnxruntime-gpu")
+    return RuntimeView(
+        kind=runtime.kind,
+        precision=runtime.precision,
+        provider=runtime.provider,
+        device=str(runtime.device),
+        threads=torch.get_num_threads(),
+        buckets=runtime.buckets,
+        why=choice.why,
+        measured_clips_s=dict(choice.clips_s),
+        refused=dict(choice.refused),
+        versions={name: found for name in packages if (found := version_of(name))},
+    )
+
+
+def version_of(package: str) -> str | None:
+    """Look up what is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def engine_of(runtime: Runtime, settings: Settings) -> Engine:

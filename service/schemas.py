@@ -233,12 +233,27 @@ class ModelView(BaseModel):
     temperature: float
 
 
+class RuntimeView(BaseModel):
+    """What runs the model, and why."""
+
+    kind: str = Field(description="torch or onnx.")
+    precision: str = Field(description="What the trunk multiplies in: fp32, bf16 or int8.")
+    provider: str = Field(examples=["cpu", "CPUExecutionProvider"])
+    device: str
+    threads: int
+    buckets: tuple[int, ...] = Field(description="Frames of captured passes; empty: any number.")
+    why: str = Field(examples=["the only one there is"])
+    measured_clips_s: dict[str, float] = Field(description="Trunk, at start-up, by candidate.")
+    refused: dict[str, str] = Field(description="Candidates that were left out, and why.")
+    versions: dict[str, str] = Field(examples=[{"torch": "2.14.1", "onnxruntime": "1.31.1"}])
+
+
 class InfoView(BaseModel):
     """What runs here."""
 
     version: str
     model: ModelView
-    runtime: dict[str, str | int] = Field(examples=[{"torch": "2.11.0", "device": "cpu"}])
+    runtime: RuntimeView
     decoder: dict[str, str] = Field(examples=[{"av": "18.1.0", "ffmpeg": "8.1.2"}])
     store: str = Field(description="Kind of store, without its address.", examples=["dir"])
     descriptions: bool = Field(description="A language model describes labels.")

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -51,6 +51,14 @@ class Settings(BaseSettings):
         "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
+    runtime: Literal["auto", "torch", "onnx"] = Field(
+        "auto",
+        description="What runs the model: `torch`, `onnx` (needs KSHOT_ONNX), or `auto`: the "
+        "fastest at start-up whose scores agree.",
+    )
+    onnx: Path | None = Field(
+        None, description="Folder that `python -m model.export` wrote from the same checkpoint."
+    )
     decode_workers: int = Field(
         0,
         ge=0,

@@ -65,7 +65,9 @@ def open_runtime(
     Raises:
         SettingsError: What is asked for is not there, belongs to other weights, scores
             differently, or does not fit the memory.
+        MethodError: Its answers would depend on other queries.
     """
+    recognizer.served()
     recognizer.video.fold_pixels()
     reference = TorchRuntime(recognizer)
     assert_fits(reference, most_clips)
