@@ -101,7 +101,9 @@ def checked_file(folder: Path, manifest: Manifest, name: GraphName) -> Path:
     if not file.is_file():
         raise ExportError(f"{file} is not there; export again.")
     if sha256_of(file) != manifest.graphs[name].sha256:
-        raise ExportError(f"{file} is torn or changed: its bytes differ from {MANIFEST}'s hash.")
+        raise ExportError(
+            f"{file} is torn or changed: its bytes are not {MANIFEST}'s; export again."
+        )
     return file
 
 

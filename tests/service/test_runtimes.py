@@ -1,0 +1,222 @@
+"""Runtimes: one call, the same scores, a choice by speed that never costs a score."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model.checkpoint import load_recognizer
+from model.export.__main__ import export
+from model.export.manifest import MANIFEST, read_manifest, sha256_of
+from model.export.parity import factors
+from model.recognizer import EncodedSupport, Recognizer
+from service.engine.runtimes.choice import choose, open_runtime
+from service.engine.runtimes.graphs import bucket_clips
+from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.protocol import Precision, Runtime
+from service.engine.runtimes.pytorch import TorchRuntime, has_bfloat16, with_bfloat16_video
+from service.refusals import SettingsError
+from service.settings import Settings
+from tests.model.tiny import clips, tiny_recognizer, tiny_text
+from tests.serving import classify, register, serving, tiny_checkpoint
+
+# `KSHOT_TEST_CLIPS=200 KSHOT_TEST_BATCHES=100` is the full measure of invariant 1.
+CLIPS = int(os.environ.get("KSHOT_TEST_CLIPS", "12"))
+BATCHES = int(os.environ.get("KSHOT_TEST_BATCHES", "6"))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny checkpoint whose clips see nobody else, and its ONNX folder with every graph."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("exported"), query_context="self")
+    export(load(folder), load(folder), folder / "onnx")
+    return folder, folder / "onnx"
+
+
+def load(folder: Path) -> Recognizer:
+    return load_recognizer(str(folder))
+
+
+def runtime_of(kind: str, exported: tuple[Path, Path]) -> Runtime:
+    recognizer = load(exported[0])
+    if kind == "onnx-fp32":
+        manifest = read_manifest(exported[1])
+        return onnx_runtimes(recognizer, exported[1], manifest, threads=1)[0]
+    recognizer.video.fold_pixels()
+    if kind == "torch-bf16":
+        return TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")
+    return TorchRuntime(recognizer)
+
+
+@torch.inference_mode()
+def supports_of(runtime: Runtime, seed: int) -> EncodedSupport:
+    text = tiny_text(runtime, ("jump", "wave"))  # type: ignore[arg-type]
+    return runtime.encode_support(runtime.trunk(clips(3, seed=seed)), [0, 1, 1], text)
+
+
+@torch.inference_mode()
+def scored(runtime: Runtime, frames: Tensor, supports: list[EncodedSupport]) -> Tensor:
+    """Video and text factors [clip, class of both]."""
+    features = runtime.encode_query(runtime.trunk(frames), supports)
+    return factors(runtime.match(features, supports))
+
+
+def test_onnx_scores_text_and_supports_are_torchs(exported: tuple[Path, Path]) -> None:
+    plain = TorchRuntime(load(exported[0]))
+    onnx = runtime_of("onnx-fp32", exported)
+    one, other = supports_of(plain, 1), supports_of(onnx, 1)
+    torch.testing.assert_close(one.prototype_NTE, other.prototype_NTE, atol=1e-4, rtol=1e-5)
+    assert one.text_NAE is not None
+    assert other.text_NAE is not None
+    torch.testing.assert_close(one.text_NAE, other.text_NAE, atol=1e-4, rtol=1e-5)
+    frames = clips(5, seed=2)
+    gap = scored(plain, frames, [one] * 5) - scored(onnx, frames, [other] * 5)
+    assert gap.abs().max() <= 1e-5
+
+
+def test_folded_pixels_give_the_same_tokens() -> None:
+    plain, folded = tiny_recognizer(), tiny_recognizer()
+    folded.video.fold_pixels()
+    frames = clips(3)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.trunk(frames), folded.trunk(frames), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("torch-fp32", 1e-5), ("onnx-fp32", 1e-5), ("torch-bf16", 5e-3)]
+)
+def test_a_clip_scores_alone_as_in_any_batch(
+    kind: str, most: float, exported: tuple[Path, Path]
+) -> None:
+    runtime = runtime_of(kind, exported)
+    tasks = [supports_of(runtime, seed) for seed in (1, 2, 3)]
+    frames = clips(CLIPS, seed=9)
+    rng = np.random.default_rng(0)
+    owner = rng.integers(len(tasks), size=CLIPS)
+    alone = torch.cat([scored(runtime, frames[k : k + 1], [tasks[owner[k]]]) for k in range(CLIPS)])
+    for _ in range(BATCHES):
+        chosen = rng.permutation(CLIPS)[: rng.integers(2, CLIPS + 1)]
+        mixed = scored(runtime, frames[chosen], [tasks[owner[k]] for k in chosen])
+        assert (mixed - alone[chosen]).abs().max() <= most
+        torch.testing.assert_close(mixed[:, :2].argmax(1), alone[chosen, :2].argmax(1))
+
+
+class Timed(TorchRuntime):
+    """A real runtime that pretends to be another one, of a known speed and a known error."""
+
+    def __init__(self, precision: Precision, pass_s: float, error: float = 0.0) -> None:
+        super().__init__(tiny_recognizer(), precision=precision)
+        self.pass_s, self.error = pass_s, error
+
+    def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        time.sleep(self.pass_s)
+        tokens = super().trunk(frames_BTHWC)
+        return tokens + self.error * tokens.roll(1, dims=0)
+
+
+def test_auto_keeps_the_fastest_that_agrees() -> None:
+    fp32, bf16, int8 = Timed("fp32", 0.03), Timed("bf16", 0.01), Timed("int8", 0.0, error=2.0)
+    choice = choose(fp32, [fp32, bf16, int8])
+    assert choice.runtime is bf16
+    assert choice.clips_s["torch-bf16"] > choice.clips_s["torch-fp32"]
+    assert "torch-int8" in choice.refused
+    assert "torch-bf16" in choice.why
+
+
+def test_a_runtime_that_disagrees_is_never_served() -> None:
+    with pytest.raises(SettingsError, match=r"int8: (its scores differ|it gives other labels)"):
+        choose(Timed("fp32", 0.0), [Timed("int8", 0.0, error=2.0)])
+
+
+def test_onnx_without_a_folder_is_refused() -> None:
+    with pytest.raises(SettingsError, match="KSHOT_ONNX names no folder"):
+        open_runtime(tiny_recognizer(), wanted="onnx")
+
+
+def test_a_folder_of_other_weights_is_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    other = load(tiny_checkpoint(tmp_path, "aim"))
+    with pytest.raises(SettingsError, match="was exported from weights"):
+        open_runtime(other, folder=exported[1])
+
+
+@pytest.mark.parametrize("fault", ["torn", "missing", "no manifest", "foreign bytes"])
+def test_a_broken_folder_is_refused(
+    fault: str, exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exported[1], tmp_path / "onnx"))
+    trunk = folder / "trunk.onnx"
+    match fault:
+        case "torn":
+            trunk.write_bytes(trunk.read_bytes()[:1000])
+        case "missing":
+            trunk.unlink()
+        case "no manifest":
+            (folder / MANIFEST).unlink()
+        case "foreign bytes":
+            trunk.write_bytes(b"not ONNX")
+            told = json.loads((folder / MANIFEST).read_bytes())
+            told["graphs"]["trunk"]["sha256"] = sha256_of(trunk)
+            (folder / MANIFEST).write_text(json.dumps(told))
+    with pytest.raises(SettingsError, match=r"KSHOT_ONNX is .*export"):
+        open_runtime(load(exported[0]), folder=folder)
+
+
+def test_onnx_that_is_not_installed_is_refused_when_asked_for_and_passed_over_by_auto(
+    exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SettingsError, match="onnxruntime is not installed"):
+        open_runtime(load(exported[0]), wanted="onnx", folder=exported[1])
+    choice = open_runtime(load(exported[0]), folder=exported[1])
+    assert choice.runtime.kind == "torch"
+    assert "not installed" in choice.refused["onnx"]
+
+
+def test_a_pass_larger_than_memory_is_refused() -> None:
+    with pytest.raises(SettingsError, match="KSHOT_BATCH_CLIPS is 1000000000"):
+        open_runtime(tiny_recognizer(), most_clips=10**9)
+
+
+def test_buckets_are_clips_of_t_frames_up_to_the_largest_pass() -> None:
+    assert bucket_clips(8, 32) == [1, 2, 4, 8, 16, 32]
+    assert bucket_clips(8, 12) == [1, 2, 4, 8, 12]
+    assert bucket_clips(16, 4) == [1, 2, 4]
+
+
+def test_bfloat16_is_offered_by_the_processors_flags(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu avx2 avx512f")
+    assert not has_bfloat16(torch.device("cpu"), cpuinfo)
+    cpuinfo.write_text("flags : fpu avx512_bf16 amx_tile")
+    assert has_bfloat16(torch.device("cpu"), cpuinfo)
+
+
+def test_the_service_answers_through_onnx_and_says_so(
+    exported: tuple[Path, Path], clips: dict[str, list[bytes]], clip: bytes, tmp_path: Path
+) -> None:
+    found = {}
+    for runtime in ("torch", "onnx"):
+        settings = Settings(
+            checkpoint=str(exported[0]),
+            store=f"dir:{tmp_path / runtime}",
+            threads=1,
+            decode_workers=1,
+            runtime=runtime,
+            onnx=exported[1],
+        )
+        with serving(settings) as client:
+            told = client.get("/info").json()["runtime"]
+            assert told["kind"] == runtime
+            assert told["why"]
+            answer = classify(client, register(client, clips)["id"], clip)
+            found[runtime] = {
+                entry["label"]: entry["video"] for entry in answer["results"][0]["ranking"]
+            }
+    assert found["torch"] == pytest.approx(found["onnx"], abs=1e-4)
