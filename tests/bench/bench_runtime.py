@@ -1,0 +1,155 @@
+"""Clips a second of each runtime beside plain fp32 torch. The last line of stdout is JSON.
+
+    python -m tests.bench.bench_runtime --onnx DIR
+    python -m tests.bench.bench_runtime --vit-b --clips 1
+
+Every round times one pass of each runtime and one square matrix product; ratios are taken within a
+round and their median is shown, so that other work on the machine hurts all alike. `fraction` is
+the trunk's multiplications and additions in a second over those of the fp32 matrix product.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.backbone import open_clip_towers
+from model.build import build_recognizer
+from model.checkpoint import load_recognizer
+from model.config import MethodConfig, OpenClipConfig
+from model.export.manifest import read_manifest
+from model.recognizer import Recognizer
+from service.engine.runtimes.choice import label
+from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.protocol import Runtime
+from service.engine.runtimes.pytorch import TorchRuntime, has_bfloat16, with_bfloat16_video
+
+SIDE = 1536  # of the matrix product
+COPY_BYTES = 256 * 2**20
+
+
+def recognizer_of(options: argparse.Namespace) -> Recognizer:
+    """Load a checkpoint, or a ViT-B/16 of seeded random weights."""
+    if not options.vit_b:
+        return load_recognizer(options.checkpoint)
+    torch.manual_seed(0)
+    backbone = OpenClipConfig(name="ViT-B-16-quickgelu")
+    return build_recognizer(MethodConfig(backbone=backbone), *open_clip_towers(backbone))
+
+
+def trunk_flops(recognizer: Recognizer, clips: int, tokens: int) -> float:
+    """Count the trunk's linear maps, attention and patch projection."""
+    frames, width = clips * recognizer.config.frames, recognizer.video.tower.width
+    linear = 24 * tokens * width**2
+    attention = 4 * tokens**2 * width
+    patches = 2 * 3 * recognizer.size**2 * width
+    return float(frames * (len(recognizer.video.plain_blocks) * (linear + attention) + patches))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Time one call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Runtime]:
+    """List plain torch first, then what may be faster."""
+    folded = recognizer_of(options)
+    folded.video.fold_pixels()
+    found: dict[str, Runtime] = {"torch-plain": TorchRuntime(plain)}
+    found["torch-fp32"] = TorchRuntime(folded)
+    if has_bfloat16(folded.device):
+        found["torch-bf16"] = TorchRuntime(with_bfloat16_video(folded), precision="bf16")
+    if options.onnx is not None:
+        manifest = read_manifest(options.onnx)
+        threads = torch.get_num_threads()
+        opened = onnx_runtimes(folded, options.onnx, manifest, threads=threads)
+        found.update({label(runtime): runtime for runtime in opened})
+    return found
+
+
+@torch.inference_mode()
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Time rounds of all calls."""
+    plain = recognizer_of(options)
+    clip = (plain.config.frames, plain.size, plain.size, 3)
+    frames = torch.randint(0, 256, (options.clips, *clip), dtype=torch.uint8)
+    runtimes = runtimes_of(options, plain)
+    matrix, source = torch.randn(SIDE, SIDE), torch.empty(COPY_BYTES, dtype=torch.uint8)
+    half, target = matrix.bfloat16(), torch.empty_like(source)
+    calls: dict[str, Callable[[], object]] = {
+        "fp32 product": lambda: matrix @ matrix,
+        "bf16 product": lambda: half @ half,
+        "copy": lambda: target.copy_(source),
+    }
+    for name, runtime in runtimes.items():
+        calls[name] = lambda runtime=runtime: runtime.trunk(frames)  # type: ignore[misc]
+    tokens = plain.trunk(frames[:1]).shape[2]
+    for call in calls.values():
+        call()
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(options.rounds)]
+
+    def median(value: Callable[[dict[str, float]], float]) -> float:
+        return statistics.median(value(times) for times in rounds)
+
+    product, flops = 2 * SIDE**3, trunk_flops(plain, options.clips, tokens)
+
+    def row(name: str) -> dict[str, float]:
+        share = median(lambda t: flops / t[name] / (product / t["fp32 product"]))
+        return {
+            "clips_s": round(median(lambda t: options.clips / t[name]), 3),
+            "speed_up": round(median(lambda t: t["torch-plain"] / t[name]), 3),
+            "fraction": round(share, 3),
+        }
+
+    return {
+        "model": "ViT-B-16-quickgelu, random" if options.vit_b else options.checkpoint,
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "clips": options.clips,
+        "rounds": options.rounds,
+        "fp32_gflops": round(median(lambda t: product / t["fp32 product"]) / 1e9, 1),
+        "bf16_gflops": round(median(lambda t: product / t["bf16 product"]) / 1e9, 1),
+        "copy_gb_s": round(median(lambda t: 2 * COPY_BYTES / t["copy"]) / 1e9, 2),
+        "runtimes": {name: row(name) for name in runtimes},
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--checkpoint", default="compact")
+    parser.add_argument("--vit-b", action="store_true", help="ViT-B/16 of random weights instead")
+    parser.add_argument("--onnx", type=Path, help="what `python -m model.export` wrote")
+    parser.add_argument("--clips", type=int, default=8, help="clips of one pass")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    found = measure(options)
+    print(
+        f"{found['model']}: fp32 product {found['fp32_gflops']} GFLOP/s, bf16 "
+        f"{found['bf16_gflops']}, copy {found['copy_gb_s']} GB/s, {found['threads']} threads"
+    )
+    for name, row in found["runtimes"].items():
+        print(
+            f"  {name:<12} {row['clips_s']:8.2f} clips/s  x{row['speed_up']:.2f} plain torch  "
+            f"{row['fraction']:.2f} of the fp32 product"
+        )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
