@@ -150,7 +150,7 @@ def free_shape(example: Tensor) -> Shape:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporter's own remarks out of the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
