@@ -24,13 +24,14 @@ from service.engine.runtimes.choice import Choice, open_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.support_cache import HostTier, SupportCache
 from service.refusals import SettingsError
-from service.schemas import Health, InfoView, LimitsView, ModelView, RuntimeView
+from service.schemas import Health, InfoView, LimitsView, ModelView
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.supports import Supports
 from service.tasks import Tasks
 from service.texts import TaskTexts
+from service.views import runtime_view
 
 STORE_ANSWERS_S = 2.0
 
@@ -148,7 +149,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             wanted=settings.runtime,
             folder=settings.onnx,
             threads=torch.get_num_threads(),
-            most_clips=settings.batch_clips,
+            batch_frames=batch_frames(recognizer.device, settings),
         )
         engine = engine_of(choice.runtime, settings)
         store = await open_store(settings.store)
@@ -194,38 +195,16 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         yield Parts(settings, store, pool, choice, engine, texts, tasks, classifier)
 
 
-def runtime_view(choice: Choice) -> RuntimeView:
-    """Say what runs the model, and why it was chosen."""
-    runtime = choice.runtime
-    packages = ("torch", "onnxruntime", "onnxruntime-gpu")
-    return RuntimeView(
-        kind=runtime.kind,
-        precision=runtime.precision,
-        provider=runtime.provider,
-        device=str(runtime.device),
-        threads=torch.get_num_threads(),
-        buckets=runtime.buckets,
-        why=choice.why,
-        measured_clips_s=dict(choice.clips_s),
-        refused=dict(choice.refused),
-        versions={name: found for name in packages if (found := version_of(name))},
-    )
-
-
-def version_of(package: str) -> str | None:
-    """Look up what is installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def batch_frames(device: torch.device, settings: Settings) -> int:
+    """Tell the most frames of one batch."""
+    return settings.batch_frames or (256 if device.type == "cuda" else 128)
 
 
 def engine_of(runtime: Runtime, settings: Settings) -> Engine:
     """Make the engine as the settings want it."""
-    frames = 256 if runtime.device.type == "cuda" else 128
     return Engine(
         runtime,
-        batch_frames=settings.batch_frames or frames,
+        batch_frames=batch_frames(runtime.device, settings),
         slice_clips=settings.slice_clips,
         max_wait_s=settings.max_wait_ms / 1e3,
         support_bytes=settings.support_cache_bytes,

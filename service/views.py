@@ -1,16 +1,29 @@
 """Records and scores as the API shows them."""
 
+import importlib.metadata
 import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import torch
+
 from model.config import QueryContext
 from model.media import Clip
 from model.recognizer import MatchScores
 from service.engine.facts import ModelFacts
+from service.engine.runtimes.choice import Choice
 from service.refusals import ClipFault
-from service.schemas import ClipProblem, ClipResult, ClipView, LabelView, Ranked, Status, TaskView
+from service.schemas import (
+    ClipProblem,
+    ClipResult,
+    ClipView,
+    LabelView,
+    Ranked,
+    RuntimeView,
+    Status,
+    TaskView,
+)
 from service.stores.records import TaskRecord
 from service.supports import Preparation
 
@@ -116,3 +129,29 @@ def _three(stages: Sequence[float]) -> tuple[float, float, float]:
 
 def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
+
+
+def runtime_view(choice: Choice) -> RuntimeView:
+    """Say what runs the model, and why it was chosen."""
+    runtime = choice.runtime
+    packages = ("torch", "onnxruntime", "onnxruntime-gpu")
+    return RuntimeView(
+        kind=runtime.kind,
+        precision=runtime.precision,
+        provider=runtime.provider,
+        device=str(runtime.device),
+        threads=torch.get_num_threads(),
+        buckets=runtime.buckets,
+        why=choice.why,
+        measured_clips_s=dict(choice.clips_s),
+        refused=dict(choice.refused),
+        versions={name: found for name in packages if (found := version_of(name))},
+    )
+
+
+def version_of(package: str) -> str | None:
+    """Look up what is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -180,14 +180,14 @@ def test_onnx_that_is_not_installed_is_refused_when_asked_for_and_passed_over_by
 
 
 def test_a_pass_larger_than_memory_is_refused() -> None:
-    with pytest.raises(SettingsError, match="KSHOT_BATCH_CLIPS is 1000000000"):
-        open_runtime(tiny_recognizer(), most_clips=10**9)
+    with pytest.raises(SettingsError, match="KSHOT_BATCH_FRAMES is 1000000000"):
+        open_runtime(tiny_recognizer(), batch_frames=10**9)
 
 
 def test_buckets_are_clips_of_t_frames_up_to_the_largest_pass() -> None:
-    assert bucket_clips(8, 32) == [1, 2, 4, 8, 16, 32]
-    assert bucket_clips(8, 12) == [1, 2, 4, 8, 12]
-    assert bucket_clips(16, 4) == [1, 2, 4]
+    assert bucket_clips(8, 256) == [1, 2, 4, 8, 16, 32]
+    assert bucket_clips(8, 96) == [1, 2, 4, 8, 12]
+    assert bucket_clips(16, 64) == [1, 2, 4]
 
 
 def test_bfloat16_is_offered_by_the_processors_flags(tmp_path: Path) -> None:

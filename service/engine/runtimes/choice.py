@@ -51,7 +51,7 @@ def open_runtime(
     wanted: Wanted = "auto",
     folder: Path | None = None,
     threads: int = 1,
-    most_clips: int = 16,
+    batch_frames: int = 128,
 ) -> Choice:
     """Open what serves a recognizer; its pixels are folded by that.
 
@@ -60,7 +60,7 @@ def open_runtime(
         wanted: `torch` or `onnx` leaves the other out.
         folder: What `python -m model.export` wrote; None leaves ONNX out.
         threads: Of one pass in ONNX Runtime.
-        most_clips: Clips of the largest pass.
+        batch_frames: Frames of the largest pass.
 
     Raises:
         SettingsError: What is asked for is not there, belongs to other weights, scores
@@ -70,11 +70,11 @@ def open_runtime(
     recognizer.served()
     recognizer.video.fold_pixels()
     reference = TorchRuntime(recognizer)
-    assert_fits(reference, most_clips)
+    assert_fits(reference, batch_frames)
     candidates: list[Runtime] = []
     refused: dict[str, str] = {}
     if wanted != "onnx":
-        candidates += [reference, *reduced_torch(recognizer, most_clips)]
+        candidates += [reference, *reduced_torch(recognizer, batch_frames)]
     if wanted != "torch":
         candidates += _exported(recognizer, wanted, folder, threads, refused)
     choice = choose(reference, candidates, refused)
@@ -147,20 +147,21 @@ def _exported(
 
 
 @torch.inference_mode()
-def assert_fits(runtime: Runtime, most_clips: int) -> None:
+def assert_fits(runtime: Runtime, batch_frames: int) -> None:
     """Refuse a largest pass that memory cannot hold, by what one clip takes.
 
     Raises:
         SettingsError: It is too large.
     """
     clip = synthetic_clips(runtime)[:1]
-    wanted = most_clips * (clip.nbytes + ACTIVATIONS * runtime.trunk(clip).nbytes)
+    clip_bytes = clip.nbytes + ACTIVATIONS * runtime.trunk(clip).nbytes
+    wanted = batch_frames * clip_bytes // runtime.config.frames
     if runtime.device.type == "cuda":
         there = torch.cuda.get_device_properties(runtime.device).total_memory
     else:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > there:
         raise SettingsError(
-            f"KSHOT_BATCH_CLIPS is {most_clips}: a pass would take about {wanted / 2**30:.0f} GiB, "
-            f"and {runtime.device} has {there / 2**30:.0f} GiB; lower it."
+            f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass would take about "
+            f"{wanted / 2**30:.0f} GiB, and {runtime.device} has {there / 2**30:.0f} GiB; lower it."
         )

@@ -87,14 +87,15 @@ def capture(trunk: Trunk, frames_BTHWC: Tensor, pool: Any) -> Captured:  # noqa:
     return Captured(graph, frames_BTHWC, tokens_BTLD)
 
 
-def bucket_clips(frames: int, most_clips: int) -> list[int]:
-    """Turn the buckets, in frames, into clips of T frames: 1 at least, `most_clips` at most."""
+def bucket_clips(frames: int, batch_frames: int) -> list[int]:
+    """Turn the buckets, in frames, into clips of T frames; `batch_frames` is the most."""
+    most_clips = max(1, batch_frames // frames)
     fitting = {min(max(1, bucket // frames), most_clips) for bucket in BUCKET_FRAMES}
     return sorted(fitting)
 
 
 def captured_or_none(
-    trunk: Trunk, clip: tuple[int, int, int, int], device: torch.device, most_clips: int
+    trunk: Trunk, clip: tuple[int, int, int, int], device: torch.device, batch_frames: int
 ) -> CapturedTrunk | None:
     """Capture a trunk, or say in the log why it runs as it comes.
 
@@ -102,7 +103,7 @@ def captured_or_none(
         torch.OutOfMemoryError: The largest bucket does not fit the device.
     """
     try:
-        return CapturedTrunk(trunk, clip, device, bucket_clips(clip[0], most_clips))
+        return CapturedTrunk(trunk, clip, device, bucket_clips(clip[0], batch_frames))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # an operation that cannot be captured

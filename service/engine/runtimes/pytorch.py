@@ -155,7 +155,7 @@ def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
         return False
 
 
-def reduced_torch(recognizer: Recognizer, most_clips: int) -> list[TorchRuntime]:
+def reduced_torch(recognizer: Recognizer, batch_frames: int) -> list[TorchRuntime]:
     """Offer bfloat16 where the device has it, on CUDA with a captured trunk.
 
     Raises:
@@ -169,10 +169,10 @@ def reduced_torch(recognizer: Recognizer, most_clips: int) -> list[TorchRuntime]
     if device.type == "cuda":
         clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
         try:
-            captured = captured_or_none(half.video.trunk, clip, device, most_clips)
+            captured = captured_or_none(half.video.trunk, clip, device, batch_frames)
         except torch.OutOfMemoryError as error:
             raise SettingsError(
-                f"KSHOT_BATCH_CLIPS is {most_clips}: a pass of so many does not fit the memory of "
-                f"{device}; lower it."
+                f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit "
+                f"{device}'s memory; lower it."
             ) from error
     return [TorchRuntime(half, precision="bf16", captured=captured)]
