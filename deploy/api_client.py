@@ -1,5 +1,6 @@
 """A small client of the HTTP API: register, classify, delete."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,12 +38,18 @@ class ApiClient:
         """Tell what runs there."""
         return self._json(self._send("GET", "/info"))
 
-    def register(self, support: Mapping[str, Sequence[Path]], name: str) -> dict[str, Any]:
+    def register(
+        self,
+        support: Mapping[str, Sequence[Path]],
+        name: str,
+        descriptions: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, Any]:
         """Register a task and wait until it is ready.
 
         Args:
             support: Clips of each label.
             name: What people call the task.
+            descriptions: Three sentences of each label; none leaves them to the service.
 
         Raises:
             ApiError: The task was refused, or failed.
@@ -50,7 +57,11 @@ class ApiClient:
         files = [
             (f"support[{label}]", _part(path)) for label, paths in support.items() for path in paths
         ]
-        task = self._json(self._send("POST", "/tasks", data={"name": name}, files=files))
+        data = {"name": name}
+        if descriptions is not None:
+            told = {label: list(stages) for label, stages in descriptions.items()}
+            data["descriptions"] = json.dumps(told)
+        task = self._json(self._send("POST", "/tasks", data=data, files=files))
         while task["status"] == "processing":
             time.sleep(0.1)
             task = self._json(self._send("GET", f"/tasks/{task['id']}"))

@@ -28,7 +28,10 @@ SHOWN = 3  # labels of a printed ranking
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Register labels that differ in what moves and how, and classify held-out clips."""
+    """Register labels that differ in what moves and how, and classify held-out clips.
+
+    Labels that differ in order alone come with their three sentences, as a client would write them.
+    """
     shots, queries = (options.shots or [SHOTS])[0], options.queries or HELD_OUT
     actions, course = draw_actions(options.ways, options.seed, order=options.order)
     with _folder(options.keep) as folder:
@@ -41,7 +44,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             model = client.info()["model"]
             start = time.monotonic()
             support = {label: paths[:shots] for label, paths in clips.items()}
-            task = client.register(support, "synthetic actions")
+            stages = {action.label: action.stages for action in actions} if options.order else None
+            task = client.register(support, "synthetic actions", stages)
             registered_s = time.monotonic() - start
             asked = [
                 (label, path)

@@ -27,7 +27,7 @@ from training.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.fit_run import FitRun, History, Validator
 from training.learner import Learner, trained_parameters
-from training.methods import MethodChoice, open_method
+from training.methods import MethodChoice, open_method, start_from_adapters
 from training.precision import half_precision
 from training.processes import Processes, join_processes, leave_processes, own_device
 from training.recipes import RECIPES, FitRecipe, read_recipe
@@ -52,6 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--query-context", choices=contexts, help="default: the preset's")
     matchers = ("prototype", "frame_pairs", "bi_mhm", "otam", "trx")
     parser.add_argument("--matcher", choices=matchers, default="prototype", help="video score")
+    parser.add_argument("--start", type=Path, help="checkpoint whose adapters learn on")
     parser.add_argument("--frames", type=int, help="sampled of each clip; default: the preset's")
     parser.add_argument("--at-input", action="store_true", help="temporal embedding as released")
     parser.add_argument(
@@ -111,14 +112,18 @@ def _fit(
     choice = method_choice(options)
     say = partial(tell, processes)
     torch.manual_seed(recipe.seed)  # adapters start at random below their zero
-    recognizer = open_method(choice, options.out.name).to(device)
+    recognizer = open_method(choice, options.out.name)
+    started = None
+    if options.start is not None:
+        started = start_from_adapters(recognizer, options.start, options.backbone_weights)
+    recognizer.to(device)
     data = open_datasets(
         options.data, root=options.root, names=options.names, max_missing=options.max_missing
     )
     say(f"{data.name}: {counted(data)}")
     warn_if_few(data, say)
     if processes.leads:
-        claim_folder(options.out, _claim(options, choice, recipe))
+        claim_folder(options.out, _claim(options, choice, recipe) | {"start": started})
     half = half_precision(options.precision, device.type)
     sources = {
         split: open_source(options, recognizer, data, split, recipe, processes, half=half)

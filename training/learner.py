@@ -23,9 +23,10 @@ from model.recognizer import Recognizer
 from model.subactions import StageTexts
 from training.episodes import Episode
 from training.errors import InputError
+from training.losses import same_stages, stage_contrast
 from training.processes import Processes
 from training.recipes import FitRecipe
-from training.tokens import TokenSource
+from training.tokens import TokenSource, looked_at
 
 
 class EpisodeSource(Protocol):
@@ -89,7 +90,7 @@ class Learner:
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * rate(self.steps_done / recipe.steps, recipe)
+            group["lr"] = group["share"] * recipe.lr * rate(self.steps_done / recipe.steps, recipe)
         self.optimizer.step()
         self.steps_done += 1
         self._follow()
@@ -125,6 +126,7 @@ class Learner:
         with_text = rng.random() >= recipe.text_dropout and self._described(episode.labels)
         device = self.recognizer.device
         tokens_BTLD = self.source.tokens(clips, draws).to(device, non_blocking=True).float()
+        tokens_BTLD = tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)]
         support, query = tokens_BTLD.split([len(episode.support), len(episode.query)])
         wanted_Q = torch.tensor(episode.query_classes, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
@@ -134,6 +136,10 @@ class Learner:
             scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
         logits_QN = scores.logits_QN.float() / recipe.temperature
         loss = F.cross_entropy(logits_QN, wanted_Q, label_smoothing=recipe.smoothing)
+        if recipe.stages and text_NAE is not None:
+            loss = loss + recipe.stages * self._stage_contrast(
+                torch.cat(features), episode, text_NAE
+            )
         if recipe.near_frozen:
             loss = loss + recipe.near_frozen * self._distance_to_frozen(
                 torch.cat(features), tokens_BTLD
@@ -151,6 +157,18 @@ class Learner:
     def _text(self, labels: Sequence[str]) -> Tensor:
         assert self.stages is not None
         return self.recognizer.encode_text(labels, [self.stages[label] for label in labels])
+
+    def _stage_contrast(self, features_BTE: Tensor, episode: Episode, text_NAE: Tensor) -> Tensor:
+        assert self.stages is not None
+        config = self.recognizer.config
+        return stage_contrast(
+            features_BTE,
+            [*episode.support_classes, *episode.query_classes],
+            text_NAE,
+            same_stages([self.stages[label] for label in episode.labels]),
+            config,
+            config.scale / self.recipe.temperature,
+        )
 
     def _distance_to_frozen(self, features_BTE: Tensor, tokens_BTLD: Tensor) -> Tensor:
         with (
@@ -230,11 +248,14 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
 def build_optimizer(
     parameters: Sequence[torch.nn.Parameter], recipe: FitRecipe
 ) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser; vectors (biases, embeddings of places) do not decay."""
-    groups = [
+    """Return the recipe's optimiser; biases and embeddings of places do not decay."""
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim == 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 2], "weight_decay": 0.0},  # of places
     ]
+    for group, share in zip(groups, (1.0, 1.0, recipe.place_rate), strict=True):
+        group["share"] = share
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr)
     return torch.optim.AdamW(groups, lr=recipe.lr)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, assert_never
 
+import torch
+
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import (
@@ -66,6 +68,35 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
         )
     method = replace(method, backbone=bare.config.backbone, text=order)
     return build_recognizer(method, bare.video.tower, text, name=name)
+
+
+def start_from_adapters(recognizer: Recognizer, folder: Path, weights: Path | None) -> str:
+    """Give a method the adapters of a checkpoint; return the checkpoint's fingerprint.
+
+    Args:
+        recognizer: Its adapters are replaced.
+        folder: The checkpoint.
+        weights: File of the backbone's weights, where they are not in the checkpoint.
+
+    Raises:
+        InputError: adapters of another kind or size, or another backbone.
+        CheckpointError: no checkpoint.
+    """
+    earlier = load_recognizer(str(folder), weights=weights)
+    own, known = recognizer.state_dict(), earlier.state_dict()
+    sizes, known_sizes = ({n: t.shape for n, t in state.items()} for state in (own, known))
+    if unfit := sorted(dict(sizes.items() ^ known_sizes.items())):
+        raise InputError(
+            f"--start {folder.name!r} does not fit in {unfit[0]}; give the same --backbone, "
+            "--method, --blocks, --text-blocks and --frames."
+        )
+    learned = {name for name, p in recognizer.named_parameters() if p.requires_grad}
+    if any(not torch.equal(own[name], known[name]) for name in own.keys() - learned):
+        raise InputError(
+            f"--start {folder.name!r} stands on other backbone weights; give the same --backbone."
+        )
+    recognizer.load_state_dict(known)
+    return earlier.fingerprint
 
 
 def changed(method: MethodConfig, choice: MethodChoice) -> MethodConfig:

@@ -1,4 +1,4 @@
-"""Make a compact checkpoint: distil a small image tower, then teach a text tower its space.
+"""Make a compact checkpoint: distil a small image tower, then teach motions and words.
 
 python -m training.pretrain --teacher-weights FILE.npz --frames DIR --synthetic 300 --out DIR
 
@@ -15,19 +15,18 @@ from pathlib import Path
 
 import torch
 
-from model.backbone import TimmImageTower, compact_image_tower, compact_text_tower
-from model.build import build_recognizer
+from model.backbone import TimmImageTower, compact_image_tower
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import CompactConfig, CompactTextConfig, MethodConfig
+from model.config import CompactConfig
 from model.errors import BackboneError, CheckpointError
-from model.methods import compact_method
-from training.captions import indexed_clips, joined, real_clips, synthetic_clips, vocabulary
 from training.errors import InputError
 from training.frame_folders import read_pools
 from training.image_tower import ImageRecipe, ImageRun, train_image_tower
+from training.motion_stage import MotionRecipe
 from training.precision import half_precision
 from training.run_folder import claim_folder
-from training.text_tower import TextRecipe, train_text_tower
+from training.text_stage import Taught, add_recipe_options, recipes, teach
+from training.text_tower import TextRecipe
 from training.towers import open_teacher, start_from
 
 
@@ -44,6 +43,7 @@ class PretrainRecipe:
     side: int  # pixels of a held picture
     tower: CompactConfig
     image: ImageRecipe
+    motions: MotionRecipe
     text: TextRecipe
 
 
@@ -67,8 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("lr", "keep", "full_from", "inner"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(recipe, name))
-    parser.add_argument("--text-clips", type=int, default=TextRecipe().clips, help="synthetic")
-    parser.add_argument("--text-steps", type=int, default=TextRecipe().steps)
+    add_recipe_options(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop, to go on")
@@ -128,33 +127,25 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
 
 
 def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -> float:
-    """Teach the text tower and write the checkpoint; return the text loss."""
-    labelled = indexed_clips(options.frames)
+    """Teach motions and words, and write the checkpoint; return the text loss."""
     torch.manual_seed(recipe.text.seed)
     image = compact_image_tower(recipe.tower)
     image.model.load_state_dict({name: value.cpu() for name, value in run.average.items()})
-    config = CompactTextConfig(words=vocabulary(sorted({label for _, label in labelled})))
-    text = compact_text_tower(config, image.features)
-    tower = replace(recipe.tower, text=config)
-    recognizer = build_recognizer(MethodConfig(backbone=tower), image, text).to(run.device)
-    with run.autocast():
-        parts = [synthetic_clips(recipe.text.clips, "train", recognizer)]
-        if labelled:
-            parts.append(real_clips(labelled, recognizer))
-    loss = train_text_tower(recognizer, joined(parts), recipe.text)
-    served = build_recognizer(compact_method(tower), image, text, name="compact")
-    save_checkpoint(served, options.out, card(recipe, run.loss, loss), half=True)
-    return loss
+    taught = teach(image, recipe.tower, options.frames, recipe.motions, recipe.text, run.device)
+    card_text = card(recipe, run.loss, taught)
+    save_checkpoint(taught.recognizer, options.out, card_text, half=True)
+    return taught.text_loss
 
 
-def card(recipe: PretrainRecipe, image_loss: float, text_loss: float) -> str:
+def card(recipe: PretrainRecipe, image_loss: float, taught: Taught) -> str:
     """Say what the checkpoint was made of; accuracy is for whoever measures it."""
     return (
         "# A compact checkpoint\n\n"
         f"Image tower distilled from {recipe.teacher} (weights {recipe.teacher_fingerprint[:12]}) "
         f"in {recipe.image.steps} steps of {recipe.image.batch} views (last loss {image_loss:.4f}) "
         f"of the folders {', '.join(recipe.frames) or 'none'} and {recipe.synthetic} synthetic "
-        f"clips; text tower taught on captions and labels (loss {text_loss:.4f}). "
+        f"clips; adapters taught motions ({100 * taught.named:.1f} % of training stages named), "
+        f"text tower taught captions and labels (loss {taught.text_loss:.4f}). "
         "Test classes of an index.csv were not read. Accuracy: not measured yet; run "
         "`python -m training.evaluate`.\n"
     )
@@ -163,6 +154,7 @@ def card(recipe: PretrainRecipe, image_loss: float, text_loss: float) -> str:
 def _recipe(
     options: argparse.Namespace, teacher: TimmImageTower, fingerprint: str
 ) -> PretrainRecipe:
+    motions, text = recipes(options)
     patch = int(teacher.model.patch_embed.patch_size[0])
     return PretrainRecipe(
         teacher=options.teacher,
@@ -192,7 +184,8 @@ def _recipe(
             full_from=options.full_from,
             inner=options.inner,
         ),
-        text=TextRecipe(clips=options.text_clips, steps=options.text_steps, seed=options.seed),
+        motions=motions,
+        text=text,
     )
 
 

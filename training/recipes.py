@@ -27,6 +27,7 @@ class FitRecipe:
     queries: int = 1  # of each class
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-3
+    place_rate: float = 1.0  # rate of the embedding of frame places, as a multiple of lr
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the steps
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -37,6 +38,8 @@ class FitRecipe:
     # The loss divides logits by this; answers do not change. At 1 a few wrong queries decide.
     temperature: float = 6.0
     near_frozen: float = 0.0  # weight of 1 - cosine to the frozen tower's features
+    stages: float = 0.0  # weight of the contrast of each stage's text, where episodes have text
+    patches: float = 1.0  # share of a clip's patch tokens that training looks at
     text_dropout: float = 0.0  # chance of an episode without text
     draws: int = 2  # augmentation draws of each clip; 0 trains on the plain view
     mirror: float = 0.5  # chance of a draw that is mirrored; 0 where directions are classes
@@ -132,12 +135,16 @@ def _check_ranges(recipe: FitRecipe) -> None:
             raise InputError(
                 f"The recipe's {field} is {getattr(recipe, field)}; give a share from 0 to below 1."
             )
+    if not 0 < recipe.patches <= 1:
+        raise InputError(
+            f"The recipe's patches are {recipe.patches}; give a share above 0, up to 1."
+        )
     if not 0 <= recipe.mirror <= 1:
         raise InputError(f"The recipe's mirror is {recipe.mirror}; give a chance from 0 to 1.")
-    for field in ("weight_decay", "clip", "near_frozen", "draws", "patience", "seed"):
+    for field in ("weight_decay", "clip", "near_frozen", "stages", "draws", "patience", "seed"):
         if getattr(recipe, field) < 0:
             raise InputError(f"The recipe's {field} is {getattr(recipe, field)}; give 0 or more.")
-    for field in ("lr", "temperature"):
+    for field in ("lr", "place_rate", "temperature"):
         if getattr(recipe, field) <= 0:
             raise InputError(
                 f"The recipe's {field} is {getattr(recipe, field)}; give a positive number."

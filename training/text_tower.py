@@ -1,7 +1,8 @@
 """The text stage of pretraining: a small text tower learns the locked image tower's space.
 
 As in LiT (arXiv 2111.07991) only the text side learns. Each stage's text is contrasted with the
-same stage's window of the clips of a batch, by the score that recognition uses.
+same stage's window of the clips of a batch, by the score that recognition uses. Beside the texts
+of other clips stand rivals: texts of the same mover in other motions, or in another order.
 
 Dimensions: C clips, B clips of a batch, U texts of a batch, A stages, T frames, E feature width.
 """
@@ -9,34 +10,50 @@ Dimensions: C clips, B clips of a batch, U texts of a batch, A stages, T frames,
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from model.matching.stages import align, stage_scores
 from model.recognizer import Recognizer
-from model.subactions import StageTexts
-from training.captions import CaptionedClips
+from training.captions import (
+    Caption,
+    Subject,
+    partial_captions,
+    rival_captions,
+    whole_captions,
+)
+from training.synthetic import Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRecipe:
     """How the text tower learns; stored with the result."""
 
-    clips: int = 1200  # synthetic ones
-    steps: int = 300
-    batch: int = 128
-    whole: float = 0.5  # chance of a clip's whole caption, not a part of it
+    steps: int = 400
+    batch: int = 32
+    whole: float = 0.6  # chance of a clip's whole caption, not a part of it
+    rivals: int = 2  # of each synthetic clip, each in both forms of a caption
     lr: float = 1e-3
     weight_decay: float = 0.1
-    sharpness: float = 30.0  # of the cosines in the contrast
+    sharpness: float = 40.0  # of the cosines in the contrast
     level: float = 0.5  # mean cosine, so that the text factor stays positive
     level_weight: float = 4.0
     seed: int = 0
 
 
-def train_text_tower(recognizer: Recognizer, clips: CaptionedClips, recipe: TextRecipe) -> float:
-    """Train the recogniser's text tower in place; return the mean loss of the last tenth."""
+def train_text_tower(
+    recognizer: Recognizer, features_CTE: Tensor, subjects: Sequence[Subject], recipe: TextRecipe
+) -> float:
+    """Train the recogniser's text tower in place; return the mean loss of the last tenth.
+
+    Args:
+        recognizer: Whose text tower learns.
+        features_CTE: Frame features of clips.
+        subjects: What each clip shows.
+        recipe: How.
+    """
     assert recognizer.text is not None
     tower = recognizer.text.tower.model.requires_grad_(True)
     optimizer = torch.optim.AdamW(
@@ -45,13 +62,13 @@ def train_text_tower(recognizer: Recognizer, clips: CaptionedClips, recipe: Text
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.lr, total_steps=recipe.steps, pct_start=0.1, cycle_momentum=False
     )
-    generator = torch.Generator().manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
     losses = []
     for _ in tqdm(range(recipe.steps), desc="text tower", unit="step"):
-        picks = torch.randint(len(clips.texts), (recipe.batch,), generator=generator).tolist()
-        chosen = [draw_text(clips, pick, recipe.whole, generator) for pick in picks]
-        true = [clips.texts[pick] + clips.partial[pick] for pick in picks]
-        loss = text_loss(recognizer, clips.features_CTE[picks], chosen, true, recipe)
+        picks = rng.integers(len(subjects), size=recipe.batch).tolist()
+        shown = [subjects[pick] for pick in picks]
+        captions = [caption for subject in shown for caption in said_of(subject, recipe, rng)]
+        loss = text_loss(recognizer, features_CTE[picks], shown, captions, recipe)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -62,48 +79,54 @@ def train_text_tower(recognizer: Recognizer, clips: CaptionedClips, recipe: Text
     return sum(last) / len(last)
 
 
-def draw_text(
-    clips: CaptionedClips, clip: int, whole: float, generator: torch.Generator
-) -> StageTexts:
-    """Draw one of the texts that are true of a clip."""
-    which, form = torch.rand(2, generator=generator).tolist()
-    partial = clips.partial[clip]
-    forms = partial if partial and which >= whole else clips.texts[clip]
-    return forms[int(form * len(forms))]
+def said_of(subject: Subject, recipe: TextRecipe, rng: np.random.Generator) -> list[Caption]:
+    """Draw one of the captions that are true of a clip, and its rivals."""
+    partial = partial_captions(subject)
+    forms = partial if partial and rng.random() >= recipe.whole else whole_captions(subject)
+    captions = [forms[int(rng.integers(len(forms)))]]
+    if isinstance(subject, Action):
+        captions += rival_captions(subject, rng, recipe.rivals)
+    return captions
 
 
 def text_loss(
     recognizer: Recognizer,
     features_BTE: Tensor,
-    texts: Sequence[StageTexts],
-    true: Sequence[Sequence[StageTexts]],
+    subjects: Sequence[Subject],
+    captions: Sequence[Caption],
     recipe: TextRecipe,
 ) -> Tensor:
-    """Contrast clips with the distinct texts of their batch, stage by stage, both ways.
+    """Contrast clips with captions, stage by stage, both ways; what is true is never a negative.
 
     Args:
         recognizer: Whose text tower learns.
         features_BTE: Frame features of the clips.
-        texts: A text of each clip.
-        true: All texts that are true of each clip, so that none of them counts as wrong.
+        subjects: What each clip shows.
+        captions: Of all clips, one or more that are true of each; doubles count once.
         recipe: Sharpness and level.
     """
     assert recognizer.text is not None
-    distinct = list(dict.fromkeys(texts))
-    is_own_BU = torch.tensor(
-        [[text in own for text in distinct] for own in map(set, true)],
+    distinct = list(dict.fromkeys(captions))
+    true_BUA = torch.tensor(
+        [[caption.holds(subject) for caption in distinct] for subject in subjects],
         dtype=torch.float,
         device=features_BTE.device,
     )
-    ids = recognizer.text.tower.tokenize([stage for text in distinct for stage in text])
+    ids = recognizer.text.tower.tokenize([text for caption in distinct for text in caption.texts])
     ids = ids.to(features_BTE.device)
     text_UAE = recognizer.text.stages(ids.unflatten(0, (len(distinct), -1)))
     aligned = align(features_BTE, recognizer.config.align)
     cosine_BUA = stage_scores(aligned, text_UAE, recognizer.config.stage_cosine)
-    logits_ABU = recipe.sharpness * cosine_BUA.permute(2, 0, 1)
-    of_clip_BU = is_own_BU / is_own_BU.sum(dim=1, keepdim=True)
-    to_text = -(logits_ABU.log_softmax(dim=2) * of_clip_BU).sum(dim=2).mean()
-    of_text_BU = is_own_BU / is_own_BU.sum(dim=0)
-    to_clip = -(logits_ABU.log_softmax(dim=1) * of_text_BU).sum(dim=1).mean()
+    logits_BUA = recipe.sharpness * cosine_BUA
+    to_text = _contrast(logits_BUA, true_BUA)
+    to_clip = _contrast(logits_BUA.transpose(0, 1), true_BUA.transpose(0, 1))
     level = (cosine_BUA.mean() - recipe.level) ** 2
     return (to_text + to_clip) / 2 + recipe.level_weight * level
+
+
+def _contrast(logits_XYA: Tensor, true_XYA: Tensor) -> Tensor:
+    """Return the cross-entropy of each X that has a true Y, with its true ones as targets."""
+    count_XA = true_XYA.sum(dim=1)
+    log_share_XYA = logits_XYA.log_softmax(dim=1)
+    loss_XA = -(log_share_XYA * true_XYA).sum(dim=1) / count_XA.clamp(min=1)
+    return loss_XA[count_XA > 0].mean()

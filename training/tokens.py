@@ -6,6 +6,7 @@ Dimensions: B clips asked for, C clips of a set, T frames, L tokens, D token wid
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -56,3 +57,23 @@ class HeldTokens:
         """Return tokens of the plain views [B, T, L, D]."""
         assert draws is None
         return self._held_CTLD[list(clips)]
+
+
+def looked_at(tokens: int, share: float, rng: np.random.Generator) -> Tensor:
+    """Draw which tokens a pass looks at: the first, a class token, and a share of the others.
+
+    An image tower that is shown half of the patches costs half (FLIP, arXiv 2212.00794).
+
+    Args:
+        tokens: L.
+        share: In (0, 1].
+        rng: Draws; 1 draws nothing.
+
+    Returns:
+        Their indices, in order.
+    """
+    kept = max(1, round(share * (tokens - 1)))
+    if kept == tokens - 1:
+        return torch.arange(tokens)
+    patches = np.sort(rng.permutation(tokens - 1)[:kept]) + 1
+    return torch.from_numpy(np.concatenate([[0], patches]))

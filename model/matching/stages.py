@@ -61,6 +61,12 @@ def stage_windows(steps: int) -> tuple[slice, ...]:
     )
 
 
+def stage_means(aligned_QUE: Tensor) -> Tensor:
+    """Return the mean of each stage's window [Q, A, E]."""
+    windows = stage_windows(aligned_QUE.shape[1])
+    return torch.stack([aligned_QUE[:, window].mean(dim=1) for window in windows], dim=1)
+
+
 def stage_scores(
     aligned_QUE: Tensor, text_NAE: Tensor, cosine: Literal["frames", "mean"]
 ) -> Tensor:
@@ -79,8 +85,7 @@ def stage_scores(
     frames_QUE = aligned_QUE.float()
     if cosine == "frames":
         frames_QUE = F.normalize(frames_QUE, dim=-1)
-    windows = stage_windows(aligned_QUE.shape[1])
-    window_QAE = torch.stack([frames_QUE[:, window].mean(dim=1) for window in windows], dim=1)
+    window_QAE = stage_means(frames_QUE)
     if cosine == "mean":
         window_QAE = F.normalize(window_QAE, dim=-1)
     return torch.einsum("qae,nae->qna", window_QAE, text_NAE)

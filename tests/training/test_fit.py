@@ -103,6 +103,26 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(
     assert rows[0] == rows[1]
 
 
+def test_adapters_learn_on_from_a_checkpoint_of_the_same_method(
+    data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = command(data, teacher_weights, tmp_path / "first")
+    assert main(first) == 0
+    small = ["lr=1e-12", "episodes=2", "average=0"]
+    second = command(data, teacher_weights, tmp_path / "second", *small)
+    assert main([*second, "--start", str(tmp_path / "first")]) == 0
+    before, after = (
+        load_file(tmp_path / name / "weights.safetensors") for name in ("first", "second")
+    )
+    assert before.keys() == after.keys()
+    assert any(value.abs().max() > 1e-3 for value in before.values())
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    other = command(data, teacher_weights, tmp_path / "third")
+    assert main([*other, "--start", str(tmp_path / "first"), "--blocks", "1"]) == 2
+    assert "give the same --backbone" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+
+
 def test_a_folder_of_another_recipe_is_refused(
     data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,40 @@ def test_a_high_temperature_leaves_the_loss_of_a_guess() -> None:
     assert learner.loss(0).item() == pytest.approx(math.log(ways), abs=1e-3)
 
 
+def test_an_episode_looks_at_the_class_token_and_the_share_of_patches_of_the_recipe() -> None:
+    learner = tiny_learner(replace(RECIPE, patches=0.5))
+    held_CTLD = learner.source.tokens_CTLD
+    plain = learner.loss(0).item()
+    looked_at = []
+    for token in range(held_CTLD.shape[2]):
+        changed_CTLD = held_CTLD.clone()
+        changed_CTLD[:, :, token] *= -1
+        learner.source.tokens_CTLD = changed_CTLD
+        looked_at.append(learner.loss(0).item() != plain)
+    assert looked_at[0]
+    assert sum(looked_at) == 1 + round(0.5 * (len(looked_at) - 1))
+
+
+def test_the_contrast_of_stages_is_part_of_the_loss_where_there_is_text() -> None:
+    plain = tiny_learner(replace(RECIPE, text_dropout=0.0))
+    added = tiny_learner(replace(RECIPE, text_dropout=0.0, stages=1.0))
+    assert added.loss(0) > plain.loss(0) + 0.1
+    never = replace(RECIPE, text_dropout=0.999999)
+    assert tiny_learner(replace(never, stages=1.0)).loss(0) == tiny_learner(never).loss(0)
+
+
+def test_the_places_of_frames_learn_at_their_own_rate() -> None:
+    moved = {}
+    for share in (1.0, 4.0):
+        learner = tiny_learner(replace(RECIPE, place_rate=share, warmup=0.0))
+        learner.step()
+        moved[share] = {name: p.detach().clone() for name, p in learner.trained.items()}
+    places = "video.temporal_embedding"
+    torch.testing.assert_close(4 * moved[1.0][places], moved[4.0][places])
+    others = moved[1.0].keys() - {places}
+    assert all(torch.equal(moved[1.0][name], moved[4.0][name]) for name in others)
+
+
 def test_episodes_with_a_label_that_has_no_text_learn_from_video_alone() -> None:
     recipe = replace(RECIPE, text_dropout=0.0, dropout=0.0)
     with_text, video, partly = (tiny_learner(recipe) for _ in range(3))

@@ -1,5 +1,8 @@
 """The text stage: a vocabulary that covers what it says, and a contrast that can be learned."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from model.backbone import compact_image_tower, compact_text_tower
@@ -9,14 +12,17 @@ from model.recognizer import Recognizer
 from model.subactions import prompts, template_stages
 from model.words import split_words
 from training.captions import (
-    CaptionedClips,
-    action_texts,
-    label_texts,
-    partial_texts,
+    Caption,
+    Subject,
+    partial_captions,
+    rival_captions,
     vocabulary,
+    whole_captions,
 )
 from training.synthetic import Action, demo_actions
-from training.text_tower import TextRecipe, draw_text, text_loss, train_text_tower
+from training.text_tower import TextRecipe, said_of, text_loss, train_text_tower
+
+ARROW = Action("blue", "wavy", "arrow", ("bounces", "rises", "fades"))
 
 
 def recognizer() -> Recognizer:
@@ -27,20 +33,18 @@ def recognizer() -> Recognizer:
     return build_recognizer(MethodConfig(backbone=config), *towers)
 
 
-def clips() -> CaptionedClips:
-    """Clips of four labels whose frame features point four ways."""
-    texts = [action_texts(action) for action in demo_actions(3, 0)] + [label_texts("wave")]
+def clips() -> tuple[torch.Tensor, tuple[Subject, ...]]:
+    """Frame features of four clips that point four ways, and what the clips show."""
     features = torch.nn.functional.one_hot(torch.arange(4), 16).float()
-    partial = [partial_texts(action) for action in demo_actions(3, 0)] + [()]
-    return CaptionedClips(features[:, None].expand(-1, 8, -1), tuple(texts), tuple(partial))
+    return features[:, None].expand(-1, 8, -1), (*demo_actions(3, 0), "wave")
 
 
 def test_the_vocabulary_covers_captions_templates_and_labels() -> None:
     words = vocabulary(["brush_hair"])
     assert words == tuple(sorted(set(words)))
     for action in demo_actions(8, 0):
-        for stages in action_texts(action):
-            assert not {word for text in stages for word in split_words(text)} - set(words)
+        for caption in whole_captions(action):
+            assert not {word for text in caption.texts for word in split_words(text)} - set(words)
     stages = prompts("brush_hair", template_stages("brush_hair"))
     assert not {word for text in stages for word in split_words(text)} - set(words)
     assert "kick" not in words
@@ -53,16 +57,15 @@ def test_the_longest_caption_fits_the_context() -> None:
 
 
 def test_the_contrast_is_learned_and_ranks_the_own_text_first() -> None:
-    model, known = recognizer(), clips()
+    model, (features, subjects) = recognizer(), clips()
     recipe = TextRecipe(steps=150, batch=16, lr=5e-3)
-    chosen = [stages[0] for stages in known.texts]
+    chosen = [whole_captions(subject)[0] for subject in subjects]
     with torch.no_grad():
-        before = text_loss(model, known.features_CTE, chosen, known.texts, recipe)
-    train_text_tower(model, known, recipe)
+        before = text_loss(model, features, subjects, chosen, recipe)
+    train_text_tower(model, features, subjects, recipe)
     with torch.no_grad():
-        after = text_loss(model, known.features_CTE, chosen, known.texts, recipe)
+        after = text_loss(model, features, subjects, chosen, recipe)
         text = model.encode_text(["wave"], [template_stages("wave")])
-        features = known.features_CTE
         scores = model.score_features(features, torch.arange(4), features, text.expand(4, -1, -1))
     assert after < 0.5 * before
     assert scores.text_QN is not None
@@ -70,35 +73,58 @@ def test_the_contrast_is_learned_and_ranks_the_own_text_first() -> None:
     assert not any(parameter.requires_grad for parameter in model.text.tower.model.parameters())
 
 
-def test_a_text_that_is_true_of_two_clips_makes_neither_the_others_negative() -> None:
-    model, known = recognizer(), clips()
-    recipe = TextRecipe(level_weight=0.0)
-    features = known.features_CTE[[0, 3, 1]]
-    ball, wavy, star = (known.texts[0][0], known.texts[0][1], known.texts[1][0])
-    true = [(ball, wavy), (ball, wavy), (star,)]
+def test_a_caption_that_is_true_of_two_clips_makes_neither_the_others_negative() -> None:
+    model, recipe = recognizer(), TextRecipe(level_weight=0.0)
+    features = clips()[0][:2]
+    twins = (ARROW, replace(ARROW, texture="dotted"))
+    arrow = Caption(("arrow",) * 3, frozenset({"arrow"}))
+    wavy = Caption(("wavy",) * 3, frozenset({"wavy"}))
     with torch.no_grad():
-        one = text_loss(model, features, [ball, wavy, star], true, recipe)
-        swapped = text_loss(model, features, [wavy, ball, star], true, recipe)
-        apart = text_loss(model, features, [ball, wavy, star], [(ball,), (wavy,), (star,)], recipe)
-    torch.testing.assert_close(one, swapped)
-    assert not torch.isclose(one, apart)
+        loss = text_loss(model, features, twins, [arrow], recipe)
+        both = text_loss(model, features, twins, [arrow, wavy], recipe)
+        of_text = text_loss(model, features.flip(0), twins, [arrow], recipe)
+    torch.testing.assert_close(loss, of_text)  # either clip is a right answer to `arrow`
+    assert both > loss  # `wavy` is true of one clip alone, so it can be wrong
+
+
+def test_a_caption_holds_stage_by_stage() -> None:
+    order = replace(ARROW, motions=("rises", "bounces", "fades"))
+    own, rival = whole_captions(ARROW)[0], whole_captions(order)[0]
+    assert own.holds(ARROW) == (True, True, True)
+    assert rival.holds(ARROW) == (False, False, True)
+    assert own.holds(replace(ARROW, colour="red")) == (False, False, False)
+    assert Caption(own.texts, frozenset(), ARROW.motions).holds("wave") == (False, False, False)
+    assert whole_captions("wave")[0].holds("wave") == (True, True, True)
+    assert whole_captions("wave")[0].holds("jump") == (False, False, False)
+    assert whole_captions("wave")[0].holds(ARROW) == (False, False, False)
 
 
 def test_parts_of_an_action_are_named_too_but_not_the_whole() -> None:
-    action = Action("blue", "wavy", "arrow", ("bounces", "rises", "fades"))
-    labels = {
-        texts[0].removeprefix("A video of action about ").split(":")[0]
-        for texts in partial_texts(action)
+    parts = {
+        caption.texts[0].removeprefix("A video of action about ").split(":")[0]: caption
+        for caption in partial_captions(ARROW)
     }
-    assert {"arrow", "blue arrow", "wavy arrow bounces then rises then fades"} <= labels
-    assert {"bounces then rises then fades", "blue wavy arrow"} <= labels
-    assert action.label not in labels
-    assert len(labels) == 14
+    assert {"arrow", "blue arrow", "wavy arrow bounces then rises then fades"} <= set(parts)
+    assert {"bounces then rises then fades", "blue wavy arrow"} <= set(parts)
+    assert ARROW.label not in parts
+    assert len(parts) == 14
+    assert all(caption.holds(ARROW) == (True, True, True) for caption in parts.values())
+    assert parts["arrow"].motions is None
+    assert parts["bounces then rises then fades"].words == frozenset()
 
 
-def test_a_part_is_drawn_about_as_often_as_the_whole() -> None:
-    known = clips()
-    generator = torch.Generator().manual_seed(0)
-    drawn = [draw_text(known, 0, 0.5, generator) for _ in range(400)]
-    assert 150 < sum(text in known.texts[0] for text in drawn) < 250
-    assert {draw_text(known, 3, 0.5, generator) for _ in range(20)} == set(known.texts[3])
+def test_rivals_share_the_mover_and_every_second_one_the_motions() -> None:
+    rivals = rival_captions(ARROW, np.random.default_rng(0), 40)
+    assert all(rival.words == {"blue", "wavy", "arrow"} for rival in rivals)
+    orders = [rival for rival in rivals if set(rival.motions or ()) == set(ARROW.motions)]
+    assert len(rivals) == 80
+    assert 40 <= len(orders) < 50
+    assert any(not all(rival.holds(ARROW)) for rival in orders)
+
+
+def test_a_part_is_drawn_about_as_often_as_the_recipe_says() -> None:
+    rng, recipe = np.random.default_rng(0), TextRecipe(whole=0.5, rivals=1)
+    drawn = [said_of(ARROW, recipe, rng) for _ in range(400)]
+    assert 150 < sum(captions[0] in whole_captions(ARROW) for captions in drawn) < 250
+    assert {len(captions) for captions in drawn} == {3}
+    assert said_of("wave", recipe, rng) == list(whole_captions("wave"))

@@ -1,0 +1,51 @@
+"""What meta-training adds to the cross-entropy of queries.
+
+Dimensions: B clips, N classes, A stages, T frames, E feature width.
+"""
+
+from collections.abc import Sequence
+from operator import eq
+
+import torch
+from torch import Tensor
+
+from model.config import MethodConfig
+from model.matching.stages import align, stage_scores
+from model.subactions import StageTexts
+
+
+def stage_contrast(
+    features_BTE: Tensor,
+    classes_B: Sequence[int],
+    text_NAE: Tensor,
+    same_NNA: Tensor,
+    config: MethodConfig,
+    sharpness: float,
+) -> Tensor:
+    """Tell each stage of each clip from the same stage of the other classes, by its text.
+
+    The cross-entropy of queries sees the mean over stages, and only of queries; this sees every
+    stage of supports too.
+
+    Args:
+        features_BTE: Frame features of an episode's clips.
+        classes_B: Class index of each.
+        text_NAE: Stage features of the classes.
+        same_NNA: From `same_stages`: classes whose text agrees are all right answers.
+        config: How stages are scored.
+        sharpness: Of the cosines.
+
+    Returns:
+        The mean cross-entropy, 0 or more.
+    """
+    cosine_BNA = stage_scores(align(features_BTE, config.align), text_NAE, config.stage_cosine)
+    true_BNA = same_NNA.to(cosine_BNA.device)[list(classes_B)]
+    log_share_BNA = (sharpness * cosine_BNA).log_softmax(dim=1)
+    return -((log_share_BNA * true_BNA).sum(dim=1) / true_BNA.sum(dim=1)).mean()
+
+
+def same_stages(stages: Sequence[StageTexts]) -> Tensor:
+    """Return same_NNA, 1 where a stage's text of two classes is the same, else 0."""
+    return torch.tensor(
+        [[list(map(eq, one, other)) for other in stages] for one in stages], dtype=torch.float
+    )
