@@ -1,0 +1,303 @@
+"""The engine in this process, without HTTP. The last line of stdout is JSON.
+
+    python -m tests.bench.bench_engine
+    python -m tests.bench.bench_engine --method vit-b
+
+- `released`: one query through the engine, its task encoded long ago, against the released way, in
+  which every query brings all 25 supports through the network with it (text in neither).
+- `bare`: clips a second through the engine, many in flight, against bare forward passes of the
+  batch size that is fastest here.
+- `tasks`: clips of many tasks in flight, and clips of 1,000 registered tasks, against as many clips
+  of one task. Tasks are copies, each with memory of its own, looked up in a support cache.
+- `alone`: scores of clips by themselves and in random mixed batches, for each runtime there is.
+
+What is compared is measured side by side, round by round; ratios are medians over rounds.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.recognizer import EncodedSupport, Recognizer
+from service.engine.engine import Engine
+from service.engine.runtimes.protocol import Runtime
+from service.engine.runtimes.pytorch import TorchRuntime
+from service.engine.support_cache import SupportCache, SupportKey
+from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
+from tests.bench.independence import compare, different_tasks, mixed_batches
+from tests.bench.subjects import (
+    SHOTS,
+    VIT_B,
+    WAYS,
+    copies,
+    forward,
+    recognizer_of,
+    synthetic_clips,
+    text_of,
+)
+
+PARTS = ("released", "bare", "tasks", "alone")
+BATCH_FRAMES = {"cpu": 128, "cuda": 256}  # the service's defaults
+CLASSES = [place % WAYS for place in range(WAYS * SHOTS)]
+
+
+class Bench:
+    """One engine that runs, and what is put to it.
+
+    Args:
+        options: The command line's.
+        recognizer: The network.
+        runtime: What runs it.
+        engine: Started.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        recognizer: Recognizer,
+        runtime: Runtime,
+        engine: Engine,
+    ) -> None:
+        self.options = options
+        self.recognizer = recognizer
+        self.runtime = runtime
+        self.engine = engine
+        self.loop = asyncio.get_running_loop()
+        self.text_NAE = text_of(recognizer)
+        shape = (engine.facts.frames, engine.facts.size)
+        self.support_STHWC = synthetic_clips(WAYS * SHOTS, *shape, seed=1)
+        self.clips_QTHWC = synthetic_clips(options.clips, *shape, seed=2)
+
+    async def released(self) -> tuple[list[Bar], dict[str, Any]]:
+        """One query, with its supports kept and with its supports encoded again."""
+        support = await self.engine.encode_support(self.support_STHWC, CLASSES, self.text_NAE)
+        query_QTHWC = self.clips_QTHWC[:1]
+        both = np.concatenate([self.support_STHWC, query_QTHWC])
+
+        def kept() -> float:
+            return statistics.median(
+                self._wait(self.engine.classify(query_QTHWC, support)) for _ in range(3)
+            )
+
+        @torch.inference_mode()
+        def again() -> float:
+            begun = time.perf_counter()
+            tokens = self.recognizer.trunk(both)
+            self.recognizer.score_episode(tokens[:-1], CLASSES, tokens[-1:], self.text_NAE)
+            return time.perf_counter() - begun
+
+        found = await self._rounds(kept=kept, again=again)
+        ratio = median_ratio(found["again"], found["kept"])
+        bar = Bar(f"one query of {WAYS} x {SHOTS}: encoding all again / engine", ratio, ">=", 20)
+        return [bar], {"supports_bytes": support.bytes, **medians(found)}
+
+    async def bare(self) -> tuple[list[Bar], dict[str, Any]]:
+        """The engine against the network alone."""
+        support = await self._small_support()
+        clips, frames = len(self.clips_QTHWC), torch.from_numpy(self.clips_QTHWC)
+
+        def passes(size: int) -> float:
+            begun = time.perf_counter()
+            for part in frames.split(size):
+                forward(self.runtime, part, [support] * len(part))
+            return (time.perf_counter() - begun) / clips
+
+        sizes = [size for size in self.options.sizes if size <= clips]
+        sweep = await self._rounds(2, **{str(s): lambda s=s: passes(s) for s in sizes})
+        best = min(sizes, key=lambda size: min(sweep[str(size)]))
+        found = await self._rounds(
+            bare=lambda: passes(best), engine=lambda: self._driven([support]) / clips
+        )
+        ratio = median_ratio(found["bare"], found["engine"])
+        bar = Bar("engine / bare forward pass at its best batch size", ratio, ">=", 0.95)
+        by_size = {size: round(1 / statistics.median(times), 2) for size, times in sweep.items()}
+        return [bar], {"best_batch": best, "clips_s_by_batch": by_size, **medians(found)}
+
+    async def tasks(self) -> tuple[list[Bar], dict[str, Any]]:
+        """Clips of one task, of many in flight, of many registered."""
+        options = self.options
+        support = await self._small_support()
+        kinds = {"one": 1, "mixed": options.tasks, "registered": options.registered}
+        before = resident_bytes()
+        caches = {name: filled(copies(support, count)) for name, count in kinds.items() if count}
+        idle = (resident_bytes() - before) / sum(map(len, caches.values()))
+        looked_up = {
+            name: [cache.peek(key(place)) for place in range(len(cache))]
+            for name, cache in caches.items()
+        }
+        found = await self._rounds(
+            **{name: lambda s=supports: self._driven(s) for name, supports in looked_up.items()}
+        )
+        bars = [
+            Bar(
+                f"clips of {count:,} tasks {what} / of one task",
+                median_ratio(found["one"], found[name]) if count else None,
+                ">=",
+                0.95,
+            )
+            for name, count, what in (
+                ("mixed", options.tasks, "in flight"),
+                ("registered", options.registered, "registered"),
+            )
+        ]
+        memory = {"idle_task_bytes": support.bytes, "idle_task_resident_bytes": round(idle)}
+        return bars, {**memory, "context": options.context, **medians(found)}
+
+    async def alone(self) -> tuple[list[Bar], dict[str, Any]]:
+        """Batch independence."""
+        options, facts = self.options, self.engine.facts
+        clips = synthetic_clips(options.alone, facts.frames, facts.size, seed=3)
+        batches = mixed_batches(options.alone, options.batches, seed=4)
+        bars, details = [], {}
+        for name, runtime in runtimes_of(options, self.recognizer).items():
+            tasks = different_tasks(runtime, self.support_STHWC, self.text_NAE)
+            told = details[name] = compare(runtime, clips, tasks, batches)
+            what = f"{name}: {options.alone} clips alone and in {options.batches} batches"
+            bars += [
+                Bar(f"{what}: largest", told["largest_difference"], "<=", told["limit"]),
+                Bar(f"{what}: arg-max changes", told["argmax_changes"], "<=", 0),
+            ]
+        return bars, details
+
+    async def _small_support(self) -> EncodedSupport:
+        """Encode a task of which many copies fit, by a context of which memory is modest."""
+        with torch.inference_mode():
+            tokens_STLD = self.runtime.trunk(self.support_STHWC[:WAYS])
+            return self.runtime.encode_support(
+                tokens_STLD, CLASSES[:WAYS], self.text_NAE, self.options.context
+            )
+
+    async def _rounds(self, rounds: int = 0, **calls: Any) -> dict[str, list[float]]:  # noqa: ANN401
+        """Measure in a thread, so that this loop stays free for the engine's answers."""
+        for call in calls.values():
+            await asyncio.to_thread(call)  # warm
+        return await asyncio.to_thread(interleaved, rounds or self.options.rounds, calls)
+
+    def _wait(self, work: Any) -> float:  # noqa: ANN401
+        """Time a coroutine of the engine's loop, from another thread."""
+        begun = time.perf_counter()
+        asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        return time.perf_counter() - begun
+
+    def _driven(self, supports: Sequence[EncodedSupport]) -> float:
+        """Time all clips, the tasks in turn."""
+        return self._wait(
+            drive(self.engine, self.clips_QTHWC, supports, self.options.in_flight)
+        )
+
+
+async def drive(
+    engine: Engine,
+    clips_QTHWC: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+    supports: Sequence[EncodedSupport],
+    in_flight: int,
+) -> list[float]:
+    """Classify clips one by one, so many at a time; returns the seconds that each took."""
+    todo = zip(clips_QTHWC, islice(cycle(supports), len(clips_QTHWC)), strict=True)
+    times: list[float] = []
+
+    async def client() -> None:
+        for clip_THWC, support in todo:
+            begun = time.perf_counter()
+            await engine.classify([clip_THWC], support)
+            times.append(time.perf_counter() - begun)
+
+    await asyncio.gather(*(client() for _ in range(in_flight)))
+    return times
+
+
+def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str, Runtime]:
+    """List the runtimes that this machine has."""
+    return {"torch-fp32": TorchRuntime(recognizer)}
+
+
+def key(place: int) -> SupportKey:
+    """Name a task of a cache."""
+    return SupportKey(f"task-{place}", 1, "bench")
+
+
+def filled(supports: Sequence[EncodedSupport]) -> SupportCache:
+    """Keep tasks as the service does."""
+    cache = SupportCache(max_bytes=sum(support.bytes for support in supports))
+    for place, support in enumerate(supports):
+        cache.put(key(place), support)
+    return cache
+
+
+def resident_bytes() -> int:
+    """Read the memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def medians(found: dict[str, list[float]]) -> dict[str, float]:
+    """Give the median seconds of each side."""
+    return {f"{name}_s": round(statistics.median(times), 4) for name, times in found.items()}
+
+
+async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
+    """Start an engine and measure the parts asked for."""
+    recognizer = recognizer_of(options.method)
+    runtime = TorchRuntime(recognizer)
+    engine = Engine(runtime, batch_frames=BATCH_FRAMES[runtime.device.type])
+    await engine.start()
+    try:
+        bench = Bench(options, recognizer, runtime, engine)
+        bars: list[Bar] = []
+        details: dict[str, Any] = {"method": engine.facts.name}
+        for part in options.parts:
+            begun = time.monotonic()
+            found, told = await getattr(bench, part)()
+            bars += found
+            details[part] = told | {"took_s": round(time.monotonic() - begun, 1)}
+        return bars, details
+    finally:
+        await engine.close()
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; what is not given depends on how dear a clip is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--method", default="compact", help=f"a checkpoint, or {VIT_B}")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rounds", type=int, help="of each comparison")
+    parser.add_argument("--clips", type=int, help="of one round")
+    parser.add_argument("--in-flight", type=int, help="clips at a time")
+    parser.add_argument("--tasks", type=int, help="in flight")
+    parser.add_argument("--registered", type=int, help="tasks at hand; 0 leaves that out")
+    parser.add_argument("--sizes", type=int, nargs="+", help="batch sizes to try, in clips")
+    parser.add_argument("--alone", type=int, help="clips scored alone and in batches")
+    parser.add_argument("--batches", type=int, help="random mixed batches")
+    parser.add_argument("--context", help="what queries of the many tasks attend to")
+    parser.add_argument("--onnx", type=Path, help="what `python -m model.export` wrote")
+    dear = {"rounds": 2, "clips": 8, "in_flight": 8, "tasks": 8, "registered": 0}
+    dear |= {"sizes": [1, 4, 8], "alone": 4, "batches": 2, "context": "prototype"}
+    cheap = {"rounds": 5, "clips": 64, "in_flight": 64, "tasks": 64, "registered": 1000}
+    cheap |= {"sizes": [1, 2, 4, 8, 16], "alone": 200, "batches": 100, "context": None}
+    options = parser.parse_args(arguments)
+    for name, value in (dear if options.method == VIT_B else cheap).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def main() -> None:
+    """Measure and tell."""
+    options = parse(None)
+    before = machine()
+    bars, details = asyncio.run(measure(options))
+    tell("engine", bars, before, **details)
+
+
+if __name__ == "__main__":
+    main()
