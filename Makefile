@@ -30,8 +30,8 @@ lint: $(STAMP) ## Check format, lint and types.
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-bench: $(STAMP) ## Measure latency through HTTP (ARGS: handed to the benchmark).
-	@$(RUN) -m tests.bench.bench_service $(ARGS)
+bench: $(STAMP) ## Measure every ratio beside its bar, in short (ARGS='--full', '--only http -- --parts slow').
+	@$(RUN) -m tests.bench $(ARGS)
 
 # Tests of the Redis store start a server of their own; without one they skip and say so.
 redis:

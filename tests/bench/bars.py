@@ -90,9 +90,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def tell(
-    bench: str, bars: Sequence[Bar], before: Mapping[str, Any], **details: object
-) -> None:
+def tell(bench: str, bars: Sequence[Bar], before: Mapping[str, Any], **details: object) -> None:
     """Print the table, and one JSON document as the last line.
 
     Args:
@@ -106,9 +104,7 @@ def tell(
     print(json.dumps({"bench": bench, "bars": rows, **details, "machine": dict(before)}))
 
 
-def interleaved(
-    rounds: int, calls: Mapping[str, Callable[[], float]]
-) -> dict[str, list[float]]:
+def interleaved(rounds: int, calls: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Call every one once a round, side by side; the order turns, so that none is always first."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)

@@ -19,20 +19,22 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.export.manifest import read_manifest
 from model.recognizer import EncodedSupport, Recognizer
 from service.engine.engine import Engine
+from service.engine.runtimes.choice import label
+from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
-from service.engine.runtimes.pytorch import TorchRuntime
+from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
 from service.engine.support_cache import SupportCache, SupportKey
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
+from tests.bench.closed_loop import drive
 from tests.bench.independence import compare, different_tasks, mixed_batches
 from tests.bench.subjects import (
     SHOTS,
@@ -190,34 +192,20 @@ class Bench:
 
     def _driven(self, supports: Sequence[EncodedSupport]) -> float:
         """Time all clips, the tasks in turn."""
-        return self._wait(
-            drive(self.engine, self.clips_QTHWC, supports, self.options.in_flight)
-        )
-
-
-async def drive(
-    engine: Engine,
-    clips_QTHWC: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
-    supports: Sequence[EncodedSupport],
-    in_flight: int,
-) -> list[float]:
-    """Classify clips one by one, so many at a time; returns the seconds that each took."""
-    todo = zip(clips_QTHWC, islice(cycle(supports), len(clips_QTHWC)), strict=True)
-    times: list[float] = []
-
-    async def client() -> None:
-        for clip_THWC, support in todo:
-            begun = time.perf_counter()
-            await engine.classify([clip_THWC], support)
-            times.append(time.perf_counter() - begun)
-
-    await asyncio.gather(*(client() for _ in range(in_flight)))
-    return times
+        return self._wait(drive(self.engine, self.clips_QTHWC, supports, self.options.in_flight))
 
 
 def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str, Runtime]:
-    """List the runtimes that this machine has."""
-    return {"torch-fp32": TorchRuntime(recognizer)}
+    """List the runtimes there are: plain torch, bfloat16 by hardware or if asked for, ONNX."""
+    runtimes: list[Runtime] = [TorchRuntime(recognizer)]
+    halves: list[TorchRuntime] = reduced_torch(recognizer, BATCH_FRAMES[recognizer.device.type])
+    if not halves and options.bf16:
+        halves = [TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")]
+    runtimes += halves
+    if options.onnx is not None:
+        manifest, threads = read_manifest(options.onnx), torch.get_num_threads()
+        runtimes += onnx_runtimes(recognizer, options.onnx, manifest, threads=threads)
+    return {label(runtime): runtime for runtime in runtimes}
 
 
 def key(place: int) -> SupportKey:
@@ -246,6 +234,7 @@ def medians(found: dict[str, list[float]]) -> dict[str, float]:
 async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
     """Start an engine and measure the parts asked for."""
     recognizer = recognizer_of(options.method)
+    recognizer.video.fold_pixels()  # as the service does
     runtime = TorchRuntime(recognizer)
     engine = Engine(runtime, batch_frames=BATCH_FRAMES[runtime.device.type])
     await engine.start()
@@ -279,6 +268,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--alone", type=int, help="clips scored alone and in batches")
     parser.add_argument("--batches", type=int, help="random mixed batches")
     parser.add_argument("--context", help="what queries of the many tasks attend to")
+    parser.add_argument("--bf16", action="store_true", help="`alone`: even where it is emulated")
     parser.add_argument("--onnx", type=Path, help="what `python -m model.export` wrote")
     dear = {"rounds": 2, "clips": 8, "in_flight": 8, "tasks": 8, "registered": 0}
     dear |= {"sizes": [1, 4, 8], "alone": 4, "batches": 2, "context": "prototype"}

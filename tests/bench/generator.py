@@ -113,9 +113,7 @@ class Generator:
             for _ in range(self.plan.clients):
                 group.create_task(client())
 
-    async def _sample(
-        self, wire: Wire, number: int, intended: float, leave: float | None
-    ) -> None:
+    async def _sample(self, wire: Wire, number: int, intended: float, leave: float | None) -> None:
         body, sent = number % len(self.requests), self.now
         answer = Answer(0, b"")
         try:

@@ -98,8 +98,11 @@ def recovery_s(
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
     """Give the latencies of all answers with status 200, in ms, and the share of rejected ones."""
     times = [1e3 * one.latency_s for one in samples if one.status == 200]
-    shares = {f"p{percent:g}_ms": percentile(times, percent) for percent in (50, 90, 99, 99.9)} \
-        if times else {}
+    shares = (
+        {f"p{percent:g}_ms": percentile(times, percent) for percent in (50, 90, 99, 99.9)}
+        if times
+        else {}
+    )
     rejected = sum(one.status in REJECTED for one in samples) / max(1, len(samples))
     lag = [1e3 * (one.sent - one.intended) for one in samples]
     return {name: round(value, 1) for name, value in shares.items()} | {

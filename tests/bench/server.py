@@ -1,0 +1,147 @@
+"""The real service, with a door for benchmarks: what only its inside can tell.
+
+    KSHOT_PORT=8001 python -m tests.bench.server
+
+Beside the service's own routes, GET /bench/state tells what is held, queued, pending and counted,
+POST /bench/engine drives the service's own engine from inside, without HTTP and decoding, and POST
+/bench/device makes each pass of queries take longer.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+
+from model.media import Clip
+from model.pictures import read_pictures
+from service.app import create_app
+from service.parts import Parts
+from service.settings import Settings
+from service.telemetry import start_logging
+from tests.bench.bodies import pictures_of
+from tests.bench.closed_loop import drive
+from tests.devices import Device
+
+OF_A_REQUEST = ("run_asgi", "watch", "decode", "classify")  # coroutines that end with a request
+
+
+class Meter:
+    """Counts the clips that reach the device, and holds it up when told to.
+
+    Args:
+        parts: Of the service; its engine's device is wrapped.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.clips = 0
+        self.passes = 0
+        self.sleep_s = 0.0
+        thread = parts.engine._thread
+        thread.runtime = Device(thread.runtime, self)
+
+    def __call__(self, clips: int) -> None:
+        """Note one pass."""
+        self.clips += clips
+        self.passes += 1
+        time.sleep(self.sleep_s)
+
+
+class Door:
+    """The routes of benchmarks.
+
+    Args:
+        app: The service, whose lifespan has begun.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self.parts: Parts = app.state.parts
+        self.meter = Meter(self.parts)
+        self._clips: dict[str, Clip] = {}
+
+    async def state(self) -> dict[str, Any]:
+        """Tell what is there now."""
+        names = [repr(task.get_coro()) for task in asyncio.all_tasks()]
+        ledger, parts = self.app.state.ledger, self.parts
+        return {
+            "held": asdict(ledger.held),
+            "tenants": ledger.tenants,
+            "queued_frames": parts.engine.queued_frames,
+            "pending": sum(any(word in name for word in OF_A_REQUEST) for name in names) - 1,
+            "dropped": parts.engine.dropped,
+            "clips": self.meter.clips,
+            "passes": self.meter.passes,
+            "cpu_s": time.process_time(),
+            "decoders_cpu_s": sum(cpu_s(decoder.pid) for decoder in parts.pool._decoders),
+        }
+
+    async def engine(self, request: Request) -> dict[str, Any]:
+        """Classify so many clips of a task, so many at a time; tell what each took."""
+        asked = json.loads(await request.body())
+        record = await self.parts.tasks.get_for_queries(asked["task"])
+        support = await self.parts.tasks.supports.get(record, 60.0)
+        frames = [self._clip(body).frames_THWC for body in asked["bodies"]]
+        clips = [frames[number % len(frames)] for number in range(asked["clips"])]
+        begun = time.perf_counter()
+        times = await drive(self.parts.engine, clips, [support], asked["in_flight"])
+        return {"wall_s": time.perf_counter() - begun, "times_s": times}
+
+    async def device(self, request: Request) -> dict[str, Any]:
+        """Let each pass take longer."""
+        self.meter.sleep_s = float(json.loads(await request.body())["sleep_s"])
+        return {}
+
+    def _clip(self, body: str) -> Clip:
+        """Decode a body's clip, once: these pictures are our own."""
+        if body not in self._clips:
+            facts, media = self.parts.engine.facts, self.parts.settings.media
+            self._clips[body] = read_pictures(
+                pictures_of(Path(body)), frames=facts.frames, size=facts.size, limits=media
+            )
+        return self._clips[body]
+
+
+def cpu_s(pid: int) -> float:
+    """Read the processor time of another process; 0 where the kernel keeps it from us."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )  # as `python -m service` does
+    async with app.router.lifespan_context(app):
+        door = Door(app)
+        app.add_api_route("/bench/state", door.state, methods=["GET"])
+        app.add_api_route("/bench/engine", door.engine, methods=["POST"])
+        app.add_api_route("/bench/device", door.device, methods=["POST"])
+        await uvicorn.Server(config).serve()
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    start_logging()
+    asyncio.run(serve(Settings.from_env()))
+
+
+if __name__ == "__main__":
+    main()
