@@ -34,18 +34,10 @@ from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
 from service.engine.support_cache import SupportCache, SupportKey
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
+from tests.bench.clips import SHOTS, WAYS, synthetic_clips
 from tests.bench.closed_loop import drive
 from tests.bench.independence import compare, different_tasks, mixed_batches
-from tests.bench.subjects import (
-    SHOTS,
-    VIT_B,
-    WAYS,
-    copies,
-    forward,
-    recognizer_of,
-    synthetic_clips,
-    text_of,
-)
+from tests.bench.subjects import VIT_B, copies, forward, recognizer_of, text_of
 
 PARTS = ("released", "bare", "tasks", "alone")
 BATCH_FRAMES = {"cpu": 128, "cuda": 256}  # the service's defaults

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.bench.subjects import SHOTS, WAYS, actions, synthetic_clips
+from tests.bench.clips import SHOTS, WAYS, actions, synthetic_clips
 
 JPEG_QUALITY = 90
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.recognizer import EncodedSupport, MatchScores
 from service.engine.runtimes.protocol import Runtime
-from tests.bench.subjects import SHOTS, WAYS, forward
+from tests.bench.clips import SHOTS, WAYS
+from tests.bench.subjects import forward
 
 SIZES = (2, 3, 5, 8, 16)  # clips of a batch
 TASKS = ((2, 5), (3, 2), (5, 1), (5, 5))  # ways and shots

@@ -1,4 +1,4 @@
-"""What is measured: a recognizer, clips for it, and tasks.
+"""What is measured: a recognizer and its tasks.
 
 Dimensions: S Q clips, T frames, H W pixels, C colours, N classes, A stages.
 """
@@ -8,7 +8,6 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.build import build_recognizer, towers
@@ -17,11 +16,9 @@ from model.config import OpenClipConfig
 from model.methods import METHODS
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from service.engine.runtimes.protocol import Runtime
-from training.synthetic import Action, demo_actions, render_clip
+from tests.bench.clips import SEED, actions
 
 VIT_B = "vit-b"  # Task-Adapter on a ViT-B/16 with weights out of a seed
-WAYS, SHOTS = 5, 5
-SEED = 0
 
 
 def recognizer_of(method: str) -> Recognizer:
@@ -37,19 +34,6 @@ def recognizer_of(method: str) -> Recognizer:
             if parameter.requires_grad:
                 parameter.add_(0.02 * torch.randn_like(parameter))
     return recognizer
-
-
-def actions() -> list[Action]:
-    """Give the labels of the task."""
-    return demo_actions(WAYS, SEED)
-
-
-def synthetic_clips(count: int, frames: int, size: int, seed: int) -> NDArray[np.uint8]:
-    """Render clips of the labels in turn; returns frames_QTHWC."""
-    labels, rng = actions(), np.random.default_rng(seed)
-    return np.stack(
-        [render_clip(labels[number % WAYS], rng, frames, size) for number in range(count)]
-    )
 
 
 def text_of(recognizer: Recognizer) -> Tensor | None:
