@@ -106,7 +106,9 @@ class Bench:
             return (time.perf_counter() - begun) / clips
 
         sizes = [size for size in self.options.sizes if size <= clips]
-        sweep = await self._rounds(2, **{str(s): lambda s=s: passes(s) for s in sizes})
+        sweep = await self._rounds(
+            1 + self.options.warm, **{str(s): lambda s=s: passes(s) for s in sizes}
+        )
         best = min(sizes, key=lambda size: min(sweep[str(size)]))
         found = await self._rounds(
             bare=lambda: passes(best), engine=lambda: self._driven([support]) / clips
@@ -153,7 +155,8 @@ class Bench:
         batches = mixed_batches(options.alone, options.batches, seed=4)
         bars, details = [], {}
         for name, runtime in runtimes_of(options, self.recognizer).items():
-            tasks = different_tasks(runtime, self.support_STHWC, self.text_NAE)
+            supports = self.support_STHWC[: options.supports]
+            tasks = different_tasks(runtime, supports, self.text_NAE)
             told = details[name] = compare(runtime, clips, tasks, batches)
             what = f"{name}: {options.alone} clips alone and in {options.batches} batches"
             bars += [
@@ -172,8 +175,8 @@ class Bench:
 
     async def _rounds(self, rounds: int = 0, **calls: Any) -> dict[str, list[float]]:  # noqa: ANN401
         """Measure in a thread, so that this loop stays free for the engine's answers."""
-        for call in calls.values():
-            await asyncio.to_thread(call)  # warm
+        for call in calls.values() if self.options.warm else ():
+            await asyncio.to_thread(call)
         return await asyncio.to_thread(interleaved, rounds or self.options.rounds, calls)
 
     def _wait(self, work: Any) -> float:  # noqa: ANN401
@@ -258,17 +261,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--registered", type=int, help="tasks at hand; 0 leaves that out")
     parser.add_argument("--sizes", type=int, nargs="+", help="batch sizes to try, in clips")
     parser.add_argument("--alone", type=int, help="clips scored alone and in batches")
+    parser.add_argument("--supports", type=int, help="`alone`: clips that its tasks are made of")
     parser.add_argument("--batches", type=int, help="random mixed batches")
     parser.add_argument("--context", help="what queries of the many tasks attend to")
     parser.add_argument("--bf16", action="store_true", help="`alone`: even where it is emulated")
     parser.add_argument("--onnx", type=Path, help="what `python -m model.export` wrote")
     dear = {"rounds": 2, "clips": 8, "in_flight": 8, "tasks": 8, "registered": 0}
-    dear |= {"sizes": [1, 4, 8], "alone": 4, "batches": 2, "context": "prototype"}
+    dear |= {"sizes": [1, 8], "alone": 4, "batches": 2, "supports": 10}
+    dear |= {"context": "prototype", "warm": False}
     cheap = {"rounds": 5, "clips": 64, "in_flight": 64, "tasks": 64, "registered": 1000}
-    cheap |= {"sizes": [1, 2, 4, 8, 16], "alone": 200, "batches": 100, "context": None}
+    cheap |= {"sizes": [1, 2, 4, 8, 16], "alone": 200, "batches": 100, "supports": 25}
+    cheap |= {"context": None, "warm": True}
     options = parser.parse_args(arguments)
     for name, value in (dear if options.method == VIT_B else cheap).items():
-        if getattr(options, name) is None:
+        if getattr(options, name, None) is None:
             setattr(options, name, value)
     return options
 

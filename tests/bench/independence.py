@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.recognizer import EncodedSupport, MatchScores
 from service.engine.runtimes.protocol import Runtime
-from tests.bench.clips import SHOTS, WAYS
+from tests.bench.clips import WAYS
 from tests.bench.subjects import forward
 
 SIZES = (2, 3, 5, 8, 16)  # clips of a batch
@@ -31,11 +31,13 @@ def mixed_batches(clips: int, batches: int, seed: int) -> list[list[int]]:
 def different_tasks(
     runtime: Runtime, support_STHWC: np.ndarray, text_NAE: Tensor | None
 ) -> list[EncodedSupport]:
-    """Encode tasks of several ways and shots out of the clips of one, which stand in turn."""
+    """Encode tasks of several ways and shots, as far as the clips of one, its labels in turn, do."""
     tokens_STLD = runtime.trunk(support_STHWC)
     tasks = []
     for ways, shots in TASKS:
-        chosen = [place for place in range(WAYS * SHOTS) if place % WAYS < ways][: ways * shots]
+        chosen = [place for place in range(len(support_STHWC)) if place % WAYS < ways]
+        if len(chosen := chosen[: ways * shots]) < ways * shots:
+            continue
         classes = [place % WAYS for place in chosen]
         text = None if text_NAE is None else text_NAE[:ways]
         tasks.append(runtime.encode_support(tokens_STLD[chosen], classes, text))
