@@ -201,7 +201,7 @@ class Bench:
             times.append(1e3 * (time.monotonic() - asked))
             time.sleep(0.02)
         asking.join()
-        self.server.slow_down(0.0)
+        self.server.slow_down(self.options.device_s)
         bar = Bar(
             f"/livez during a batch of {SLOW_S:g} s, p99", percentile(times, 99), "<=", 50, "ms"
         )
@@ -225,6 +225,7 @@ def measure(options: argparse.Namespace) -> Found:
     if "capacity" not in parts and {"open", "overload", "leaving"} & set(parts):
         parts.insert(0, "capacity")
     with target({"KSHOT_CHECKPOINT": options.checkpoint}) as server:
+        server.slow_down(options.device_s)
         bench = Bench(options, server)
         bars: list[Bar] = []
         details: dict[str, Any] = {"method": options.checkpoint}
@@ -251,6 +252,9 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=3, help="overload, in capacities")
     parser.add_argument("--seconds", type=float, default=60, help="of overload")
     parser.add_argument("--leavers", type=int, default=240, help="clients of `leaving`")
+    parser.add_argument(
+        "--device-s", type=float, default=0, help="sleep before each pass, as a device of its own"
+    )
     options = parser.parse_args()
     before = machine()
     bars, details = measure(options)

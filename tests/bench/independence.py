@@ -31,7 +31,7 @@ def mixed_batches(clips: int, batches: int, seed: int) -> list[list[int]]:
 def different_tasks(
     runtime: Runtime, support_STHWC: np.ndarray, text_NAE: Tensor | None
 ) -> list[EncodedSupport]:
-    """Encode tasks of several ways and shots, as far as the clips of one, its labels in turn, do."""
+    """Encode tasks of several ways and shots, as far as clips, their labels in turn, suffice."""
     tokens_STLD = runtime.trunk(support_STHWC)
     tasks = []
     for ways, shots in TASKS:
