@@ -21,9 +21,14 @@ RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet -c constraints.t
  && find /opt/kshot/lib -type d -name include -not -path '*.dist-info/*' -prune -exec rm -rf {} + \
  && find /opt/kshot/lib -type f -name '*.a' -delete
 
+# The packaged checkpoint is exported for ONNX Runtime, often the faster one on a processor; what the
+# export needs is not needed to serve.
 COPY model model
 COPY service service
 RUN /opt/kshot/bin/python -m pip install --no-cache-dir --quiet --no-deps --force-reinstall . \
+ && /opt/kshot/bin/python -m pip install --no-cache-dir --quiet --target /export -c constraints.txt \
+      onnx onnxscript \
+ && cd / && PYTHONPATH=/export /opt/kshot/bin/python -m model.export \
  && /opt/kshot/bin/python -m pip uninstall --quiet --yes setuptools pip
 
 

@@ -11,7 +11,7 @@ CLIPS ?=
 TEACHER ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench redis
+.PHONY: help demo serve onnx test lint bench redis
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(STAMP) ## Start the service, register a task, classify held-out clips (C
 
 serve: $(STAMP) ## Run the service; every setting is a KSHOT_ variable.
 	@exec $(RUN) -m service $(ARGS)
+
+onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the faster one on a processor.
+	@$(RUN) -m model.export $(ARGS)
 
 test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest).
 	$(RUN) -m pytest -q $(ARGS)

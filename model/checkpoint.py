@@ -45,12 +45,19 @@ def load_recognizer(source: str, *, weights: Path | None = None) -> Recognizer:
         CheckpointError: a folder with missing, extra or foreign contents.
         BackboneError: a backbone that cannot be had.
     """
+    folder = folder_of(source)
+    if folder is not None:
+        return load_folder(folder, name=folder.name, weights=weights)
+    kind, _, name = source.partition(":")
+    return _bare(_bare_config(kind, name, weights), source, weights)
+
+
+def folder_of(source: str) -> Path | None:
+    """Return where a checkpoint lies, given as to `load_recognizer`; None for a bare backbone."""
     if source == "compact":
-        return load_folder(COMPACT, name="compact", weights=weights)
-    kind, separator, name = source.partition(":")
-    if separator and kind in ("open_clip", "timm"):
-        return _bare(_bare_config(kind, name, weights), source, weights)
-    return load_folder(Path(source), name=Path(source).name, weights=weights)
+        return COMPACT
+    kind, separator, _ = source.partition(":")
+    return None if separator and kind in ("open_clip", "timm") else Path(source)
 
 
 def load_folder(folder: Path, *, name: str, weights: Path | None = None) -> Recognizer:

@@ -20,7 +20,7 @@ from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
 from service.engine.engine import Engine
-from service.engine.runtimes.choice import Choice, open_runtime
+from service.engine.runtimes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.support_cache import HostTier, SupportCache
 from service.refusals import SettingsError
@@ -147,7 +147,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             open_runtime,
             recognizer,
             wanted=settings.runtime,
-            folder=settings.onnx,
+            folder=onnx_folder(settings.onnx, settings.checkpoint),
             threads=torch.get_num_threads(),
             batch_frames=batch_frames(recognizer.device, settings),
         )

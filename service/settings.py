@@ -53,11 +53,13 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
     runtime: Literal["auto", "torch", "onnx"] = Field(
         "auto",
-        description="What runs the model: `torch`, `onnx` (needs KSHOT_ONNX), or `auto`: the "
+        description="What runs the model: `torch`, `onnx`, or `auto`: the "
         "fastest at start-up whose scores agree.",
     )
     onnx: Path | None = Field(
-        None, description="Folder that `python -m model.export` wrote from the same checkpoint."
+        None,
+        description="What `python -m model.export` wrote; default: `onnx` in the checkpoint's "
+        "folder, where there is one.",
     )
     decode_workers: int = Field(
         0,

@@ -18,6 +18,7 @@ from model.export.manifest import (
     GraphFile,
     GraphName,
     Manifest,
+    exported_beside,
     read_manifest,
     write_manifest,
 )
@@ -111,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     )
     given.add_argument("--checkpoint", default="compact", help="as KSHOT_CHECKPOINT")
     given.add_argument("--backbone-weights", type=Path, help="as KSHOT_BACKBONE_WEIGHTS")
-    given.add_argument("--out", type=Path, required=True, help="folder, for KSHOT_ONNX")
+    given.add_argument("--out", type=Path, help="folder; default: `onnx` in the checkpoint's")
     given.add_argument("--int8", action="store_true", help="quantise the trunk too")
     given.add_argument(
         "--calibrate", type=Path, help="clips for --int8: folder of <label>/<clip>, or a CSV"
@@ -131,15 +132,18 @@ def run(options: argparse.Namespace) -> Manifest:
     if options.int8 and options.calibrate is None:
         raise ExportError("--int8 needs clips to find its scales; add --calibrate DIR.")
     onnxruntime()  # before any work, so that a missing package costs nothing
+    out = options.out or exported_beside(options.checkpoint)
+    if out is None:
+        raise ExportError(f"{options.checkpoint!r} has no folder of its own; give --out DIR.")
     reference = load_recognizer(options.checkpoint, weights=options.backbone_weights)
     if options.check:
-        manifest = read_manifest(options.out)
-        _, scores = check(reference, options.out, manifest)
+        manifest = read_manifest(out)
+        _, scores = check(reference, out, manifest)
         return replace(manifest, score_parity=scores)
     recognizer = load_recognizer(options.checkpoint, weights=options.backbone_weights)
-    manifest = export(recognizer, reference, options.out)
+    manifest = export(recognizer, reference, out)
     if options.int8:
-        manifest = add_int8(reference, options.out, manifest, options.calibrate, options.clips)
+        manifest = add_int8(reference, out, manifest, options.calibrate, options.clips)
     return manifest
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from model.checkpoint import folder_of
 from model.config import Config, QueryContext
 from model.errors import ExportError
 
@@ -66,6 +67,12 @@ def sha256_of(file: Path) -> str:
     """Hash a file of any size."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def exported_beside(checkpoint: str) -> Path | None:
+    """Return where a checkpoint's own ONNX files are looked for; None for a bare backbone."""
+    folder = folder_of(checkpoint)
+    return None if folder is None else folder / "onnx"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,7 +17,7 @@ from model.export.__main__ import export
 from model.export.manifest import MANIFEST, read_manifest, sha256_of
 from model.export.parity import factors
 from model.recognizer import EncodedSupport, Recognizer
-from service.engine.runtimes.choice import choose, open_runtime
+from service.engine.runtimes.choice import choose, onnx_folder, open_runtime
 from service.engine.runtimes.graphs import bucket_clips
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Precision, Runtime
@@ -136,8 +136,18 @@ def test_a_runtime_that_disagrees_is_never_served() -> None:
 
 
 def test_onnx_without_a_folder_is_refused() -> None:
-    with pytest.raises(SettingsError, match="KSHOT_ONNX names no folder"):
+    with pytest.raises(SettingsError, match=r"run `python -m model\.export`"):
         open_runtime(tiny_recognizer(), wanted="onnx")
+
+
+def test_the_checkpoints_own_folder_serves_unless_another_one_is_named(tmp_path: Path) -> None:
+    checkpoint, named = tmp_path / "mine", tmp_path / "named"
+    assert onnx_folder(None, str(checkpoint)) is None
+    assert onnx_folder(named, str(checkpoint)) == named
+    (checkpoint / "onnx").mkdir(parents=True)
+    assert onnx_folder(None, str(checkpoint)) == checkpoint / "onnx"
+    assert onnx_folder(named, str(checkpoint)) == named
+    assert onnx_folder(None, "timm:vit_tiny_patch16_224") is None
 
 
 def test_a_folder_of_other_weights_is_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
@@ -164,7 +174,7 @@ def test_a_broken_folder_is_refused(
             told = json.loads((folder / MANIFEST).read_bytes())
             told["graphs"]["trunk"]["sha256"] = sha256_of(trunk)
             (folder / MANIFEST).write_text(json.dumps(told))
-    with pytest.raises(SettingsError, match=r"KSHOT_ONNX is .*export"):
+    with pytest.raises(SettingsError, match=r"ONNX folder .*export"):
         open_runtime(load(exported[0]), folder=folder)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from model.errors import ExportError
-from model.export.manifest import read_manifest
+from model.export.manifest import exported_beside, read_manifest
 from model.export.sessions import onnxruntime, provider_of
 from model.recognizer import Recognizer
 from service.engine.runtimes.measuring import (
@@ -115,6 +115,12 @@ def choose(
     return Choice(agreeing[best], f"the fastest at start-up, in clips/s: {shown}", by_name, refused)
 
 
+def onnx_folder(named: Path | None, checkpoint: str) -> Path | None:
+    """Return the folder that was named, else the checkpoint's own where it is there."""
+    own = exported_beside(checkpoint)
+    return named or (own if own is not None and own.is_dir() else None)
+
+
 def _exported(
     recognizer: Recognizer,
     wanted: Wanted,
@@ -126,8 +132,8 @@ def _exported(
     if folder is None:
         if wanted == "onnx":
             raise SettingsError(
-                "KSHOT_RUNTIME is 'onnx', but KSHOT_ONNX names no folder; write one with "
-                "`python -m model.export --out DIR`, or set KSHOT_RUNTIME=auto."
+                "KSHOT_RUNTIME is 'onnx', but the checkpoint has no `onnx` folder and KSHOT_ONNX "
+                "names none; run `python -m model.export`, or set KSHOT_RUNTIME=auto."
             )
         return []
     try:
@@ -143,7 +149,7 @@ def _exported(
         manifest = read_manifest(folder)
         return onnx_runtimes(recognizer, folder, manifest, threads=threads)
     except ExportError as error:
-        raise SettingsError(f"KSHOT_ONNX is {str(folder)!r}: {error}") from error
+        raise SettingsError(f"The ONNX folder {folder}: {error}") from error
 
 
 @torch.inference_mode()
