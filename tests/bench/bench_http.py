@@ -29,6 +29,7 @@ from tests.bench.schedule import (
     Sample,
     departures,
     goodput,
+    is_good,
     percentile,
     poisson,
     recovery_s,
@@ -125,11 +126,10 @@ class Bench:
         for share in SHARES:
             sends = poisson(share * self.capacity, seconds, seed=round(100 * share))
             load = self.server.load(timeout_s=self.limit_s, sends=sends)
-            good = goodput(load.samples, self.limit_s, self.labels, 0.0, max(sends) + self.limit_s)
-            good *= (max(sends) + self.limit_s) / len(sends)
-            row = {"share_of_capacity": share, "good_of_all": round(good, 4)}
+            good = sum(is_good(one, self.limit_s, self.labels) for one in load.samples)
+            row = {"share_of_capacity": share, "good_of_all": round(good / len(sends), 4)}
             rows.append(row | summary(load.samples) | {"generator_cpu": cpu_of(load)})
-            print(row, summary(load.samples))
+            print(" ".join(f"{name}={value}" for name, value in rows[-1].items()))
         return [], {"limit_ms": round(1e3 * self.limit_s), "rows": rows}
 
     def overload(self) -> Found:
@@ -187,7 +187,7 @@ class Bench:
 
     def slow(self) -> Found:
         """/livez while the device is busy for long."""
-        self.server.slow_down(SLOW_S)
+        self.server.slow_down(pass_s=SLOW_S)
         asking = threading.Thread(
             target=self.server.load, kwargs={"timeout_s": LONG_S, "clients": 1, "requests": 1}
         )
@@ -201,7 +201,7 @@ class Bench:
             times.append(1e3 * (time.monotonic() - asked))
             time.sleep(0.02)
         asking.join()
-        self.server.slow_down(self.options.device_s)
+        self.server.slow_down(clip_s=self.options.clip_ms / 1e3)
         bar = Bar(
             f"/livez during a batch of {SLOW_S:g} s, p99", percentile(times, 99), "<=", 50, "ms"
         )
@@ -225,7 +225,7 @@ def measure(options: argparse.Namespace) -> Found:
     if "capacity" not in parts and {"open", "overload", "leaving"} & set(parts):
         parts.insert(0, "capacity")
     with target({"KSHOT_CHECKPOINT": options.checkpoint}) as server:
-        server.slow_down(options.device_s)
+        server.slow_down(clip_s=options.clip_ms / 1e3)
         bench = Bench(options, server)
         bars: list[Bar] = []
         details: dict[str, Any] = {"method": options.checkpoint}
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of overload")
     parser.add_argument("--leavers", type=int, default=240, help="clients of `leaving`")
     parser.add_argument(
-        "--device-s", type=float, default=0, help="sleep before each pass, as a device of its own"
+        "--clip-ms", type=float, default=0, help="sleep for each clip, as a device of its own would"
     )
     options = parser.parse_args()
     before = machine()

@@ -4,7 +4,7 @@
 
 Beside the service's own routes, GET /bench/state tells what is held, queued, pending and counted,
 POST /bench/engine drives the service's own engine from inside, without HTTP and decoding, and POST
-/bench/device makes each pass of queries take longer.
+/bench/device makes passes of queries take longer.
 """
 
 import asyncio
@@ -42,7 +42,8 @@ class Meter:
     def __init__(self, parts: Parts) -> None:
         self.clips = 0
         self.passes = 0
-        self.sleep_s = 0.0
+        self.pass_s = 0.0
+        self.clip_s = 0.0
         thread = parts.engine._thread
         thread.runtime = Device(thread.runtime, self)
 
@@ -50,7 +51,7 @@ class Meter:
         """Note one pass."""
         self.clips += clips
         self.passes += 1
-        time.sleep(self.sleep_s)
+        time.sleep(self.pass_s + clips * self.clip_s)
 
 
 class Door:
@@ -94,8 +95,9 @@ class Door:
         return {"wall_s": time.perf_counter() - begun, "times_s": times}
 
     async def device(self, request: Request) -> dict[str, Any]:
-        """Let each pass take longer."""
-        self.meter.sleep_s = float(json.loads(await request.body())["sleep_s"])
+        """Let each pass take longer, and each clip of it."""
+        told = json.loads(await request.body())
+        self.meter.pass_s, self.meter.clip_s = told["pass_s"], told["clip_s"]
         return {}
 
     def _clip(self, body: str) -> Clip:

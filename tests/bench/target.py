@@ -57,9 +57,9 @@ class Target:
         asked = {"task": self.task, "bodies": self.bodies, "clips": clips, "in_flight": in_flight}
         return dict(self.client.post("/bench/engine", json=asked).json())
 
-    def slow_down(self, sleep_s: float) -> None:
-        """Let each pass of queries take longer."""
-        self.client.post("/bench/device", json={"sleep_s": sleep_s})
+    def slow_down(self, *, pass_s: float = 0.0, clip_s: float = 0.0) -> None:
+        """Let each pass of queries take longer, and each clip of it."""
+        self.client.post("/bench/device", json={"pass_s": pass_s, "clip_s": clip_s})
 
     def load(self, *, timeout_s: float = 60.0, **plan: Any) -> Load:  # noqa: ANN401
         """Carry out a plan in a process of its own."""
