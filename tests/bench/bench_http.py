@@ -66,7 +66,7 @@ class Bench:
         self.labels = [str(sample.label) for sample in answers]  # what an idle server says
         times = [sample.latency_s for sample in answers]
         self.limit_s = options.limit_ms / 1e3 or LIMIT * statistics.median(times)
-        self.capacity = 0.0  # clips a second
+        self.peak = 0.0  # clips a second
 
     def unloaded(self) -> Found:
         """One request at a time."""
@@ -91,7 +91,7 @@ class Bench:
             "of_which_decoding_8_pictures_ms": round(decode_ms, 1),
         }
 
-    def capacity_of_all(self) -> Found:
+    def capacity(self) -> Found:
         """Many requests at a time, as many as two full batches."""
         options, loads = self.options, []
 
@@ -111,11 +111,11 @@ class Bench:
 
         passes: list[int] = []
         found = interleaved(options.rounds, {"engine": engine, "service": service})
-        self.capacity = statistics.median(found["service"])
+        self.peak = statistics.median(found["service"])
         ratio = median_ratio(found["service"], found["engine"])
         return [Bar("closed loop: service with `frames` / engine", ratio, ">=", 0.85)], {
             "engine_clips_s": round(statistics.median(found["engine"]), 2),
-            "service_clips_s": round(self.capacity, 2),
+            "service_clips_s": round(self.peak, 2),
             "clips_a_batch": round(options.requests / statistics.median(passes), 1),
             "generator_cpu": cpu_of(*loads),
         }
@@ -124,7 +124,7 @@ class Bench:
         """Arrivals that wait for nobody."""
         rows, seconds = [], self.options.open_s
         for share in SHARES:
-            sends = poisson(share * self.capacity, seconds, seed=round(100 * share))
+            sends = poisson(share * self.peak, seconds, seed=round(100 * share))
             load = self.server.load(timeout_s=self.limit_s, sends=sends)
             good = sum(is_good(one, self.limit_s, self.labels) for one in load.samples)
             row = {"share_of_capacity": share, "good_of_all": round(good / len(sends), 4)}
@@ -136,9 +136,9 @@ class Bench:
         """Calm, too much, calm again."""
         options, begin, end = self.options, CALM_S, CALM_S + self.options.seconds
         stretches = (
-            (CALM * self.capacity, CALM_S, 0.0),
-            (options.times * self.capacity, options.seconds, begin),
-            (CALM * self.capacity, CALM_S, end),
+            (CALM * self.peak, CALM_S, 0.0),
+            (options.times * self.peak, options.seconds, begin),
+            (CALM * self.peak, CALM_S, end),
         )
         sends = [at for n, (r, s, start) in enumerate(stretches) for at in poisson(r, s, n, start)]
         load = self.server.load(timeout_s=self.limit_s, sends=sends, probe_s=PROBE_S)
@@ -150,7 +150,7 @@ class Bench:
         what = f"{options.times:g} x capacity for {options.seconds:g} s"
         leaked = sum(state["held"].values()) + state["tenants"]
         bars = [
-            Bar(f"{what}: goodput / peak", good / self.capacity, ">=", 0.9),
+            Bar(f"{what}: goodput / peak", good / self.peak, ">=", 0.9),
             Bar(f"{what}: rejects, p50", percentile(took, 50) if took else None, "<=", 50, "ms"),
             Bar(f"{what}: rejects, p99", percentile(took, 99) if took else None, "<=", 50, "ms"),
             Bar(f"{what}: recovery", back, "<=", 10, "s"),
@@ -170,7 +170,7 @@ class Bench:
     def leaving(self) -> Found:
         """Some hang up while their work waits."""
         clients = self.options.leavers
-        leaves = departures(clients, LEAVING, clients / self.capacity / 2, seed=5)
+        leaves = departures(clients, LEAVING, clients / self.peak / 2, seed=5)
         before = self.server.state()
         load = self.server.load(timeout_s=LONG_S, sends=[0.0] * clients, leaves=leaves)
         state = self.server.settled()
@@ -231,7 +231,7 @@ def measure(options: argparse.Namespace) -> Found:
         details: dict[str, Any] = {"method": options.checkpoint}
         for part in parts:
             begun = time.monotonic()
-            found, told = getattr(bench, {"capacity": "capacity_of_all"}.get(part, part))()
+            found, told = getattr(bench, part)()
             bars += found
             details[part] = told | {"took_s": round(time.monotonic() - begun, 1)}
     return bars, details
