@@ -28,7 +28,7 @@ import torch
 from model.export.manifest import read_manifest
 from model.recognizer import EncodedSupport, Recognizer
 from service.engine.engine import Engine
-from service.engine.runtimes.choice import label
+from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
@@ -197,9 +197,10 @@ def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str
     if not halves and options.bf16:
         halves = [TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")]
     runtimes += halves
-    if options.onnx is not None:
-        manifest, threads = read_manifest(options.onnx), torch.get_num_threads()
-        runtimes += onnx_runtimes(recognizer, options.onnx, manifest, threads=threads)
+    folder = options.onnx if options.method == VIT_B else onnx_folder(options.onnx, options.method)
+    if folder is not None:
+        manifest, threads = read_manifest(folder), torch.get_num_threads()
+        runtimes += onnx_runtimes(recognizer, folder, manifest, threads=threads)
     return {label(runtime): runtime for runtime in runtimes}
 
 
@@ -265,7 +266,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, help="random mixed batches")
     parser.add_argument("--context", help="what queries of the many tasks attend to")
     parser.add_argument("--bf16", action="store_true", help="`alone`: even where it is emulated")
-    parser.add_argument("--onnx", type=Path, help="what `python -m model.export` wrote")
+    parser.add_argument("--onnx", type=Path, help="default: what `make onnx` wrote")
     dear = {"rounds": 2, "clips": 8, "in_flight": 8, "tasks": 8, "registered": 0}
     dear |= {"sizes": [1, 8], "alone": 4, "batches": 2, "supports": 10}
     dear |= {"context": "prototype", "warm": False}

@@ -23,7 +23,7 @@ from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig
 from model.export.manifest import read_manifest
 from model.recognizer import Recognizer
-from service.engine.runtimes.choice import label
+from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, has_bfloat16, with_bfloat16_video
@@ -66,10 +66,11 @@ def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Run
     found["torch-fp32"] = TorchRuntime(folded)
     if has_bfloat16(folded.device):
         found["torch-bf16"] = TorchRuntime(with_bfloat16_video(folded), precision="bf16")
-    if options.onnx is not None:
-        manifest = read_manifest(options.onnx)
+    folder = options.onnx if options.vit_b else onnx_folder(options.onnx, options.checkpoint)
+    if folder is not None:
+        manifest = read_manifest(folder)
         threads = torch.get_num_threads()
-        opened = onnx_runtimes(folded, options.onnx, manifest, threads=threads)
+        opened = onnx_runtimes(folded, folder, manifest, threads=threads)
         found.update({label(runtime): runtime for runtime in opened})
     return found
 
@@ -140,7 +141,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", default="compact")
     parser.add_argument("--vit-b", action="store_true", help="ViT-B/16 of random weights instead")
-    parser.add_argument("--onnx", type=Path, help="what `python -m model.export` wrote")
+    parser.add_argument("--onnx", type=Path, help="default: what `make onnx` wrote")
     parser.add_argument("--clips", type=int, default=8, help="clips of one pass")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
