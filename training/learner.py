@@ -140,10 +140,9 @@ class Learner:
             loss = loss + recipe.stages * self._stage_contrast(
                 torch.cat(features), episode, text_NAE
             )
-        if recipe.near_frozen:
-            loss = loss + recipe.near_frozen * self._distance_to_frozen(
-                torch.cat(features), tokens_BTLD
-            )
+        near = recipe.near_frozen + (recipe.near_frozen_textless if text_NAE is None else 0.0)
+        if near:
+            loss = loss + near * self._distance_to_frozen(torch.cat(features), tokens_BTLD)
         return loss
 
     def _described(self, labels: Sequence[str]) -> bool:

@@ -38,6 +38,7 @@ class FitRecipe:
     # The loss divides logits by this; answers do not change. At 1 a few wrong queries decide.
     temperature: float = 6.0
     near_frozen: float = 0.0  # weight of 1 - cosine to the frozen tower's features
+    near_frozen_textless: float = 0.0  # the same, where an episode's labels have no text
     stages: float = 0.0  # weight of the contrast of each stage's text, where episodes have text
     patches: float = 1.0  # share of a clip's patch tokens that training looks at
     text_dropout: float = 0.0  # chance of an episode without text
@@ -141,7 +142,16 @@ def _check_ranges(recipe: FitRecipe) -> None:
         )
     if not 0 <= recipe.mirror <= 1:
         raise InputError(f"The recipe's mirror is {recipe.mirror}; give a chance from 0 to 1.")
-    for field in ("weight_decay", "clip", "near_frozen", "stages", "draws", "patience", "seed"):
+    for field in (
+        "weight_decay",
+        "clip",
+        "near_frozen",
+        "near_frozen_textless",
+        "stages",
+        "draws",
+        "patience",
+        "seed",
+    ):
         if getattr(recipe, field) < 0:
             raise InputError(f"The recipe's {field} is {getattr(recipe, field)}; give 0 or more.")
     for field in ("lr", "place_rate", "temperature"):

@@ -129,6 +129,17 @@ def test_the_contrast_of_stages_is_part_of_the_loss_where_there_is_text() -> Non
     assert tiny_learner(replace(never, stages=1.0)).loss(0) == tiny_learner(never).loss(0)
 
 
+@pytest.mark.parametrize(("text_dropout", "asked"), [(0.0, False), (0.999999, True)])
+def test_nearness_to_the_frozen_tower_can_be_asked_of_episodes_without_text_alone(
+    text_dropout: float, asked: bool
+) -> None:
+    learner = tiny_learner(replace(RECIPE, text_dropout=text_dropout))
+    learner.step()
+    plain = learner.loss(7).item()
+    learner.recipe = replace(learner.recipe, near_frozen_textless=5.0)
+    assert (learner.loss(7).item() > plain + 1e-6) == asked
+
+
 def test_the_places_of_frames_learn_at_their_own_rate() -> None:
     moved = {}
     for share in (1.0, 4.0):
