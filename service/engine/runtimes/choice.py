@@ -51,7 +51,7 @@ def open_runtime(
     wanted: Wanted = "auto",
     folder: Path | None = None,
     threads: int = 1,
-    batch_frames: int = 128,
+    batch_frames: int = 32,
 ) -> Choice:
     """Open what serves a recognizer; its pixels are folded by that.
 
