@@ -155,12 +155,13 @@ async def test_closing_leaves_no_process_and_no_caller_behind() -> None:
 
 
 async def test_closing_during_a_replacement_leaves_no_process() -> None:
+    others = decoder_processes()  # of a service that other tests share
     pool = make_pool(clips_per_worker=1)
     await pool.start()
     await pool.decode(request())
     await asyncio.sleep(0.05)
     await pool.close()
-    assert decoder_processes() == []
+    assert set(decoder_processes()) <= set(others)
 
 
 async def test_pool_that_cannot_start_says_why_and_leaves_nothing() -> None:

@@ -105,8 +105,9 @@ async def test_slots_go_with_their_decoders() -> None:
     def slots() -> int:
         return Path("/proc/self/maps").read_text().count("kshot-slot")
 
+    others = slots()  # of a service that other tests share
     async with make_pool(clips_per_worker=1) as pool:
         clips = [await pool.decode(request()) for _ in range(3)]
-        assert slots() <= 2
-    assert slots() == 0
+        assert slots() <= others + 2
+    assert slots() == others
     assert all((clip.frames_THWC == clips[0].frames_THWC).all() for clip in clips)
