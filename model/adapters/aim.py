@@ -41,8 +41,9 @@ class AimBlock(nn.Module):
         Returns:
             tokens_BTRD.
         """
-        normed_BLTD = self.block.norm_attention(tokens_BTLD).transpose(1, 2)
-        # linear maps of transposed tokens are slow, so the adapter runs before the turn back
+        # Linear maps of transposed tokens are slow, and round otherwise in bfloat16: one clip alone
+        # would stay a view here, and get other scores than in a batch.
+        normed_BLTD = self.block.norm_attention(tokens_BTLD).transpose(1, 2).contiguous()
         update_NTD = self.time(blocks.attention(self.block, normed_BLTD.flatten(0, 1)))
         tokens_BTLD = tokens_BTLD + update_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
         normed_NLD = self.block.norm_attention(tokens_BTLD).flatten(0, 1)

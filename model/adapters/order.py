@@ -30,7 +30,7 @@ class OrderBlock(nn.Module):
         normed = self.block.norm_attention(tokens_NALD).flatten(0, 1)
         in_text = blocks.attention(self.block, normed, mask_LL)
         tokens_NALD = tokens_NALD + in_text.unflatten(0, (classes, stages))
-        normed = self.block.norm_attention(tokens_NALD).transpose(1, 2).flatten(0, 1)
+        normed = self.block.norm_attention(tokens_NALD).transpose(1, 2).contiguous().flatten(0, 1)
         across = blocks.attention(self.block, normed)  # one class a row: classes never meet
         across_NALD = across.unflatten(0, (classes, length)).transpose(1, 2)
         tokens_NALD = tokens_NALD + self.order(across_NALD)

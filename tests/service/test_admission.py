@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -206,6 +207,8 @@ def test_a_tenant_is_an_address_or_the_network_one_host_can_fill(host: str, tena
 
 FRAMES_S = 400.0  # of the slow device
 CLIP = moving_clip(1)
+DEVICE_FREE = threading.Event()
+DEVICE_FREE.set()
 
 
 def slow_model(_: object, *__: object) -> Recognizer:
@@ -214,6 +217,7 @@ def slow_model(_: object, *__: object) -> Recognizer:
     trunk = recognizer.trunk
 
     def slowly(frames_QTHWC: np.ndarray) -> Tensor:
+        assert DEVICE_FREE.wait(30)
         time.sleep(frames_QTHWC.shape[0] * frames_QTHWC.shape[1] / FRAMES_S)
         return trunk(frames_QTHWC)
 
@@ -313,11 +317,23 @@ def test_a_registration_holds_its_frames_until_they_are_encoded(
         for label, given in clips.items()
         for n, clip in enumerate(given)
     ]
-    answer = client.post("/tasks", files=files, headers={"prefer": "wait=0"})
-    assert answer.status_code == 202
-    assert app.state.ledger.held == Cost(frames=64)
+    DEVICE_FREE.clear()
+    try:
+        answer = client.post("/tasks", files=files, headers={"prefer": "wait=0"})
+        assert answer.status_code == 202
+        until_held(app, Cost(frames=64))  # the bytes go back after the answer
+    finally:
+        DEVICE_FREE.set()
+    until_held(app, NOTHING)
     url = f"/tasks/{answer.json()['id']}"
-    while client.get(url).json()["status"] == "processing":
+    while (status := client.get(url).json()["status"]) == "processing":
         time.sleep(0.02)
-    time.sleep(0.1)
-    assert app.state.ledger.held == NOTHING
+    assert status == "ready"
+
+
+def until_held(app: FastAPI, cost: Cost) -> None:
+    """Wait until just so much is held."""
+    late = time.monotonic() + 10
+    while (held := app.state.ledger.held) != cost:
+        assert time.monotonic() < late, held
+        time.sleep(0.01)
