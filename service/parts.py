@@ -197,7 +197,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
 
 def batch_frames(device: torch.device, settings: Settings) -> int:
     """Tell the most frames of one batch."""
-    return settings.batch_frames or (256 if device.type == "cuda" else 32)
+    return settings.batch_frames or (256 if device.type == "cuda" else 16)
 
 
 def engine_of(runtime: Runtime, settings: Settings) -> Engine:

@@ -40,7 +40,7 @@ from tests.bench.independence import compare, different_tasks, mixed_batches
 from tests.bench.subjects import VIT_B, copies, forward, recognizer_of, text_of
 
 PARTS = ("released", "bare", "tasks", "alone")
-BATCH_FRAMES = {"cpu": 32, "cuda": 256}  # the service's defaults
+BATCH_FRAMES = {"cpu": 16, "cuda": 256}  # the service's defaults
 CLASSES = [place % WAYS for place in range(WAYS * SHOTS)]
 
 

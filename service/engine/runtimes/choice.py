@@ -14,6 +14,7 @@ from model.export.manifest import exported_beside, read_manifest
 from model.export.sessions import onnxruntime, provider_of
 from model.recognizer import Recognizer
 from service.engine.runtimes.measuring import (
+    MOST_CLIPS,
     clips_per_second,
     disagreement,
     scores_of,
@@ -51,7 +52,7 @@ def open_runtime(
     wanted: Wanted = "auto",
     folder: Path | None = None,
     threads: int = 1,
-    batch_frames: int = 32,
+    batch_frames: int = 16,
 ) -> Choice:
     """Open what serves a recognizer; its pixels are folded by that.
 
@@ -77,15 +78,19 @@ def open_runtime(
         candidates += [reference, *reduced_torch(recognizer, batch_frames)]
     if wanted != "torch":
         candidates += _exported(recognizer, wanted, folder, threads, refused)
-    choice = choose(reference, candidates, refused)
+    batch_clips = batch_frames // recognizer.config.frames
+    choice = choose(reference, candidates, refused, batch_clips)
     log.info("Runtime %s: %s", label(choice.runtime), choice.why)
     return choice
 
 
 def choose(
-    reference: Runtime, candidates: Sequence[Runtime], refused: Mapping[str, str] | None = None
+    reference: Runtime,
+    candidates: Sequence[Runtime],
+    refused: Mapping[str, str] | None = None,
+    batch_clips: int = MOST_CLIPS,
 ) -> Choice:
-    """Keep the fastest candidate whose scores agree with the reference's.
+    """Keep the candidate fastest at full batches, of those whose scores agree with the reference's.
 
     Raises:
         SettingsError: None agrees.
@@ -106,7 +111,7 @@ def choose(
     if not agreeing:
         listed = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         raise SettingsError(f"No runtime that KSHOT_RUNTIME allows can serve: {listed}.")
-    speeds = clips_per_second(agreeing, clips)
+    speeds = clips_per_second(agreeing, clips, batch_clips)
     if not speeds:
         return Choice(agreeing[0], "the only one there is", refused=refused)
     by_name = {label(one): round(speed, 3) for one, speed in zip(agreeing, speeds, strict=True)}

@@ -16,7 +16,7 @@ from service.engine.runtimes.protocol import Runtime
 TOLERANCE = 5e-3  # of cosines (design, invariant 1); of distances, relative to the largest
 WAYS, QUERIES = 2, 4
 MEASURE_S = 1.0  # for all candidates together, if two passes of each take no longer
-BUCKET_CLIPS = 8
+MOST_CLIPS = 8  # of a measured pass
 
 
 def synthetic_clips(runtime: Runtime) -> np.ndarray:
@@ -54,13 +54,16 @@ def disagreement(reference: Sequence[MatchScores], scores: Sequence[MatchScores]
     return None
 
 
-def clips_per_second(runtimes: Sequence[Runtime], clips_BTHWC: np.ndarray) -> list[float]:
+def clips_per_second(
+    runtimes: Sequence[Runtime], clips_BTHWC: np.ndarray, batch_clips: int
+) -> list[float]:
     """Measure trunks, alternating, warm, by the median; a slow machine gets a smaller pass."""
     if len(runtimes) < 2:
         return []
     alone_s = _seconds(runtimes[0], clips_BTHWC[:1])
     affordable = int(MEASURE_S / (3 * len(runtimes) * max(alone_s, 1e-6)))
-    bucket = np.resize(clips_BTHWC, (max(1, min(BUCKET_CLIPS, affordable)), *clips_BTHWC.shape[1:]))
+    bucket_clips = max(1, min(batch_clips, MOST_CLIPS, affordable))
+    bucket = np.resize(clips_BTHWC, (bucket_clips, *clips_BTHWC.shape[1:]))
     for runtime in runtimes:
         _seconds(runtime, bucket)
     rounds: list[list[float]] = []
