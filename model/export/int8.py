@@ -20,6 +20,7 @@ from model.errors import ExportError
 from model.export.graphs import quiet
 from model.export.manifest import Accuracy, GraphFile, sha256_of
 from model.export.parity import factors
+from model.export.sessions import onnxruntime
 from model.recognizer import MatchScores, Recognizer
 from model.subactions import template_stages
 
@@ -67,6 +68,7 @@ def quantise(trunk: Path, file: Path, clips: Sequence[np.ndarray], like: GraphFi
 
 
 def _packages() -> tuple[Any, Any]:
+    onnxruntime()  # first, so that its telemetry is off
     try:
         return importlib.import_module("onnx"), importlib.import_module("onnxruntime.quantization")
     except ImportError as error:

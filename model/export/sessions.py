@@ -5,6 +5,7 @@ width, E feature width.
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +23,13 @@ TrunkPrecision = Literal["fp32", "int8"]
 
 
 def onnxruntime() -> Any:  # noqa: ANN401  onnxruntime ships no types
-    """Import ONNX Runtime.
+    """Import ONNX Runtime, without its telemetry.
 
     Raises:
         ExportError: It is not installed.
     """
+    # From 1.31 on it writes a session id to the temporary folder and reports to its maker's server.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:

@@ -1,6 +1,6 @@
 """`kill -9` in the middle of registrations: what was acknowledged stays, nothing is half there.
 
-KSHOT_KILLS sets how often, for each store (default 10; the figure of the closing note used 50).
+KSHOT_KILLS sets how often, for each store (default 5; the figure of the closing note used 50).
 """
 
 import logging
@@ -20,7 +20,7 @@ from tests.serving import classify, moving_clip, query_files, support_files
 
 log = logging.getLogger(__name__)
 
-KILLS = int(os.environ.get("KSHOT_KILLS", "10"))
+KILLS = int(os.environ.get("KSHOT_KILLS", "5"))
 CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
 QUERY = moving_clip(4)
 CLIENTS = 3

@@ -1,7 +1,7 @@
 """One tiny service for the tests that only ask it."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.recognizer import Recognizer
 from service.settings import Settings
 from tests.serving import moving_clip, serving, tiny_checkpoint
 
@@ -38,6 +39,17 @@ def settings(checkpoint: Path, tmp_path: Path) -> Settings:
     return Settings(
         checkpoint=str(checkpoint), store=f"dir:{tmp_path / 'store'}", threads=1, decode_workers=1
     )
+
+
+@pytest.fixture
+def serve_instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognizer], None]:
+    """Have a recognizer served as it is: a bfloat16 copy would lack what a test hung into it."""
+
+    def serve(recognizer: Recognizer) -> None:
+        monkeypatch.setattr("service.parts.load_model", lambda *_: recognizer)
+        monkeypatch.setattr("service.engine.runtimes.choice.reduced_torch", lambda *_: [])
+
+    return serve
 
 
 @pytest.fixture(scope="session")

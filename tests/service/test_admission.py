@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -211,7 +211,7 @@ DEVICE_FREE = threading.Event()
 DEVICE_FREE.set()
 
 
-def slow_model(_: object, *__: object) -> Recognizer:
+def slow_model() -> Recognizer:
     """A tiny recognizer that takes 2.5 ms a frame, however busy the processor is."""
     recognizer = tiny_recognizer("task_adapter_pp")
     trunk = recognizer.trunk
@@ -227,9 +227,9 @@ def slow_model(_: object, *__: object) -> Recognizer:
 
 @pytest.fixture
 def slow(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, serve_instead: Callable[[Recognizer], None]
 ) -> Iterator[tuple[httpx.Client, FastAPI]]:
-    monkeypatch.setattr("service.parts.load_model", slow_model)
+    serve_instead(slow_model())
     app = create_app(settings.model_copy(update={"max_inflight_frames": 128, "decode_workers": 2}))
     with serving_app(app) as client:
         yield client, app

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from torch import Tensor
 
+from model.recognizer import Recognizer
 from service.app import create_app
 from service.credits import NOTHING
 from service.disconnects import DisconnectWatcher
@@ -38,14 +40,16 @@ class Device:
 
     def __init__(self) -> None:
         self.frames = 0
-        self.frames_s = FRAMES_S
+        self.free = threading.Event()
+        self.free.set()
         self.recognizer = tiny_recognizer("task_adapter_pp")
         trunk = self.recognizer.trunk
 
         def counted(frames_QTHWC: np.ndarray) -> Tensor:
             frames = frames_QTHWC.shape[0] * frames_QTHWC.shape[1]
             self.frames += frames
-            time.sleep(frames / self.frames_s)
+            assert self.free.wait(60)
+            time.sleep(frames / FRAMES_S)
             return trunk(frames_QTHWC)
 
         self.recognizer.trunk = counted  # type: ignore[method-assign]
@@ -59,9 +63,9 @@ async def nothing(
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+def device(serve_instead: Callable[[Recognizer], None]) -> Device:
     made = Device()
-    monkeypatch.setattr("service.parts.load_model", lambda *_: made.recognizer)
+    serve_instead(made.recognizer)
     return made
 
 
@@ -113,7 +117,7 @@ async def test_clients_that_leave_take_their_work_with_them(
     async with served(app) as client:
         made = await client.post("/tasks", files=support_files(CLIPS))
         url, before = f"/tasks/{made.json()['id']}/classify", device.frames
-        work_s = CLIENTS * 8 / device.frames_s
+        work_s = CLIENTS * 8 / FRAMES_S
         asking = [
             asyncio.create_task(client.post(url, files=query_files(CLIPS["jump"][0])))
             for _ in range(CLIENTS)
@@ -153,7 +157,7 @@ async def test_a_registration_is_undone_when_its_client_left_and_goes_on_when_ac
 ) -> None:
     app = create_app(settings)
     async with served(app) as client:
-        device.frames_s = 20.0
+        device.free.clear()
         files = support_files(CLIPS)
         known = await client.post("/tasks", files=files, headers={"prefer": "wait=0"})
         assert known.status_code == 202
@@ -161,7 +165,7 @@ async def test_a_registration_is_undone_when_its_client_left_and_goes_on_when_ac
         await until(lambda: len(app.state.parts.tasks.supports._preparations) == 2)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        device.frames_s = FRAMES_S
+        device.free.set()
 
         tasks = app.state.parts.tasks
         await until(lambda: not tasks._undoing and not tasks.supports._preparations)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ from service.engine.runtimes.pytorch import TorchRuntime, has_bfloat16, with_bfl
 from service.refusals import SettingsError
 from service.settings import Settings
 from tests.model.tiny import clips, tiny_recognizer, tiny_text
-from tests.serving import classify, register, serving, tiny_checkpoint
+from tests.serving import ROOT, classify, register, serving, tiny_checkpoint
 
 # `KSHOT_TEST_CLIPS=200 KSHOT_TEST_BATCHES=100` is the full measure of invariant 1.
 CLIPS = int(os.environ.get("KSHOT_TEST_CLIPS", "12"))
@@ -187,6 +188,15 @@ def test_onnx_that_is_not_installed_is_refused_when_asked_for_and_passed_over_by
     choice = open_runtime(load(exported[0]), folder=exported[1])
     assert choice.runtime.kind == "torch"
     assert "not installed" in choice.refused["onnx"]
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """Its telemetry begins with a session id in the temporary folder."""
+    code = "from model.export.sessions import onnxruntime; onnxruntime()"
+    told = os.environ | {"TMPDIR": str(tmp_path)}
+    told.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=told, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pass_larger_than_memory_is_refused() -> None:
