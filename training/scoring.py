@@ -22,7 +22,8 @@ from model.subactions import StageTexts
 from training.episodes import Episode
 from training.tokens import TokenSource
 
-PASS_CLIPS = 64  # clips of episodes that share a forward pass
+# Clips of episodes that share a forward pass; on a processor, more leave its caches (1.5 x slower).
+PASS_CLIPS = {"cpu": 16, "cuda": 64}
 HELD_BYTES = 4 << 30  # of clips' tokens in memory; a larger set is begun in every episode
 
 
@@ -66,8 +67,9 @@ class EpisodeScorer:
         for place, episode in enumerate(episodes):
             layouts[episode.support_classes, len(episode.query)].append(place)
         found: dict[int, Tensor] = {}
+        most = PASS_CLIPS[self.recognizer.device.type]
         for (classes, queries), places in layouts.items():
-            size = max(1, PASS_CLIPS // (len(classes) + queries))
+            size = max(1, most // (len(classes) + queries))
             for first in range(0, len(places), size):
                 part = places[first : first + size]
                 made = self._pass([episodes[place] for place in part])
