@@ -9,7 +9,7 @@ Training. *Released*: temporal embedding at the input, so that gradients go thro
 cache, one episode a step, fp32; the clips of the next episodes are decoded by threads meanwhile, as
 a data loader does. *Cache*: temporal embedding at the first adapted block, tokens out of a trunk
 cache, which the process builds first. `afterwards` compares steps alone, once the cache is built;
-`total` compares `--horizon` episodes, building included.
+`total` compares `--horizon` episodes, building included, here and in evaluation.
 
 Evaluation. *Single*: each episode decodes its clips (by the same threads) and runs the whole
 network. *Cache*: the scorer of `training.evaluate`, the cache built on the way. Adapters hold
@@ -34,7 +34,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import timm
@@ -59,13 +59,14 @@ from training.trunk_cache import open_trunk_cache
 WARM_UP = 2  # steps or episodes that are not counted
 AHEAD = 2  # episodes whose clips are decoded while another is computed
 WAYS, SHOTS = 5, 1
+Task = Literal["train", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """One thing to measure; `released` and `single` are what the cache is compared with."""
 
-    task: Literal["train", "evaluate"]
+    task: Task
     blocks: int  # adapted; 0 is the frozen backbone
     cache: bool
     half: bool  # bfloat16
@@ -269,12 +270,17 @@ def device_peak_mib() -> int | None:
 def ways(options: argparse.Namespace) -> list[Way]:
     """Return all that is measured; what is compared stands side by side."""
     halves = [half_precision(name, options.device.partition(":")[0]) for name in options.precision]
-    found = []
-    for blocks in options.blocks:
-        found += [Way("train", blocks, cache, half) for half in halves for cache in (False, True)]
-    for blocks in (*options.blocks, 0):
-        found += [Way("evaluate", blocks, cache, halves[0]) for cache in (False, True)]
-    return found
+    layers: dict[Task, tuple[int, ...]] = {
+        "train": tuple(options.blocks),
+        "evaluate": (*options.blocks, 0),
+    }
+    return [
+        Way(task, blocks, cache, half)
+        for task in options.tasks
+        for blocks in layers[task]
+        for half in halves
+        for cache in (False, True)
+    ]
 
 
 def in_a_process(way: Way, options: argparse.Namespace) -> dict[str, Any]:
@@ -347,7 +353,14 @@ def agreements(found: dict[Way, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         other = Way(way.task, way.blocks, cache=False, half=way.half)
         pairs = list(zip(found[way][0]["answers"], found[other][0]["answers"], strict=True))
         share = sum(one == two for one, two in pairs) / len(pairs)
-        shares.append({"blocks": way.blocks, "answers": len(pairs), "equal": round(share, 4)})
+        shares.append(
+            {
+                "blocks": way.blocks,
+                "precision": way.precision,
+                "answers": len(pairs),
+                "equal": round(share, 4),
+            }
+        )
     return shares
 
 
@@ -399,10 +412,11 @@ def parse() -> argparse.Namespace:
     add("--backbone", default="timm:vit_tiny_patch16_224")
     add("--weights", type=Path, help="of the backbone, a file; default: random ones")
     add("--blocks", type=int, nargs="+", default=[6, 2], help="adapted")
-    add("--precision", nargs="+", default=["fp32", "bf16"], help="evaluation takes the first")
+    add("--tasks", nargs="+", choices=get_args(Task), default=get_args(Task))
+    add("--precision", nargs="+", default=["fp32", "bf16"])
     add("--rounds", type=int, default=3)
     add("--steps", type=int, default=20, help="timed training steps a round")
-    add("--horizon", type=int, default=2000, help="training episodes of the totals")
+    add("--horizon", type=int, default=2000, help="episodes of the totals")
     add("--train-queries", type=int, default=1, help="of each class")
     add("--episodes", type=int, default=2000, help="evaluated with the cache")
     add("--single-episodes", type=int, default=20, help="evaluated one at a time, a round")
@@ -433,8 +447,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for way in found:
             print(f"round {turn + 1}: {way}", file=sys.stderr)
             found[way].append(in_a_process(way, options))
-    horizons = {"train": options.horizon, "evaluate": options.episodes}
-    rows = [summary(way, results, horizons[way.task]) for way, results in found.items()]
+    rows = [summary(way, results, options.horizon) for way, results in found.items()]
     return {"rows": rows, "ratios": ratios(rows), "agreement": agreements(found)}
 
 

@@ -4,7 +4,7 @@ Dimensions: S Q clips, N classes, A stages, E feature width.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,39 +44,56 @@ def different_tasks(
     return tasks
 
 
-def compare(
+def tasks_of(tasks: Sequence[EncodedSupport], clips: int) -> list[EncodedSupport]:
+    """Give clips their tasks, in turn."""
+    return [tasks[place % len(tasks)] for place in range(clips)]
+
+
+def scored_alone(
+    runtime: Runtime, frames_QTHWC: np.ndarray, tasks: Sequence[EncodedSupport]
+) -> list[MatchScores]:
+    """Score each clip in a pass of its own."""
+    own = tasks_of(tasks, len(frames_QTHWC))
+    return [
+        forward(runtime, frames_QTHWC[place : place + 1], [task])[0]
+        for place, task in enumerate(own)
+    ]
+
+
+def scored_in_batches(
     runtime: Runtime,
     frames_QTHWC: np.ndarray,
     tasks: Sequence[EncodedSupport],
     batches: Sequence[Sequence[int]],
-) -> dict[str, Any]:
-    """Score each clip alone, then in batches; tell the largest differences."""
-    clips = len(frames_QTHWC)
-    own = [tasks[place % len(tasks)] for place in range(clips)]
-    alone = [forward(runtime, frames_QTHWC[q : q + 1], own[q : q + 1])[0] for q in range(clips)]
-    largest, changed, compared = 0.0, 0, 0
+) -> Iterator[tuple[int, MatchScores]]:
+    """Score batches of clips; yields the places of clips and their scores."""
+    own = tasks_of(tasks, len(frames_QTHWC))
     for batch in batches:
         found = forward(runtime, frames_QTHWC[list(batch)], [own[place] for place in batch])
-        for place, scores in zip(batch, found, strict=True):
-            largest = max(largest, difference(alone[place], scores))
-            changed += best(alone[place]) != best(scores)
-            compared += 1
+        yield from zip(batch, found, strict=True)
+
+
+def compare(pairs: Iterable[tuple[MatchScores, MatchScores]]) -> dict[str, Any]:
+    """Tell the largest differences of two answers to the same clip."""
+    shown, cosines, changed, compared = 0.0, 0.0, 0, 0
+    for one, other in pairs:
+        cosines = max(cosines, gap(one.video_N, other.video_N), gap(one.text_N, other.text_N))
+        shown = max(shown, gap(softmax(one.logits_N), softmax(other.logits_N)))
+        changed += best(one) != best(other)
+        compared += 1
     return {
-        "clips": clips,
-        "batches": len(batches),
         "compared": compared,
-        "largest_difference": largest,
+        "largest_of_cosines": cosines,
+        "largest_of_shown_scores": shown,
         "argmax_changes": changed,
-        "limit": LIMITS[runtime.precision],
     }
 
 
-def difference(one: MatchScores, other: MatchScores) -> float:
-    """Give the largest difference of what an answer shows: scores, video and text."""
-    pairs = [(softmax(one.logits_N), softmax(other.logits_N)), (one.video_N, other.video_N)]
-    if one.text_N is not None and other.text_N is not None:
-        pairs.append((one.text_N, other.text_N))
-    return max(float(np.abs(np.subtract(a, b)).max()) for a, b in pairs)
+def gap(one: Sequence[float] | None, other: Sequence[float] | None) -> float:
+    """Give the largest difference; 0 where there is nothing."""
+    if one is None or other is None:
+        return 0.0
+    return float(np.abs(np.subtract(one, other)).max())
 
 
 def softmax(logits_N: Sequence[float]) -> list[float]:
