@@ -29,7 +29,7 @@ def onnxruntime() -> Any:  # noqa: ANN401  onnxruntime ships no types
         ExportError: It is not installed.
     """
     # From 1.31 on it writes a session id to the temporary folder and reports to its maker's server.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:

@@ -83,12 +83,15 @@ class Bench:
         found = interleaved(self.options.rounds, {"engine": engine, "service": service})
         over = [1e3 * (s - e) for s, e in zip(found["service"], found["engine"], strict=True)]
         bar = Bar("unloaded: service p50 - engine p50", statistics.median(over), "<=", 15, "ms")
-        decode_ms = statistics.median(sample.decode_ms for sample in seen)
-        details = {name: 1e3 * statistics.median(times) for name, times in found.items()}
+        parts = {
+            "of_which_decoding_8_pictures": [sample.decode_ms for sample in seen],
+            "of_which_queue": [sample.queue_ms for sample in seen],
+            "of_which_device": [sample.compute_ms for sample in seen],
+        }
+        sides = {f"{name}_p50": [1e3 * s for s in times] for name, times in found.items()}
         return [bar], {
-            "engine_p50_ms": round(details["engine"], 1),
-            "service_p50_ms": round(details["service"], 1),
-            "of_which_decoding_8_pictures_ms": round(decode_ms, 1),
+            f"{name}_ms": round(statistics.median(times), 1)
+            for name, times in (sides | parts).items()
         }
 
     def capacity(self) -> Found:
