@@ -51,8 +51,9 @@ def read_pictures(
     for number, encoded in enumerate(pictures):
         with _opened(encoded, number, limits) as image:
             if number in picked:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-                squares[number] = _square(np.asarray(upright), size, limits)
+                ImageOps.exif_transpose(image, in_place=True)
+                colour = image if image.mode == "RGB" else image.convert("RGB")
+                squares[number] = _square(np.asarray(colour), size, limits)
     return Clip(
         frames_THWC=np.stack([squares[k] for k in picked]),
         times_s=tuple(float(k) for k in picked),

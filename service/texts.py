@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -22,6 +23,8 @@ from service.engine.engine import Engine
 from service.schemas import TextSource
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
+
+REMEMBERED = 4096  # classes of which it is known whether the text tower has their words
 
 log = logging.getLogger("kshot.texts")
 
@@ -55,6 +58,7 @@ class TaskTexts:
         self.store = store
         self.describer = describer
         self.ttl_s = ttl_s
+        self._unknown_words = lru_cache(REMEMBERED)(engine.unknown_words)
 
     async def first(self, drafts: Sequence[LabelDraft]) -> tuple[LabelRecord, ...]:
         """Return the text a task starts with: the client's, else the cached, else a template."""
@@ -93,7 +97,7 @@ class TaskTexts:
         if not self.engine.facts.has_text:
             return f"The checkpoint {self.engine.facts.name!r} scores by video alone."
         for label in labels:
-            if words := self.engine.unknown_words(label.label, label.stages):
+            if words := self._unknown_words(label.label, label.stages):
                 named = ", ".join(repr(word) for word in words[:5])
                 return (
                     f"The text tower never saw the words {named} of label {label.label!r}, "

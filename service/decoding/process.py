@@ -20,6 +20,10 @@ from service.decoding.slot import Slot
 
 ROOT = Path(next(iter(service.__path__))).resolve().parent
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME")  # the loader's; no secret of the service's
+KEEP_HEAP = {  # pictures' memory is used again, not given back and faulted in for every clip
+    "MALLOC_MMAP_THRESHOLD_": str(2**22),
+    "MALLOC_TRIM_THRESHOLD_": str(2**25),
+}
 DYING_S = 2.0  # between a process's last words and its end
 
 
@@ -176,6 +180,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "LANG": "C.UTF-8",
         "MALLOC_ARENA_MAX": "1",
+        **KEEP_HEAP,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }

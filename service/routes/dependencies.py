@@ -1,4 +1,7 @@
-"""What routes may ask for."""
+"""What routes may ask for.
+
+All are coroutines: FastAPI would call a plain function in a thread, a hop for each and request.
+"""
 
 import math
 import re
@@ -19,7 +22,7 @@ WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=r
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:
     """Give the parts of the running service."""
     running = request.app.state.parts
     assert isinstance(running, Parts)
@@ -29,7 +32,7 @@ def parts(request: Request) -> Parts:
 PartsDep = Annotated[Parts, Depends(parts)]
 
 
-def known_id(task_id: str) -> str:
+async def known_id(task_id: str) -> str:
     """Give the task id of the path, if it can be one.
 
     Raises:
@@ -40,7 +43,7 @@ def known_id(task_id: str) -> str:
     return task_id
 
 
-def wait_s(request: Request, running: PartsDep) -> float:
+async def wait_s(request: Request, running: PartsDep) -> float:
     """Give how long the client lets the request wait: the header `Prefer` (RFC 7240), capped."""
     prefer = ", ".join(request.headers.getlist("prefer"))
     if match := WAIT.search(prefer):
@@ -48,7 +51,7 @@ def wait_s(request: Request, running: PartsDep) -> float:
     return 0.0 if ASYNC.search(prefer) else running.settings.wait_s
 
 
-def ticket(request: Request) -> Ticket:
+async def ticket(request: Request) -> Ticket:
     """Give what the request was let in with."""
     given = request.scope["kshot.ticket"]
     assert isinstance(given, Ticket)
