@@ -154,6 +154,29 @@ def test_decoder_processes_load_no_tensor_library(start: str) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_no_request_is_sent_through_a_thread_by_the_framework() -> None:
+    trees = [TREES[name] for name in MODULES if name.startswith("service.routes")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    depended = {
+        argument.id
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Depends"
+        for argument in node.args
+        if isinstance(argument, ast.Name)
+    }
+    plain = {
+        node.name
+        for node in nodes
+        if isinstance(node, ast.FunctionDef)
+        and (
+            node.name in depended
+            or any("router." in ast.unparse(each) for each in node.decorator_list)
+        )
+    }
+    assert depended
+    assert not plain
+
+
 def test_no_file_is_a_drawer() -> None:
     folders = [ROOT / name for name in (*PACKAGES, "tests")]
     drawers = [
