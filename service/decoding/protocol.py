@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 LENGTH = struct.Struct("!I")
 MAX_HEADER_BYTES = 2**16
-AT_ONCE_BYTES = 2**20  # joining more would only copy it
 
 
 class ProtocolError(Exception):
@@ -73,11 +72,11 @@ def read_message(stream: BinaryIO) -> Message | None:
 
 async def send(writer: asyncio.StreamWriter, message: Message) -> None:
     """Send a message without blocking the event loop: the service's side."""
-    parts = (pack_head(message), *message.blobs)
-    small = sum(map(len, parts)) <= AT_ONCE_BYTES
-    for part in (b"".join(parts),) if small else parts:
-        writer.write(part)
+    writer.write(pack_head(message))
+    for blob in message.blobs:
+        writer.write(blob)
         await writer.drain()
+    await writer.drain()
 
 
 async def receive(reader: asyncio.StreamReader, max_blob_bytes: int) -> Message:
