@@ -14,9 +14,11 @@ LIMITS = MediaLimits()
 VIDEO = make_video(grey_frames(30))
 
 
-def make_pool(workers: int = 1, media: MediaLimits = LIMITS, **sandbox: float) -> DecodePool:
+def make_pool(
+    workers: int = 1, media: MediaLimits = LIMITS, size: int = 32, **sandbox: float
+) -> DecodePool:
     limits = SandboxLimits(**sandbox)
-    return DecodePool(workers=workers, frames=8, size=32, media=media, sandbox=limits)
+    return DecodePool(workers=workers, frames=8, size=size, media=media, sandbox=limits)
 
 
 def request(video: bytes = VIDEO, **span: float) -> ClipRequest:

@@ -11,7 +11,8 @@ process of its own on the same processors; `generator_cpu` is its part of them.
 - `capacity`: closed loop: clips a second of the service against those of its engine.
 - `open`: Poisson arrivals at shares of the capacity; latency counts from the intended moment, and
   goodput counts answers within the limit that say what they say on an idle server.
-- `overload`: arrivals at a multiple of the capacity between two calm stretches.
+- `overload`: arrivals at a multiple of the capacity between two calm stretches; its peak is that of
+  closed loops just before and just after.
 - `leaving`: clients that all ask at once, and of which 30 % hang up at random moments.
 - `slow`: a device that takes 5 s for a batch, and /livez meanwhile.
 """
@@ -96,25 +97,21 @@ class Bench:
             for name, times in (sides | parts).items()
         }
 
-    def closed(self) -> tuple[Load, float]:
-        """Ask with many clients, as many as two full batches; also gives the answers a second."""
-        options = self.options
-        load = self.server.load(
-            timeout_s=LONG_S, clients=options.clients, requests=options.requests
-        )
-        answered = sum(sample.status == 200 for sample in load.samples)
-        return load, answered / max(sample.done for sample in load.samples)
+    def closed(self) -> Load:
+        """Ask with many clients, each when its last answer has come."""
+        clients, requests = self.options.clients, self.options.requests
+        return self.server.load(timeout_s=LONG_S, clients=clients, requests=requests)
 
     def capacity(self) -> Found:
         """Many requests at a time."""
-        options, loads = self.options, []
+        options = self.options
+        loads: list[Load] = []
 
         def service() -> float:
             before = self.server.state()
-            load, rate = self.closed()
-            loads.append(load)
+            loads.append(self.closed())
             passes.append(self.server.state()["passes"] - before["passes"])
-            return rate
+            return loads[-1].answers_s
 
         def engine() -> float:
             told = self.server.engine(options.requests, options.clients)
@@ -144,8 +141,8 @@ class Bench:
         return [], {"limit_ms": round(1e3 * self.limit_s), "rows": rows}
 
     def overload(self) -> Found:
-        """Calm, too much, calm again; the peak is that of just before and just after."""
-        _, before = self.closed()
+        """Calm, too much, calm again."""
+        before = self.closed().answers_s
         options, begin, end = self.options, CALM_S, CALM_S + self.options.seconds
         stretches = (
             (CALM * self.peak, CALM_S, 0.0),
@@ -155,7 +152,7 @@ class Bench:
         sends = [at for n, (r, s, start) in enumerate(stretches) for at in poisson(r, s, n, start)]
         load = self.server.load(timeout_s=self.limit_s, sends=sends, probe_s=PROBE_S)
         state = self.server.settled()
-        peak = statistics.mean((before, self.closed()[1]))
+        peak = statistics.mean((before, self.closed().answers_s))
         good = goodput(load.samples, self.limit_s, self.labels, begin, end)
         refused = [one for one in load.samples if one.status in REJECTED]
         took = [1e3 * (one.done - one.sent) for one in refused]

@@ -38,6 +38,12 @@ class Load:
         """Part of the machine's processors that the generator used."""
         return self.cpu_s / self.wall_s / len(os.sched_getaffinity(0))
 
+    @property
+    def answers_s(self) -> float:
+        """Answers a second, up to the last of them."""
+        answered = sum(sample.status == 200 for sample in self.samples)
+        return answered / max(sample.done for sample in self.samples)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import mmap
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -95,6 +97,24 @@ async def test_refusal_keeps_its_class_code_and_sentence(pool: DecodePool) -> No
         read_clip(make_audio(), frames=8, size=32, limits=LIMITS)
     assert str(there.value) == str(here.value)
     assert pool.alive == 1
+
+
+async def test_decoder_uses_the_memory_of_one_clip_for_the_next() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    clip = ClipRequest(video=None, pictures=(buffer.getvalue(),) * 8)
+    async with make_pool(size=224) as pool:
+        (decoder,) = decoders(pool)
+        faults = []
+        for _ in range(8):
+            await pool.decode(clip)
+            shown = shown_by_kernel(decoder.pid, "stat")
+            if shown is None:
+                pytest.skip("the kernel does not tell page faults of the sandboxed process")
+            faults.append(int(shown.rpartition(b")")[2].split()[7]))  # min_flt
+    pages = 8 * noise.nbytes // mmap.PAGESIZE  # of one clip; four were read
+    assert faults[-1] - faults[3] < pages
 
 
 async def test_clips_wait_for_their_turn(pool: DecodePool) -> None:
