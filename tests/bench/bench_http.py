@@ -12,7 +12,7 @@ process of its own on the same processors; `generator_cpu` is its part of them.
 - `open`: Poisson arrivals at shares of the capacity; latency counts from the intended moment, and
   goodput counts answers within the limit that say what they say on an idle server.
 - `overload`: arrivals at a multiple of the capacity between two calm stretches; its peak is that of
-  closed loops just before and just after.
+  closed loops just before and just after, together as long.
 - `leaving`: clients that all ask at once, and of which 30 % hang up at random moments.
 - `slow`: a device that takes 5 s for a batch, and /livez meanwhile.
 """
@@ -97,10 +97,9 @@ class Bench:
             for name, times in (sides | parts).items()
         }
 
-    def closed(self) -> Load:
+    def closed(self, requests: int) -> Load:
         """Ask with many clients, each when its last answer has come."""
-        clients, requests = self.options.clients, self.options.requests
-        return self.server.load(timeout_s=LONG_S, clients=clients, requests=requests)
+        return self.server.load(timeout_s=LONG_S, clients=self.options.clients, requests=requests)
 
     def capacity(self) -> Found:
         """Many requests at a time."""
@@ -109,7 +108,7 @@ class Bench:
 
         def service() -> float:
             before = self.server.state()
-            loads.append(self.closed())
+            loads.append(self.closed(options.requests))
             passes.append(self.server.state()["passes"] - before["passes"])
             return loads[-1].answers_s
 
@@ -142,7 +141,8 @@ class Bench:
 
     def overload(self) -> Found:
         """Calm, too much, calm again."""
-        before = self.closed().answers_s
+        as_long = round(self.peak * self.options.seconds / 2)  # as the overload, in two halves
+        before = self.closed(as_long).answers_s
         options, begin, end = self.options, CALM_S, CALM_S + self.options.seconds
         stretches = (
             (CALM * self.peak, CALM_S, 0.0),
@@ -152,7 +152,7 @@ class Bench:
         sends = [at for n, (r, s, start) in enumerate(stretches) for at in poisson(r, s, n, start)]
         load = self.server.load(timeout_s=self.limit_s, sends=sends, probe_s=PROBE_S)
         state = self.server.settled()
-        peak = statistics.mean((before, self.closed().answers_s))
+        peak = statistics.mean((before, self.closed(as_long).answers_s))
         good = goodput(load.samples, self.limit_s, self.labels, begin, end)
         refused = [one for one in load.samples if one.status in REJECTED]
         took = [1e3 * (one.done - one.sent) for one in refused]
