@@ -99,13 +99,16 @@ class VideoEncoder(nn.Module):
             pixels_BTCHW = pixels.sub_(self.mean).div_(self.std).to(self.dtype)
         return self.trunk_of_pixels(pixels_BTCHW)
 
-    def fold_pixels(self) -> None:
-        """Fold the normalisation of pixels into the tower's first projection: faster, same tokens.
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Fold into the tower's weights what they can take: faster, same tokens.
 
-        For serving and export: the state dict is no checkpoint's any more.
+        That is the normalisation of pixels and the factors of activations. For serving and export:
+        the state dict is no checkpoint's any more, and nothing can be trained.
         """
         if not self.folded:
             self.folded = self.tower.fold_pixels(self.mean, self.std)
+            self.tower.fold_activations()
 
     def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:
         """Run the trunk on pixels that are normalised already."""

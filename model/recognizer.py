@@ -83,6 +83,15 @@ class EpisodeScores:
     stages_QNA: Tensor | None
     logits_QN: Tensor
 
+    def fetched(self) -> "EpisodeScores":
+        """Return them on their way to the machine's memory; they are there once `marked` says."""
+        return EpisodeScores(
+            video_QN=fetched(self.video_QN),
+            text_QN=None if self.text_QN is None else fetched(self.text_QN),
+            stages_QNA=None if self.stages_QNA is None else fetched(self.stages_QNA),
+            logits_QN=fetched(self.logits_QN),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MatchScores:
@@ -280,18 +289,37 @@ class Recognizer(nn.Module):
         Those that are scored alike are scored at once against the classes of all their tasks, and
         keep what is theirs: no class's score depends on another class.
         """
+        return self.start_match(features_QTE, supports)()
+
+    def start_match(
+        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
+    ) -> Callable[[], list[MatchScores]]:
+        """Begin what `match` does; the call that it returns waits for the device to be done."""
         reads_shots = isinstance(self.matcher, Trx)
         groups: dict[object, list[int]] = {}
         for place, support in enumerate(supports):
             alike = id(support) if reads_shots else support.text_NAE is None
             groups.setdefault(alike, []).append(place)
-        found: dict[int, MatchScores] = {}
+        begun = []
         for places in groups.values():
-            own = [supports[place] for place in places]
-            found.update(zip(places, self._match(features_QTE[places], own), strict=True))
-        return [found[place] for place in range(len(supports))]
+            alone = len(places) == len(supports)
+            own_QTE = features_QTE if alone else features_QTE[places]  # an index is an upload
+            begun.append((places, *self._start(own_QTE, [supports[place] for place in places])))
+        ready = marked(features_QTE.device)
 
-    def _match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+        def finish() -> list[MatchScores]:
+            ready()
+            found: dict[int, MatchScores] = {}
+            for places, scores, columns in begun:
+                found.update(zip(places, plain_scores(scores, columns), strict=True))
+            return [found[place] for place in range(len(supports))]
+
+        return finish
+
+    def _start(
+        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
+    ) -> tuple[EpisodeScores, list[slice]]:
+        """Score queries against all classes; returns the scores and the columns of each query."""
         tasks = {id(support): support for support in supports}
         ends = itertools.accumulate(len(task.counts) for task in tasks.values())
         columns = {
@@ -305,7 +333,7 @@ class Recognizer(nn.Module):
             [shots_KTE for task in tasks.values() for shots_KTE in task.shots],
             torch.cat(texts) if texts else None,
         )
-        return plain_scores(scores, [columns[id(support)] for support in supports])
+        return scores.fetched(), [columns[id(support)] for support in supports]
 
     def score_features(
         self,
@@ -405,11 +433,25 @@ def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
     return torch.tensor(list(classes))
 
 
+def fetched(scores: Tensor) -> Tensor:
+    """Begin to copy scores to the machine's memory."""
+    return scores.detach().to("cpu", non_blocking=scores.device.type == "cuda")
+
+
+def marked(device: torch.device) -> Callable[[], object]:
+    """Mark this moment of a device; the call that it returns waits until it has come there."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event(blocking=True)  # spinning would take a core from the decoders
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
+
+
 def plain_scores(scores: EpisodeScores, columns: Sequence[slice]) -> list[MatchScores]:
     """Turn the scores of each query in its own columns into numbers."""
-    video_QN, logits_QN = scores.video_QN.numpy(force=True), scores.logits_QN.numpy(force=True)
-    text_QN = None if scores.text_QN is None else scores.text_QN.numpy(force=True)
-    stages_QNA = None if scores.stages_QNA is None else scores.stages_QNA.numpy(force=True)
+    video_QN, logits_QN = scores.video_QN.numpy(), scores.logits_QN.numpy()
+    text_QN = None if scores.text_QN is None else scores.text_QN.numpy()
+    stages_QNA = None if scores.stages_QNA is None else scores.stages_QNA.numpy()
     return [
         MatchScores(
             video_N=video_QN[row, own].tolist(),

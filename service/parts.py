@@ -150,6 +150,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             folder=onnx_folder(settings.onnx, settings.checkpoint),
             threads=torch.get_num_threads(),
             batch_frames=batch_frames(recognizer.device, settings),
+            compiled=settings.compile,
         )
         engine = engine_of(choice.runtime, settings)
         store = await open_store(settings.store)

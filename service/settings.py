@@ -61,6 +61,11 @@ class Settings(BaseSettings):
         description="What `python -m model.export` wrote; default: `onnx` in the checkpoint's "
         "folder, where there is one.",
     )
+    compile: bool = Field(
+        False,
+        description="Compile the trunk, on CUDA: faster, after half a minute more at start; needs "
+        "triton and a C compiler, which the image leaves out.",
+    )
     decode_workers: int = Field(
         0,
         ge=0,

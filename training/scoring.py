@@ -23,8 +23,8 @@ from training.episodes import Episode
 from training.tokens import TokenSource
 
 # Clips of episodes that share a forward pass; on a processor, more leave its caches (1.5 x slower).
-PASS_CLIPS = {"cpu": 16, "cuda": 64}
-HELD_BYTES = 4 << 30  # of clips' tokens in memory; a larger set is begun in every episode
+PASS_CLIPS = {"cpu": 16, "cuda": 256}
+HELD_BYTES = 4 << 30  # of clips' tokens on the device; a larger set is begun in every episode
 
 
 class EpisodeScorer:
@@ -115,7 +115,7 @@ class EpisodeScorer:
     def _tokens(self, clips_GB: Tensor) -> Tensor:
         """Fetch tokens of episodes, each clip once; begun ones where those are held."""
         if self.begun_CTRD is not None:
-            return self.begun_CTRD[clips_GB].to(self.recognizer.device)
+            return self.begun_CTRD[clips_GB.to(self.begun_CTRD.device)]
         distinct, places = clips_GB.unique(return_inverse=True)
         tokens = self.source.tokens(distinct.tolist()).to(self.recognizer.device)
         return tokens.float()[places]
@@ -123,8 +123,7 @@ class EpisodeScorer:
     def _begun(self, clips: int) -> Tensor | None:
         if 4 * clips * self.source.tokens([0]).numel() > HELD_BYTES:
             return None
-        begun = self._each(clips, self._of_source, self.recognizer.video.begin)
-        return begun.cpu()  # device memory is for passes
+        return self._each(clips, self._of_source, self.recognizer.video.begin)
 
     def _features(self, clips: int) -> Tensor:
         """Encode each clip as a query that stands alone."""

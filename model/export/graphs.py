@@ -82,7 +82,7 @@ def graphs_of(recognizer: Recognizer) -> dict[GraphName, tuple[nn.Module, Tensor
     of its own size.
     """
     video = recognizer.video
-    video.fold_pixels()
+    video.fold()
     clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
     frames = torch.randint(0, 256, (EXAMPLES, *clip), dtype=torch.uint8)
     graphs: dict[GraphName, tuple[nn.Module, Tensor]] = {"trunk": (TrunkGraph(video), frames)}

@@ -125,6 +125,13 @@ class Batcher:
                     return turn
                 self._changed.wait(max(0.0, left))
 
+    def take_full(self) -> Turn:
+        """Return a batch of queries that cannot grow any more, without waiting, if there is one."""
+        with self._changed:
+            queue = self._queues["classify"]
+            full = queue.frames >= self.budget_frames and self._next_kind() == "classify"
+            return self._turn() if full else Turn()
+
     def poll(self) -> Turn:
         """Return what is to be done now, without waiting."""
         with self._changed:

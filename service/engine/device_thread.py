@@ -67,14 +67,33 @@ class Outcome:
     result: object
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch on the device.
+
+    Args:
+        queries: The batch.
+        begun: When it was given to the device.
+        scores: Waits until the device is done with it.
+    """
+
+    queries: list[Query]
+    begun: float
+    scores: Callable[[], list[MatchScores]]
+
+
 class DeviceThread:
     """Runs batches of queries and steps, whichever the batcher says.
+
+    A device that works by itself gets a full batch while it still has one, so that it never waits
+    for what comes between two; a batch that could still grow waits until the device is free.
 
     Args:
         runtime: The weights; nobody else calls them while the thread runs.
         batcher: What waits.
         cost: Learns what batches take.
         free_memory: Called when the device has no memory left, from this thread.
+        ahead: Whether the device works by itself.
     """
 
     def __init__(
@@ -83,6 +102,8 @@ class DeviceThread:
         batcher: Batcher,
         cost: CostModel,
         free_memory: Callable[[], None],
+        *,
+        ahead: bool,
     ) -> None:
         self.runtime = runtime
         self.batcher = batcher
@@ -93,7 +114,9 @@ class DeviceThread:
         self.memory_failures = 0
         self._failures_in_a_row = 0
         self._no_memory_now = False  # in the batch at hand
-        self._staging = Staging(pinned=runtime.device.type == "cuda")
+        self._ahead = ahead
+        self._landed = 0.0  # when the device last gave back a batch
+        self._staging = Staging(pinned=runtime.device.type == "cuda", buffers=1 + ahead)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     def start(self) -> None:
@@ -123,15 +146,45 @@ class DeviceThread:
             raise EngineError(STOPPED)
 
     def _run(self) -> None:
+        flight: Flight | None = None
         with torch.inference_mode():
             while True:
                 self.beat = time.monotonic()
-                turn = self.batcher.take(IDLE_S)
+                turn = self.batcher.take(IDLE_S) if flight is None else self.batcher.take_full()
                 settle((one.work.done, _late(one)) for one in turn.dropped)
-                if turn.batch:
+                following = self._send(turn.batch) if self._ahead else None
+                if flight is not None:
+                    self._land(flight)
+                flight = following
+                if turn.batch and flight is None:
                     self._do(turn.batch)
-                elif turn.closed:
+                elif turn.closed and flight is None:
                     return
+
+    def _send(self, batch: tuple[Work, ...]) -> Flight | None:
+        """Give queries to the device without waiting for it; None where that cannot be."""
+        queries = [work for work in batch if isinstance(work, Query)]
+        if not queries:
+            return None
+        begun = time.monotonic()
+        try:
+            return Flight(queries, begun, self._start(queries))
+        except Exception as error:  # it is done again by itself, in halves if it must
+            log.warning("A batch could not be sent ahead: %s", error)
+            return None
+
+    def _land(self, flight: Flight) -> None:
+        """Wait for a batch and answer it."""
+        self._no_memory_now = False
+        try:
+            scores = flight.scores()
+        except Exception as error:  # the device itself failed, whatever the clips
+            failure = self._failure(error)
+            settle((query.done, failure) for query in flight.queries)
+            return
+        self._failures_in_a_row = 0
+        self._answer(flight.queries, scores, max(flight.begun, self._landed))
+        self._landed = time.monotonic()
 
     def _do(self, batch: tuple[Work, ...]) -> None:
         self._no_memory_now = False
@@ -159,7 +212,7 @@ class DeviceThread:
         """Score a batch; one that fails is halved, so that one clip cannot fail the others."""
         begun = time.monotonic()
         try:
-            scores = self._scores(queries)
+            scores = self._start(queries)()
         except Exception as error:  # the thread must outlive any fault of a forward pass
             no_memory = is_out_of_memory(error)
             if self._hopeless(error, freed, alone=len(queries) == 1):
@@ -184,12 +237,12 @@ class DeviceThread:
             for query, score in zip(queries, scores, strict=True)
         )
 
-    def _scores(self, queries: Sequence[Query]) -> list[MatchScores]:
+    def _start(self, queries: Sequence[Query]) -> Callable[[], list[MatchScores]]:
         supports = [query.support for query in queries]
         frames_QTHWC = self._staging.fill([query.frames_THWC for query in queries])
         tokens_QTLD = self.runtime.trunk(frames_QTHWC)
         features_QTE = self.runtime.encode_query(tokens_QTLD, supports)
-        return self.runtime.match(features_QTE, supports)
+        return self.runtime.start_match(features_QTE, supports)
 
     def _advance(self, step: Step, *, freed: bool = False) -> None:
         """Run one step, in two parts if there was no memory for it."""

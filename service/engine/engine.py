@@ -46,6 +46,8 @@ class Engine:
         max_wait_s: Longest a batch waits for more queries while the device is free.
         support_bytes: Budget of all encoded supports.
         support_share: Part of it that one task may take before its context becomes a cheaper one.
+        ahead: Whether the device works by itself, so that it can be given the next full batch
+            before it is done; None asks the runtime's device.
 
     Raises:
         MethodError: Its answers would depend on other queries.
@@ -60,6 +62,7 @@ class Engine:
         max_wait_s: float = 0.003,
         support_bytes: int = 0,
         support_share: float = 0.5,
+        ahead: bool | None = None,
     ) -> None:
         recognizer.served()
         self.facts: ModelFacts = facts_of(recognizer)
@@ -76,7 +79,13 @@ class Engine:
         self._contexts: ContextChoice | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._relief: list[Callable[[], None]] = []
-        self._thread = DeviceThread(recognizer, self.batcher, self.cost, self._free_memory)
+        self._thread = DeviceThread(
+            recognizer,
+            self.batcher,
+            self.cost,
+            self._free_memory,
+            ahead=recognizer.device.type == "cuda" if ahead is None else ahead,
+        )
 
     async def start(self) -> None:
         """Start the device thread and run the model once, so that no client waits for that."""

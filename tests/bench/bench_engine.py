@@ -45,6 +45,7 @@ from tests.bench.independence import (
     scored_alone,
     scored_in_batches,
 )
+from tests.bench.schedule import percentile
 from tests.bench.subjects import VIT_B, copies, forward, recognizer_of, text_of
 
 PARTS = ("released", "bare", "tasks", "alone")
@@ -57,8 +58,8 @@ class Bench:
 
     Args:
         options: The command line's.
-        recognizer: The network.
-        runtime: What runs it.
+        recognizer: The network in fp32.
+        runtime: What serves it.
         engine: Started.
     """
 
@@ -66,7 +67,7 @@ class Bench:
         self,
         options: argparse.Namespace,
         recognizer: Recognizer,
-        runtime: Runtime,
+        runtime: TorchRuntime,
         engine: Engine,
     ) -> None:
         self.options = options
@@ -93,8 +94,10 @@ class Bench:
         @torch.inference_mode()
         def again() -> float:
             begun = time.perf_counter()
-            tokens = self.recognizer.trunk(both)
-            self.recognizer.score_episode(tokens[:-1], CLASSES, tokens[-1:], self.text_NAE)
+            network = self.runtime.recognizer
+            tokens = network.trunk(both)
+            scores = network.score_episode(tokens[:-1], CLASSES, tokens[-1:], self.text_NAE)
+            scores.logits_QN.cpu()  # waits for the device
             return time.perf_counter() - begun
 
         found = await self._rounds(kept=kept, again=again)
@@ -124,7 +127,9 @@ class Bench:
         ratio = median_ratio(found["bare"], found["engine"])
         bar = Bar("engine / bare forward pass at its best batch size", ratio, ">=", 0.95)
         by_size = {size: round(1 / statistics.median(times), 2) for size, times in sweep.items()}
-        return [bar], {"best_batch": best, "clips_s_by_batch": by_size, **medians(found)}
+        times = await drive(self.engine, self.clips_QTHWC, [support], self.options.in_flight)
+        latency = {f"engine_p{p}_ms": round(1e3 * percentile(times, p), 2) for p in (50, 99)}
+        return [bar], {"best_batch": best, "clips_s_by_batch": by_size, **latency, **medians(found)}
 
     async def tasks(self) -> tuple[list[Bar], dict[str, Any]]:
         """Clips of one task, of many in flight, of many registered."""
@@ -250,10 +255,13 @@ def medians(found: dict[str, list[float]]) -> dict[str, float]:
 
 async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
     """Start an engine and measure the parts asked for."""
-    recognizer = recognizer_of(options.method)
-    recognizer.video.fold_pixels()  # as the service does
+    recognizer = recognizer_of(options.method).to(options.device)
+    recognizer.video.fold()  # as the service does
     runtime = TorchRuntime(recognizer)
-    engine = Engine(runtime, batch_frames=BATCH_FRAMES[runtime.device.type])
+    batch_frames = BATCH_FRAMES[runtime.device.type]
+    if runtime.device.type == "cuda":
+        runtime = reduced_torch(recognizer, batch_frames)[0]
+    engine = Engine(runtime, batch_frames=batch_frames)
     await engine.start()
     try:
         bench = Bench(options, recognizer, runtime, engine)
@@ -288,14 +296,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--context", help="what queries of the many tasks attend to")
     parser.add_argument("--bf16", action="store_true", help="`alone`: even where it is emulated")
     parser.add_argument("--onnx", type=Path, help="default: what `make onnx` wrote")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
     dear = {"rounds": 2, "clips": 8, "in_flight": 8, "tasks": 8, "registered": 0}
     dear |= {"sizes": [1, 8], "alone": 4, "batches": 2, "supports": 10}
     dear |= {"context": "prototype", "warm": False}
     cheap = {"rounds": 5, "clips": 64, "in_flight": 64, "tasks": 64, "registered": 1000}
     cheap |= {"sizes": [1, 2, 4, 8, 16], "alone": 200, "batches": 100, "supports": 25}
     cheap |= {"context": None, "warm": True}
-    options = parser.parse_args(arguments)
-    for name, value in (dear if options.method == VIT_B else cheap).items():
+    if torch.device(options.device).type == "cuda":
+        cheap |= {"clips": 256, "in_flight": 96, "sizes": [1, 8, 32]}
+    slow = options.method == VIT_B and options.device == "cpu"
+    for name, value in (dear if slow else cheap).items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
     return options

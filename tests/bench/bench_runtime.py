@@ -2,10 +2,12 @@
 
     python -m tests.bench.bench_runtime --onnx DIR
     python -m tests.bench.bench_runtime --vit-b --clips 1
+    python -m tests.bench.bench_runtime --vit-b --clips 32 --device cuda
 
 Every round times one pass of each runtime and one square matrix product; ratios are taken within a
 round and their median is shown, so that other work on the machine hurts all alike. `fraction` is
-the trunk's multiplications and additions in a second over those of the fp32 matrix product.
+the trunk's multiplications and additions in a second over those of the fp32 matrix product,
+`fraction_bf16` over those of the bf16 one. Clips lie on the device before.
 """
 
 import argparse
@@ -26,20 +28,21 @@ from model.recognizer import Recognizer
 from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
-from service.engine.runtimes.pytorch import TorchRuntime, has_bfloat16, with_bfloat16_video
+from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch
 from tests.bench.bars import Bar, machine, tell
 
-SIDE = 1536  # of the matrix product
+SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrix product
 COPY_BYTES = 256 * 2**20
 
 
 def recognizer_of(options: argparse.Namespace) -> Recognizer:
     """Load a checkpoint, or a ViT-B/16 of seeded random weights."""
     if not options.vit_b:
-        return load_recognizer(options.checkpoint)
+        return load_recognizer(options.checkpoint).to(options.device)
     torch.manual_seed(0)
     backbone = OpenClipConfig(name="ViT-B-16-quickgelu")
-    return build_recognizer(MethodConfig(backbone=backbone), *open_clip_towers(backbone))
+    recognizer = build_recognizer(MethodConfig(backbone=backbone), *open_clip_towers(backbone))
+    return recognizer.to(options.device)
 
 
 def trunk_flops(recognizer: Recognizer, clips: int, tokens: int) -> float:
@@ -51,21 +54,25 @@ def trunk_flops(recognizer: Recognizer, clips: int, tokens: int) -> float:
     return float(frames * (len(recognizer.video.plain_blocks) * (linear + attention) + patches))
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Time one call."""
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Time one call, until the device is done."""
     begun = time.perf_counter()
     call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - begun
 
 
 def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Runtime]:
     """List plain torch first, then what may be faster."""
     folded = recognizer_of(options)
-    folded.video.fold_pixels()
+    folded.video.fold()
     found: dict[str, Runtime] = {"torch-plain": TorchRuntime(plain)}
     found["torch-fp32"] = TorchRuntime(folded)
-    if has_bfloat16(folded.device):
-        found["torch-bf16"] = TorchRuntime(with_bfloat16_video(folded), precision="bf16")
+    frames = options.clips * plain.config.frames
+    found |= {label(runtime): runtime for runtime in reduced_torch(folded, frames)}
+    if options.compile:
+        found["torch-compiled"] = reduced_torch(folded, frames, compiled=True)[0]
     folder = options.onnx if options.vit_b else onnx_folder(options.onnx, options.checkpoint)
     if folder is not None:
         manifest = read_manifest(folder)
@@ -80,9 +87,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time rounds of all calls."""
     plain = recognizer_of(options)
     clip = (plain.config.frames, plain.size, plain.size, 3)
-    frames = torch.randint(0, 256, (options.clips, *clip), dtype=torch.uint8)
+    device, side = plain.device, SIDE[plain.device.type]
+    frames = torch.randint(0, 256, (options.clips, *clip), dtype=torch.uint8).to(device)
     runtimes = runtimes_of(options, plain)
-    matrix, source = torch.randn(SIDE, SIDE), torch.empty(COPY_BYTES, dtype=torch.uint8)
+    matrix = torch.randn(side, side, device=device)
+    source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     half, target = matrix.bfloat16(), torch.empty_like(source)
     calls: dict[str, Callable[[], object]] = {
         "fp32 product": lambda: matrix @ matrix,
@@ -93,24 +102,29 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         calls[name] = lambda runtime=runtime: runtime.trunk(frames)  # type: ignore[misc]
     tokens = plain.trunk(frames[:1]).shape[2]
     for call in calls.values():
-        call()
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(options.rounds)]
+        seconds(call, device)
+    rounds = [
+        {name: seconds(call, device) for name, call in calls.items()} for _ in range(options.rounds)
+    ]
 
     def median(value: Callable[[dict[str, float]], float]) -> float:
         return statistics.median(value(times) for times in rounds)
 
-    product, flops = 2 * SIDE**3, trunk_flops(plain, options.clips, tokens)
+    product, flops = 2 * side**3, trunk_flops(plain, options.clips, tokens)
 
     def row(name: str) -> dict[str, float]:
-        share = median(lambda t: flops / t[name] / (product / t["fp32 product"]))
+        share = median(lambda t: flops / t[name] * t["fp32 product"] / product)
+        share_bf16 = median(lambda t: flops / t[name] * t["bf16 product"] / product)
         return {
             "clips_s": round(median(lambda t: options.clips / t[name]), 3),
             "speed_up": round(median(lambda t: t["torch-plain"] / t[name]), 3),
             "fraction": round(share, 3),
+            "fraction_bf16": round(share_bf16, 3),
         }
 
     return {
         "model": "ViT-B-16-quickgelu, random" if options.vit_b else options.checkpoint,
+        "device": str(device),
         "threads": torch.get_num_threads(),
         "clips": options.clips,
         "rounds": options.rounds,
@@ -123,11 +137,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def bars_of(found: dict[str, Any], instructions: Sequence[str]) -> list[Bar]:
     """Compare with what the runtime of `auto` must reach, where the processor can."""
-    rows = found["runtimes"].values()
+    rows, model = found["runtimes"].values(), found["model"]
+    if found["device"] != "cpu":
+        share = max(row["fraction_bf16"] for row in rows)
+        return [Bar(f"{model}: fraction of the bf16 matrix rate", share, ">=", 0.5)]
     fast = bool({"avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} & set(instructions))
     speed_up = max(row["speed_up"] for row in rows)
     fraction = max(row["fraction"] for row in rows)
-    model = found["model"]
     return [
         Bar(f"{model}: fastest runtime / plain torch", speed_up if fast else None, ">=", 1.8),
         Bar(f"{model}: fraction of the fp32 matrix rate", fraction, ">=", 0.6),
@@ -145,6 +161,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8, help="clips of one pass")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="also a compiled trunk, on CUDA")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -157,7 +175,7 @@ def main() -> None:
     for name, row in found["runtimes"].items():
         print(
             f"  {name:<12} {row['clips_s']:8.2f} clips/s  x{row['speed_up']:.2f} plain torch  "
-            f"{row['fraction']:.2f} of the fp32 product"
+            f"{row['fraction']:.2f} of the fp32 product, {row['fraction_bf16']:.2f} of the bf16 one"
         )
     tell("runtime", bars_of(found, before["instructions"]), before, **found)
 

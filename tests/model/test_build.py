@@ -114,6 +114,25 @@ def test_clip_towers_compute_what_open_clip_computes() -> None:
 
 
 @torch.inference_mode()
+def test_a_folded_clip_tower_gives_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    clip: Any = open_clip.create_model("ViT-B-32-quickgelu", precision="fp32").eval()
+    image = ClipImageTower(clip.visual, (0.5,) * 3, (0.5,) * 3)
+    for block in clip.visual.transformer.resblocks:  # where the sigmoid of QuickGELU bends
+        block.mlp.c_fc.weight.mul_(20)
+    encoder = VideoEncoder(
+        image, [], frames=2, temporal_embedding="first_adapted", query_context="none"
+    ).eval()
+    frames_BTHWC = clips(2, frames=2, size=224)
+    want = encoder.trunk(frames_BTHWC)
+    encoder.fold()
+    assert encoder.folded
+    torch.testing.assert_close(encoder.trunk(frames_BTHWC), want, atol=2e-4, rtol=1e-4)
+    encoder.fold()
+    torch.testing.assert_close(encoder.trunk(frames_BTHWC), want, atol=2e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
 def test_trunk_normalises_pixels_as_the_backbone_was_trained() -> None:
     recognizer = tiny_recognizer("frozen")
     frames_BTHWC = clips(1)

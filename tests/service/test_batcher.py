@@ -294,3 +294,22 @@ def test_tenants_that_wait_get_equal_frames(loads: list[list[int]], quantum: int
     assert served == {str(tenant): sum(load) for tenant, load in enumerate(loads)}
     assert queue.frames == 0
     assert not queue
+
+
+def test_only_a_batch_that_cannot_grow_is_taken_ahead() -> None:
+    bench = Bench()
+    works = bench.put(3)
+    assert bench.batcher.take_full() == Turn()
+    works += bench.put(3)
+    assert bench.batcher.take_full().batch == tuple(works[:4])
+    assert bench.batcher.take_full() == Turn()
+    assert bench.batch() == tuple(works[4:])
+
+
+def test_work_that_has_waited_long_enough_goes_before_a_batch_taken_ahead() -> None:
+    bench = Bench()
+    bench.put(1, kind="register")
+    bench.put(12)
+    assert bench.batcher.take_full().batch
+    assert bench.batcher.take_full() == Turn()
+    assert [work.kind for work in bench.batch()] == ["register"]

@@ -50,7 +50,7 @@ def runtime_of(kind: str, exported: tuple[Path, Path]) -> Runtime:
     if kind == "onnx-fp32":
         manifest = read_manifest(exported[1])
         return onnx_runtimes(recognizer, exported[1], manifest, threads=1)[0]
-    recognizer.video.fold_pixels()
+    recognizer.video.fold()
     if kind == "torch-bf16":
         return TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")
     return TorchRuntime(recognizer)
@@ -84,7 +84,7 @@ def test_onnx_scores_text_and_supports_are_torchs(exported: tuple[Path, Path]) -
 
 def test_folded_pixels_give_the_same_tokens() -> None:
     plain, folded = tiny_recognizer(), tiny_recognizer()
-    folded.video.fold_pixels()
+    folded.video.fold()
     frames = clips(3)
     with torch.inference_mode():
         torch.testing.assert_close(plain.trunk(frames), folded.trunk(frames), atol=1e-4, rtol=1e-5)

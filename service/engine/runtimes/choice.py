@@ -53,6 +53,7 @@ def open_runtime(
     folder: Path | None = None,
     threads: int = 1,
     batch_frames: int = 16,
+    compiled: bool = False,
 ) -> Choice:
     """Open what serves a recognizer; its pixels are folded by that.
 
@@ -62,6 +63,7 @@ def open_runtime(
         folder: What `python -m model.export` wrote; None leaves ONNX out.
         threads: Of one pass in ONNX Runtime.
         batch_frames: Frames of the largest pass.
+        compiled: Whether the trunk is compiled, on CUDA.
 
     Raises:
         SettingsError: What is asked for is not there, belongs to other weights, scores
@@ -69,13 +71,13 @@ def open_runtime(
         MethodError: Its answers would depend on other queries.
     """
     recognizer.served()
-    recognizer.video.fold_pixels()
+    recognizer.video.fold()
     reference = TorchRuntime(recognizer)
     assert_fits(reference, batch_frames)
     candidates: list[Runtime] = []
     refused: dict[str, str] = {}
     if wanted != "onnx":
-        candidates += [reference, *reduced_torch(recognizer, batch_frames)]
+        candidates += [reference, *reduced_torch(recognizer, batch_frames, compiled=compiled)]
     if wanted != "torch":
         candidates += _exported(recognizer, wanted, folder, threads, refused)
     batch_clips = batch_frames // recognizer.config.frames

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from service.refusals import SettingsError
+
 BUCKET_FRAMES = (8, 16, 32, 64, 128, 256)
 WARM_PASSES = 3  # before a capture: libraries choose their kernels and take their workspaces
 
@@ -30,7 +32,7 @@ class CapturedTrunk:
     """A trunk captured for each bucket; a smaller batch leaves old clips in the rest of its bucket.
 
     Args:
-        trunk: frames_BTHWC, uint8 on the device, to tokens_BTLD.
+        trunk: frames_BTHWC, uint8 on the device, to tokens_BTLD; compiled or not.
         clip: Shape of one clip, (T, H, W, C).
         device: The CUDA device.
         clips: Sizes to capture, in clips.
@@ -60,8 +62,8 @@ class CapturedTrunk:
     def __call__(self, frames_BTHWC: Tensor) -> Tensor:
         """Run clips through the buckets that fit them; returns tokens_BTLD."""
         with torch.cuda.device(self.device):
-            parts = frames_BTHWC.split(max(self._by_clips))
-            return torch.cat([self._replay(part) for part in parts])
+            parts = [self._replay(part) for part in frames_BTHWC.split(max(self._by_clips))]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _replay(self, frames_BTHWC: Tensor) -> Tensor:
         clips = len(frames_BTHWC)
@@ -85,6 +87,34 @@ def capture(trunk: Trunk, frames_BTHWC: Tensor, pool: Any) -> Captured:  # noqa:
     with torch.cuda.graph(graph, pool=pool):
         tokens_BTLD = trunk(frames_BTHWC)
     return Captured(graph, frames_BTHWC, tokens_BTLD)
+
+
+def compiled_trunk(trunk: Trunk, clip: tuple[int, int, int, int], device: torch.device) -> Trunk:
+    """Compile a trunk: what stands between its matrix products becomes fewer kernels.
+
+    Args:
+        trunk: frames_BTHWC, uint8 on the device, to tokens_BTLD.
+        clip: Shape of one clip, (T, H, W, C).
+        device: The CUDA device.
+
+    Raises:
+        SettingsError: There is nothing to compile with.
+    """
+    compiled: Trunk = torch.compile(trunk)
+    frames_BTHWC = torch.zeros((2, *clip), dtype=torch.uint8, device=device)
+    torch._dynamo.mark_dynamic(frames_BTHWC, 0)  # one program for all buckets
+    try:
+        with torch.inference_mode(), torch.cuda.device(device):
+            compiled(frames_BTHWC)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the compiler's parts raise
+        reason = str(error).strip().partition("\n")[0]
+        raise SettingsError(
+            f"KSHOT_COMPILE is set, but torch.compile fails here ({reason}); install triton and a "
+            "C compiler, or unset it."
+        ) from error
+    return compiled
 
 
 def bucket_clips(frames: int, batch_frames: int) -> list[int]:

@@ -4,7 +4,7 @@ Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L
 width, E feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -99,3 +99,8 @@ class Runtime(Protocol):
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task."""
+
+    def start_match(
+        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
+    ) -> Callable[[], list[MatchScores]]:
+        """Begin what `match` does; the call that it returns waits for the device to be done."""

@@ -5,7 +5,7 @@ width, E feature width.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from model.config import MethodConfig, QueryContext
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import StageTexts
-from service.engine.runtimes.graphs import CapturedTrunk, captured_or_none
+from service.engine.runtimes.graphs import CapturedTrunk, captured_or_none, compiled_trunk
 from service.engine.runtimes.protocol import Kind, Precision
 from service.refusals import SettingsError
 
@@ -127,6 +127,12 @@ class TorchRuntime:
         """Score queries, each against the classes of its own task."""
         return self.recognizer.match(features_QTE, supports)
 
+    def start_match(
+        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
+    ) -> Callable[[], list[MatchScores]]:
+        """Begin what `match` does; the call that it returns waits for the device to be done."""
+        return self.recognizer.start_match(features_QTE, supports)
+
 
 def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
     """Return the recognizer with a bfloat16 copy of its image tower; pixels stay fp32.
@@ -155,11 +161,19 @@ def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
         return False
 
 
-def reduced_torch(recognizer: Recognizer, batch_frames: int) -> list[TorchRuntime]:
+def reduced_torch(
+    recognizer: Recognizer, batch_frames: int, *, compiled: bool = False
+) -> list[TorchRuntime]:
     """Offer bfloat16 where the device has it, on CUDA with a captured trunk.
 
+    Args:
+        recognizer: Loaded, on its device.
+        batch_frames: Frames of the largest pass.
+        compiled: Whether a captured trunk goes through torch.compile first.
+
     Raises:
-        SettingsError: The largest bucket does not fit the device.
+        SettingsError: The largest bucket does not fit the device, or there is nothing to compile
+            with.
     """
     device = recognizer.device
     if not has_bfloat16(device):
@@ -169,7 +183,8 @@ def reduced_torch(recognizer: Recognizer, batch_frames: int) -> list[TorchRuntim
     if device.type == "cuda":
         clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
         try:
-            captured = captured_or_none(half.video.trunk, clip, device, batch_frames)
+            trunk = compiled_trunk(half.video.trunk, clip, device) if compiled else half.video.trunk
+            captured = captured_or_none(trunk, clip, device, batch_frames)
         except torch.OutOfMemoryError as error:
             raise SettingsError(
                 f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit "
