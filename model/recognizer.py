@@ -269,10 +269,19 @@ class Recognizer(nn.Module):
         Raises:
             EpisodeError: a support set that other weights made, or other lengths.
         """
-        if len(tokens_QTLD) != len(supports):
+        self.assert_own(supports, len(tokens_QTLD))
+        contexts = [support.context for support in supports]
+        return self.video.adapt_query(tokens_QTLD, contexts).float()
+
+    def assert_own(self, supports: Sequence[EncodedSupport], queries: int) -> None:
+        """Refuse support sets that are not one for each query, made by these weights.
+
+        Raises:
+            EpisodeError: They are not.
+        """
+        if queries != len(supports):
             raise EpisodeError(
-                f"{len(tokens_QTLD)} queries came with {len(supports)} support sets; "
-                "give one for each."
+                f"{queries} queries came with {len(supports)} support sets; give one for each."
             )
         for support in supports:
             if support.fingerprint != self.fingerprint:
@@ -280,8 +289,6 @@ class Recognizer(nn.Module):
                     f"The supports were encoded by weights {support.fingerprint[:12]}, "
                     f"not {self.fingerprint[:12]}; encode them again."
                 )
-        contexts = [support.context for support in supports]
-        return self.video.adapt_query(tokens_QTLD, contexts).float()
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task.

@@ -18,6 +18,8 @@ from model.adapters.aim import ALL, AimBlock
 from model.adapters.bottleneck import Bottleneck
 from model.blocks import FrozenBlock
 
+STACK_BYTES = 256 << 20  # of memories read at once
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -133,6 +135,10 @@ def attend_own(
         groups.setdefault(id(memory), []).append(place)
     if len(groups) == 1:
         return attend_to(query_PHQE, key_PHQE, value_PHQE, memories[0])
+    together = list(groups.values())
+    stacks: list[list[int]] = []
+    if query_PHQE.device.type == "cuda":
+        together, stacks = stacked(together, memories)
     parts = [
         attend_to(
             query_PHQE[:, :, places],
@@ -140,10 +146,58 @@ def attend_own(
             value_PHQE[:, :, places],
             memories[places[0]],
         )
-        for places in groups.values()
+        for places in together
     ]
-    order = torch.tensor([place for places in groups.values() for place in places])
+    parts += [
+        attend_each(
+            query_PHQE[:, :, places],
+            key_PHQE[:, :, places],
+            value_PHQE[:, :, places],
+            [memory for memory in (memories[place] for place in places) if memory is not None],
+        )
+        for places in stacks
+    ]
+    order = torch.tensor([place for places in (*together, *stacks) for place in places])
     return torch.cat(parts, dim=2)[:, :, order.argsort()]
+
+
+def stacked(
+    groups: Sequence[list[int]], memories: Sequence[Memory | None]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Part groups of clips of one memory into those to be read one by one, and stacks.
+
+    A stack is of clips that are alone with their memory, as many entries each, and of no more than
+    `STACK_BYTES`. Reading them one by one is thousands of kernels, each too small for a GPU.
+    """
+    together: list[list[int]] = []
+    by_entries: dict[int, list[int]] = {}
+    for places in groups:
+        memory = memories[places[0]]
+        if memory is None or len(places) > 1:
+            together.append(places)
+        else:
+            by_entries.setdefault(memory.keys_PHME.shape[2], []).append(places[0])
+    stacks: list[list[int]] = []
+    for places in by_entries.values():
+        first = memories[places[0]]
+        size = max(1, STACK_BYTES // max(1, 0 if first is None else first.bytes))
+        stacks += [places[start : start + size] for start in range(0, len(places), size)]
+    return together, stacks
+
+
+def attend_each(
+    query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, memories: Sequence[Memory]
+) -> Tensor:
+    """Attend, each clip to a memory of its own and to itself, all memories of one size."""
+    keys = torch.stack([memory.keys_PHME for memory in memories], dim=2)
+    values = torch.stack([memory.values_PHME for memory in memories], dim=2)
+    query_PHQE = query_PHQE * query_PHQE.shape[-1] ** -0.5
+    # Sums of products: as matrix products of one row each they take several times as long.
+    to_memory_PHQM = (query_PHQE[:, :, :, None] * keys).sum(dim=-1)
+    to_self_PHQ1 = (query_PHQE * key_PHQE).sum(dim=-1, keepdim=True)
+    weights = torch.cat([to_memory_PHQM, to_self_PHQ1], dim=-1).softmax(dim=-1)
+    of_memory_PHQE = (weights[..., :-1, None] * values).sum(dim=-2)
+    return of_memory_PHQE + weights[..., -1:] * value_PHQE
 
 
 def attend_to(

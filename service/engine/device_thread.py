@@ -170,7 +170,8 @@ class DeviceThread:
         try:
             return Flight(queries, begun, self._start(queries))
         except Exception as error:  # it is done again by itself, in halves if it must
-            log.warning("A batch could not be sent ahead: %s", error)
+            # Not the error itself: a handler that keeps records would keep the pass's tensors.
+            log.warning("A batch could not be sent ahead: %s", str(error))
             return None
 
     def _land(self, flight: Flight) -> None:

@@ -45,5 +45,9 @@ class Staging:
             )
         self._buffers_BTHWC.append(buffer_BTHWC)
         frames_BTHWC = buffer_BTHWC[: len(clips)]
-        np.stack(clips, out=frames_BTHWC.numpy())
+        if self.pinned:  # threads of torch, because here a copy is most of what the host has to do
+            for row_THWC, clip_THWC in zip(frames_BTHWC, clips, strict=True):
+                row_THWC.copy_(torch.from_numpy(clip_THWC))
+        else:
+            np.stack(clips, out=frames_BTHWC.numpy())
         return frames_BTHWC

@@ -6,17 +6,20 @@ Imports no codec, no web framework and no store, so that a bare machine with tor
 """
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from model.config import QueryContext
+from model.encoder import ALONE
 from model.methods import METHODS
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import template_stages
 from service.engine.engine import Engine
 from service.engine.runtimes.choice import open_runtime
-from service.engine.runtimes.graphs import CapturedTrunk, compiled_trunk
+from service.engine.runtimes.graphs import CapturedPass, compiled_pass
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
 from service.refusals import SettingsError
 from tests.bench.independence import compare, mixed_batches, scored_alone, scored_in_batches
@@ -32,16 +35,17 @@ def frames(count: int, seed: int = 0) -> np.ndarray:
     return clips(count, seed=seed).numpy()
 
 
-def served(preset: str = "task_adapter_pp") -> Recognizer:
-    """Give a recognizer as the service has it; its convolution would round as TF32 does."""
-    recognizer = tiny_recognizer(preset).eval().to(CUDA)
+def served(method: str = "task_adapter_pp") -> Recognizer:
+    """Give a preset, or a context, as the service has it (convolutions would round as TF32)."""
+    context = {"query_context": method} if method in get_args(QueryContext) else {}
+    preset = "task_adapter_pp" if context else method
+    recognizer = tiny_recognizer(preset, **context).eval().to(CUDA)
     recognizer.video.fold()
     return recognizer
 
 
-def captured(recognizer: Recognizer, sizes: list[int]) -> CapturedTrunk:
-    clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
-    return CapturedTrunk(recognizer.video.trunk, clip, CUDA, sizes)
+def captured(recognizer: Recognizer, sizes: list[int]) -> CapturedPass:
+    return CapturedPass(recognizer.video.trunk, clips(1)[0], CUDA, sizes)
 
 
 def logits(scores: list[MatchScores]) -> np.ndarray:
@@ -100,8 +104,9 @@ def test_a_captured_trunk_gives_the_tokens_of_the_plain_one(count: int) -> None:
 @torch.inference_mode()
 def test_a_compiled_trunk_gives_the_tokens_of_the_plain_one() -> None:
     recognizer = served()
-    clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
-    trunk = CapturedTrunk(compiled_trunk(recognizer.video.trunk, clip, CUDA), clip, CUDA, [1, 2, 4])
+    clip_THWC = clips(1)[0]
+    compiled = compiled_pass(recognizer.video.trunk, clip_THWC, CUDA)
+    trunk = CapturedPass(compiled, clip_THWC, CUDA, [1, 2, 4])
     for count in (1, 3, 9):
         want = recognizer.trunk(frames(count))
         torch.testing.assert_close(
@@ -119,13 +124,14 @@ def test_a_replay_leaves_the_tokens_of_the_last_one_alone() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("preset", ["task_adapter", "task_adapter_pp"])
+@pytest.mark.parametrize("preset", ["task_adapter", "task_adapter_pp", "aim", "none", "prototype"])
 def test_scores_do_not_depend_on_the_batch(preset: str, precision: str) -> None:
     recognizer = served(preset)
     runtime = TorchRuntime(recognizer)
     if precision == "bf16":
         (runtime,) = reduced_torch(recognizer, 64)
         assert runtime.captured is not None
+        assert (runtime.adapted is not None) == (recognizer.video.query_context in ALONE)
     tasks = [task(runtime, seed, text=seed != 1) for seed in range(3)]
     many = frames(40, seed=9)
     alone = scored_alone(runtime, many, tasks)

@@ -1,10 +1,10 @@
-"""The trunk as CUDA graphs: one launch for a whole pass instead of one a kernel.
+"""Passes as CUDA graphs: one launch for a whole pass instead of one a kernel.
 
 Dimensions: B clips, T frames, H W pixels, C colours, L tokens, D token width.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,23 +17,23 @@ WARM_PASSES = 3  # before a capture: libraries choose their kernels and take the
 
 log = logging.getLogger("kshot.engine")
 
-Trunk = Callable[[Tensor], Tensor]
+Pass = Callable[[Tensor], Tensor]  # does something to each clip by itself
 
 
 class Captured(NamedTuple):
     """A graph with the memory that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
-    frames_BTHWC: Tensor
-    tokens_BTLD: Tensor
+    given: Tensor
+    made: Tensor
 
 
-class CapturedTrunk:
-    """A trunk captured for each bucket; a smaller batch leaves old clips in the rest of its bucket.
+class CapturedPass:
+    """A pass captured for each bucket; a smaller batch leaves old clips in the rest of its bucket.
 
     Args:
-        trunk: frames_BTHWC, uint8 on the device, to tokens_BTLD; compiled or not.
-        clip: Shape of one clip, (T, H, W, C).
+        run: From clips on the device, [B, T, ...], to what is made of each.
+        clip: One clip, as the pass takes it: [T, ...] of its type, wherever it is.
         device: The CUDA device.
         clips: Sizes to capture, in clips.
 
@@ -41,17 +41,15 @@ class CapturedTrunk:
         torch.OutOfMemoryError: The largest size does not fit the device.
     """
 
-    def __init__(
-        self, trunk: Trunk, clip: tuple[int, int, int, int], device: torch.device, clips: list[int]
-    ) -> None:
+    def __init__(self, run: Pass, clip: Tensor, device: torch.device, clips: Sequence[int]) -> None:
         self.device = device
-        self._frames = clip[0]
+        self._frames = len(clip)
         self._by_clips: dict[int, Captured] = {}
         pool = torch.cuda.graph_pool_handle()
         with torch.inference_mode(), torch.cuda.device(device):
             for size in sorted(clips, reverse=True):  # the largest first: the others reuse its pool
-                frames = torch.zeros((size, *clip), dtype=torch.uint8, device=device)
-                self._by_clips[size] = capture(trunk, frames, pool)
+                given = torch.zeros((size, *clip.shape), dtype=clip.dtype, device=device)
+                self._by_clips[size] = capture(run, given, pool)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -59,53 +57,53 @@ class CapturedTrunk:
         return tuple(sorted(clips * self._frames for clips in self._by_clips))
 
     @torch.inference_mode()
-    def __call__(self, frames_BTHWC: Tensor) -> Tensor:
-        """Run clips through the buckets that fit them; returns tokens_BTLD."""
+    def __call__(self, given: Tensor) -> Tensor:
+        """Run clips through the buckets that fit them."""
         with torch.cuda.device(self.device):
-            parts = [self._replay(part) for part in frames_BTHWC.split(max(self._by_clips))]
+            parts = [self._replay(part) for part in given.split(max(self._by_clips))]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _replay(self, frames_BTHWC: Tensor) -> Tensor:
-        clips = len(frames_BTHWC)
+    def _replay(self, given: Tensor) -> Tensor:
+        clips = len(given)
         captured = self._by_clips[min(size for size in self._by_clips if size >= clips)]
-        if frames_BTHWC.device.type == "cpu":
-            frames_BTHWC = frames_BTHWC.pin_memory()  # so that the upload waits for nobody
-        captured.frames_BTHWC[:clips].copy_(frames_BTHWC, non_blocking=True)
+        if given.device.type == "cpu":
+            given = given.pin_memory()  # so that the upload waits for nobody
+        captured.given[:clips].copy_(given, non_blocking=True)
         captured.graph.replay()
-        return captured.tokens_BTLD[:clips].clone()  # the next replay writes over it
+        return captured.made[:clips].clone()  # the next replay writes over it
 
 
-def capture(trunk: Trunk, frames_BTHWC: Tensor, pool: Any) -> Captured:  # noqa: ANN401  torch's handle has a private type
+def capture(run: Pass, given: Tensor, pool: Any) -> Captured:  # noqa: ANN401  torch's handle has a private type
     """Capture one pass."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_PASSES):
-            trunk(frames_BTHWC)
+            run(given)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
-        tokens_BTLD = trunk(frames_BTHWC)
-    return Captured(graph, frames_BTHWC, tokens_BTLD)
+        made = run(given)
+    return Captured(graph, given, made)
 
 
-def compiled_trunk(trunk: Trunk, clip: tuple[int, int, int, int], device: torch.device) -> Trunk:
-    """Compile a trunk: what stands between its matrix products becomes fewer kernels.
+def compiled_pass(run: Pass, clip: Tensor, device: torch.device) -> Pass:
+    """Compile a pass: what stands between its matrix products becomes fewer kernels.
 
     Args:
-        trunk: frames_BTHWC, uint8 on the device, to tokens_BTLD.
-        clip: Shape of one clip, (T, H, W, C).
+        run: As `CapturedPass` takes it.
+        clip: Likewise.
         device: The CUDA device.
 
     Raises:
         SettingsError: There is nothing to compile with.
     """
-    compiled: Trunk = torch.compile(trunk)
-    frames_BTHWC = torch.zeros((2, *clip), dtype=torch.uint8, device=device)
-    torch._dynamo.mark_dynamic(frames_BTHWC, 0)  # one program for all buckets
+    compiled: Pass = torch.compile(run)
+    given = torch.zeros((2, *clip.shape), dtype=clip.dtype, device=device)
+    torch._dynamo.mark_dynamic(given, 0)  # one program for all buckets
     try:
         with torch.inference_mode(), torch.cuda.device(device):
-            compiled(frames_BTHWC)
+            compiled(given)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever the compiler's parts raise
@@ -125,17 +123,17 @@ def bucket_clips(frames: int, batch_frames: int) -> list[int]:
 
 
 def captured_or_none(
-    trunk: Trunk, clip: tuple[int, int, int, int], device: torch.device, batch_frames: int
-) -> CapturedTrunk | None:
-    """Capture a trunk, or say in the log why it runs as it comes.
+    run: Pass, clip: Tensor, device: torch.device, batch_frames: int
+) -> CapturedPass | None:
+    """Capture a pass, or say in the log why it runs as it comes.
 
     Raises:
         torch.OutOfMemoryError: The largest bucket does not fit the device.
     """
     try:
-        return CapturedTrunk(trunk, clip, device, bucket_clips(clip[0], batch_frames))
+        return CapturedPass(run, clip, device, bucket_clips(len(clip), batch_frames))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # an operation that cannot be captured
-        log.warning("The trunk runs without CUDA graphs: %s", error)
+        log.warning("A pass runs without CUDA graphs: %s", error)
         return None

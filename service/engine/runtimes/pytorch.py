@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from model.config import MethodConfig, QueryContext
+from model.encoder import ALONE
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import StageTexts
-from service.engine.runtimes.graphs import CapturedTrunk, captured_or_none, compiled_trunk
+from service.engine.runtimes.graphs import CapturedPass, captured_or_none, compiled_pass
 from service.engine.runtimes.protocol import Kind, Precision
 from service.refusals import SettingsError
 
@@ -31,6 +32,7 @@ class TorchRuntime:
         recognizer: Loaded, on its device.
         precision: What its trunk multiplies in.
         captured: The trunk as CUDA graphs, or None to run it as it comes.
+        adapted: Likewise the adapted blocks of queries that attend to nothing but themselves.
     """
 
     kind: Kind = "torch"
@@ -40,11 +42,13 @@ class TorchRuntime:
         recognizer: Recognizer,
         *,
         precision: Precision = "fp32",
-        captured: CapturedTrunk | None = None,
+        captured: CapturedPass | None = None,
+        adapted: CapturedPass | None = None,
     ) -> None:
         self.recognizer = recognizer.eval().requires_grad_(False)
         self.precision: Precision = precision
         self.captured = captured
+        self.adapted = adapted
 
     @property
     def provider(self) -> str:
@@ -121,7 +125,10 @@ class TorchRuntime:
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries; returns features_QTE."""
-        return self.recognizer.encode_query(tokens_QTLD, supports)
+        if self.adapted is None:
+            return self.recognizer.encode_query(tokens_QTLD, supports)
+        self.recognizer.assert_own(supports, len(tokens_QTLD))
+        return self.adapted(tokens_QTLD).float()
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task."""
@@ -178,16 +185,31 @@ def reduced_torch(
     device = recognizer.device
     if not has_bfloat16(device):
         return []
-    half = with_bfloat16_video(recognizer).eval()
-    captured = None
-    if device.type == "cuda":
-        clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
-        try:
-            trunk = compiled_trunk(half.video.trunk, clip, device) if compiled else half.video.trunk
-            captured = captured_or_none(trunk, clip, device, batch_frames)
-        except torch.OutOfMemoryError as error:
-            raise SettingsError(
-                f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit "
-                f"{device}'s memory; lower it."
-            ) from error
-    return [TorchRuntime(half, precision="bf16", captured=captured)]
+    half = with_bfloat16_video(recognizer).eval().requires_grad_(False)
+    if device.type != "cuda":
+        return [TorchRuntime(half, precision="bf16")]
+    try:
+        captured, adapted = _captured(half, batch_frames, compiled=compiled)
+    except torch.OutOfMemoryError as error:
+        raise SettingsError(
+            f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit {device}'s "
+            "memory; lower it."
+        ) from error
+    return [TorchRuntime(half, precision="bf16", captured=captured, adapted=adapted)]
+
+
+@torch.inference_mode()
+def _captured(
+    recognizer: Recognizer, batch_frames: int, *, compiled: bool
+) -> tuple[CapturedPass | None, CapturedPass | None]:
+    """Capture the trunk, and the adapted blocks where they know no task."""
+    device, video = recognizer.device, recognizer.video
+    clip_THWC = torch.zeros(
+        (recognizer.config.frames, recognizer.size, recognizer.size, 3), dtype=torch.uint8
+    )
+    trunk = compiled_pass(video.trunk, clip_THWC, device) if compiled else video.trunk
+    captured = captured_or_none(trunk, clip_THWC, device, batch_frames)
+    if video.query_context not in ALONE:
+        return captured, None
+    tokens_TLD = video.trunk(clip_THWC[None].to(device))[0]
+    return captured, captured_or_none(video.adapt_alone, tokens_TLD, device, batch_frames)
