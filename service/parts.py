@@ -198,7 +198,13 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
 
 def batch_frames(device: torch.device, settings: Settings) -> int:
     """Tell the most frames of one batch."""
-    return settings.batch_frames or (256 if device.type == "cuda" else 16)
+    return settings.batch_frames or (256 if device.type == "cuda" else 16 * torch.get_num_threads())
+
+
+def lanes_of(runtime: Runtime) -> int:
+    """Tell how many cores take their share of a batch each; ONNX Runtime has threads of its own."""
+    alone = runtime.device.type != "cpu" or runtime.kind == "onnx"
+    return 1 if alone else torch.get_num_threads()
 
 
 def engine_of(runtime: Runtime, settings: Settings) -> Engine:
@@ -210,6 +216,7 @@ def engine_of(runtime: Runtime, settings: Settings) -> Engine:
         max_wait_s=settings.max_wait_ms / 1e3,
         support_bytes=settings.support_cache_bytes,
         support_share=settings.support_share,
+        lanes=lanes_of(runtime),
     )
 
 

@@ -81,7 +81,9 @@ class Settings(BaseSettings):
         1.0, gt=0, description="Scores are softmax(logits / temperature) over a task's labels."
     )
     batch_frames: int = Field(
-        0, ge=0, description="Most frames of one batch of queries; 0 is 256 on CUDA, 16 elsewhere."
+        0,
+        ge=0,
+        description="Most frames of one batch of queries; 0 is 256 on CUDA, 16 a core elsewhere.",
     )
     max_wait_ms: float = Field(
         3.0, ge=0, description="Longest a small batch waits for more while the device is free."

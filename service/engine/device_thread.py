@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.recognizer import EncodedSupport, MatchScores
 from service.engine.batcher import Batcher, Dropped
@@ -18,6 +19,7 @@ from service.engine.cost import CostModel
 from service.engine.fair_queue import Work
 from service.engine.faults import is_device_lost, is_out_of_memory
 from service.engine.futures import settle
+from service.engine.lanes import Lanes, shares
 from service.engine.runtimes.protocol import Runtime
 from service.engine.staging import Staging
 from service.refusals import DeadlineError, DeviceMemoryError, EngineError
@@ -94,6 +96,8 @@ class DeviceThread:
         cost: Learns what batches take.
         free_memory: Called when the device has no memory left, from this thread.
         ahead: Whether the device works by itself.
+        lanes: Cores that each take their share of a batch which has a clip for each; 1 runs
+            whatever comes on all of them together.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class DeviceThread:
         free_memory: Callable[[], None],
         *,
         ahead: bool,
+        lanes: int = 1,
     ) -> None:
         self.runtime = runtime
         self.batcher = batcher
@@ -115,6 +120,7 @@ class DeviceThread:
         self._failures_in_a_row = 0
         self._no_memory_now = False  # in the batch at hand
         self._ahead = ahead
+        self._lanes = Lanes(lanes) if lanes > 1 else None
         self._landed = 0.0  # when the device last gave back a batch
         self._staging = Staging(pinned=runtime.device.type == "cuda", buffers=1 + ahead)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -128,6 +134,8 @@ class DeviceThread:
         waiting = self.batcher.close()
         settle((work.done, EngineError(STOPPED)) for work in waiting)
         self._thread.join()
+        if self._lanes is not None:
+            self._lanes.close()
 
     @property
     def silent_s(self) -> float:
@@ -241,6 +249,20 @@ class DeviceThread:
     def _start(self, queries: Sequence[Query]) -> Callable[[], list[MatchScores]]:
         supports = [query.support for query in queries]
         frames_QTHWC = self._staging.fill([query.frames_THWC for query in queries])
+        lanes = self._lanes
+        if lanes is None or len(queries) < lanes.count:
+            return self._pass(frames_QTHWC, supports)
+
+        @torch.inference_mode()
+        def scores(share: slice) -> list[MatchScores]:
+            return self._pass(frames_QTHWC[share], supports[share])()
+
+        by_lane = lanes.run(scores, shares(len(queries), lanes.count))
+        return lambda: [one for of_lane in by_lane for one in of_lane]
+
+    def _pass(
+        self, frames_QTHWC: Tensor, supports: Sequence[EncodedSupport]
+    ) -> Callable[[], list[MatchScores]]:
         tokens_QTLD = self.runtime.trunk(frames_QTHWC)
         features_QTE = self.runtime.encode_query(tokens_QTLD, supports)
         return self.runtime.start_match(features_QTE, supports)

@@ -48,6 +48,7 @@ class Engine:
         support_share: Part of it that one task may take before its context becomes a cheaper one.
         ahead: Whether the device works by itself, so that it can be given the next full batch
             before it is done; None asks the runtime's device.
+        lanes: Cores that each take their share of a batch.
 
     Raises:
         MethodError: Its answers would depend on other queries.
@@ -63,6 +64,7 @@ class Engine:
         support_bytes: int = 0,
         support_share: float = 0.5,
         ahead: bool | None = None,
+        lanes: int = 1,
     ) -> None:
         recognizer.served()
         self.facts: ModelFacts = facts_of(recognizer)
@@ -85,6 +87,7 @@ class Engine:
             self.cost,
             self._free_memory,
             ahead=recognizer.device.type == "cuda" if ahead is None else ahead,
+            lanes=lanes,
         )
 
     async def start(self) -> None:

@@ -34,6 +34,7 @@ from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
 from service.engine.support_cache import SupportCache, SupportKey
+from service.parts import lanes_of
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
 from tests.bench.clips import SHOTS, WAYS, synthetic_clips
 from tests.bench.closed_loop import drive
@@ -49,7 +50,7 @@ from tests.bench.schedule import percentile
 from tests.bench.subjects import VIT_B, copies, forward, recognizer_of, text_of
 
 PARTS = ("released", "bare", "tasks", "alone")
-BATCH_FRAMES = {"cpu": 16, "cuda": 256}  # the service's defaults
+BATCH_FRAMES = {"cpu": 16 * torch.get_num_threads(), "cuda": 256}  # the service's defaults
 CLASSES = [place % WAYS for place in range(WAYS * SHOTS)]
 
 
@@ -261,7 +262,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any
     batch_frames = BATCH_FRAMES[runtime.device.type]
     if runtime.device.type == "cuda":
         runtime = reduced_torch(recognizer, batch_frames)[0]
-    engine = Engine(runtime, batch_frames=batch_frames)
+    engine = Engine(runtime, batch_frames=batch_frames, lanes=lanes_of(runtime))
     await engine.start()
     try:
         bench = Bench(options, recognizer, runtime, engine)

@@ -1,0 +1,63 @@
+"""Cores that run parts of a batch beside each other, instead of every operation together.
+
+The threads of one pass meet after each operation, a thousand times a clip. Where decoders and the
+event loop use the same cores, one of them is always late, and the others wait. Parts of a batch
+meet once.
+"""
+
+import concurrent.futures
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+Made = TypeVar("Made")
+
+
+class Lanes:
+    """Threads in which torch uses one core each.
+
+    Args:
+        count: How many, 2 or more.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        threads = torch.get_num_threads()
+        started = threading.Barrier(count + 1)
+
+        def start() -> None:
+            torch.get_num_threads()  # else the thread's first operation takes the number of others
+            torch.set_num_threads(1)  # of this thread, and of those to come
+            started.wait()
+
+        self._pool = ThreadPoolExecutor(count, "lane", initializer=start)
+        for _ in range(count):
+            self._pool.submit(int)
+        started.wait()
+        torch.set_num_threads(threads)
+
+    def run(self, work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
+        """Do the work with every part, and return when all have ended.
+
+        Raises:
+            Exception: What the first part that failed raised; no part runs on by then.
+        """
+        begun = [self._pool.submit(work, part) for part in parts]
+        concurrent.futures.wait(begun)
+        return [one.result() for one in begun]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def shares(count: int, lanes: int) -> list[slice]:
+    """Part so many things in order among lanes, none with two more than another."""
+    least, more = divmod(count, lanes)
+    starts = [lane * least + min(lane, more) for lane in range(lanes + 1)]
+    return [slice(*ends) for ends in itertools.pairwise(starts)]
