@@ -95,7 +95,7 @@ class DeviceThread:
         batcher: What waits.
         cost: Learns what batches take.
         free_memory: Called when the device has no memory left, from this thread.
-        ahead: Whether the device works by itself.
+        ahead: Whether the device works by itself, beside this thread.
         lanes: Cores that each take their share of a batch which has a clip for each; 1 runs
             whatever comes on all of them together.
     """
@@ -121,7 +121,7 @@ class DeviceThread:
         self._no_memory_now = False  # in the batch at hand
         self._ahead = ahead
         self._lanes = Lanes(lanes) if lanes > 1 else None
-        self._landed = 0.0  # when the device last gave back a batch
+        self._free_since = 0.0  # when the device last gave back a batch
         self._staging = Staging(pinned=runtime.device.type == "cuda", buffers=1 + ahead)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
@@ -160,11 +160,9 @@ class DeviceThread:
                 self.beat = time.monotonic()
                 turn = self.batcher.take(IDLE_S) if flight is None else self.batcher.take_full()
                 settle((one.work.done, _late(one)) for one in turn.dropped)
-                following = self._send(turn.batch) if self._ahead else None
-                if flight is not None:
-                    self._land(flight)
-                flight = following
-                if turn.batch and flight is None:
+                sent = self._send(turn.batch) if self._ahead else None
+                flight = self._landed(flight, sent)
+                if turn.batch and sent is None:
                     self._do(turn.batch)
                 elif turn.closed and flight is None:
                     return
@@ -182,18 +180,32 @@ class DeviceThread:
             log.warning("A batch could not be sent ahead: %s", str(error))
             return None
 
-    def _land(self, flight: Flight) -> None:
-        """Wait for a batch and answer it."""
-        self._no_memory_now = False
+    def _landed(self, flight: Flight | None, following: Flight | None) -> Flight | None:
+        """Answer the earlier of two batches; return the one that is under way then.
+
+        Where one failed both are waited for, as their clips lie in memory that is used in turn,
+        and what failed is done again by itself.
+        """
+        if flight is None or self._land(flight):
+            return following
+        failed = [flight]
+        if following is not None and not self._land(following):
+            failed.append(following)
+        for one in failed:
+            self._do(tuple(one.queries))
+        return None
+
+    def _land(self, flight: Flight) -> bool:
+        """Wait for a batch and answer it; False when it failed."""
         try:
             scores = flight.scores()
-        except Exception as error:  # the device itself failed, whatever the clips
-            failure = self._failure(error)
-            settle((query.done, failure) for query in flight.queries)
-            return
+        except Exception as error:  # as in `_send`
+            log.warning("A batch sent ahead failed: %s", str(error))
+            return False
         self._failures_in_a_row = 0
-        self._answer(flight.queries, scores, max(flight.begun, self._landed))
-        self._landed = time.monotonic()
+        self._answer(flight.queries, scores, max(flight.begun, self._free_since))
+        self._free_since = time.monotonic()
+        return True
 
     def _do(self, batch: tuple[Work, ...]) -> None:
         self._no_memory_now = False
@@ -257,8 +269,8 @@ class DeviceThread:
         def scores(share: slice) -> list[MatchScores]:
             return self._pass(frames_QTHWC[share], supports[share])()
 
-        by_lane = lanes.run(scores, shares(len(queries), lanes.count))
-        return lambda: [one for of_lane in by_lane for one in of_lane]
+        finish = lanes.start(scores, shares(len(queries), lanes.count))
+        return lambda: [one for of_lane in finish() for one in of_lane]
 
     def _pass(
         self, frames_QTHWC: Tensor, supports: Sequence[EncodedSupport]

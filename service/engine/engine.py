@@ -47,7 +47,7 @@ class Engine:
         support_bytes: Budget of all encoded supports.
         support_share: Part of it that one task may take before its context becomes a cheaper one.
         ahead: Whether the device works by itself, so that it can be given the next full batch
-            before it is done; None asks the runtime's device.
+            before it is done; None says yes to CUDA and to lanes.
         lanes: Cores that each take their share of a batch.
 
     Raises:
@@ -86,7 +86,7 @@ class Engine:
             self.batcher,
             self.cost,
             self._free_memory,
-            ahead=recognizer.device.type == "cuda" if ahead is None else ahead,
+            ahead=recognizer.device.type == "cuda" or lanes > 1 if ahead is None else ahead,
             lanes=lanes,
         )
 

@@ -2,7 +2,7 @@
 
 The threads of one pass meet after each operation, a thousand times a clip. Where decoders and the
 event loop use the same cores, one of them is always late, and the others wait. Parts of a batch
-meet once.
+do not meet, and a lane that is done with its part goes on with one of the next batch.
 """
 
 import concurrent.futures
@@ -41,15 +41,22 @@ class Lanes:
         started.wait()
         torch.set_num_threads(threads)
 
-    def run(self, work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
-        """Do the work with every part, and return when all have ended.
+    def start(
+        self, work: Callable[[Part], Made], parts: Sequence[Part]
+    ) -> Callable[[], list[Made]]:
+        """Begin to do the work with every part, behind what was begun before.
 
-        Raises:
-            Exception: What the first part that failed raised; no part runs on by then.
+        Returns:
+            A call that waits until all parts have ended. It raises what the first of those that
+            failed has raised; no part runs on by then.
         """
         begun = [self._pool.submit(work, part) for part in parts]
-        concurrent.futures.wait(begun)
-        return [one.result() for one in begun]
+
+        def finish() -> list[Made]:
+            concurrent.futures.wait(begun)
+            return [one.result() for one in begun]
+
+        return finish
 
     def close(self) -> None:
         """End the threads."""

@@ -137,7 +137,7 @@ async def test_a_registration_waits_for_the_batch_under_way(
     assert device.events == ["sent 4", "landed 4", "encoded 2"]
 
 
-async def test_a_device_that_fails_under_way_fails_that_batch_and_no_other(
+async def test_a_batch_that_fails_under_way_is_done_again_and_harms_no_other(
     engine: Engine, device: FarDevice
 ) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
@@ -146,12 +146,29 @@ async def test_a_device_that_fails_under_way_fails_that_batch_and_no_other(
     second = asyncio.create_task(engine.classify(frames(BATCH, seed=1), support))
     await until(device, ["sent 4", "sent 4"])
     device.fails.append(RuntimeError("a kernel failed"))
-    device.free.release(2)
-    with pytest.raises(EngineError):
-        await first
-    assert len(await second) == BATCH
     device.free.release(10)
-    assert len(await engine.classify(frames(2), support)) == 2
+    one, other = await asyncio.gather(first, second)
+    assert device.events == ["sent 4", "sent 4", "landed 4", "landed 4", "sent 4", "landed 4"]
+    for seed, answers in enumerate((one, other)):
+        again = await engine.classify(frames(BATCH, seed=seed), support)
+        for got, want in zip(answers, again, strict=True):
+            np.testing.assert_allclose(got.scores.logits_N, want.scores.logits_N, atol=1e-4)
+
+
+async def test_a_device_that_is_lost_under_way_refuses_what_it_had(
+    engine: Engine, device: FarDevice
+) -> None:
+    support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
+    device.hold()
+    first = asyncio.create_task(engine.classify(frames(BATCH), support))
+    second = asyncio.create_task(engine.classify(frames(BATCH, seed=1), support))
+    await until(device, ["sent 4", "sent 4"])
+    lost = "CUDA error: an illegal memory access was encountered"
+    device.fails += [RuntimeError(lost) for _ in range(20)]
+    device.free.release(100)
+    answers = await asyncio.gather(first, second, return_exceptions=True)
+    assert all(isinstance(answer, EngineError) for answer in answers)
+    assert engine.silent_s == float("inf")
 
 
 async def test_a_fault_before_the_device_costs_one_clip_alone(engine: Engine) -> None:

@@ -68,7 +68,7 @@ def test_a_lane_has_one_thread_and_leaves_the_others_theirs() -> None:
     torch.set_num_threads(2)
     try:
         lanes = Lanes(2)
-        assert lanes.run(lambda _: torch.get_num_threads(), [1, 2]) == [1, 1]
+        assert lanes.start(lambda _: torch.get_num_threads(), [1, 2])() == [1, 1]
         assert torch.get_num_threads() == 2
         lanes.close()
     finally:
@@ -85,7 +85,7 @@ def test_no_part_runs_on_when_another_has_failed() -> None:
         ended.set()
 
     with pytest.raises(ValueError, match="at once"):
-        lanes.run(work, [False, True])
+        lanes.start(work, [False, True])()
     assert ended.is_set()
     lanes.close()
 
@@ -106,6 +106,19 @@ async def test_answers_of_lanes_are_those_of_one_pass_in_the_order_asked(
         (want,) = await one_by_one.classify([clip], support)
         np.testing.assert_allclose(answer.scores.logits_N, want.scores.logits_N, atol=1e-4)
     await one_by_one.close()
+
+
+async def test_batches_under_way_together_do_not_mix_their_clips(recognizer: Recognizer) -> None:
+    engine = Engine(recognizer, batch_frames=32, lanes=2)
+    await engine.start()
+    support = await engine.encode_support(frames(4), CLASSES, None)
+    many = frames(12, seed=7)
+    want = [(await engine.classify([clip], support))[0].scores.logits_N for clip in many]
+    order = np.random.default_rng(0).integers(0, len(many), 400)
+    got = await asyncio.gather(*(engine.classify([many[place]], support) for place in order))
+    for place, (answer,) in zip(order, got, strict=True):
+        np.testing.assert_allclose(answer.scores.logits_N, want[place], atol=1e-4)
+    await engine.close()
 
 
 async def test_fewer_clips_than_lanes_go_through_all_cores_together(
