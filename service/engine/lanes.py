@@ -6,13 +6,17 @@ do not meet, and a lane that is done with its part goes on with one of the next 
 """
 
 import concurrent.futures
+import contextlib
 import itertools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+NICENESS = 10  # what is short, the event loop and decoders, goes first and is soon done
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
@@ -28,11 +32,14 @@ class Lanes:
     def __init__(self, count: int) -> None:
         self.count = count
         threads = torch.get_num_threads()
+        niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
         started = threading.Barrier(count + 1)
 
         def start() -> None:
             torch.get_num_threads()  # else the thread's first operation takes the number of others
             torch.set_num_threads(1)  # of this thread, and of those to come
+            with contextlib.suppress(OSError):  # only on Linux has a thread a priority of its own
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
             started.wait()
 
         self._pool = ThreadPoolExecutor(count, "lane", initializer=start)

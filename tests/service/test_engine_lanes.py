@@ -1,6 +1,8 @@
 """Parts of a batch on cores of their own: the same answers, and faults stay where they belong."""
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from model.recognizer import Recognizer
 from service.engine.engine import Engine
-from service.engine.lanes import Lanes, shares
+from service.engine.lanes import NICENESS, Lanes, shares
 from service.refusals import DeviceMemoryError, EngineError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer
@@ -160,3 +162,15 @@ async def test_memory_that_runs_out_in_a_lane_halves_the_batch(
     assert len(await engine.classify(frames(6), support)) == 6  # halves of 3 are 1 a lane
     with pytest.raises(DeviceMemoryError):
         await engine.classify(frames(8), support)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's priority is Linux's")
+def test_lanes_let_short_work_go_first() -> None:
+    lanes = Lanes(2)
+    found = lanes.start(
+        lambda _: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), [1, 2]
+    )()
+    lanes.close()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert found == [min(own + NICENESS, 19)] * 2
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
