@@ -47,7 +47,7 @@ def serve_instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognizer], Non
 
     def serve(recognizer: Recognizer) -> None:
         monkeypatch.setattr("service.parts.load_model", lambda *_: recognizer)
-        monkeypatch.setattr("service.engine.runtimes.choice.reduced_torch", lambda *_: [])
+        monkeypatch.setattr("service.engine.runtimes.choice.reduced_torch", lambda *_, **__: [])
 
     return serve
 
