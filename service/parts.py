@@ -20,6 +20,7 @@ from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
 from service.engine.engine import Engine
+from service.engine.lanes import lanes_of, usual_batch_frames
 from service.engine.runtimes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.support_cache import HostTier, SupportCache
@@ -198,13 +199,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
 
 def batch_frames(device: torch.device, settings: Settings) -> int:
     """Tell the most frames of one batch."""
-    return settings.batch_frames or (256 if device.type == "cuda" else 16 * torch.get_num_threads())
-
-
-def lanes_of(runtime: Runtime) -> int:
-    """Tell how many cores take their share of a batch each; ONNX Runtime has threads of its own."""
-    alone = runtime.device.type != "cpu" or runtime.kind == "onnx"
-    return 1 if alone else torch.get_num_threads()
+    return settings.batch_frames or usual_batch_frames(device)
 
 
 def engine_of(runtime: Runtime, settings: Settings) -> Engine:

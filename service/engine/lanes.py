@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from service.engine.runtimes.protocol import Runtime
+
 NICENESS = 10  # what is short, the event loop and decoders, goes first and is soon done
 
 Part = TypeVar("Part")
@@ -68,6 +70,17 @@ class Lanes:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
+
+
+def lanes_of(runtime: Runtime) -> int:
+    """Tell how many cores take their share of a batch each; ONNX Runtime has threads of its own."""
+    alone = runtime.device.type != "cpu" or runtime.kind == "onnx"
+    return 1 if alone else torch.get_num_threads()
+
+
+def usual_batch_frames(device: torch.device) -> int:
+    """Tell the most frames of one batch where nobody says: larger passes leave a core's caches."""
+    return 256 if device.type == "cuda" else 16 * torch.get_num_threads()
 
 
 def shares(count: int, lanes: int) -> list[slice]:

@@ -28,13 +28,13 @@ import torch
 from model.export.manifest import read_manifest
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from service.engine.engine import Engine
+from service.engine.lanes import lanes_of, usual_batch_frames
 from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.measuring import TOLERANCE
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
 from service.engine.support_cache import SupportCache, SupportKey
-from service.parts import lanes_of
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
 from tests.bench.clips import SHOTS, WAYS, synthetic_clips
 from tests.bench.closed_loop import drive
@@ -50,7 +50,6 @@ from tests.bench.schedule import percentile
 from tests.bench.subjects import VIT_B, copies, forward, recognizer_of, text_of
 
 PARTS = ("released", "bare", "tasks", "alone")
-BATCH_FRAMES = {"cpu": 16 * torch.get_num_threads(), "cuda": 256}  # the service's defaults
 CLASSES = [place % WAYS for place in range(WAYS * SHOTS)]
 
 
@@ -220,7 +219,7 @@ class Bench:
 def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str, Runtime]:
     """List the runtimes there are: plain torch, bfloat16 by hardware or if asked for, ONNX."""
     runtimes: list[Runtime] = [TorchRuntime(recognizer)]
-    halves: list[TorchRuntime] = reduced_torch(recognizer, BATCH_FRAMES[recognizer.device.type])
+    halves: list[TorchRuntime] = reduced_torch(recognizer, usual_batch_frames(recognizer.device))
     if not halves and options.bf16:
         halves = [TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")]
     runtimes += halves
@@ -259,7 +258,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any
     recognizer = recognizer_of(options.method).to(options.device)
     recognizer.video.fold()  # as the service does
     runtime = TorchRuntime(recognizer)
-    batch_frames = BATCH_FRAMES[runtime.device.type]
+    batch_frames = usual_batch_frames(runtime.device)
     if runtime.device.type == "cuda":
         runtime = reduced_torch(recognizer, batch_frames)[0]
     engine = Engine(runtime, batch_frames=batch_frames, lanes=lanes_of(runtime))
