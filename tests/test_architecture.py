@@ -21,6 +21,9 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
 # Whatever an untrusted byte meets must start fast and stay small: no tensors in these processes.
 TORCHLESS = ("model.media", "service.decoding.worker")
 TENSORS = {"torch", "torchvision", "timm", "open_clip", "onnxruntime"}
+# A lent GPU's machine has torch, and neither codecs nor stores nor a web framework.
+BARE = ("tests.cuda.test_cuda", "tests.bench.bench_engine", "tests.bench.bench_runtime")
+LACKED = {"av", "redis", "fastapi", "uvicorn"}
 # Inside model/, a module imports only from lower steps or its own; a name that is not listed
 # stands on the step of the network's parts.
 MODEL_STEPS = (
@@ -145,13 +148,23 @@ def test_decoder_processes_name_no_tensor_library(start: str) -> None:
         assert not tops & TENSORS, f"{start} reaches {name}"
 
 
-@pytest.mark.parametrize("start", TORCHLESS)
-def test_decoder_processes_load_no_tensor_library(start: str) -> None:
-    script = f"import sys, {start}; print(*sorted(set(sys.modules) & {TENSORS!r}))"
+def loaded(start: str, names: set[str]) -> str:
+    """Name those packages that a fresh process holds after one import."""
+    script = f"import sys, {start}; print(*sorted(set(sys.modules) & {names!r}))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("start", TORCHLESS)
+def test_decoder_processes_load_no_tensor_library(start: str) -> None:
+    assert loaded(start, TENSORS) == ""
+
+
+@pytest.mark.parametrize("start", BARE)
+def test_what_a_bare_machine_with_a_gpu_runs_loads_nothing_it_lacks(start: str) -> None:
+    assert loaded(start, LACKED) == ""
 
 
 def test_no_request_is_sent_through_a_thread_by_the_framework() -> None:

@@ -190,8 +190,8 @@ def attend_each(
 ) -> Tensor:
     """Attend, each clip to a memory of its own and to itself, all memories of one size.
 
-    The stack is a copy; on an H100 that is 1.4 (25 entries) to 3.8 times (5) as fast as reading
-    one memory after the other.
+    The stack is a copy; on an H100 its products took a quarter (5 entries) to three quarters (25)
+    of the time of reading one memory after the other (`tests/bench/README.md`).
     """
     keys_PHQME = torch.stack([memory.keys_PHME for memory in memories], dim=2)
     values_PHQME = torch.stack([memory.values_PHME for memory in memories], dim=2)

@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from model.recognizer import EncodedSupport, MatchScores
+from service.engine.device_thread import Classified
 from service.engine.engine import Engine
 from service.refusals import EngineError
 from tests.devices import Device
@@ -72,6 +73,17 @@ async def until(device: FarDevice, events: list[str]) -> None:
             return
         await asyncio.sleep(0.01)
     assert device.events == events
+
+
+async def two_under_way(
+    engine: Engine, device: FarDevice, support: EncodedSupport
+) -> list[asyncio.Task[list[Classified]]]:
+    device.hold()
+    asked = [
+        asyncio.create_task(engine.classify(frames(BATCH, seed=seed), support)) for seed in (0, 1)
+    ]
+    await until(device, ["sent 4", "sent 4"])
+    return asked
 
 
 async def test_a_full_batch_is_sent_while_the_last_one_is_under_way(
@@ -141,10 +153,7 @@ async def test_a_batch_that_fails_under_way_is_done_again_and_harms_no_other(
     engine: Engine, device: FarDevice
 ) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
-    device.hold()
-    first = asyncio.create_task(engine.classify(frames(BATCH), support))
-    second = asyncio.create_task(engine.classify(frames(BATCH, seed=1), support))
-    await until(device, ["sent 4", "sent 4"])
+    first, second = await two_under_way(engine, device, support)
     device.fails.append(RuntimeError("a kernel failed"))
     device.free.release(10)
     one, other = await asyncio.gather(first, second)
@@ -159,10 +168,7 @@ async def test_a_device_that_is_lost_under_way_refuses_what_it_had(
     engine: Engine, device: FarDevice
 ) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
-    device.hold()
-    first = asyncio.create_task(engine.classify(frames(BATCH), support))
-    second = asyncio.create_task(engine.classify(frames(BATCH, seed=1), support))
-    await until(device, ["sent 4", "sent 4"])
+    first, second = await two_under_way(engine, device, support)
     lost = "CUDA error: an illegal memory access was encountered"
     device.fails += [RuntimeError(lost) for _ in range(20)]
     device.free.release(100)
