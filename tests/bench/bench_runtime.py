@@ -7,17 +7,20 @@
 Every round times one pass of each runtime and one square matrix product; ratios are taken within a
 round and their median is shown, so that other work on the machine hurts all alike. `fraction` is
 the trunk's multiplications and additions in a second over those of the fp32 matrix product,
-`fraction_bf16` over those of the bf16 one. Clips lie on the device before.
+`fraction_bf16` over those of the bf16 one. Clips lie on the device before. On a processor `lanes`
+rows run the batch as the engine does, each core its share; the others run every operation on all.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from model.backbone import open_clip_towers
 from model.build import build_recognizer
@@ -25,6 +28,7 @@ from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig
 from model.export.manifest import read_manifest
 from model.recognizer import Recognizer
+from service.engine.lanes import Lanes, lanes_of, shares, usual_batch_frames
 from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
@@ -33,6 +37,7 @@ from tests.bench.bars import Bar, machine, tell
 
 SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrix product
 COPY_BYTES = 256 * 2**20
+LANES = "lanes, "  # in front of the name of a runtime that is run as the engine does
 
 
 def recognizer_of(options: argparse.Namespace) -> Recognizer:
@@ -63,6 +68,29 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
+def in_lanes(runtime: Runtime, frames_BTHWC: Tensor, lanes: Lanes) -> Callable[[], object]:
+    """Make a call that runs a batch as the engine does: each core takes its share."""
+
+    @torch.inference_mode()
+    def trunk(share: slice) -> Tensor:
+        return runtime.trunk(frames_BTHWC[share])
+
+    parts = shares(len(frames_BTHWC), lanes.count)
+    return lambda: lanes.start(trunk, parts)()
+
+
+def passes_of(
+    runtimes: Mapping[str, Runtime], frames_BTHWC: Tensor, lanes: Lanes
+) -> dict[str, Callable[[], object]]:
+    """List a pass of each runtime, and those of the engine where they are others."""
+    calls: dict[str, Callable[[], object]] = {}
+    for name, runtime in runtimes.items():
+        calls[name] = lambda runtime=runtime: runtime.trunk(frames_BTHWC)  # type: ignore[misc]
+        if 1 < lanes_of(runtime) <= len(frames_BTHWC):
+            calls[LANES + name] = in_lanes(runtime, frames_BTHWC, lanes)
+    return calls
+
+
 def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Runtime]:
     """List plain torch first, then what may be faster."""
     folded = recognizer_of(options)
@@ -83,13 +111,14 @@ def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Run
 
 
 @torch.inference_mode()
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, lanes: Lanes) -> dict[str, Any]:
     """Time rounds of all calls."""
     plain = recognizer_of(options)
+    options.clips = options.clips or usual_batch_frames(plain.device) // plain.config.frames
     clip = (plain.config.frames, plain.size, plain.size, 3)
     device, side = plain.device, SIDE[plain.device.type]
     frames = torch.randint(0, 256, (options.clips, *clip), dtype=torch.uint8).to(device)
-    runtimes = runtimes_of(options, plain)
+    passes = passes_of(runtimes_of(options, plain), frames, lanes)
     matrix = torch.randn(side, side, device=device)
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     half, target = matrix.bfloat16(), torch.empty_like(source)
@@ -97,9 +126,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "fp32 product": lambda: matrix @ matrix,
         "bf16 product": lambda: half @ half,
         "copy": lambda: target.copy_(source),
+        **passes,
     }
-    for name, runtime in runtimes.items():
-        calls[name] = lambda runtime=runtime: runtime.trunk(frames)  # type: ignore[misc]
     tokens = plain.trunk(frames[:1]).shape[2]
     for call in calls.values():
         seconds(call, device)
@@ -131,7 +159,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "fp32_gflops": round(median(lambda t: product / t["fp32 product"]) / 1e9, 1),
         "bf16_gflops": round(median(lambda t: product / t["bf16 product"]) / 1e9, 1),
         "copy_gb_s": round(median(lambda t: 2 * COPY_BYTES / t["copy"]) / 1e9, 2),
-        "runtimes": {name: row(name) for name in runtimes},
+        "runtimes": {name: row(name) for name in passes},
     }
 
 
@@ -142,7 +170,9 @@ def bars_of(found: dict[str, Any], instructions: Sequence[str]) -> list[Bar]:
         share = max(row["fraction_bf16"] for row in rows)
         return [Bar(f"{model}: fraction of the bf16 matrix rate", share, ">=", 0.5)]
     fast = bool({"avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} & set(instructions))
-    speed_up = max(row["speed_up"] for row in rows)
+    speed_up = max(
+        row["speed_up"] for name, row in found["runtimes"].items() if not name.startswith(LANES)
+    )
     reduced = ("bf16", "int8")  # which may well do more than the fp32 product
     plain = [row for name, row in found["runtimes"].items() if not name.endswith(reduced)]
     fraction = max(row["fraction"] for row in plain)
@@ -160,7 +190,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="compact")
     parser.add_argument("--vit-b", action="store_true", help="ViT-B/16 of random weights instead")
     parser.add_argument("--onnx", type=Path, help="default: what `make onnx` wrote")
-    parser.add_argument("--clips", type=int, default=8, help="clips of one pass")
+    parser.add_argument("--clips", type=int, default=0, help="of one pass; default: a full batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="also a compiled trunk, on CUDA")
@@ -169,14 +199,15 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     before = machine()
-    found = measure(options)
+    with closing(Lanes(max(2, torch.get_num_threads()))) as lanes:
+        found = measure(options, lanes)
     print(
         f"{found['model']}: fp32 product {found['fp32_gflops']} GFLOP/s, bf16 "
         f"{found['bf16_gflops']}, copy {found['copy_gb_s']} GB/s, {found['threads']} threads"
     )
     for name, row in found["runtimes"].items():
         print(
-            f"  {name:<12} {row['clips_s']:8.2f} clips/s  x{row['speed_up']:.2f} plain torch  "
+            f"  {name:<18} {row['clips_s']:8.2f} clips/s  x{row['speed_up']:.2f} plain torch  "
             f"{row['fraction']:.2f} of the fp32 product, {row['fraction_bf16']:.2f} of the bf16 one"
         )
     tell("runtime", bars_of(found, before["instructions"]), before, **found)

@@ -13,6 +13,7 @@ from model.adapters.bottleneck import is_zero
 from model.backbone import (
     ClipImageTower,
     ClipTextTower,
+    InPlaceGelu,
     TimmImageTower,
     assert_quick_gelu,
     open_clip_towers,
@@ -130,6 +131,22 @@ def test_a_folded_clip_tower_gives_the_same_tokens() -> None:
     torch.testing.assert_close(encoder.trunk(frames_BTHWC), want, atol=2e-4, rtol=1e-4)
     encoder.fold()
     torch.testing.assert_close(encoder.trunk(frames_BTHWC), want, atol=2e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_folded_timm_tower_gives_the_same_features() -> None:
+    recognizer = tiny_recognizer("task_adapter")
+    video = recognizer.video
+    for block in video.tower.model.blocks:  # where GELU bends
+        block.mlp.fc1.weight.mul_(20)
+    frames_BTHWC = clips(2)
+    want_tokens = video.trunk(frames_BTHWC)
+    want = video.adapt_alone(want_tokens)
+    video.fold()
+    assert all(type(block.mlp.act) is InPlaceGelu for block in video.tower.model.blocks)
+    tokens = video.trunk(frames_BTHWC)
+    torch.testing.assert_close(tokens, want_tokens, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(video.adapt_alone(tokens), want, atol=2e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
