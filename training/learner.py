@@ -7,8 +7,10 @@ Dimensions: S Q clips, T frames, L tokens, D token width, N classes, A stages, E
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +25,7 @@ from model.recognizer import Recognizer
 from model.subactions import StageTexts
 from training.episodes import Episode
 from training.errors import InputError
-from training.losses import same_stages, stage_contrast
+from training.losses import distance, same_stages, stage_contrast
 from training.processes import Processes
 from training.recipes import FitRecipe
 from training.tokens import TokenSource, looked_at
@@ -66,6 +68,7 @@ class Learner:
         self.processes = processes or Processes()
         self.half = half
         self.trained = trained_parameters(recognizer)
+        self._start = deepcopy(recognizer.video) if recipe.near_start_textless else None
         if not self.trained:
             raise InputError(
                 f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
@@ -142,7 +145,11 @@ class Learner:
             )
         near = recipe.near_frozen + (recipe.near_frozen_textless if text_NAE is None else 0.0)
         if near:
-            loss = loss + near * self._distance_to_frozen(torch.cat(features), tokens_BTLD)
+            frozen_BTE = self._aside(partial(frozen_features, self.recognizer), tokens_BTLD)
+            loss = loss + near * distance(torch.cat(features), frozen_BTE)
+        if self._start is not None and text_NAE is None:
+            start_BTE = self._aside(self._start.adapt_alone, tokens_BTLD)
+            loss = loss + recipe.near_start_textless * distance(torch.cat(features), start_BTE)
         return loss
 
     def _described(self, labels: Sequence[str]) -> bool:
@@ -169,13 +176,11 @@ class Learner:
             config.scale / self.recipe.temperature,
         )
 
-    def _distance_to_frozen(self, features_BTE: Tensor, tokens_BTLD: Tensor) -> Tensor:
-        with (
-            torch.no_grad(),
-            torch.autocast(tokens_BTLD.device.type, torch.bfloat16, enabled=self.half),
-        ):
-            frozen_BTE = frozen_features(self.recognizer, tokens_BTLD)
-        return 1 - F.cosine_similarity(features_BTE.float(), frozen_BTE.float(), dim=-1).mean()
+    @torch.no_grad()
+    def _aside(self, encode: Callable[[Tensor], Tensor], tokens_BTLD: Tensor) -> Tensor:
+        """Encode what nothing is learned from."""
+        with torch.autocast(tokens_BTLD.device.type, torch.bfloat16, enabled=self.half):
+            return encode(tokens_BTLD)
 
     def _follow(self) -> None:
         decay = min(self.recipe.average, self.steps_done / (10 + self.steps_done))

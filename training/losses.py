@@ -1,4 +1,4 @@
-"""What meta-training adds to the cross-entropy of queries.
+"""What training adds to a cross-entropy.
 
 Dimensions: B clips, N classes, A stages, T frames, E feature width.
 """
@@ -8,6 +8,7 @@ from operator import eq
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.config import MethodConfig
 from model.matching.stages import align, stage_scores
@@ -42,6 +43,11 @@ def stage_contrast(
     true_BNA = same_NNA.to(cosine_BNA.device)[list(classes_B)]
     log_share_BNA = (sharpness * cosine_BNA).log_softmax(dim=1)
     return -((log_share_BNA * true_BNA).sum(dim=1) / true_BNA.sum(dim=1)).mean()
+
+
+def distance(features_BTE: Tensor, wanted_BTE: Tensor) -> Tensor:
+    """Return the mean of 1 - cosine of frame features to what they should be: 0 to 2."""
+    return 1 - F.cosine_similarity(features_BTE.float(), wanted_BTE.float(), dim=-1).mean()
 
 
 def same_stages(stages: Sequence[StageTexts]) -> Tensor:

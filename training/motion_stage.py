@@ -3,13 +3,15 @@
 A frozen tower's frames tell what is seen, and hardly what it does: without this stage text has
 nothing to say about motions, and episodes of labels that differ in order alone teach nothing (see
 README, experiment d). A linear map from stages to motions learns along with the adapters and is
-thrown away; a text tower that is taught afterwards finds motions in the features.
+thrown away; a text tower that is taught afterwards finds motions in the features. What tells
+motions costs on clips of other kinds, so that adapters can be held to what they made of those.
 
 Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature width, M motions.
 """
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from model.encoder import SupportContext
 from model.matching.stages import align, stage_means
 from model.recognizer import Recognizer
 from training.captions import CaptionedClips
 from training.learner import trained_parameters
+from training.losses import distance
 from training.motions import MOTIONS
 from training.synthetic import Action
 from training.tokens import looked_at
@@ -41,16 +43,27 @@ class MotionRecipe:
     warmup: int = 20  # steps
     clip: float = 1.0  # largest norm of a gradient
     patches: float = 0.5  # share of a clip's patch tokens that a step looks at
+    keep: float = 0.0  # weight of 1 - cosine to what was made of other clips before
+    keep_batch: int = 8  # of those
     seed: int = 0
 
 
-def train_motions(recognizer: Recognizer, clips: CaptionedClips, recipe: MotionRecipe) -> float:
+def train_motions(
+    recognizer: Recognizer,
+    clips: CaptionedClips,
+    recipe: MotionRecipe,
+    *,
+    others: CaptionedClips | None = None,
+    half: bool = False,
+) -> float:
     """Train the recogniser's visual adapters in place.
 
     Args:
         recognizer: Whose adapters learn; clips do not see each other.
         clips: Synthetic ones.
         recipe: How.
+        others: Clips whose features are to stay what they are at the start, where it says so.
+        half: Whether to compute in bfloat16 where that is safe.
 
     Returns:
         The share of stages named rightly in the last tenth of the steps.
@@ -64,15 +77,23 @@ def train_motions(recognizer: Recognizer, clips: CaptionedClips, recipe: MotionR
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
     named_CA = motion_numbers(clips.subjects).to(device)
     rng = np.random.default_rng(recipe.seed)
+    start = deepcopy(recognizer.video) if recipe.keep and others is not None else None
     shares = []
     for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * recipe.lr * _rate(step, recipe)
         picks = rng.integers(len(clips.subjects), size=recipe.batch)
-        tokens_BTLD = clips.tokens_CTLD[picks]
-        tokens_BTLD = tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)]
-        logits_BAM = head(stage_features(recognizer, tokens_BTLD.to(device).float()))
-        loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_CA[picks].flatten())
+        tokens_BTLD = seen(clips, picks, recipe, rng).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits_BAM = head(stage_features(recognizer, tokens_BTLD))
+            loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_CA[picks].flatten())
+            if start is not None:
+                other_picks = rng.integers(len(others.subjects), size=recipe.keep_batch)
+                other_BTLD = seen(others, other_picks, recipe, rng).to(device)
+                with torch.no_grad():
+                    before_BTE = start.adapt_alone(other_BTLD)
+                after_BTE = recognizer.video.adapt_alone(other_BTLD)
+                loss = loss + recipe.keep * distance(after_BTE, before_BTE)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
@@ -82,10 +103,17 @@ def train_motions(recognizer: Recognizer, clips: CaptionedClips, recipe: MotionR
     return sum(last) / len(last)
 
 
+def seen(
+    clips: CaptionedClips, picks: np.ndarray, recipe: MotionRecipe, rng: np.random.Generator
+) -> Tensor:
+    """Return the tokens [B, T, L, D] of some clips that a step looks at."""
+    tokens_BTLD = clips.tokens_CTLD[picks]
+    return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
+
+
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     """Return the mean feature of each stage [B, A, E], as scores see it."""
-    alone = SupportContext((None,) * len(recognizer.video.adapted))
-    features_BTE = recognizer.video.adapt_query(tokens_BTLD, [alone] * len(tokens_BTLD))
+    features_BTE = recognizer.video.adapt_alone(tokens_BTLD)
     return stage_means(align(features_BTE, recognizer.config.align))
 
 

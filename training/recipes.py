@@ -39,6 +39,7 @@ class FitRecipe:
     temperature: float = 6.0
     near_frozen: float = 0.0  # weight of 1 - cosine to the frozen tower's features
     near_frozen_textless: float = 0.0  # the same, where an episode's labels have no text
+    near_start_textless: float = 0.0  # and to what the weights at the start made, each clip alone
     stages: float = 0.0  # weight of the contrast of each stage's text, where episodes have text
     patches: float = 1.0  # share of a clip's patch tokens that training looks at
     text_dropout: float = 0.0  # chance of an episode without text
@@ -147,6 +148,7 @@ def _check_ranges(recipe: FitRecipe) -> None:
         "clip",
         "near_frozen",
         "near_frozen_textless",
+        "near_start_textless",
         "stages",
         "draws",
         "patience",

@@ -21,6 +21,7 @@ from model.backbone import TimmImageTower, compact_text_tower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig
+from model.encoder import VideoEncoder
 from model.errors import BackboneError, CheckpointError
 from model.methods import compact_method
 from model.recognizer import Recognizer
@@ -34,6 +35,7 @@ from training.captions import (
 )
 from training.errors import InputError
 from training.motion_stage import MotionRecipe, train_motions
+from training.precision import half_precision
 from training.text_tower import TextRecipe, train_text_tower
 
 
@@ -53,8 +55,11 @@ def teach(
     motions: MotionRecipe,
     text: TextRecipe,
     device: torch.device,
+    *,
+    start: VideoEncoder | None = None,
+    half: bool = False,
 ) -> Taught:
-    """Teach new adapters motions, and a new text tower words.
+    """Teach adapters motions, and a new text tower words.
 
     Args:
         image: The image tower, trained; it stays as it is.
@@ -63,6 +68,9 @@ def teach(
         motions: How adapters learn.
         text: How the text tower learns.
         device: Where to compute.
+        start: What adapters learn on from, and stay near to on labelled clips where `motions` says
+            so; None makes new ones.
+        half: Whether motions are learned in bfloat16 where that is safe.
     """
     labelled = indexed_clips(frames)
     torch.manual_seed(text.seed)
@@ -70,10 +78,13 @@ def teach(
     method = compact_method(replace(tower, text=words))
     text_tower = compact_text_tower(words, image.features)
     recognizer = build_recognizer(method, image, text_tower, name="compact").to(device)
+    if start is not None:
+        recognizer.video.load_state_dict(start.state_dict())
     clips = synthetic_clips(motions.clips, "train", recognizer)
-    named = train_motions(recognizer, clips, motions)
-    if labelled:
-        clips = joined([clips, real_clips(labelled, recognizer)])
+    others = real_clips(labelled, recognizer) if labelled else None
+    named = train_motions(recognizer, clips, motions, others=others, half=half)
+    if others is not None:
+        clips = joined([clips, others])
     features = features_of(recognizer, clips)
     return Taught(recognizer, named, train_text_tower(recognizer, features, clips.subjects, text))
 
@@ -89,6 +100,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, nargs="+", default=[], help="labelled clips")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
     add_recipe_options(parser)
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.0,
+        help="let the adapters of --start learn on, and weigh so much that they make of labelled "
+        "clips what they made before; 0 begins with new ones",
+    )
+    parser.add_argument(
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of motions"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
@@ -119,8 +140,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         image, tower = earlier.video.tower, earlier.config.backbone
         if not (isinstance(image, TimmImageTower) and isinstance(tower, CompactConfig)):
             raise InputError(f"{options.start!r} is no compact checkpoint; give one's folder.")
-        device = torch.device(options.device)
-        taught = teach(image, tower, options.frames, *recipes(options), device)
+        motions, text = recipes(options)
+        taught = teach(
+            image,
+            tower,
+            options.frames,
+            replace(motions, keep=options.keep),
+            text,
+            torch.device(options.device),
+            start=earlier.video if options.keep else None,
+            half=half_precision(options.precision, options.device),
+        )
         save_checkpoint(taught.recognizer, options.out, card(earlier, taught), half=True)
     except (InputError, BackboneError, CheckpointError) as error:
         print(f"text_stage: {error}", file=sys.stderr)

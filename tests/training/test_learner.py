@@ -140,6 +140,17 @@ def test_nearness_to_the_frozen_tower_can_be_asked_of_episodes_without_text_alon
     assert (learner.loss(7).item() > plain + 1e-6) == asked
 
 
+@pytest.mark.parametrize(("text_dropout", "asked"), [(0.0, False), (0.999999, True)])
+def test_episodes_without_text_can_be_held_to_what_the_start_made_of_their_clips(
+    text_dropout: float, asked: bool
+) -> None:
+    learner = tiny_learner(replace(RECIPE, text_dropout=text_dropout, near_start_textless=5.0))
+    learner.step()
+    held = learner.loss(7).item()
+    learner.recipe = replace(learner.recipe, near_start_textless=0.0)
+    assert (held > learner.loss(7).item() + 1e-6) == asked
+
+
 def test_the_places_of_frames_learn_at_their_own_rate() -> None:
     moved = {}
     for share in (1.0, 4.0):

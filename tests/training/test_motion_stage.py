@@ -10,6 +10,7 @@ from model.config import CompactConfig, CompactTextConfig
 from model.methods import compact_method
 from model.recognizer import Recognizer
 from training.captions import CaptionedClips, features_of, vocabulary
+from training.losses import distance
 from training.motion_stage import MotionRecipe, motion_numbers, stage_features, train_motions
 from training.motions import MOTIONS
 from training.synthetic import Action
@@ -49,6 +50,21 @@ def test_adapters_learn_and_nothing_else_does() -> None:
     assert model.trained
     assert all("video.adapted" in name or "temporal_embedding" in name for name in changed)
     assert not torch.allclose(features_of(model, known), plain)
+
+
+def test_adapters_that_are_held_make_of_other_clips_what_they_made() -> None:
+    moved = []
+    for keep in (0.0, 30.0):
+        model, known = recognizer(), clips()
+        rng = torch.Generator().manual_seed(1)
+        others = CaptionedClips(torch.randn(20, 8, 5, 16, generator=rng).half(), ("wave",) * 20)
+        before = features_of(model, others)
+        recipe = MotionRecipe(steps=200, batch=12, lr=1e-2, patches=1.0, keep=keep)
+        named = train_motions(model, known, recipe, others=others)
+        moved.append(float(distance(features_of(model, others), before)))
+        assert named > 0.8
+    free, held = moved
+    assert held < 0.2 * free
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
