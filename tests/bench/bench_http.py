@@ -18,10 +18,13 @@ process of its own on the same processors; `generator_cpu` is its part of them.
 """
 
 import argparse
+import contextlib
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
@@ -36,6 +39,7 @@ from tests.bench.schedule import (
     recovery_s,
     summary,
 )
+from tests.bench.subjects import settings_of
 from tests.bench.target import Load, Target, target
 
 PARTS = ("unloaded", "capacity", "open", "overload", "leaving", "slow")
@@ -235,7 +239,9 @@ def measure(options: argparse.Namespace) -> Found:
     parts = [part for part in PARTS if part in options.parts]
     if "capacity" not in parts and {"open", "overload", "leaving"} & set(parts):
         parts.insert(0, "capacity")
-    with target({"KSHOT_CHECKPOINT": options.checkpoint}) as server:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kshot-bench-")))
+        server = stack.enter_context(target(settings_of(options.checkpoint, folder)))
         server.slow_down(clip_s=options.clip_ms / 1e3)
         bench = Bench(options, server)
         bars: list[Bar] = []
@@ -253,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--checkpoint", default="compact")
+    parser.add_argument("--checkpoint", default="compact", help="`vit-b`: one of random weights")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=5, help="of unloaded and capacity")
     parser.add_argument("--clients", type=int, default=32, help="of the closed loop")

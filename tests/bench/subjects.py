@@ -5,13 +5,15 @@ Dimensions: S Q clips, T frames, H W pixels, C colours, N classes, A stages.
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from model.build import build_recognizer, towers
-from model.checkpoint import load_recognizer
+from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import OpenClipConfig
 from model.methods import METHODS
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
@@ -34,6 +36,20 @@ def recognizer_of(method: str) -> Recognizer:
             if parameter.requires_grad:
                 parameter.add_(0.02 * torch.randn_like(parameter))
     return recognizer
+
+
+def settings_of(method: str, folder: Path) -> dict[str, str]:
+    """Give the settings that serve a method; `vit-b` is written into the folder first."""
+    if method != VIT_B:
+        return {"KSHOT_CHECKPOINT": method}
+    recognizer, weights = recognizer_of(method), folder / "backbone.safetensors"
+    save_checkpoint(recognizer, folder / method, "Weights out of a seed, to be timed alone.")
+    assert recognizer.text is not None
+    tensors = recognizer.text.tower.model.state_dict()
+    image = recognizer.video.tower.model.state_dict()
+    tensors |= {f"visual.{name}": tensor for name, tensor in image.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights)
+    return {"KSHOT_CHECKPOINT": str(folder / method), "KSHOT_BACKBONE_WEIGHTS": str(weights)}
 
 
 def text_of(recognizer: Recognizer) -> Tensor | None:
