@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from model.encoder import VideoEncoder
 from model.matching.stages import align, stage_means
 from model.recognizer import Recognizer
 from training.captions import CaptionedClips
@@ -77,7 +78,7 @@ def train_motions(
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
     named_CA = motion_numbers(clips.subjects).to(device)
     rng = np.random.default_rng(recipe.seed)
-    start = deepcopy(recognizer.video) if recipe.keep and others is not None else None
+    start = deepcopy(recognizer.video)
     shares = []
     for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
@@ -87,13 +88,10 @@ def train_motions(
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits_BAM = head(stage_features(recognizer, tokens_BTLD))
             loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_CA[picks].flatten())
-            if start is not None:
+            if recipe.keep and others is not None:
                 other_picks = rng.integers(len(others.subjects), size=recipe.keep_batch)
                 other_BTLD = seen(others, other_picks, recipe, rng).to(device)
-                with torch.no_grad():
-                    before_BTE = start.adapt_alone(other_BTLD)
-                after_BTE = recognizer.video.adapt_alone(other_BTLD)
-                loss = loss + recipe.keep * distance(after_BTE, before_BTE)
+                loss = loss + recipe.keep * moved(recognizer.video, start, other_BTLD)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
@@ -109,6 +107,13 @@ def seen(
     """Return the tokens [B, T, L, D] of some clips that a step looks at."""
     tokens_BTLD = clips.tokens_CTLD[picks]
     return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
+
+
+def moved(video: VideoEncoder, start: VideoEncoder, tokens_BTLD: Tensor) -> Tensor:
+    """Return how far frame features of clips, each by itself, are from what they were."""
+    with torch.no_grad():
+        before_BTE = start.adapt_alone(tokens_BTLD)
+    return distance(video.adapt_alone(tokens_BTLD), before_BTE)
 
 
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
