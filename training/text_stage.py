@@ -140,6 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         image, tower = earlier.video.tower, earlier.config.backbone
         if not (isinstance(image, TimmImageTower) and isinstance(tower, CompactConfig)):
             raise InputError(f"{options.start!r} is no compact checkpoint; give one's folder.")
+        if options.keep:
+            check_keep(options, earlier, tower)
         motions, text = recipes(options)
         taught = teach(
             image,
@@ -163,6 +165,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(json.dumps(result))
     return 0
+
+
+def check_keep(options: argparse.Namespace, earlier: Recognizer, tower: CompactConfig) -> None:
+    """Refuse to hold what cannot be held.
+
+    Raises:
+        InputError: A weight below 0, no labelled clips, or adapters of another form.
+    """
+    if options.keep < 0:
+        raise InputError(f"--keep is {options.keep:g}; give 0 or more.")
+    if not indexed_clips(options.frames):
+        raise InputError(
+            f"--keep is {options.keep:g}, but no folder of --frames has an index.csv with training "
+            "clips to hold adapters by; name one."
+        )
+    taught = compact_method(tower)
+    if (earlier.config.visual, earlier.config.frames) != (taught.visual, taught.frames):
+        raise InputError(
+            f"{options.start!r} has adapters of another form than are taught here; "
+            "leave --keep out."
+        )
 
 
 def card(earlier: Recognizer, taught: Taught) -> str:

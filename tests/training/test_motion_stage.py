@@ -1,12 +1,16 @@
 """The motion stage: adapters come to tell motions that the frozen tower's frames do not."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from model.backbone import compact_image_tower, compact_text_tower
 from model.build import build_recognizer
-from model.config import CompactConfig, CompactTextConfig
+from model.checkpoint import save_checkpoint
+from model.config import CompactConfig, CompactTextConfig, TaskConfig
 from model.methods import compact_method
 from model.recognizer import Recognizer
 from training.captions import CaptionedClips, features_of, vocabulary
@@ -14,6 +18,7 @@ from training.losses import distance
 from training.motion_stage import MotionRecipe, motion_numbers, stage_features, train_motions
 from training.motions import MOTIONS
 from training.synthetic import Action
+from training.text_stage import main
 from training.tokens import looked_at
 
 
@@ -104,3 +109,29 @@ def test_a_pass_looks_at_the_first_token_and_a_share_of_the_others() -> None:
     assert looked_at(5, 1.0, rng).tolist() == [0, 1, 2, 3, 4]
     assert looked_at(5, 0.01, rng).tolist()[0] == 0
     assert len(looked_at(5, 0.01, rng)) == 2
+
+
+@pytest.mark.parametrize(
+    ("keep", "blocks", "index", "complaint"),
+    [("-1", 2, True, "give 0 or more"), ("5", 2, False, "index.csv"), ("5", 1, True, "other form")],
+)
+def test_holding_what_cannot_be_held_is_refused_before_anything_is_computed(
+    keep: str,
+    blocks: int,
+    index: bool,
+    complaint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start, frames, out = tmp_path / "start", tmp_path / "frames", tmp_path / "out"
+    config = CompactConfig(size=32, width=16, depth=2, heads=1)
+    method = replace(compact_method(config), visual=TaskConfig(blocks=blocks))
+    save_checkpoint(build_recognizer(method, compact_image_tower(config), None), start, "A start.")
+    frames.mkdir()
+    if index:
+        rows = "path,label,split,source_group\nwave.mp4,wave,train,one\n"
+        (frames / "index.csv").write_text(rows)
+    asked = ["--start", str(start), "--frames", str(frames), "--keep", keep, "--out", str(out)]
+    assert main(asked) == 2
+    assert complaint in capsys.readouterr().err
+    assert not out.exists()
