@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from model.encoder import SupportContext
 from model.media import UNLIMITED, read_clip
 from model.recognizer import SLICE_CLIPS, Recognizer
 from model.subactions import STAGES, StageTexts, prompts, template_stages
@@ -151,14 +150,8 @@ def features_of(recognizer: Recognizer, clips: CaptionedClips) -> Tensor:
     """Return frame features [C, T, E] of clips, each by itself."""
     parts = clips.tokens_CTLD.split(SLICE_CLIPS)
     bar = tqdm(parts, desc="features", unit="slice")
-    alone = SupportContext((None,) * len(recognizer.video.adapted))
     return torch.cat(
-        [
-            recognizer.video.adapt_query(
-                part.to(recognizer.device).float(), [alone] * len(part)
-            ).float()
-            for part in bar
-        ]
+        [recognizer.video.adapt_alone(part.to(recognizer.device).float()).float() for part in bar]
     )
 
 
