@@ -1,30 +1,16 @@
 """`python -m service`: one process that serves until SIGTERM."""
 
 import argparse
-import asyncio
-import contextlib
 import logging
-import signal
 import sys
-from collections.abc import Iterator
-
-import uvicorn
 
 from model.errors import KshotError
 from service.app import create_app
+from service.http_server import run, server_of
 from service.settings import Settings
 from service.telemetry import start_logging
 
 log = logging.getLogger("kshot.service")
-
-
-class Server(uvicorn.Server):
-    """Uvicorn that leaves signals to `serve`, so that a stop asked for is no failure."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 async def serve(settings: Settings) -> None:
@@ -34,24 +20,8 @@ async def serve(settings: Settings) -> None:
         KshotError: A part cannot start.
     """
     app = create_app(settings)
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            lifespan="off",  # entered here, so that a refusal to start is one sentence
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=settings.stop_grace_s,
-        )
-    )
-
-    def stop() -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    server = server_of(app, settings)
+    server.heed_signals()
     async with app.router.lifespan_context(app):
         await server.serve()
 
@@ -68,7 +38,7 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         log.info("Settings: %s", settings.shown())
-        asyncio.run(serve(settings))
+        run(serve(settings))
     except KshotError as error:
         log.error("%s", error)
         return 2

@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 
 from model.media import Clip
 from model.pictures import read_pictures
 from service.app import create_app
+from service.http_server import run, server_of
 from service.parts import Parts
 from service.settings import Settings
 from service.telemetry import start_logging
@@ -121,28 +121,20 @@ def cpu_s(pid: int) -> float:
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM."""
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )  # as `python -m service` does
+    server = server_of(app, settings)
+    server.heed_signals()
     async with app.router.lifespan_context(app):
         door = Door(app)
         app.add_api_route("/bench/state", door.state, methods=["GET"])
         app.add_api_route("/bench/engine", door.engine, methods=["POST"])
         app.add_api_route("/bench/device", door.device, methods=["POST"])
-        await uvicorn.Server(config).serve()
+        await server.serve()
 
 
 def main() -> None:
     """Read the settings and serve."""
     start_logging()
-    asyncio.run(serve(Settings.from_env()))
+    run(serve(Settings.from_env()))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,24 @@
 """One tiny service for the tests that only ask it."""
 
 import io
-from collections.abc import Callable, Iterator
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import uvloop
 from PIL import Image
 
 from model.recognizer import Recognizer
 from service.settings import Settings
 from tests.serving import moving_clip, serving, tiny_checkpoint
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """Run coroutines on the loop that serves."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
