@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from tests.bench.schedule import Sample
 from tests.bench.wire import Answer, Wire, request_bytes
 
@@ -151,7 +153,8 @@ def told_by(answer: Answer) -> dict[str, Any]:
 def main() -> None:
     """Read the plan, send, tell."""
     plan = Plan(**json.load(sys.stdin))
-    json.dump(asyncio.run(Generator(plan).run()), sys.stdout)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        json.dump(runner.run(Generator(plan).run()), sys.stdout)
 
 
 if __name__ == "__main__":
