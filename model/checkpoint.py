@@ -91,13 +91,16 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         recognizer: The method with its weights.
         folder: Made when it is not there; files of the same names are replaced.
         card: What the weights know: data, classes, protocol, accuracy, licence.
-        half: Store float16, as the packaged checkpoint does.
+        half: Store 16 bits, as the packaged checkpoint does: bfloat16 for what sees clips, so that
+            bfloat16 and fp32 serve the same weights, and float16 for text.
     """
     folder.mkdir(parents=True, exist_ok=True)
     method = METHOD_JSON.dump_json(recognizer.config, indent=2) + b"\n"
     kept = {name: recognizer.state_dict()[name] for name in _stored_names(recognizer)}
-    dtype = torch.float16 if half else torch.float32
-    tensors = {name: t.detach().cpu().to(dtype).contiguous() for name, t in kept.items()}
+    tensors = {
+        name: tensor.detach().cpu().to(_stored_dtype(name, half=half)).contiguous()
+        for name, tensor in kept.items()
+    }
     metadata = {
         "format": FORMAT,
         "method": sha256(method),
@@ -256,6 +259,12 @@ def _stored_names(recognizer: Recognizer) -> list[str]:
     if isinstance(recognizer.config.backbone, CompactConfig):
         return list(recognizer.state_dict())
     return [name for name, tensor in recognizer.named_parameters() if tensor.requires_grad]
+
+
+def _stored_dtype(name: str, *, half: bool) -> torch.dtype:
+    if not half:
+        return torch.float32
+    return torch.float16 if name.startswith("text.") else torch.bfloat16
 
 
 def _backbone_tensors(recognizer: Recognizer) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="trunk caches; default: beside --out")
     parser.add_argument("--no-cache", action="store_true", help="run the trunk at every step")
     parser.add_argument("--out", type=Path, required=True, help="state and checkpoint folder")
-    parser.add_argument("--half", action="store_true", help="store the checkpoint in float16")
+    parser.add_argument("--half", action="store_true", help="store the checkpoint in 16 bits")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     return parser.parse_args(arguments)

@@ -97,7 +97,7 @@ class FitRun:
         validator: Chooses among the steps.
         out: The run's folder.
         card: Makes the checkpoint's card from the history.
-        half: Whether the checkpoint is stored in float16.
+        half: Whether the checkpoint is stored in 16 bits.
     """
 
     def __init__(

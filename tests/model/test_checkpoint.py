@@ -79,6 +79,13 @@ def test_half_precision_halves_the_file_and_keeps_the_answer(tmp_path: Path, fol
     )
 
 
+def test_a_checkpoint_of_half_precision_gives_bfloat16_the_weights_of_fp32(tmp_path: Path) -> None:
+    save_checkpoint(tiny_recognizer(), tmp_path, "", half=True)
+    for source in (str(tmp_path), "compact"):
+        for name, weights in load_recognizer(source).video.named_parameters():
+            torch.testing.assert_close(weights.bfloat16().float(), weights, atol=0, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("missing", ["method.json", "weights.safetensors"])
 def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
