@@ -10,11 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "service", "training", "deploy")
-WEB = {"fastapi", "starlette", "uvicorn", "redis", "openai", "httpx"}
+WEB = {"fastapi", "starlette", "uvicorn", "uvloop", "redis", "openai", "httpx"}
 FORBIDDEN = {
     "model": {"service", "training", "deploy", "tests"} | WEB,
     "service": {"training", "deploy", "tests"},
-    "training": {"service", "deploy", "tests", "fastapi", "starlette", "uvicorn", "redis"},
+    "training": {"service", "deploy", "tests", "fastapi", "starlette", "uvicorn", "uvloop", "redis"},
     "deploy": {"tests"},
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
