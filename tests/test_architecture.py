@@ -14,7 +14,7 @@ WEB = {"fastapi", "starlette", "uvicorn", "uvloop", "redis", "openai", "httpx"}
 FORBIDDEN = {
     "model": {"service", "training", "deploy", "tests"} | WEB,
     "service": {"training", "deploy", "tests"},
-    "training": {"service", "deploy", "tests", "fastapi", "starlette", "uvicorn", "uvloop", "redis"},
+    "training": {"service", "deploy", "tests"} | (WEB - {"httpx", "openai"}),
     "deploy": {"tests"},
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
