@@ -2,14 +2,35 @@
 
 import asyncio
 import contextlib
+import secrets
 import signal
 from collections.abc import Coroutine, Iterator
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.errors import answer, blank
+from service.refusals import MalformedRequestError
 from service.settings import Settings
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1, where what cannot be parsed gets a problem, too."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and hang up."""
+        request_id = secrets.token_hex(8)
+        detail = f"{msg.rstrip('.')}; correct its first line and its headers."
+        response = answer(
+            blank(400, MalformedRequestError.code, detail, request_id),
+            {"connection": "close", "x-request-id": request_id},
+        )
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(pair) for pair in headers), b"", b""]
+        self.transport.write(b"\r\n".join(lines) + bytes(response.body))
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -39,7 +60,7 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
             app,
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            http=Protocol,
             lifespan="off",
             access_log=False,
             log_config=None,

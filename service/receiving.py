@@ -130,14 +130,15 @@ class CountedBody(UnreadBody):
         """Wait for a message as long as the slowest upload may take."""
         floor = self._rules.min_bytes_s
         patience_s = max(self._rules.patience_s, self.seen_bytes / floor) if floor else math.inf
-        left_s = min(patience_s - self._waited_s, self._deadline.left_s)
+        slow_s, late_s = patience_s - self._waited_s, self._deadline.left_s
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
+            async with asyncio.timeout(max(0.0, min(slow_s, late_s))):
                 return await self._outer_receive()
         except TimeoutError:
             self._given_up = True
-            self._deadline.check("receiving")
+            if late_s <= slow_s:  # whatever the clock says: a loop's timer may be a little early
+                raise self._deadline.passed("receiving") from None
             raise UploadTooSlowError(
                 f"The body came slower than {floor} bytes a second; send smaller clips."
             ) from None

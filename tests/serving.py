@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from model.checkpoint import save_checkpoint
 from model.config import Align, QueryContext
 from service.app import create_app
+from service.http_server import Protocol
 from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
 from tests.videos import make_video
@@ -126,7 +127,9 @@ def serving_app(app: FastAPI) -> Iterator[httpx.Client]:
     """Run an application under real uvicorn in a thread; give a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        config = uvicorn.Config(app, lifespan="on", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            app, http=Protocol, lifespan="on", log_config=None, access_log=False
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), name="uvicorn")
         thread.start()

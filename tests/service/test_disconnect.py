@@ -25,6 +25,7 @@ from model.recognizer import Recognizer
 from service.app import create_app
 from service.credits import NOTHING
 from service.disconnects import DisconnectWatcher
+from service.http_server import Protocol
 from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
 from tests.serving import moving_clip, query_files, support_files
@@ -72,7 +73,8 @@ def device(serve_instead: Callable[[Recognizer], None]) -> Device:
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Run an application under uvicorn in this very loop, so that its tasks can be counted."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    config = uvicorn.Config(app, http=Protocol, port=0, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
     await until(lambda: server.started, within_s=60)
     port = server.servers[0].sockets[0].getsockname()[1]

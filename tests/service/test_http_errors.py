@@ -34,6 +34,13 @@ def test_every_error_has_a_status_and_its_own_code() -> None:
     assert len(set(codes)) == len(codes)
 
 
+def test_what_is_no_http_is_a_problem(client: httpx.Client) -> None:
+    refused = client.get("/v1/info", headers={"prefer": b"\x7f"})
+    problem(refused, 400, "malformed-request")
+    assert refused.headers["connection"] == "close"
+    assert client.get("/v1/info").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/nothing", "/v1", "/v1/tasks/", "/v2/tasks", "/tasks/a/b"])
 def test_an_unknown_route_is_a_problem(client: httpx.Client, path: str) -> None:
     refused = problem(client.get(path), 404, "route-not-found")
