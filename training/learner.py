@@ -126,7 +126,8 @@ class Learner:
         torch.manual_seed(int(rng.integers(2**62)))  # of dropout
         clips = [*episode.support, *episode.query]
         draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
-        with_text = rng.random() >= recipe.text_dropout and self._described(episode.labels)
+        described = self._described(episode.labels)
+        with_text = rng.random() >= recipe.text_dropout and described
         device = self.recognizer.device
         tokens_BTLD = self.source.tokens(clips, draws).to(device, non_blocking=True).float()
         tokens_BTLD = tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)]
@@ -143,11 +144,11 @@ class Learner:
             loss = loss + recipe.stages * self._stage_contrast(
                 torch.cat(features), episode, text_NAE
             )
-        near = recipe.near_frozen + (recipe.near_frozen_textless if text_NAE is None else 0.0)
+        near = recipe.near_frozen + (0.0 if described else recipe.near_frozen_textless)
         if near:
             frozen_BTE = self._aside(partial(frozen_features, self.recognizer), tokens_BTLD)
             loss = loss + near * distance(torch.cat(features), frozen_BTE)
-        if self._start is not None and text_NAE is None:
+        if self._start is not None and not described:
             start_BTE = self._aside(self._start.adapt_alone, tokens_BTLD)
             loss = loss + recipe.near_start_textless * distance(torch.cat(features), start_BTE)
         return loss

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
-from training.learner import frozen_features, rate
+from training.learner import Learner, frozen_features, rate
 from training.recipes import FitRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -129,22 +129,36 @@ def test_the_contrast_of_stages_is_part_of_the_loss_where_there_is_text() -> Non
     assert tiny_learner(replace(never, stages=1.0)).loss(0) == tiny_learner(never).loss(0)
 
 
-@pytest.mark.parametrize(("text_dropout", "asked"), [(0.0, False), (0.999999, True)])
-def test_nearness_to_the_frozen_tower_can_be_asked_of_episodes_without_text_alone(
-    text_dropout: float, asked: bool
+TEXT = pytest.mark.parametrize(
+    ("text", "asked"), [("there", False), ("dropped", False), ("none", True)]
+)
+
+
+def learner_with_text(text: str, **changes: float) -> Learner:
+    """Make a learner whose labels have text, or of which it is dropped, or that have none."""
+    dropout = 0.999999 if text == "dropped" else 0.0
+    learner = tiny_learner(replace(RECIPE, text_dropout=dropout, **changes))
+    if text == "none":
+        learner.stages = None
+    return learner
+
+
+@TEXT
+def test_nearness_to_the_frozen_tower_can_be_asked_of_labels_without_text_alone(
+    text: str, asked: bool
 ) -> None:
-    learner = tiny_learner(replace(RECIPE, text_dropout=text_dropout))
+    learner = learner_with_text(text)
     learner.step()
     plain = learner.loss(7).item()
     learner.recipe = replace(learner.recipe, near_frozen_textless=5.0)
     assert (learner.loss(7).item() > plain + 1e-6) == asked
 
 
-@pytest.mark.parametrize(("text_dropout", "asked"), [(0.0, False), (0.999999, True)])
-def test_episodes_without_text_can_be_held_to_what_the_start_made_of_their_clips(
-    text_dropout: float, asked: bool
+@TEXT
+def test_labels_without_text_can_be_held_to_what_the_start_made_of_their_clips(
+    text: str, asked: bool
 ) -> None:
-    learner = tiny_learner(replace(RECIPE, text_dropout=text_dropout, near_start_textless=5.0))
+    learner = learner_with_text(text, near_start_textless=5.0)
     learner.step()
     held = learner.loss(7).item()
     learner.recipe = replace(learner.recipe, near_start_textless=0.0)
