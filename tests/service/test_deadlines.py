@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from service.app import create_app
+from service.credits import NOTHING, Hold, Ledger
 from service.deadlines import HEADER, Deadline, read_timeout
+from service.receiving import BodyRules, CountedBody
 from service.refusals import DeadlineError, InvalidRequestError
 from service.settings import Settings
 from tests.held_device import device_held
@@ -103,6 +106,24 @@ def test_a_body_that_does_not_come_in_time_is_504(served: tuple[httpx.Client, Fa
     assert b" 504 " in answer
     assert b"receiving" in answer
     assert b"connection: close" in answer
+
+
+async def test_a_body_is_late_though_the_timer_of_its_deadline_was_early() -> None:
+    async def early() -> Message:
+        raise TimeoutError
+
+    async def send(_: Message) -> None: ...
+
+    body = CountedBody(
+        {"type": "http", "headers": []},
+        early,
+        send,
+        rules=BodyRules(max_bytes=10, min_bytes_s=1),
+        deadline=Deadline.after(5.0),
+        hold=Hold(Ledger(NOTHING, share=1.0), "", NOTHING),
+    )
+    with pytest.raises(DeadlineError, match="receiving"):
+        await body.receive()
 
 
 def test_a_header_that_cannot_be_read_is_422_and_not_asked_of_health(client: httpx.Client) -> None:
