@@ -4,9 +4,11 @@ import argparse
 import logging
 import sys
 
+import uvloop
+
 from model.errors import KshotError
 from service.app import create_app
-from service.http_server import run, server_of
+from service.http_server import server_of
 from service.settings import Settings
 from service.telemetry import start_logging
 
@@ -38,7 +40,7 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         log.info("Settings: %s", settings.shown())
-        run(serve(settings))
+        uvloop.run(serve(settings))
     except KshotError as error:
         log.error("%s", error)
         return 2

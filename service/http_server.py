@@ -1,13 +1,12 @@
-"""How the service listens: uvicorn on libuv's loop, with requests parsed in C."""
+"""How the service listens: uvicorn, with requests parsed in C."""
 
 import asyncio
 import contextlib
 import secrets
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 
 import uvicorn
-import uvloop
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -68,9 +67,3 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
             timeout_graceful_shutdown=settings.stop_grace_s,
         )
     )
-
-
-def run(main: Coroutine[object, object, None]) -> None:
-    """Run a coroutine to its end on libuv's loop."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)

@@ -153,8 +153,7 @@ def told_by(answer: Answer) -> dict[str, Any]:
 def main() -> None:
     """Read the plan, send, tell."""
     plan = Plan(**json.load(sys.stdin))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        json.dump(runner.run(Generator(plan).run()), sys.stdout)
+    json.dump(uvloop.run(Generator(plan).run()), sys.stdout)
 
 
 if __name__ == "__main__":

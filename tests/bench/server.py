@@ -16,12 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from fastapi import FastAPI, Request
 
 from model.media import Clip
 from model.pictures import read_pictures
 from service.app import create_app
-from service.http_server import run, server_of
+from service.http_server import server_of
 from service.parts import Parts
 from service.settings import Settings
 from service.telemetry import start_logging
@@ -134,7 +135,7 @@ async def serve(settings: Settings) -> None:
 def main() -> None:
     """Read the settings and serve."""
     start_logging()
-    run(serve(Settings.from_env()))
+    uvloop.run(serve(Settings.from_env()))
 
 
 if __name__ == "__main__":
