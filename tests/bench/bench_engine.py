@@ -33,7 +33,12 @@ from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.measuring import TOLERANCE
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
-from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
+from service.engine.runtimes.pytorch import (
+    TorchRuntime,
+    plain_torch,
+    reduced_torch,
+    with_bfloat16_video,
+)
 from service.engine.support_cache import SupportCache, SupportKey
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
 from tests.bench.clips import SHOTS, WAYS, synthetic_clips
@@ -218,7 +223,7 @@ class Bench:
 
 def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str, Runtime]:
     """List the runtimes there are: plain torch, bfloat16 by hardware or if asked for, ONNX."""
-    runtimes: list[Runtime] = [TorchRuntime(recognizer)]
+    runtimes: list[Runtime] = [plain_torch(recognizer)]
     halves: list[TorchRuntime] = reduced_torch(recognizer, usual_batch_frames(recognizer.device))
     if not halves and options.bf16:
         halves = [TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")]
@@ -257,7 +262,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any
     """Start an engine and measure the parts asked for."""
     recognizer = recognizer_of(options.method).to(options.device)
     recognizer.video.fold()  # as the service does
-    runtime = TorchRuntime(recognizer)
+    runtime = plain_torch(recognizer)
     batch_frames = usual_batch_frames(runtime.device)
     if runtime.device.type == "cuda":
         runtime = reduced_torch(recognizer, batch_frames)[0]

@@ -32,7 +32,7 @@ from service.engine.lanes import Lanes, lanes_of, shares, usual_batch_frames
 from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
-from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch
+from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch
 from tests.bench.bars import Bar, machine, tell
 
 SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrix product
@@ -96,7 +96,7 @@ def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Run
     folded = recognizer_of(options)
     folded.video.fold()
     found: dict[str, Runtime] = {"torch-plain": TorchRuntime(plain)}
-    found["torch-fp32"] = TorchRuntime(folded)
+    found["torch-fp32"] = plain_torch(folded)
     frames = options.clips * plain.config.frames
     found |= {label(runtime): runtime for runtime in reduced_torch(folded, frames)}
     if options.compile:

@@ -12,6 +12,7 @@ import uvloop
 from PIL import Image
 
 from model.recognizer import Recognizer
+from service.engine.runtimes.pytorch import TorchRuntime
 from service.settings import Settings
 from tests.serving import moving_clip, serving, tiny_checkpoint
 
@@ -50,10 +51,11 @@ def settings(checkpoint: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def serve_instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognizer], None]:
-    """Have a recognizer served as it is: a bfloat16 copy would lack what a test hung into it."""
+    """Have a recognizer served as it is: copies and traces would lack what a test hung into it."""
 
     def serve(recognizer: Recognizer) -> None:
         monkeypatch.setattr("service.parts.load_model", lambda *_: recognizer)
+        monkeypatch.setattr("service.engine.runtimes.choice.plain_torch", TorchRuntime)
         monkeypatch.setattr("service.engine.runtimes.choice.reduced_torch", lambda *_, **__: [])
 
     return serve

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +23,13 @@ from service.engine.runtimes.choice import choose, onnx_folder, open_runtime
 from service.engine.runtimes.graphs import bucket_clips
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Precision, Runtime
-from service.engine.runtimes.pytorch import TorchRuntime, has_bfloat16, with_bfloat16_video
+from service.engine.runtimes.pytorch import (
+    TorchRuntime,
+    has_bfloat16,
+    plain_torch,
+    with_bfloat16_video,
+)
+from service.engine.runtimes.traces import TracedPass, traced_or_none
 from service.refusals import SettingsError
 from service.settings import Settings
 from tests.model.tiny import clips, tiny_recognizer, tiny_text
@@ -120,6 +127,52 @@ class Timed(TorchRuntime):
         time.sleep(self.pass_s)
         tokens = super().trunk(frames_BTHWC)
         return tokens + self.error * tokens.roll(1, dims=0)
+
+
+@pytest.mark.parametrize("context", ["none", "self", "support"])
+@pytest.mark.parametrize("half", [False, True])
+def test_traced_passes_give_the_values_of_the_plain_ones(context: str, half: bool) -> None:
+    recognizer = tiny_recognizer(query_context=context).eval().requires_grad_(False)
+    recognizer.video.fold()
+    if half:
+        recognizer = with_bfloat16_video(recognizer)
+    traced = plain_torch(recognizer)
+    assert (traced.adapted is not None) == (context != "support")
+    with torch.inference_mode():
+        for count in (1, 2, 3, 20):
+            tokens = recognizer.trunk(clips(count, seed=count))
+            assert torch.equal(traced.trunk(clips(count, seed=count)), tokens)
+            if traced.adapted is not None:
+                assert torch.equal(traced.adapted(tokens), recognizer.video.adapt_alone(tokens))
+
+
+def test_a_trace_runs_on_while_another_thread_keeps_the_interpreter() -> None:
+    def run(given: Tensor) -> Tensor:
+        made = given
+        for _ in range(50):
+            made = (made @ made).tanh()
+        return given.copy_(made)
+
+    traced = TracedPass(run, torch.rand(400, 400))
+    given = torch.full((8, 400, 400), 5.0)
+    seen = given.numpy()  # to be read without torch, which would let the interpreter go
+    thread = threading.Thread(target=traced, args=(given,))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60.0)
+    try:
+        thread.start()  # and wait until it has begun, without leaving it the interpreter again
+        until = time.monotonic() + 20
+        while seen[-1, -1, -1] == 5.0 and time.monotonic() < until:
+            pass
+        assert seen[-1, -1, -1] != 5.0
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+
+
+def test_a_pass_that_counts_its_clips_is_not_traced(caplog: pytest.LogCaptureFixture) -> None:
+    assert traced_or_none(lambda given: given * len(given), torch.ones(2, 3)) is None
+    assert "operation by operation" in caplog.text
 
 
 def test_auto_keeps_the_fastest_that_agrees() -> None:

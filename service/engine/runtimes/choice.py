@@ -22,7 +22,7 @@ from service.engine.runtimes.measuring import (
 )
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
-from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch
+from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch
 from service.refusals import SettingsError
 
 Wanted = Literal["auto", "torch", "onnx"]
@@ -72,7 +72,7 @@ def open_runtime(
     """
     recognizer.served()
     recognizer.video.fold()
-    reference = TorchRuntime(recognizer)
+    reference = TorchRuntime(recognizer) if wanted == "onnx" else plain_torch(recognizer)
     assert_fits(reference, batch_frames)
     candidates: list[Runtime] = []
     refused: dict[str, str] = {}

@@ -4,6 +4,7 @@ Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L
 width, E feature width.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -17,11 +18,13 @@ from model.config import MethodConfig, QueryContext
 from model.encoder import ALONE
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import StageTexts
-from service.engine.runtimes.graphs import CapturedPass, captured_or_none, compiled_pass
+from service.engine.runtimes.graphs import CapturedPass, Pass, captured_or_none, compiled_pass
 from service.engine.runtimes.protocol import Kind, Precision
+from service.engine.runtimes.traces import TracedPass, traced_or_none
 from service.refusals import SettingsError
 
 CPUINFO = Path("/proc/cpuinfo")
+Recorded = CapturedPass | TracedPass
 BF16_FLAGS = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")  # x86, x86, ARM
 
 
@@ -31,7 +34,7 @@ class TorchRuntime:
     Args:
         recognizer: Loaded, on its device.
         precision: What its trunk multiplies in.
-        captured: The trunk as CUDA graphs, or None to run it as it comes.
+        captured: The trunk as CUDA graphs or a trace, or None to run it as it comes.
         adapted: Likewise the adapted blocks of queries that attend to nothing but themselves.
     """
 
@@ -42,8 +45,8 @@ class TorchRuntime:
         recognizer: Recognizer,
         *,
         precision: Precision = "fp32",
-        captured: CapturedPass | None = None,
-        adapted: CapturedPass | None = None,
+        captured: Recorded | None = None,
+        adapted: Recorded | None = None,
     ) -> None:
         self.recognizer = recognizer.eval().requires_grad_(False)
         self.precision: Precision = precision
@@ -168,10 +171,20 @@ def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
         return False
 
 
+def plain_torch(recognizer: Recognizer) -> TorchRuntime:
+    """Offer the weights as they are, on a processor with passes that are recorded."""
+    plain = TorchRuntime(recognizer)
+    if plain.device.type == "cpu":
+        plain.captured, plain.adapted = _recorded(
+            recognizer, recognizer.video.trunk, traced_or_none
+        )
+    return plain
+
+
 def reduced_torch(
     recognizer: Recognizer, batch_frames: int, *, compiled: bool = False
 ) -> list[TorchRuntime]:
-    """Offer bfloat16 where the device has it, on CUDA with a captured trunk.
+    """Offer bfloat16 where the device has it, with passes that are recorded.
 
     Args:
         recognizer: Loaded, on its device.
@@ -187,29 +200,40 @@ def reduced_torch(
         return []
     half = with_bfloat16_video(recognizer).eval().requires_grad_(False)
     if device.type != "cuda":
-        return [TorchRuntime(half, precision="bf16")]
+        trunk, adapted = _recorded(half, half.video.trunk, traced_or_none)
+        return [TorchRuntime(half, precision="bf16", captured=trunk, adapted=adapted)]
+
+    def captured(run: Pass, clip: Tensor) -> CapturedPass | None:
+        return captured_or_none(run, clip, device, batch_frames)
+
     try:
-        captured, adapted = _captured(half, batch_frames, compiled=compiled)
+        run: Pass = half.video.trunk
+        if compiled:
+            with torch.inference_mode():
+                run = compiled_pass(run, clip_of(half), device)
+        trunk, adapted = _recorded(half, run, captured)
     except torch.OutOfMemoryError as error:
         raise SettingsError(
             f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit {device}'s "
             "memory; lower it."
         ) from error
-    return [TorchRuntime(half, precision="bf16", captured=captured, adapted=adapted)]
+    return [TorchRuntime(half, precision="bf16", captured=trunk, adapted=adapted)]
+
+
+def clip_of(recognizer: Recognizer) -> Tensor:
+    """Make a clip [T, H, W, C] of every value in turn."""
+    shape = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
+    return torch.arange(math.prod(shape)).remainder(256).to(torch.uint8).view(shape)
 
 
 @torch.inference_mode()
-def _captured(
-    recognizer: Recognizer, batch_frames: int, *, compiled: bool
-) -> tuple[CapturedPass | None, CapturedPass | None]:
-    """Capture the trunk, and the adapted blocks where they know no task."""
-    device, video = recognizer.device, recognizer.video
-    clip_THWC = torch.zeros(
-        (recognizer.config.frames, recognizer.size, recognizer.size, 3), dtype=torch.uint8
-    )
-    trunk = compiled_pass(video.trunk, clip_THWC, device) if compiled else video.trunk
-    captured = captured_or_none(trunk, clip_THWC, device, batch_frames)
+def _recorded(
+    recognizer: Recognizer, trunk: Pass, record: Callable[[Pass, Tensor], Recorded | None]
+) -> tuple[Recorded | None, Recorded | None]:
+    """Record the trunk, and the adapted blocks where they know no task."""
+    clip_THWC, video = clip_of(recognizer), recognizer.video
+    recorded = record(trunk, clip_THWC)
     if video.query_context not in ALONE:
-        return captured, None
-    tokens_TLD = video.trunk(clip_THWC[None].to(device))[0]
-    return captured, captured_or_none(video.adapt_alone, tokens_TLD, device, batch_frames)
+        return recorded, None
+    tokens_TLD = video.trunk(clip_THWC[None].to(recognizer.device))[0]
+    return recorded, record(video.adapt_alone, tokens_TLD)
