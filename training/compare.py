@@ -180,6 +180,7 @@ class Comparison:
             "backbone-weights": self.weights.get(choice.backbone),
             "blocks": choice.blocks,
             "text-blocks": choice.text_blocks,
+            "ratio": choice.ratio,
             "query-context": choice.query_context,
             "matcher": choice.matcher,
             "frames": choice.frames,

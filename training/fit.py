@@ -48,6 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone-weights", type=Path, help="a file; default: the hub")
     parser.add_argument("--blocks", type=int, help="adapted visual blocks; default: the preset's")
     parser.add_argument("--text-blocks", type=int, help="adapted text blocks")
+    parser.add_argument("--ratio", type=float, help="hidden width of visual adapters / token width")
     contexts = ("none", "self", "support", "prototype", "joint")
     parser.add_argument("--query-context", choices=contexts, help="default: the preset's")
     matchers = ("prototype", "frame_pairs", "bi_mhm", "otam", "trx")
@@ -180,6 +181,7 @@ def method_choice(options: argparse.Namespace) -> MethodChoice:
         backbone_weights=options.backbone_weights,
         blocks=options.blocks,
         text_blocks=options.text_blocks,
+        ratio=options.ratio,
         query_context=options.query_context,
         frames=options.frames,
         matcher=options.matcher,

@@ -110,7 +110,7 @@ class Learner:
         for parameter in self.trained.values():
             parameter.grad = torch.zeros_like(parameter)
         total = torch.zeros(1, device=self.recognizer.device)
-        with training_mode(self.recognizer, recipe.dropout):
+        with training_mode(self.recognizer, recipe):
             for number in self.processes.own(numbers):
                 loss = self.loss(number) / recipe.per_step
                 loss.backward()
@@ -123,7 +123,7 @@ class Learner:
         """Return the loss of training episode `number`."""
         recipe, episode = self.recipe, self.episodes.draw(number)
         rng = np.random.default_rng([recipe.seed, number, 1])
-        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        torch.manual_seed(int(rng.integers(2**62)))  # of what is dropped
         clips = [*episode.support, *episode.query]
         draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
         described = self._described(episode.labels)
@@ -227,12 +227,12 @@ def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
 
 
 @contextmanager
-def training_mode(recognizer: Recognizer, dropout: float) -> Iterator[None]:
-    """Let adapters and a trained matcher drop values; the frozen towers stay as they are."""
+def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
+    """Let adapters and a trained matcher drop what they may; the frozen towers stay as they are."""
     modules = [m for m in recognizer.modules() if isinstance(m, Bottleneck | Trx)]
     for module in modules:
         if isinstance(module, Bottleneck):
-            module.dropout = dropout
+            module.dropout, module.drop_path = recipe.dropout, recipe.drop_path
         module.train()
     try:
         yield

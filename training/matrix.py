@@ -45,6 +45,7 @@ class Row:
     backbone: str | None = None  # None: the matrix's
     blocks: int | None = None
     text_blocks: int | None = None
+    ratio: float | None = None
     query_context: QueryContext | None = None
     frames: int | None = None
     matcher: MatcherKind = "prototype"

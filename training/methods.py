@@ -1,11 +1,13 @@
 """A method to train: a preset of `model.methods` on a chosen backbone."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, assert_never
 
 import torch
 
+from model.backbone import ImageTower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import (
@@ -37,6 +39,7 @@ class MethodChoice:
     backbone_weights: Path | None = None
     blocks: int | None = None  # adapted visual blocks
     text_blocks: int | None = None  # adapted text blocks
+    ratio: float | None = None  # hidden width of visual adapters / token width
     query_context: QueryContext | None = None
     frames: int | None = None  # T
     matcher: MatcherKind = "prototype"
@@ -56,11 +59,8 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     text = None if bare.text is None else bare.text.tower
     method = changed(METHODS[choice.preset], choice)
     visual, order = method.visual, method.text if text is not None else None
-    if visual is not None and visual.blocks > len(bare.video.tower.blocks):
-        raise InputError(
-            f"{visual.blocks} adapted blocks do not fit the {len(bare.video.tower.blocks)} of "
-            f"{choice.backbone!r}; give --blocks."
-        )
+    if visual is not None:
+        _assert_fits(visual, bare.video.tower, choice.backbone)
     if order is not None and text is not None and order.blocks > len(text.blocks):
         raise InputError(
             f"{order.blocks} adapted text blocks do not fit the {len(text.blocks)} of "
@@ -68,6 +68,19 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
         )
     method = replace(method, backbone=bare.config.backbone, text=order)
     return build_recognizer(method, bare.video.tower, text, name=name)
+
+
+def _assert_fits(visual: AimConfig | TaskConfig, tower: ImageTower, backbone: str) -> None:
+    if visual.blocks > len(tower.blocks):
+        raise InputError(
+            f"{visual.blocks} adapted blocks do not fit the {len(tower.blocks)} of {backbone!r}; "
+            "give --blocks."
+        )
+    if not 1 <= visual.ratio * tower.width < math.inf:
+        raise InputError(
+            f"Adapters of {visual.ratio} x {tower.width} hidden values cannot be; give a --ratio "
+            "such as 0.25."
+        )
 
 
 def start_from_adapters(recognizer: Recognizer, folder: Path, weights: Path | None) -> str:
@@ -88,7 +101,7 @@ def start_from_adapters(recognizer: Recognizer, folder: Path, weights: Path | No
     if unfit := sorted(dict(sizes.items() ^ known_sizes.items())):
         raise InputError(
             f"--start {folder.name!r} does not fit in {unfit[0]}; give the same --backbone, "
-            "--method, --blocks, --text-blocks and --frames."
+            "--method, --blocks, --text-blocks, --ratio and --frames."
         )
     learned = {name for name, p in recognizer.named_parameters() if p.requires_grad}
     if any(not torch.equal(own[name], known[name]) for name in own.keys() - learned):
@@ -104,6 +117,8 @@ def changed(method: MethodConfig, choice: MethodChoice) -> MethodConfig:
     visual, text = method.visual, method.text
     if choice.blocks is not None and isinstance(visual, AimConfig | TaskConfig):
         visual = replace(visual, blocks=choice.blocks)
+    if choice.ratio is not None and isinstance(visual, AimConfig | TaskConfig):
+        visual = replace(visual, ratio=choice.ratio)
     if choice.text_blocks is not None and text is not None:
         text = replace(text, blocks=choice.text_blocks)
     matcher = matcher_config(choice.matcher)

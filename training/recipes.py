@@ -34,6 +34,7 @@ class FitRecipe:
     clip: float = 1.0  # largest norm of a gradient; 0 leaves it
     average: float = 0.99  # decay of the running average that is validated and kept; 0 for none
     dropout: float = 0.1  # of the adapters' hidden values
+    drop_path: float = 0.0  # chance of an adapter to be left out of an episode
     smoothing: float = 0.0  # of the labels
     # The loss divides logits by this; answers do not change. At 1 a few wrong queries decide.
     temperature: float = 6.0
@@ -132,7 +133,7 @@ def _check_ranges(recipe: FitRecipe) -> None:
     for field in ("episodes", "per_step", "queries", "val_every", "val_episodes", "val_queries"):
         if getattr(recipe, field) < 1:
             raise InputError(f"The recipe's {field} is {getattr(recipe, field)}; give 1 or more.")
-    for field in ("dropout", "smoothing", "text_dropout", "average", "warmup"):
+    for field in ("dropout", "drop_path", "smoothing", "text_dropout", "average", "warmup"):
         if not 0 <= getattr(recipe, field) < 1:
             raise InputError(
                 f"The recipe's {field} is {getattr(recipe, field)}; give a share from 0 to below 1."

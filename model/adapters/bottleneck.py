@@ -18,7 +18,9 @@ class Bottleneck(nn.Module):
     def __init__(self, width: int, ratio: float, *, zero_init: bool = True) -> None:
         super().__init__()
         hidden = int(width * ratio)
-        self.dropout = 0.0  # of the hidden values while in training mode; set by who trains
+        # Both act in training mode alone, and are set by who trains.
+        self.dropout = 0.0  # of the hidden values
+        self.drop_path = 0.0  # chance of a pass without the update (arXiv 1603.09382, section 3)
         self.down = nn.Linear(width, hidden)
         self.up = nn.Linear(hidden, width)
         if zero_init:
@@ -27,8 +29,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (..., D) to an update (..., D)."""
+        drop_path = self.drop_path if self.training else 0.0
+        if drop_path and float(torch.rand(())) < drop_path:
+            return torch.zeros_like(tokens)
         hidden = F.dropout(F.gelu(self.down(tokens)), self.dropout, self.training)
-        return self.up(hidden)
+        return self.up(hidden) / (1 - drop_path) if drop_path else self.up(hidden)
 
 
 def is_zero(adapter: Bottleneck) -> bool:

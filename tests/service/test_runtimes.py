@@ -148,7 +148,7 @@ def test_traced_passes_give_the_values_of_the_plain_ones(context: str, half: boo
 
 def test_a_trace_runs_on_while_another_thread_keeps_the_interpreter() -> None:
     def run(given: Tensor) -> Tensor:
-        made = given
+        made = given.add_(1)
         for _ in range(50):
             made = (made @ made).tanh()
         return given.copy_(made)
@@ -160,11 +160,13 @@ def test_a_trace_runs_on_while_another_thread_keeps_the_interpreter() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(60.0)
     try:
-        thread.start()  # and wait until it has begun, without leaving it the interpreter again
+        thread.start()
+        while seen[-1, -1, -1] == 5.0:
+            time.sleep(0.001)
         until = time.monotonic() + 20
-        while seen[-1, -1, -1] == 5.0 and time.monotonic() < until:
-            pass
-        assert seen[-1, -1, -1] != 5.0
+        while seen[-1, -1, -1] == 6.0 and time.monotonic() < until:
+            pass  # without leaving it the interpreter
+        assert seen[-1, -1, -1] < 2.0
     finally:
         sys.setswitchinterval(interval)
         thread.join()

@@ -170,6 +170,8 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(
     assert "no method 'nope'" in tried({"rows": [*SMALL["rows"], *no_preset]}, new)
     deep = [{"name": "a", "preset": "aim", "blocks": 99}]
     assert "99 adapted blocks do not fit" in tried({"rows": deep}, new)
+    thin = [{"name": "a", "preset": "aim", "ratio": 0.001}]
+    assert "Adapters of 0.001 x" in tried({"rows": thin}, new)
     assert "too small for 9 shots" in tried({"shots": [9]}, new)
     assert not new.exists()
     assert "another method, recipe, evaluation" in tried({"episodes": 7}, finished)

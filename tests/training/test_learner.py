@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model.adapters.bottleneck import Bottleneck
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
-from training.learner import Learner, frozen_features, rate
+from training.learner import Learner, frozen_features, rate, training_mode
 from training.recipes import FitRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,22 @@ def test_dropout_changes_training_alone() -> None:
         first = learner.recognizer.video.adapt_episode(support, classes, query)
         again = learner.recognizer.video.adapt_episode(support, classes, query)
     torch.testing.assert_close(first, again, atol=0, rtol=0)
+
+
+def test_an_episode_goes_without_the_adapters_that_are_left_out() -> None:
+    learner = tiny_learner(replace(RECIPE, dropout=0.0))
+    video, tokens = learner.recognizer.video, learner.source.tokens([0, 1])
+    for module in learner.recognizer.modules():
+        if isinstance(module, Bottleneck):
+            torch.nn.init.normal_(module.up.bias)
+    served = video.adapt_alone(tokens)
+    with training_mode(learner.recognizer, replace(RECIPE, dropout=0.0, drop_path=0.5)):
+        seen = {video.adapt_alone(tokens).sum().item() for _ in range(16)}
+    with training_mode(learner.recognizer, replace(RECIPE, dropout=0.0, drop_path=0.999999)):
+        bare = video.adapt_alone(tokens)
+    assert len(seen) > 8
+    torch.testing.assert_close(bare, frozen_features(learner.recognizer, tokens))
+    assert torch.equal(video.adapt_alone(tokens), served)
 
 
 def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:

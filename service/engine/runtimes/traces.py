@@ -12,6 +12,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from model.recognizer import SLICE_CLIPS
 from service.engine.runtimes.graphs import Pass
 
 log = logging.getLogger("kshot.engine")
@@ -48,14 +49,14 @@ class TracedPass:
     @torch.inference_mode()
     def __call__(self, given: Tensor) -> Tensor:
         """Run clips."""
-        made: Tensor = self._traced(given)
-        return made
+        parts: list[Tensor] = [self._traced(part) for part in given.split(SLICE_CLIPS)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def traced_or_none(run: Pass, clip: Tensor) -> TracedPass | None:
     """Trace a pass, or say in the log why it runs as it comes."""
     try:
         return TracedPass(run, clip)
-    except RuntimeError as error:
+    except (AttributeError, RuntimeError) as error:  # the former of a torch without traces
         log.warning("A pass runs operation by operation: %s", error)
         return None
