@@ -1,7 +1,8 @@
 """Clips given as pictures, and sampled frames kept as pictures.
 
 Pillow is given JPEG and PNG alone; sizes are read from the header and checked before any pixel is
-decoded. Pictures carry no clock, so a picture's number stands for its time in seconds.
+decoded, and Pillow has the last word on what is damaged or unusual. Pictures carry no clock, so a
+picture's number stands for its time in seconds.
 
 Dimensions: T sampled frames, H = W = size, C = 3 channels (RGB).
 """
@@ -9,12 +10,13 @@ Dimensions: T sampled frames, H = W = size, C = 3 channels (RGB).
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from model.clip import Clip, MediaLimits, centre_indices
 from model.container import check_picture, library_errors
@@ -51,9 +53,7 @@ def read_pictures(
     for number, encoded in enumerate(pictures):
         with _opened(encoded, number, limits) as image:
             if number in picked:
-                ImageOps.exif_transpose(image, in_place=True)
-                colour = image if image.mode == "RGB" else image.convert("RGB")
-                squares[number] = _square(np.asarray(colour), size, limits)
+                squares[number] = _square(_upright(image, encoded), size, limits)
     return Clip(
         frames_THWC=np.stack([squares[k] for k in picked]),
         times_s=tuple(float(k) for k in picked),
@@ -61,6 +61,18 @@ def read_pictures(
         codec="pictures",
         distinct=len(set(picked)),
     )
+
+
+def _upright(image: Image.Image, encoded: bytes) -> np.ndarray:
+    """Decode an opened picture to RGB; most JPEGs by libjpeg-turbo itself: same pixels, sooner."""
+    if image.format == "JPEG" and image.mode == "RGB":
+        stored_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        with suppress(ValueError):  # of what is damaged
+            agreed = decode_jpeg_header(encoded)[:2] == (image.height, image.width)
+            if stored_upright and agreed:
+                return decode_jpeg(encoded, "RGB")
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _square(pixels_HWC: np.ndarray, size: int, limits: MediaLimits) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import av
@@ -10,7 +11,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model import errors
 from model.media import (
@@ -135,6 +136,63 @@ def test_damaged_picture_is_a_clip_or_a_refusal(
     except errors.ClipError:
         return
     assert clip.frames_THWC.shape == (8, 32, 32, 3)
+
+
+def by_pillow(picture: bytes) -> np.ndarray | None:
+    """What Pillow makes of a JPEG; None where that is an error."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(picture), formats=["JPEG"]) as image,
+        ):
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError):
+        return None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 70),
+    st.integers(30, 100),
+    st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    st.booleans(),
+    st.sampled_from(["RGB", "L"]),
+)
+def test_a_jpeg_has_the_pixels_that_pillow_gives_it(
+    side: int, quality: int, subsampling: str, progressive: bool, mode: str
+) -> None:
+    pixels = np.random.default_rng(side).integers(0, 255, (side, side, 3), np.uint8)
+    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
+    clip = read([buffer.getvalue()] * 8, size=side)
+    assert np.array_equal(clip.frames_THWC[0], by_pillow(buffer.getvalue()))
+
+
+UPRIGHT = encoded(NOISE, "JPEG")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
+    st.floats(0.5, 1),
+)
+def test_a_damaged_jpeg_is_what_pillow_makes_of_it(
+    changes: list[tuple[float, int]], kept: float
+) -> None:
+    data = bytearray(UPRIGHT)
+    for where, value in changes:
+        data[int(where * len(data))] = value
+    picture = bytes(data[: int(kept * len(data))])
+    expected = by_pillow(picture)
+    try:
+        clip = read([picture] * 8, size=24)
+    except errors.ClipError:
+        assert expected is None or expected.shape != NOISE.shape
+        return
+    assert expected is not None
+    if expected.shape == NOISE.shape:
+        assert np.array_equal(clip.frames_THWC[0], expected)
 
 
 def test_stored_pictures_are_lossless() -> None:
