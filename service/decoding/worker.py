@@ -27,11 +27,13 @@ PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlug
 
 NOT_NEEDED = {"av.__main__", "av.datasets"}  # a command line; downloads of test files
 EASY = MediaLimits(min_duration_s=0.0, min_pictures=1)
+NICENESS = 10  # as that of the engine's lanes: both go behind the event loop
 HEADROOM_BYTES = 2**26  # a decoder that cannot have these could not read an ordinary clip
 
 
 def main() -> None:
     """Serve the pool on the other end of standard input and output."""
+    os.nice(NICENESS)
     source, sink = _own_pipes()
     hello = read_message(source)
     if hello is None:

@@ -18,7 +18,7 @@ import torch
 
 from service.engine.runtimes.protocol import Runtime
 
-NICENESS = 10  # what is short, the event loop and decoders, goes first and is soon done
+NICENESS = 10  # the event loop, which is soon done, goes first; decoders go beside
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")

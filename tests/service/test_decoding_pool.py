@@ -3,6 +3,7 @@
 import asyncio
 import io
 import mmap
+import os
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -34,6 +35,13 @@ async def test_clip_from_the_pool_equals_the_clip_read_here(pool: DecodePool) ->
     clip = await pool.decode(request(start_s=0.1, end_s=0.9))
     assert same(clip, here)
     assert torch.from_numpy(clip.frames_THWC).dtype == torch.uint8  # writable: no warning
+
+
+async def test_decoders_let_the_event_loop_and_its_neighbours_go_first(pool: DecodePool) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    nice = [os.getpriority(os.PRIO_PROCESS, decoder.pid) for decoder in decoders(pool)]
+    assert nice
+    assert all(one > own for one in nice)
 
 
 async def test_pictures_from_the_pool_equal_the_pictures_read_here(pool: DecodePool) -> None:
