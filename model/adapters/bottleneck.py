@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
 
 
 class Bottleneck(nn.Module):
@@ -29,11 +30,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (..., D) to an update (..., D)."""
-        drop_path = self.drop_path if self.training else 0.0
-        if drop_path and float(torch.rand(())) < drop_path:
-            return torch.zeros_like(tokens)
         hidden = F.dropout(F.gelu(self.down(tokens)), self.dropout, self.training)
-        return self.up(hidden) / (1 - drop_path) if drop_path else self.up(hidden)
+        return stochastic_depth(self.up(hidden), self.drop_path, "batch", self.training)
 
 
 def is_zero(adapter: Bottleneck) -> bool:
