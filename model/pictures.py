@@ -65,11 +65,12 @@ def read_pictures(
 
 def _upright(image: Image.Image, encoded: bytes) -> np.ndarray:
     """Decode an opened picture to RGB; most JPEGs by libjpeg-turbo itself: same pixels, sooner."""
-    if image.format == "JPEG" and image.mode == "RGB":
-        stored_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    plain = (
+        image.format == "JPEG" and image.mode == "RGB"
+    )  # a PNG's EXIF may stand behind its pixels
+    if plain and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         with suppress(ValueError):  # of what is damaged
-            agreed = decode_jpeg_header(encoded)[:2] == (image.height, image.width)
-            if stored_upright and agreed:
+            if decode_jpeg_header(encoded)[:2] == (image.height, image.width):
                 return decode_jpeg(encoded, "RGB")
     ImageOps.exif_transpose(image, in_place=True)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

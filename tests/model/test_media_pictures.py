@@ -12,6 +12,7 @@ from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from simplejpeg import decode_jpeg
 
 from model import errors
 from model.media import (
@@ -167,6 +168,21 @@ def test_a_jpeg_has_the_pixels_that_pillow_gives_it(
     Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
     clip = read([buffer.getvalue()] * 8, size=side)
     assert np.array_equal(clip.frames_THWC[0], by_pillow(buffer.getvalue()))
+
+
+def test_upright_jpegs_alone_take_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    short_ways = []
+
+    def seen(encoded: bytes, colours: str) -> np.ndarray:
+        short_ways.append(colours)
+        return decode_jpeg(encoded, colours)
+
+    monkeypatch.setattr("model.pictures.decode_jpeg", seen)
+    for picture in (encoded(NOISE), WHOLE["JPEG"]):  # PNG; turned
+        read([picture] * 8)
+    assert not short_ways
+    read([encoded(NOISE, "JPEG")] * 8)
+    assert short_ways == ["RGB"] * 8
 
 
 UPRIGHT = encoded(NOISE, "JPEG")
