@@ -1,9 +1,10 @@
-"""How many processors this process may use: its affinity, and its container's quota."""
+"""How many processors this process may use, by affinity and quota, and who goes first on them."""
 
 import math
 import os
 from pathlib import Path
 
+NICENESS = 10  # of decoders and the engine's lanes: the event loop, which is soon done, goes first
 LEAST = 2  # so that one long clip does not stand before all others
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # control groups, version 2
 

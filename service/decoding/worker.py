@@ -18,6 +18,7 @@ from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImag
 
 from model.errors import ClipError, ClipSpanError, ClipUndecodableError
 from model.media import Clip, MediaLimits, read_clip, read_pictures
+from service.decoding.cores import NICENESS
 from service.decoding.protocol import Message, read_message, write_message
 from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu
 from service.decoding.slot import open_slot
@@ -27,7 +28,6 @@ PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlug
 
 NOT_NEEDED = {"av.__main__", "av.datasets"}  # a command line; downloads of test files
 EASY = MediaLimits(min_duration_s=0.0, min_pictures=1)
-NICENESS = 10  # as that of the engine's lanes: both go behind the event loop
 HEADROOM_BYTES = 2**26  # a decoder that cannot have these could not read an ordinary clip
 
 

@@ -16,9 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from service.decoding.cores import NICENESS
 from service.engine.runtimes.protocol import Runtime
-
-NICENESS = 10  # the event loop, which is soon done, goes first; decoders go beside
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
