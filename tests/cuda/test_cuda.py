@@ -130,8 +130,8 @@ def test_scores_do_not_depend_on_the_batch(preset: str, precision: str) -> None:
     runtime = TorchRuntime(recognizer)
     if precision == "bf16":
         (runtime,) = reduced_torch(recognizer, 64)
-        assert runtime.captured is not None
-        assert (runtime.adapted is not None) == (recognizer.video.query_context in ALONE)
+        assert runtime.trunk_pass is not None
+        assert (runtime.adapted_pass is not None) == (recognizer.video.query_context in ALONE)
     tasks = [task(runtime, seed, text=seed != 1) for seed in range(3)]
     many = frames(40, seed=9)
     alone = scored_alone(runtime, many, tasks)

@@ -137,13 +137,21 @@ def test_traced_passes_give_the_values_of_the_plain_ones(context: str, half: boo
     if half:
         recognizer = with_bfloat16_video(recognizer)
     traced = plain_torch(recognizer)
-    assert (traced.adapted is not None) == (context != "support")
+    assert traced.trunk_pass is not None
+    assert (traced.adapted_pass is not None) == (context != "support")
     with torch.inference_mode():
         for count in (1, 2, 3, 20):
             tokens = recognizer.trunk(clips(count, seed=count))
             assert torch.equal(traced.trunk(clips(count, seed=count)), tokens)
-            if traced.adapted is not None:
-                assert torch.equal(traced.adapted(tokens), recognizer.video.adapt_alone(tokens))
+            if traced.adapted_pass is not None:
+                adapted = recognizer.video.adapt_alone(tokens)
+                assert torch.equal(traced.adapted_pass(tokens), adapted)
+
+
+def test_what_serves_on_a_processor_is_traced() -> None:
+    runtime = open_runtime(tiny_recognizer(), wanted="torch").runtime
+    assert isinstance(runtime, TorchRuntime)
+    assert isinstance(runtime.trunk_pass, TracedPass)
 
 
 def test_a_trace_runs_on_while_another_thread_keeps_the_interpreter() -> None:

@@ -34,8 +34,8 @@ class TorchRuntime:
     Args:
         recognizer: Loaded, on its device.
         precision: What its trunk multiplies in.
-        captured: The trunk as CUDA graphs or a trace, or None to run it as it comes.
-        adapted: Likewise the adapted blocks of queries that attend to nothing but themselves.
+        trunk_pass: The trunk as CUDA graphs or a trace, or None to run it as it comes.
+        adapted_pass: Likewise the adapted blocks of queries that attend to nothing but themselves.
     """
 
     kind: Kind = "torch"
@@ -45,13 +45,13 @@ class TorchRuntime:
         recognizer: Recognizer,
         *,
         precision: Precision = "fp32",
-        captured: Recorded | None = None,
-        adapted: Recorded | None = None,
+        trunk_pass: Recorded | None = None,
+        adapted_pass: Recorded | None = None,
     ) -> None:
         self.recognizer = recognizer.eval().requires_grad_(False)
         self.precision: Precision = precision
-        self.captured = captured
-        self.adapted = adapted
+        self.trunk_pass = trunk_pass
+        self.adapted_pass = adapted_pass
 
     @property
     def provider(self) -> str:
@@ -61,7 +61,7 @@ class TorchRuntime:
     @property
     def buckets(self) -> tuple[int, ...]:
         """Frames of the captured passes."""
-        return () if self.captured is None else self.captured.buckets
+        return () if self.trunk_pass is None else self.trunk_pass.buckets
 
     @property
     def config(self) -> MethodConfig:
@@ -112,9 +112,9 @@ class TorchRuntime:
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
         """Run the frozen blocks; returns tokens_BTLD."""
-        if self.captured is None:
+        if self.trunk_pass is None:
             return self.recognizer.trunk(frames_BTHWC)
-        return self.captured(self.recognizer.checked_frames(frames_BTHWC))
+        return self.trunk_pass(self.recognizer.checked_frames(frames_BTHWC))
 
     def encode_support(
         self,
@@ -128,10 +128,10 @@ class TorchRuntime:
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries; returns features_QTE."""
-        if self.adapted is None:
+        if self.adapted_pass is None:
             return self.recognizer.encode_query(tokens_QTLD, supports)
         self.recognizer.assert_own(supports, len(tokens_QTLD))
-        return self.adapted(tokens_QTLD).float()
+        return self.adapted_pass(tokens_QTLD).float()
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task."""
@@ -172,13 +172,10 @@ def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
 
 
 def plain_torch(recognizer: Recognizer) -> TorchRuntime:
-    """Offer the weights as they are, on a processor with passes that are recorded."""
-    plain = TorchRuntime(recognizer)
-    if plain.device.type == "cpu":
-        plain.captured, plain.adapted = _recorded(
-            recognizer, recognizer.video.trunk, traced_or_none
-        )
-    return plain
+    """Offer the weights as they are, on a processor with passes that are traced."""
+    if recognizer.device.type == "cpu":
+        return _traced(recognizer, "fp32")
+    return TorchRuntime(recognizer)
 
 
 def reduced_torch(
@@ -200,8 +197,7 @@ def reduced_torch(
         return []
     half = with_bfloat16_video(recognizer).eval().requires_grad_(False)
     if device.type != "cuda":
-        trunk, adapted = _recorded(half, half.video.trunk, traced_or_none)
-        return [TorchRuntime(half, precision="bf16", captured=trunk, adapted=adapted)]
+        return [_traced(half, "bf16")]
 
     def captured(run: Pass, clip: Tensor) -> CapturedPass | None:
         return captured_or_none(run, clip, device, batch_frames)
@@ -217,7 +213,13 @@ def reduced_torch(
             f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit {device}'s "
             "memory; lower it."
         ) from error
-    return [TorchRuntime(half, precision="bf16", captured=trunk, adapted=adapted)]
+    return [TorchRuntime(half, precision="bf16", trunk_pass=trunk, adapted_pass=adapted)]
+
+
+def _traced(recognizer: Recognizer, precision: Precision) -> TorchRuntime:
+    recognizer.eval().requires_grad_(False)
+    trunk, adapted = _recorded(recognizer, recognizer.video.trunk, traced_or_none)
+    return TorchRuntime(recognizer, precision=precision, trunk_pass=trunk, adapted_pass=adapted)
 
 
 def clip_of(recognizer: Recognizer) -> Tensor:
