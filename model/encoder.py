@@ -6,6 +6,7 @@ width, E feature width.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 
 from model import blocks
 from model.adapters.aim import ALL, AimBlock
+from model.adapters.memory import Attend, Memory, attend_alone, attend_own
+from model.adapters.memory_table import AttendByTable
 from model.adapters.order import OrderBlock
-from model.adapters.task import Memory, TaskBlock
+from model.adapters.task import TaskBlock
 from model.backbone import ImageTower, TextTower
 from model.config import QueryContext
 
 ALONE: tuple[QueryContext, ...] = ("none", "self")  # a query sees no clip but itself
-NO_MEMORY = (None,)  # of all clips of a pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +163,34 @@ class VideoEncoder(nn.Module):
         """
         if self.query_context in ALONE:
             return self.adapt_alone(tokens_QTLD)
-        tokens_QTLD = self._placed(tokens_QTLD)
-        for index, (block, reads) in enumerate(self._adapted_blocks()):
-            if isinstance(block, TaskBlock):
-                memories = [context.memories[index] for context in contexts]
-                tokens_QTLD = block.query(tokens_QTLD, memories, reads)
-            else:
-                tokens_QTLD = block(tokens_QTLD, reads)
-        return self._features(tokens_QTLD)
+        by_block = zip(*(context.memories for context in contexts), strict=True)
+        return self._adapt(tokens_QTLD, [partial(attend_own, memories=of) for of in by_block])
+
+    def adapt_by_table(
+        self, attend: AttendByTable, tokens_QTLD: Tensor, table_QB3: Tensor
+    ) -> Tensor:
+        """Encode query clips, as `adapt_query`, by a kernel that reads memories where they lie.
+
+        Args:
+            attend: The kernel.
+            tokens_QTLD: The trunk's output.
+            table_QB3: From `table_of`, on the same device.
+
+        Returns:
+            features_QTE.
+        """
+        by_block = table_QB3.unbind(1)
+        return self._adapt(tokens_QTLD, [partial(attend, table_Q3=of) for of in by_block])
 
     def adapt_alone(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode clips that attend to nothing but themselves; returns features_BTE."""
+        return self._adapt(tokens_BTLD, [attend_alone] * len(self.adapted))
+
+    def _adapt(self, tokens_BTLD: Tensor, attends: Sequence[Attend]) -> Tensor:
         tokens_BTLD = self._placed(tokens_BTLD)
-        for block, reads in self._adapted_blocks():
+        for (block, reads), attend in zip(self._adapted_blocks(), attends, strict=True):
             if isinstance(block, TaskBlock) and self.query_context != "none":
-                tokens_BTLD = block.query(tokens_BTLD, NO_MEMORY, reads)
+                tokens_BTLD = block.query(tokens_BTLD, attend, reads)
             else:
                 tokens_BTLD = block(tokens_BTLD, reads)
         return self._features(tokens_BTLD)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from model.adapters.memory import Memory, attend_own
+from model.adapters.memory_table import kernel_or_none, table_of
 from model.config import QueryContext
-from model.encoder import ALONE
 from model.methods import METHODS
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from model.subactions import template_stages
@@ -45,7 +46,7 @@ def served(method: str = "task_adapter_pp") -> Recognizer:
 
 
 def captured(recognizer: Recognizer, sizes: list[int]) -> CapturedPass:
-    return CapturedPass(recognizer.video.trunk, clips(1)[0], CUDA, sizes)
+    return CapturedPass(recognizer.video.trunk, [clips(1)[0]], CUDA, sizes)
 
 
 def logits(scores: list[MatchScores]) -> np.ndarray:
@@ -106,7 +107,7 @@ def test_a_compiled_trunk_gives_the_tokens_of_the_plain_one() -> None:
     recognizer = served()
     clip_THWC = clips(1)[0]
     compiled = compiled_pass(recognizer.video.trunk, clip_THWC, CUDA)
-    trunk = CapturedPass(compiled, clip_THWC, CUDA, [1, 2, 4])
+    trunk = CapturedPass(compiled, [clip_THWC], CUDA, [1, 2, 4])
     for count in (1, 3, 9):
         want = recognizer.trunk(frames(count))
         torch.testing.assert_close(
@@ -131,13 +132,53 @@ def test_scores_do_not_depend_on_the_batch(preset: str, precision: str) -> None:
     if precision == "bf16":
         (runtime,) = reduced_torch(recognizer, 64)
         assert runtime.trunk_pass is not None
-        assert (runtime.adapted_pass is not None) == (recognizer.video.query_context in ALONE)
+        assert runtime.adapted_pass is not None
     tasks = [task(runtime, seed, text=seed != 1) for seed in range(3)]
     many = frames(40, seed=9)
     alone = scored_alone(runtime, many, tasks)
     mixed = scored_in_batches(runtime, many, tasks, mixed_batches(len(many), 30, seed=0))
     found = compare((alone[place], scores) for place, scores in mixed)
     assert found["largest_of_cosines"] <= (1e-5 if precision == "fp32" else 5e-3)
+
+
+@torch.inference_mode()
+def test_a_replay_reads_no_memory_of_an_earlier_batch() -> None:
+    (runtime,) = reduced_torch(served("support"), 64)
+    first, second = task(runtime, 1), task(runtime, 2)
+    tokens = runtime.trunk(frames(7, seed=5))
+    want = runtime.encode_query(tokens[:5], [second] * 5)
+    runtime.encode_query(tokens, [first] * 7)
+    for memory in first.context.memories:
+        assert memory is not None
+        memory.keys_PHME.fill_(torch.nan)
+        memory.values_PHME.fill_(torch.nan)
+    assert torch.equal(runtime.encode_query(tokens[:5], [second] * 5), want)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("entries", [1, 5, 25])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernel_reads_memories_as_torch_does_one_by_one(
+    dtype: torch.dtype, entries: int
+) -> None:
+    kernel = kernel_or_none(CUDA)
+    assert kernel is not None
+    generator = torch.Generator(CUDA).manual_seed(entries)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=CUDA).to(dtype)
+
+    shared, *others = (Memory(noise(197, 3, n, 64), noise(197, 3, n, 64)) for n in (entries, 3, 9))
+    memories = [shared, *others, None, shared]
+    parts = [
+        part.unflatten(-1, (3, 64)).transpose(1, 2) for part in noise(197, 6, 576).chunk(3, dim=-1)
+    ]
+    table_Q3 = table_of([memories], parts[0])[0].to(CUDA)
+    got = kernel(*parts, table_Q3).float()
+    exact = [Memory(m.keys_PHME.float(), m.values_PHME.float()) if m else None for m in memories]
+    exact[-1] = exact[0]
+    want = attend_own(*(part.float() for part in parts), exact)
+    torch.testing.assert_close(got, want, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=1e-2)
 
 
 def test_bfloat16_keeps_text_and_pixels_in_fp32() -> None:

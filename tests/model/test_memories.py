@@ -1,73 +1,103 @@
 """Queries of many tasks in one pass: each reads the memory of its own, however they are read."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.adapters import task
-from model.adapters.task import Memory, attend_each, attend_own, attend_to, stacked
+from model.adapters.memory import Memory, attend_own, attend_to
+from model.adapters.memory_table import kernel_or_none, table_of
+from tests.model.tiny import clips, tiny_recognizer
 
-SITES, HEADS, WIDTH = 6, 2, 4
+kernel = pytest.importorskip("model.adapters.memory_kernel", reason="there is no triton")
 
-
-def noise(seed: int, entries: int) -> Tensor:
-    return torch.randn(SITES, HEADS, entries, WIDTH, generator=torch.Generator().manual_seed(seed))
-
-
-def memory(seed: int, entries: int) -> Memory:
-    return Memory(noise(seed, entries), noise(1000 + seed, entries))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # there, by interpretation
 
 
-def test_memories_read_at_once_are_read_as_one_by_one() -> None:
-    memories = [memory(seed, 5) for seed in range(4)]
-    query, key, value = (noise(seed, 4) for seed in (70, 71, 72))
-    want = [
-        attend_to(query[:, :, [n]], key[:, :, [n]], value[:, :, [n]], one)
-        for n, one in enumerate(memories)
+def noise(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(DEVICE)
+
+
+def memory(seed: int, sites: int, heads: int, entries: int, width: int) -> Memory:
+    shape = (sites, heads, entries, width)
+    return Memory(noise(seed, *shape), noise(1000 + seed, *shape))
+
+
+def of_clips(sites: int, heads: int, count: int, width: int) -> list[Tensor]:
+    """Make queries, keys and values as a block does: three views of one product."""
+    tokens_PQD = noise(70, sites, count, 3 * heads * width)
+    return [
+        part.unflatten(-1, (heads, width)).transpose(1, 2) for part in tokens_PQD.chunk(3, dim=-1)
     ]
-    got = attend_each(query, key, value, memories)
-    torch.testing.assert_close(got, torch.cat(want, dim=2))
 
 
-def test_a_pass_of_stacks_groups_and_lone_clips_gives_each_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shared, others = memory(1, 3), [memory(seed, 3 + seed % 2) for seed in range(2, 8)]
+def test_a_pass_of_many_tasks_gives_each_clip_what_its_own_memory_gives() -> None:
+    shared, others = memory(1, 6, 2, 3, 4), [memory(seed, 6, 2, seed, 4) for seed in (2, 3, 4)]
     memories = [shared, *others, None, shared]
-    queries = [noise(seed, len(memories)) for seed in (80, 81, 82)]
-    want = attend_own(*queries, memories)
-    monkeypatch.setattr(task, "STACK_BYTES", 2 * shared.bytes)
-    together, stacks = stacked([[0, 8], *([n] for n in range(1, 8))], memories)
-    assert together == [[0, 8], [7]]
-    assert sorted(place for stack in stacks for place in stack) == [1, 2, 3, 4, 5, 6]
-    for places in stacks:
-        own = [one for one in (memories[place] for place in places) if one is not None]
-        got = attend_each(*(part[:, :, places] for part in queries), own)
-        torch.testing.assert_close(got, want[:, :, places])
+    parts = of_clips(6, 2, len(memories), 4)
+    alone = [
+        attend_to(*(part[:, :, [place]] for part in parts), one)
+        for place, one in enumerate(memories)
+    ]
+    torch.testing.assert_close(attend_own(*parts, memories), torch.cat(alone, dim=2))
 
 
+@settings(deadline=None, max_examples=25)
 @given(
-    entries=st.lists(st.integers(0, 3), min_size=1, max_size=12),
-    clips=st.lists(st.integers(0, 11), min_size=1, max_size=30),
-    fit=st.integers(1, 9),
+    entries=st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    of_clip=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+    sites=st.integers(1, 20),
+    heads=st.integers(1, 3),
+    width=st.sampled_from([4, 5, 8]),
+    dense=st.booleans(),
 )
-def test_every_clip_is_read_once_and_no_stack_is_too_large(
-    entries: list[int], clips: list[int], fit: int
+def test_the_kernel_reads_memories_where_they_lie_as_torch_reads_them(
+    entries: list[int], of_clip: list[int], sites: int, heads: int, width: int, dense: bool
 ) -> None:
-    known = [None if count == 0 else memory(count, count) for count in entries]
-    memories = [known[clip % len(known)] for clip in clips]
-    groups: dict[int, list[int]] = {}
-    for place, one in enumerate(memories):
-        groups.setdefault(id(one), []).append(place)
-    most = fit * memory(1, 1).bytes
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "STACK_BYTES", most)
-        together, stacks = stacked(list(groups.values()), memories)
-    assert sorted(place for part in (*together, *stacks) for place in part) == [*range(len(clips))]
-    for places in stacks:
-        own = [one for one in (memories[place] for place in places) if one is not None]
-        assert len(own) == len(places)
-        assert len({one.keys_PHME.shape for one in own}) == 1
-        assert len(own) == 1 or sum(one.bytes for one in own) <= most
+    known = [
+        memory(seed, sites, heads, count, width) if count else None
+        for seed, count in enumerate(entries)
+    ]
+    memories = [known[place % len(known)] for place in of_clip]
+    parts = of_clips(sites, heads, len(memories), width)
+    if dense:  # as normed queries would be
+        parts[0] = parts[0].contiguous()
+    # Blocks before and behind: rows of a table of several are not dense.
+    table_QB3 = table_of([[None, one, None] for one in memories], parts[0]).to(DEVICE)
+    got = kernel.attend_by_table(*parts, table_QB3[:, 1])
+    torch.testing.assert_close(got, attend_own(*parts, memories), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("context", ["support", "prototype"])
+def test_queries_by_table_are_queries_by_memories(context: str) -> None:
+    video = tiny_recognizer(query_context=context).eval().to(DEVICE).video
+    tokens = video.trunk(clips(8).to(DEVICE))
+    tasks = [
+        video.adapt_support(tokens[:count], torch.arange(count, device=DEVICE), of_task)[1]
+        for count, of_task in ((2, None), (3, None), (2, "self"))
+    ]
+    contexts = [tasks[place] for place in (0, 1, 2, 1, 0)]
+    table_QB3 = table_of([context.memories for context in contexts], tokens).to(DEVICE)
+    got = video.adapt_by_table(kernel.attend_by_table, tokens[3:], table_QB3)
+    torch.testing.assert_close(got, video.adapt_query(tokens[3:], contexts), atol=1e-5, rtol=1e-4)
+
+
+def test_memories_that_the_kernel_would_misread_are_refused() -> None:
+    like, good = torch.zeros(1, device=DEVICE), memory(1, 2, 2, 3, 4)
+    with pytest.raises(ValueError, match=r"torch\.float64 .* cannot be read by tokens of torch\.f"):
+        table_of([[replace(good, values_PHME=good.values_PHME.double())]], like)
+    with pytest.raises(ValueError, match="on meta cannot be read"):
+        table_of([[good.to(torch.device("meta"))]], like)
+    with pytest.raises(ValueError, match="not dense"):
+        table_of([[replace(good, keys_PHME=good.keys_PHME.transpose(0, 1))]], like)
+    with pytest.raises(ValueError, match="not aligned"):
+        table_of([[replace(good, keys_PHME=noise(1, 49)[1:].view(2, 2, 3, 4))]], like)
+
+
+def test_a_processor_is_served_without_the_kernel() -> None:
+    assert kernel_or_none(torch.device("cpu")) is None

@@ -8,12 +8,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.adapters.memory_table import kernel_or_none, table_of
 from model.config import MethodConfig, QueryContext
 from model.encoder import ALONE
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
@@ -35,7 +37,8 @@ class TorchRuntime:
         recognizer: Loaded, on its device.
         precision: What its trunk multiplies in.
         trunk_pass: The trunk as CUDA graphs or a trace, or None to run it as it comes.
-        adapted_pass: Likewise the adapted blocks of queries that attend to nothing but themselves.
+        adapted_pass: Likewise the adapted blocks; it takes a table of memories beside the tokens
+            where queries attend to any.
     """
 
     kind: Kind = "torch"
@@ -46,7 +49,7 @@ class TorchRuntime:
         *,
         precision: Precision = "fp32",
         trunk_pass: Recorded | None = None,
-        adapted_pass: Recorded | None = None,
+        adapted_pass: Pass | None = None,
     ) -> None:
         self.recognizer = recognizer.eval().requires_grad_(False)
         self.precision: Precision = precision
@@ -131,7 +134,10 @@ class TorchRuntime:
         if self.adapted_pass is None:
             return self.recognizer.encode_query(tokens_QTLD, supports)
         self.recognizer.assert_own(supports, len(tokens_QTLD))
-        return self.adapted_pass(tokens_QTLD).float()
+        if self.recognizer.video.query_context in ALONE:
+            return self.adapted_pass(tokens_QTLD).float()
+        memories_QB = [support.context.memories for support in supports]
+        return self.adapted_pass(tokens_QTLD, table_of(memories_QB, tokens_QTLD)).float()
 
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
         """Score queries, each against the classes of its own task."""
@@ -199,8 +205,8 @@ def reduced_torch(
     if device.type != "cuda":
         return [_traced(half, "bf16")]
 
-    def captured(run: Pass, clip: Tensor) -> CapturedPass | None:
-        return captured_or_none(run, clip, device, batch_frames)
+    def captured(run: Pass, *one: Tensor) -> CapturedPass | None:
+        return captured_or_none(run, one, device, batch_frames)
 
     try:
         run: Pass = half.video.trunk
@@ -230,12 +236,16 @@ def clip_of(recognizer: Recognizer) -> Tensor:
 
 @torch.inference_mode()
 def _recorded(
-    recognizer: Recognizer, trunk: Pass, record: Callable[[Pass, Tensor], Recorded | None]
-) -> tuple[Recorded | None, Recorded | None]:
-    """Record the trunk, and the adapted blocks where they know no task."""
+    recognizer: Recognizer, trunk: Pass, record: Callable[..., Recorded | None]
+) -> tuple[Recorded | None, Pass | None]:
+    """Record the trunk, and the adapted blocks where what they read can be given to a record."""
     clip_THWC, video = clip_of(recognizer), recognizer.video
     recorded = record(trunk, clip_THWC)
-    if video.query_context not in ALONE:
-        return recorded, None
     tokens_TLD = video.trunk(clip_THWC[None].to(recognizer.device))[0]
-    return recorded, record(video.adapt_alone, tokens_TLD)
+    if video.query_context in ALONE:
+        return recorded, record(video.adapt_alone, tokens_TLD)
+    kernel = kernel_or_none(recognizer.device)
+    if kernel is None:
+        return recorded, None
+    nothing_B3 = torch.zeros(len(video.adapted), 3, dtype=torch.int64)
+    return recorded, record(partial(video.adapt_by_table, kernel), tokens_TLD, nothing_B3)
