@@ -25,7 +25,7 @@ from model.recognizer import Recognizer
 from model.subactions import StageTexts
 from training.episodes import Episode
 from training.errors import InputError
-from training.losses import distance, same_stages, stage_contrast
+from training.losses import disagreement, distance, same_stages, stage_contrast
 from training.processes import Processes
 from training.recipes import FitRecipe
 from training.tokens import TokenSource, looked_at
@@ -125,32 +125,38 @@ class Learner:
         rng = np.random.default_rng([recipe.seed, number, 1])
         torch.manual_seed(int(rng.integers(2**62)))  # of what is dropped
         clips = [*episode.support, *episode.query]
+        known = len(clips)
+        if recipe.consistency:
+            clips += episode.query  # once more, by other draws
         draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
         described = self._described(episode.labels)
         with_text = rng.random() >= recipe.text_dropout and described
         device = self.recognizer.device
         tokens_BTLD = self.source.tokens(clips, draws).to(device, non_blocking=True).float()
         tokens_BTLD = tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)]
-        support, query = tokens_BTLD.split([len(episode.support), len(episode.query)])
+        support, query = tokens_BTLD.tensor_split([len(episode.support)])
         wanted_Q = torch.tensor(episode.query_classes, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
             classes_S = torch.tensor(episode.support_classes, device=device)
             text_NAE = self._text(episode.labels) if with_text else None
             features = self.recognizer.video.adapt_episode(support, classes_S, query)
             scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
-        logits_QN = scores.logits_QN.float() / recipe.temperature
+        logits_QN, again_QN = (scores.logits_QN.float() / recipe.temperature).tensor_split(
+            [len(wanted_Q)]
+        )
+        features_BTE, tokens_BTLD = torch.cat(features)[:known], tokens_BTLD[:known]
         loss = F.cross_entropy(logits_QN, wanted_Q, label_smoothing=recipe.smoothing)
         if recipe.stages and text_NAE is not None:
-            loss = loss + recipe.stages * self._stage_contrast(
-                torch.cat(features), episode, text_NAE
-            )
+            loss = loss + recipe.stages * self._stage_contrast(features_BTE, episode, text_NAE)
+        if recipe.consistency:
+            loss = loss + recipe.consistency * disagreement(logits_QN, again_QN)
         near = recipe.near_frozen + (0.0 if described else recipe.near_frozen_textless)
         if near:
             frozen_BTE = self._aside(partial(frozen_features, self.recognizer), tokens_BTLD)
-            loss = loss + near * distance(torch.cat(features), frozen_BTE)
+            loss = loss + near * distance(features_BTE, frozen_BTE)
         if self._start is not None and not described:
             start_BTE = self._aside(self._start.adapt_alone, tokens_BTLD)
-            loss = loss + recipe.near_start_textless * distance(torch.cat(features), start_BTE)
+            loss = loss + recipe.near_start_textless * distance(features_BTE, start_BTE)
         return loss
 
     def _described(self, labels: Sequence[str]) -> bool:

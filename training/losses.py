@@ -1,6 +1,6 @@
 """What training adds to a cross-entropy.
 
-Dimensions: B clips, N classes, A stages, T frames, E feature width.
+Dimensions: B Q clips, N classes, A stages, T frames, E feature width.
 """
 
 from collections.abc import Sequence
@@ -48,6 +48,16 @@ def stage_contrast(
 def distance(features_BTE: Tensor, wanted_BTE: Tensor) -> Tensor:
     """Return the mean of 1 - cosine of frame features to what they should be: 0 to 2."""
     return 1 - F.cosine_similarity(features_BTE.float(), wanted_BTE.float(), dim=-1).mean()
+
+
+def disagreement(logits_QN: Tensor, again_QN: Tensor) -> Tensor:
+    """Return how two views of each query differ in what they answer, whatever is right.
+
+    The mean of both Kullback-Leibler divergences (R-Drop, arXiv 2106.14448, equation 2), averaged
+    over queries: 0 or more.
+    """
+    one_QN, other_QN = logits_QN.log_softmax(dim=1), again_QN.log_softmax(dim=1)
+    return ((one_QN.exp() - other_QN.exp()) * (one_QN - other_QN)).sum(dim=1).mean() / 2
 
 
 def same_stages(stages: Sequence[StageTexts]) -> Tensor:

@@ -41,6 +41,7 @@ class FitRecipe:
     near_frozen: float = 0.0  # weight of 1 - cosine to the frozen tower's features
     near_frozen_textless: float = 0.0  # the same, where an episode's labels have no text
     near_start_textless: float = 0.0  # and to what the weights at the start made, each clip alone
+    consistency: float = 0.0  # weight of how two draws of a query differ in their answers
     stages: float = 0.0  # weight of the contrast of each stage's text, where episodes have text
     patches: float = 1.0  # share of a clip's patch tokens that training looks at
     text_dropout: float = 0.0  # chance of an episode without text
@@ -150,6 +151,7 @@ def _check_ranges(recipe: FitRecipe) -> None:
         "near_frozen",
         "near_frozen_textless",
         "near_start_textless",
+        "consistency",
         "stages",
         "draws",
         "patience",
@@ -162,6 +164,11 @@ def _check_ranges(recipe: FitRecipe) -> None:
             raise InputError(
                 f"The recipe's {field} is {getattr(recipe, field)}; give a positive number."
             )
+    if recipe.consistency and recipe.draws < 2:
+        raise InputError(
+            f"The recipe's consistency compares draws, and its draws are {recipe.draws}; give 2 or "
+            "more."
+        )
     if not recipe.val_shots or min(recipe.val_shots) < 1:
         raise InputError(f"The recipe's val_shots are {recipe.val_shots}; give 1 or more.")
 

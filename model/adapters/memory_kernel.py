@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.adapters.memory import ALIGNED
 
-ROWS = 32  # of a program: 16 programs a multiprocessor hide what memory takes to answer
+ROWS = 16  # of a program; of 8 to 64 the fastest on an H100, or nearly (`tests/bench/README.md`)
 
 
 def attend_by_table(
@@ -30,8 +30,13 @@ def attend_by_table(
 
     Returns:
         attended_PHQE.
+
+    Raises:
+        ValueError: The table has not a row for each clip.
     """
     sites, heads, clips, width = query_PHQE.shape
+    if len(table_Q3) != clips:
+        raise ValueError(f"A table of {len(table_Q3)} rows came with {clips} clips.")
     parts = [query_PHQE, key_PHQE, value_PHQE]
     if len({part.stride() for part in parts}) > 1 or query_PHQE.stride(3) != 1:
         parts = [part.contiguous() for part in parts]

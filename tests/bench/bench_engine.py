@@ -18,7 +18,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,14 +211,19 @@ class Bench:
         return await asyncio.to_thread(interleaved, rounds or self.options.rounds, calls)
 
     def _wait(self, work: Any) -> float:  # noqa: ANN401
-        """Time a coroutine of the engine's loop, from another thread."""
-        begun = time.perf_counter()
-        asyncio.run_coroutine_threadsafe(work, self.loop).result()
-        return time.perf_counter() - begun
+        """Time a coroutine in the engine's loop, where the service waits, from another thread."""
+        return asyncio.run_coroutine_threadsafe(timed(work), self.loop).result()
 
     def _driven(self, supports: Sequence[EncodedSupport]) -> float:
         """Time all clips, the tasks in turn."""
         return self._wait(drive(self.engine, self.clips_QTHWC, supports, self.options.in_flight))
+
+
+async def timed(work: Awaitable[object]) -> float:
+    """Return the seconds that something takes."""
+    begun = time.perf_counter()
+    await work
+    return time.perf_counter() - begun
 
 
 def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str, Runtime]:

@@ -171,7 +171,7 @@ def test_the_kernel_reads_memories_as_torch_does_one_by_one(
     shared, *others = (Memory(noise(197, 3, n, 64), noise(197, 3, n, 64)) for n in (entries, 3, 9))
     memories = [shared, *others, None, shared]
     parts = [
-        part.unflatten(-1, (3, 64)).transpose(1, 2) for part in noise(197, 6, 576).chunk(3, dim=-1)
+        part.unflatten(-1, (3, 64)).transpose(1, 2) for part in noise(197, 5, 576).chunk(3, dim=-1)
     ]
     table_Q3 = table_of([memories], parts[0])[0].to(CUDA)
     got = kernel(*parts, table_Q3).float()

@@ -99,5 +99,12 @@ def test_memories_that_the_kernel_would_misread_are_refused() -> None:
         table_of([[replace(good, keys_PHME=noise(1, 49)[1:].view(2, 2, 3, 4))]], like)
 
 
+def test_a_table_of_other_clips_is_refused() -> None:
+    parts = of_clips(2, 2, 3, 4)
+    table_QB3 = table_of([[None], [None]], parts[0]).to(DEVICE)
+    with pytest.raises(ValueError, match="A table of 2 rows came with 3 clips"):
+        kernel.attend_by_table(*parts, table_QB3[:, 0])
+
+
 def test_a_processor_is_served_without_the_kernel() -> None:
     assert kernel_or_none(torch.device("cpu")) is None

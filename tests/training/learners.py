@@ -37,8 +37,15 @@ class _Tokens:
         self.tokens_CTLD = tokens_CTLD
 
     def tokens(self, clips: list[int], draws: list[int] | None = None) -> Tensor:
-        assert draws is None
-        return self.tokens_CTLD[list(clips)]
+        shown = self.tokens_CTLD[list(clips)]
+        if draws is None:
+            return shown
+        return torch.stack(
+            [
+                one + 0.3 * torch.randn(one.shape, generator=torch.Generator().manual_seed(draw))
+                for one, draw in zip(shown, draws, strict=True)
+            ]
+        )
 
 
 def labelled() -> list[LabelledClip]:

@@ -142,6 +142,7 @@ def test_a_folder_of_another_recipe_is_refused(
         ("shots=[9,9]", "too small for 9 shots"),
         ("lr", "no '='"),
         ("val_shots=[9]", "too small for 9 shots"),
+        ("consistency=1", "compares draws, and its draws are 1"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_and_leaves_no_checkpoint(

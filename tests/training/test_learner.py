@@ -14,6 +14,7 @@ from model.adapters.bottleneck import Bottleneck
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
 from training.learner import Learner, frozen_features, rate, training_mode
+from training.losses import disagreement
 from training.recipes import FitRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,32 @@ def test_an_episode_goes_without_the_adapters_that_are_left_out() -> None:
     assert len(seen) > 8
     torch.testing.assert_close(bare, frozen_features(learner.recognizer, tokens))
     assert torch.equal(video.adapt_alone(tokens), served)
+
+
+def test_consistency_teaches_two_draws_of_a_clip_one_answer() -> None:
+    ends = []
+    for consistency in (0.0, 10.0):
+        recipe = replace(RECIPE, episodes=160, draws=4, dropout=0.0, consistency=consistency)
+        learner = tiny_learner(recipe)
+        for _ in range(recipe.steps):
+            learner.step()
+        ends.append(between_draws(learner))
+    assert ends[1] < 0.7 * ends[0]
+
+
+@torch.inference_mode()
+def between_draws(learner: Learner) -> float:
+    """Return how two draws of the queries of twenty episodes differ in their answers."""
+    found = []
+    for number in range(20):
+        episode = learner.episodes.draw(number)
+        clips = [*episode.support, *episode.query, *episode.query]
+        draws = [0] * len(episode.support) + [1] * len(episode.query) + [2] * len(episode.query)
+        tokens = learner.source.tokens(clips, draws)
+        support, query = tokens.tensor_split([len(episode.support)])
+        scores = learner.recognizer.score_episode(support, episode.support_classes, query, None)
+        found.append(disagreement(*(scores.logits_QN / learner.recipe.temperature).chunk(2)))
+    return float(torch.stack(found).mean())
 
 
 def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:

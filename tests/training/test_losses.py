@@ -1,4 +1,4 @@
-"""The contrast of stages: by hand, and what it leaves alone."""
+"""What training adds to a cross-entropy: by hand, and what it leaves alone."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.methods import METHODS
-from training.losses import same_stages, stage_contrast
+from training.losses import disagreement, same_stages, stage_contrast
 
 CONFIG = METHODS["task_adapter_pp"]
 AXES = torch.eye(4)
@@ -49,3 +49,13 @@ def test_classes_whose_text_agrees_at_a_stage_are_both_right_there() -> None:
     assert features.grad is not None
     assert features.grad[:, 1:3].abs().max() < 1e-6  # the first stage alone: nothing to tell
     assert features.grad[:, 4:].abs().max() > 1e-3
+
+
+def test_views_disagree_by_the_mean_of_both_divergences_by_hand() -> None:
+    one, other = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
+    there = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    back = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    for views in ((one, other), (other, one)):
+        assert disagreement(*views).item() == pytest.approx((there + back) / 2)
+    agreed = torch.cat([one, other])
+    assert disagreement(agreed, agreed + 5.0).item() == pytest.approx(0, abs=1e-6)
