@@ -1,6 +1,11 @@
 """Queries of many tasks in one pass: each reads the memory of its own, however they are read."""
 
+import os
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +19,7 @@ from tests.model.tiny import clips, tiny_recognizer
 
 kernel = pytest.importorskip("model.adapters.memory_kernel", reason="there is no triton")
 
+ROOT = Path(__file__).parents[2]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # there, by interpretation
 
 
@@ -104,6 +110,23 @@ def test_a_table_of_other_clips_is_refused() -> None:
     table_QB3 = table_of([[None], [None]], parts[0]).to(DEVICE)
     with pytest.raises(ValueError, match="A table of 2 rows came with 3 clips"):
         kernel.attend_by_table(*parts, table_QB3[:, 0])
+
+
+def test_the_kernel_compiles_for_a_gpu_and_loads_sixteen_bytes_at_once(tmp_path: Path) -> None:
+    script = ROOT / "tests/model/compile_kernel.py"
+    own = {"PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loads = Counter(done.stdout.split())
+    assert loads.pop("ld.global.b64") == 3  # a row of the table
+    assert set(loads) == {"ld.global.v4.b32"}
 
 
 def test_a_processor_is_served_without_the_kernel() -> None:
