@@ -142,8 +142,12 @@ def _prepared(port: int, client: httpx.Client, folder: Path) -> Target:
         content=task_body(*shape),
         headers={"Content-Type": "application/json", "Prefer": "wait=60"},
     )
-    if made.status_code != 201:
-        raise RuntimeError(f"The task was not registered: {made.status_code} {made.text}")
+    until = time.monotonic() + START_S  # a large network takes longer than a request may wait
+    while made.is_success and made.json()["status"] != "ready" and time.monotonic() < until:
+        time.sleep(0.5)
+        made = client.get(f"/v1/tasks/{made.json()['id']}")
+    if not made.is_success or made.json()["status"] != "ready":
+        raise RuntimeError(f"The task was not registered: {made.status_code} {made.text[:500]}")
     paths: Sequence[Path] = write_queries(folder, QUERIES, *shape)
     return Target(port, client, made.json()["id"], tuple(map(str, paths)))
 
