@@ -16,7 +16,7 @@ from open_clip.transformer import QuickGELU, TextTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from model.blocks import ClipBlock, FrozenBlock, TimmBlock
+from model.blocks import ClipBlock, FrozenBlock, TimmBlock, is_gelu
 from model.config import CompactConfig, CompactTextConfig, OpenClipConfig, TimmConfig
 from model.errors import BackboneError
 from model.patches import PatchProduct, foldable
@@ -96,8 +96,7 @@ class InPlaceGelu(nn.Module):
 
 def in_place(activation: nn.Module) -> nn.Module:
     """Return what does the same in place, for a plain GELU; it cannot be trained through."""
-    plain = type(activation) is nn.GELU and activation.approximate == "none"
-    return InPlaceGelu() if plain else activation
+    return InPlaceGelu() if is_gelu(activation) else activation
 
 
 class ClipImageTower(nn.Module):

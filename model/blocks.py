@@ -9,10 +9,12 @@ Dimensions: B sequences, L tokens, R read tokens, D width, H heads, E width of a
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from timm.layers import Mlp
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.errors import BackboneError
+from model.folding import side_by_side
 
 
 class FrozenBlock(Protocol):
@@ -27,11 +29,21 @@ class FrozenBlock(Protocol):
     def merge(self, attended_BHLE: Tensor) -> Tensor:
         """Project attended heads back to tokens [B, L, D]."""
 
+    def projection(self) -> nn.Linear | None:
+        """Return the linear map that `merge` is after joining heads; None where it is more."""
+
     def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
         """Apply the LayerNorm in front of the MLP."""
 
     def mlp(self, normed_BLD: Tensor) -> Tensor:
         """Apply the MLP."""
+
+    def widen(self, beside: tuple[nn.Linear, nn.Linear], scale: float) -> bool:
+        """Take two maps with GELU between them, and the scale of their sum, into the MLP.
+
+        Tells whether that is possible: where the MLP's own activation is GELU, and its output is
+        what its second map gives.
+        """
 
 
 def attention(
@@ -55,6 +67,11 @@ def attention(
     query, key, value = block.heads(normed_BLD)
     query = query[:, :, reads]
     return block.merge(attend(query, key, value, mask))
+
+
+def attended(block: FrozenBlock, normed_BLD: Tensor) -> Tensor:
+    """Run the block's self-attention over L up to its projection; returns attended_BHLE."""
+    return attend(*block.heads(normed_BLD))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -122,6 +139,10 @@ class ClipBlock:
         """Project with out_proj."""
         return self.block.ls_1(self.block.attn.out_proj(join_heads(attended_BHLE)))
 
+    def projection(self) -> nn.Linear | None:
+        """Return out_proj where no layer scale follows."""
+        return self.block.attn.out_proj if is_identity(self.block.ls_1) else None
+
     def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
         """Apply ln_2."""
         return self.block.ln_2(tokens_BLD)
@@ -129,6 +150,14 @@ class ClipBlock:
     def mlp(self, normed_BLD: Tensor) -> Tensor:
         """Apply the MLP."""
         return self.block.ls_2(self.block.mlp(normed_BLD))
+
+    def widen(self, beside: tuple[nn.Linear, nn.Linear], scale: float) -> bool:
+        """Widen c_fc and c_proj; OpenAI's QuickGELU is another activation."""
+        mlp = self.block.mlp
+        fits = is_identity(self.block.ls_2) and is_gelu(mlp.gelu)
+        if fits:
+            mlp.c_fc, mlp.c_proj = side_by_side((mlp.c_fc, mlp.c_proj), beside, scale)
+        return fits
 
 
 class TimmBlock:
@@ -160,6 +189,12 @@ class TimmBlock:
         attn = self.block.attn
         return self.block.ls1(attn.proj(attn.norm(join_heads(attended_BHLE))))
 
+    def projection(self) -> nn.Linear | None:
+        """Return proj where neither a norm nor a layer scale is around it."""
+        attn = self.block.attn
+        alone = is_identity(attn.norm) and is_identity(self.block.ls1)
+        return attn.proj if alone else None
+
     def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
         """Apply norm2."""
         return self.block.norm2(tokens_BLD)
@@ -167,3 +202,22 @@ class TimmBlock:
     def mlp(self, normed_BLD: Tensor) -> Tensor:
         """Apply the MLP."""
         return self.block.ls2(self.block.mlp(normed_BLD))
+
+    def widen(self, beside: tuple[nn.Linear, nn.Linear], scale: float) -> bool:
+        """Widen fc1 and fc2 of a plain MLP."""
+        mlp = self.block.mlp
+        plain = isinstance(mlp, Mlp) and is_identity(mlp.norm) and is_gelu(mlp.act)
+        fits = plain and is_identity(self.block.ls2)
+        if fits:
+            mlp.fc1, mlp.fc2 = side_by_side((mlp.fc1, mlp.fc2), beside, scale)
+        return fits
+
+
+def is_identity(module: nn.Module) -> bool:
+    """Tell whether a module does nothing."""
+    return isinstance(module, nn.Identity)
+
+
+def is_gelu(activation: nn.Module) -> bool:
+    """Tell whether an activation is the exact GELU."""
+    return type(activation) is nn.GELU and activation.approximate == "none"

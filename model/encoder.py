@@ -105,11 +105,14 @@ class VideoEncoder(nn.Module):
     def fold(self) -> None:
         """Fold into the tower's weights what they can take: faster, same tokens.
 
-        That is the normalisation of pixels and the factors of activations. For serving and export:
-        the state dict is no checkpoint's any more, and nothing can be trained.
+        That is the normalisation of pixels, the factors of activations, and linear maps of adapters
+        that meet others of the block. For inference alone: the state dict is no checkpoint's any
+        more, and nothing can be trained.
         """
         if not self.folded:
             self.folded = self.tower.fold_pixels(self.mean, self.std)
+            for block, _ in self._adapted_blocks():
+                block.fold()
             self.tower.fold_activations()
 
     def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ L tokens, D token width, E feature width.
 
 import itertools
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,6 +159,23 @@ class Recognizer(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.video.parameters()).device
+
+    def folded(self) -> "Recognizer":
+        """Return a copy for inference with its own, folded image tower; the rest is shared."""
+        video = deepcopy(self.video).eval().requires_grad_(False)
+        video.fold()
+        return self.with_video(video)
+
+    def with_video(self, video: VideoEncoder) -> "Recognizer":
+        """Return the same method with another image tower of the same weights."""
+        return Recognizer(
+            self.config,
+            video,
+            self.text,
+            self.matcher,
+            name=self.name,
+            fingerprint=self.fingerprint,
+        )
 
     def served(self) -> None:
         """Refuse a method whose answers depend on other queries.

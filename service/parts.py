@@ -20,9 +20,9 @@ from service.decoding.pool import DecodePool
 from service.descriptions import describer_from
 from service.drafts import MIN_LABELS
 from service.engine.engine import Engine
-from service.engine.lanes import lanes_of, usual_batch_frames
 from service.engine.runtimes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime
+from service.engine.shares import lanes_of, usual_batch_frames
 from service.engine.support_cache import HostTier, SupportCache
 from service.refusals import SettingsError
 from service.schemas import Health, InfoView, LimitsView, ModelView

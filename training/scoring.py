@@ -1,15 +1,17 @@
 """Answers of a recogniser to many episodes, with as little work an episode as its method allows.
 
 Where queries do not look at the task their features are made once a clip, and where nothing looks
-at the task the supports' too; else episodes of one layout share a forward pass, and what a clip
-goes through before it meets others is done once a clip.
+at the task the supports' too; else episodes of one layout share a forward pass, what a clip goes
+through before it meets others is done once a clip, and each core of a processor has passes of its
+own.
 
 Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, R read tokens,
 D token width, N classes, A stages, E feature width.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 from model.adapters.task import TaskBlock
 from model.encoder import SupportContext
+from model.lanes import Lanes
 from model.recognizer import Recognizer
 from model.subactions import StageTexts
 from training.episodes import Episode
@@ -31,7 +34,7 @@ class EpisodeScorer:
     """A recogniser ready to answer episodes of one set of clips.
 
     Args:
-        recognizer: What answers; its weights must not change while the scorer is used.
+        recognizer: What answers, with the weights that it has now.
         source: Tokens of the set.
         clips: How many the set has.
         stages: Stage texts of labels; text takes part in episodes that have all of theirs.
@@ -47,7 +50,7 @@ class EpisodeScorer:
         stages: Mapping[str, StageTexts] | None = None,
         half: bool = False,
     ) -> None:
-        self.recognizer, self.source, self.half = recognizer, source, half
+        self.recognizer, self.source, self.half = recognizer.folded(), source, half
         context = recognizer.config.query_context
         by_task = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
         self.support_alone = context == "none" or not by_task
@@ -60,22 +63,35 @@ class EpisodeScorer:
         """Return the class index [Q] that each query of each episode gets."""
         return [logits_QN.argmax(dim=1) for logits_QN in self.logits(episodes)]
 
-    @torch.inference_mode()
     def logits(self, episodes: Sequence[Episode]) -> list[Tensor]:
         """Return logits [Q, N] of each episode, on the CPU."""
+        parts = list(self._passes(episodes))
+        found: dict[int, Tensor] = {}
+        with closing(Lanes(self.lanes)) if self.lanes > 1 else nullcontext() as lanes:
+            each = map if lanes is None else lanes.each
+            made = each(self._pass, [[episodes[place] for place in part] for part in parts])
+            for part, of_part in zip(parts, made, strict=True):
+                found.update(zip(part, of_part, strict=True))
+        return [found[place] for place in range(len(episodes))]
+
+    @property
+    def lanes(self) -> int:
+        """Passes that run beside each other: one a core where more than features are compared."""
+        alone = self.support_alone or self.recognizer.device.type != "cpu"
+        return 1 if alone else torch.get_num_threads()
+
+    def _passes(self, episodes: Sequence[Episode]) -> Iterator[list[int]]:
+        """Part episodes into those that share a pass, by their places."""
         layouts: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
         for place, episode in enumerate(episodes):
             layouts[episode.support_classes, len(episode.query)].append(place)
-        found: dict[int, Tensor] = {}
         most = PASS_CLIPS[self.recognizer.device.type]
         for (classes, queries), places in layouts.items():
             size = max(1, most // (len(classes) + queries))
             for first in range(0, len(places), size):
-                part = places[first : first + size]
-                made = self._pass([episodes[place] for place in part])
-                found.update(zip(part, made, strict=True))
-        return [found[place] for place in range(len(episodes))]
+                yield places[first : first + size]
 
+    @torch.inference_mode()
     def _pass(self, episodes: Sequence[Episode]) -> list[Tensor]:
         """Score episodes of one layout."""
         device = self.recognizer.device

@@ -1,6 +1,6 @@
 """AIM: the frozen attention runs once more along time (arXiv 2302.03024; specs/methods-1, 4).
 
-Dimensions: B clips, T frames, L tokens, R read tokens, D width.
+Dimensions: B clips, T frames, L tokens, R read tokens, D width, H heads, E width of a head.
 """
 
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from model import blocks
 from model.adapters.bottleneck import Bottleneck
 from model.blocks import FrozenBlock
+from model.folding import in_turn
 
 ALL = slice(None)  # tokens read from a block: all, or for the last block the class token alone
 
@@ -29,6 +30,32 @@ class AimBlock(nn.Module):
         self.space = Bottleneck(width, ratio)
         self.joint = Bottleneck(width, ratio)
         self.joint_scale = joint_scale
+        self.takes_heads = False  # whether adapters of attention have its projection in them
+        self.joint_inside = False  # whether the MLP has the adapter beside it in it
+
+    def fold(self) -> None:
+        """Multiply into each other what no activation parts: for inference, the same tokens.
+
+        The tower's block changes with it, and can be used by this block alone.
+        """
+        projection = self.block.projection()
+        if projection is not None and not self.takes_heads:
+            self.takes_heads = True
+            for adapter in self.behind_attention():
+                adapter.down = in_turn(projection, adapter.down)
+        if not self.joint_inside:
+            beside = (self.joint.down, self.joint.up)
+            self.joint_inside = self.block.widen(beside, self.joint_scale)
+
+    def behind_attention(self) -> tuple[Bottleneck, ...]:
+        """List the adapters that alone read what attention gives."""
+        return (self.time,)
+
+    def update(self, adapter: Bottleneck, attended_BHLE: Tensor) -> Tensor:
+        """Turn attended heads into one of those adapters' update [B, L, D]."""
+        if self.takes_heads:
+            return adapter(blocks.join_heads(attended_BHLE))
+        return adapter(self.block.merge(attended_BHLE))
 
     def across_frames(self, tokens_BTLD: Tensor, reads: slice = ALL) -> Tensor:
         """Attend in time, then in space.
@@ -44,7 +71,8 @@ class AimBlock(nn.Module):
         # Linear maps of transposed tokens are slow, and round otherwise in bfloat16: one clip alone
         # would stay a view here, and get other scores than in a batch.
         normed_BLTD = self.block.norm_attention(tokens_BTLD).transpose(1, 2).contiguous()
-        update_NTD = self.time(blocks.attention(self.block, normed_BLTD.flatten(0, 1)))
+        attended_NHTE = blocks.attended(self.block, normed_BLTD.flatten(0, 1))
+        update_NTD = self.update(self.time, attended_NHTE)
         tokens_BTLD = tokens_BTLD + update_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
         normed_NLD = self.block.norm_attention(tokens_BTLD).flatten(0, 1)
         space_NRD = blocks.attention(self.block, normed_NLD, reads=reads)
@@ -54,9 +82,10 @@ class AimBlock(nn.Module):
     def per_token(self, tokens_BTLD: Tensor) -> Tensor:
         """Apply the MLP and the adapter beside it; both read the same normed tokens."""
         normed_BTLD = self.block.norm_mlp(tokens_BTLD)
-        return (
-            tokens_BTLD + self.block.mlp(normed_BTLD) + self.joint_scale * self.joint(normed_BTLD)
-        )
+        tokens_BTLD = tokens_BTLD + self.block.mlp(normed_BTLD)
+        if self.joint_inside:
+            return tokens_BTLD
+        return tokens_BTLD + self.joint_scale * self.joint(normed_BTLD)
 
     def forward(self, tokens_BTLD: Tensor, reads: slice = ALL) -> Tensor:
         """Run the adapted block; clips do not see each other. Returns tokens_BTRD."""

@@ -55,7 +55,7 @@ class TaskBlock(AimBlock):
             keys = torch.cat([keys, mean_keys], dim=2)
             values = torch.cat([values, mean_values], dim=2)
         attended = blocks.attend(query, keys, values, mask_BM)
-        return self._finish(tokens_GBTRD, self.block.merge(attended))
+        return self._finish(tokens_GBTRD, attended)
 
     def support(
         self, tokens_STLD: Tensor, entries_MS: Tensor | None, reads: slice = ALL
@@ -79,7 +79,7 @@ class TaskBlock(AimBlock):
             normed_MTRD = torch.einsum("ms,strd->mtrd", entries_MS, normed_STRD)
             _, keys_PHME, values_PHME = self.block.heads(sites(normed_MTRD[None]))
             memory = Memory(keys_PHME.contiguous(), values_PHME.contiguous())
-        return self._finish(tokens_STRD[None], self.block.merge(attended))[0], memory
+        return self._finish(tokens_STRD[None], attended)[0], memory
 
     def query(self, tokens_QTLD: Tensor, attend: Attend, reads: slice = ALL) -> Tensor:
         """Run query clips, each with the memory of its own task and itself, never each other.
@@ -96,11 +96,16 @@ class TaskBlock(AimBlock):
         normed_QTRD = self.block.norm_attention(tokens_QTRD)
         query, key, value = self.block.heads(sites(normed_QTRD[None]))
         attended = attend(query, key, value)
-        return self._finish(tokens_QTRD[None], self.block.merge(attended))[0]
+        return self._finish(tokens_QTRD[None], attended)[0]
 
-    def _finish(self, tokens_GBTRD: Tensor, attended_PBD: Tensor) -> Tensor:
+    def behind_attention(self) -> tuple[Bottleneck, ...]:
+        """Add the task adapter to those that alone read what attention gives."""
+        return (*super().behind_attention(), self.task)
+
+    def _finish(self, tokens_GBTRD: Tensor, attended_PHBE: Tensor) -> Tensor:
         episodes, _, frames, read, _ = tokens_GBTRD.shape
-        update_GTRBD = self.task(attended_PBD).unflatten(0, (episodes, frames, read))
+        update_PBD = self.update(self.task, attended_PHBE)
+        update_GTRBD = update_PBD.unflatten(0, (episodes, frames, read))
         return self.per_token(tokens_GBTRD + update_GTRBD.permute(0, 3, 1, 2, 4))
 
 

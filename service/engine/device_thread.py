@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.lanes import Lanes
 from model.recognizer import EncodedSupport, MatchScores
+from service.decoding.cores import NICENESS
 from service.engine.batcher import Batcher, Dropped
 from service.engine.cost import CostModel
 from service.engine.fair_queue import Work
 from service.engine.faults import is_device_lost, is_out_of_memory
 from service.engine.futures import settle
-from service.engine.lanes import Lanes, shares
 from service.engine.runtimes.protocol import Runtime
+from service.engine.shares import shares
 from service.engine.staging import Staging
 from service.refusals import DeadlineError, DeviceMemoryError, EngineError
 
@@ -120,7 +122,7 @@ class DeviceThread:
         self._failures_in_a_row = 0
         self._no_memory_now = False  # in the batch at hand
         self._ahead = ahead
-        self._lanes = Lanes(lanes) if lanes > 1 else None
+        self._lanes = Lanes(lanes, NICENESS) if lanes > 1 else None
         self._free_since = 0.0  # when the device last gave back a batch
         self._staging = Staging(pinned=runtime.device.type == "cuda", buffers=1 + ahead)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)

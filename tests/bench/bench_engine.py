@@ -28,7 +28,6 @@ import torch
 from model.export.manifest import read_manifest
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from service.engine.engine import Engine
-from service.engine.lanes import lanes_of, usual_batch_frames
 from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.measuring import TOLERANCE
 from service.engine.runtimes.onnx import onnx_runtimes
@@ -39,6 +38,7 @@ from service.engine.runtimes.pytorch import (
     reduced_torch,
     with_bfloat16_video,
 )
+from service.engine.shares import lanes_of, usual_batch_frames
 from service.engine.support_cache import SupportCache, SupportKey
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
 from tests.bench.clips import SHOTS, WAYS, synthetic_clips

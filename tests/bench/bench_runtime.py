@@ -27,12 +27,13 @@ from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig
 from model.export.manifest import read_manifest
+from model.lanes import Lanes
 from model.recognizer import Recognizer
-from service.engine.lanes import Lanes, lanes_of, shares, usual_batch_frames
 from service.engine.runtimes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch
+from service.engine.shares import lanes_of, shares, usual_batch_frames
 from tests.bench.bars import Bar, machine, tell
 
 SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrix product

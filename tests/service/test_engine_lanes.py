@@ -13,9 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.lanes import Lanes
 from model.recognizer import Recognizer
+from service.decoding.cores import NICENESS
 from service.engine.engine import Engine
-from service.engine.lanes import NICENESS, Lanes, shares
+from service.engine.shares import shares
 from service.refusals import DeviceMemoryError, EngineError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer
@@ -166,7 +168,7 @@ async def test_memory_that_runs_out_in_a_lane_halves_the_batch(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread's priority is Linux's")
 def test_lanes_let_short_work_go_first() -> None:
-    lanes = Lanes(2)
+    lanes = Lanes(2, NICENESS)
     found = lanes.start(
         lambda _: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), [1, 2]
     )()

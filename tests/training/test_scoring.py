@@ -1,7 +1,10 @@
 """Many episodes a pass answer as each episode does alone, whatever the method looks at."""
 
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -146,3 +149,59 @@ def test_a_set_too_large_to_hold_gives_the_same_answers(
 def test_no_episode_is_no_answer() -> None:
     recognizer = METHODS["frozen"]
     assert EpisodeScorer(recognizer, Tokens(recognizer), COUNT).answers([]) == []
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Noted(EpisodeScorer):
+    """Notes in which threads passes ran, and with how many cores each."""
+
+    ran: tuple[tuple[str, int], ...] = ()
+
+    def _pass(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        self.ran += ((threading.current_thread().name, torch.get_num_threads()),)
+        return super()._pass(episodes)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("half", [False, True])
+def test_each_core_has_passes_of_its_own(half: bool) -> None:
+    recognizer, episodes = METHODS["support"], drawn()
+    tokens = Tokens(recognizer)
+    scorer = Noted(recognizer, tokens, COUNT, half=half)
+    found = scorer.logits(episodes)
+    assert {cores for _, cores in scorer.ran} == {1}
+    assert all(name.startswith("lane") for name, _ in scorer.ran)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    alone = Noted(recognizer, tokens, COUNT, half=half)
+    for logits, want in zip(found, alone.logits(episodes), strict=True):
+        torch.testing.assert_close(logits, want, rtol=1e-4, atol=1e-4)
+    assert {name for name, _ in alone.ran} == {"MainThread"}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_fails_on_a_core_is_raised() -> None:
+    scorer = EpisodeScorer(METHODS["support"], Tokens(METHODS["support"]), COUNT)
+    (episode,) = drawn()[:1]
+    with pytest.raises(IndexError):
+        scorer.logits([episode, replace(episode, query=(COUNT,) * len(episode.query))])
+
+
+def test_a_scorer_answers_with_the_weights_that_it_was_made_with() -> None:
+    recognizer, episodes = deepcopy(METHODS["support"]), drawn()
+    tokens = Tokens(recognizer)
+    scorer = EpisodeScorer(recognizer, tokens, COUNT)
+    want = scorer.logits(episodes)
+    with torch.no_grad():
+        for parameter in recognizer.video.adapted.parameters():
+            parameter.mul_(0.5)
+    assert all(map(torch.equal, scorer.logits(episodes), want))
+    other = EpisodeScorer(recognizer, tokens, COUNT).logits(episodes)
+    assert not any(map(torch.equal, other, want))

@@ -157,14 +157,7 @@ def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
     """
     video = deepcopy(recognizer.video).to(torch.bfloat16)
     video.mean, video.std = recognizer.video.mean, recognizer.video.std
-    return Recognizer(
-        recognizer.config,
-        video,
-        recognizer.text,
-        recognizer.matcher,
-        name=recognizer.name,
-        fingerprint=recognizer.fingerprint,
-    )
+    return recognizer.with_video(video)
 
 
 def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
