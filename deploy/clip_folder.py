@@ -1,4 +1,4 @@
-"""Folders of clips, `<label>/<clip>`, as `training.datasets` has them.
+"""Folders of clips, `<label>/<clip>`, as `training.data.datasets` has them.
 
 An `index.csv` (path, label, split, source_group) in the folder or above it says which clips come
 from one recording: support and query clips of a task are never taken from the same one, since a
@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.datasets import LabelledClip
-from training.listings import VIDEOS, read_index
+from training.data.datasets import LabelledClip
+from training.data.listings import VIDEOS, read_index
 
 
 class ClipFolderError(Exception):

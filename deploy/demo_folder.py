@@ -1,8 +1,8 @@
 """The demo on a folder of real clips: tasks through HTTP, then many episodes on features.
 
 Through HTTP, each task is drawn, registered and asked as a client would do it. The episodes make
-the accuracy exact: `training.readings` extracts each clip's features once and scores thousands of
-tasks, drawn by the same rule: support and query clips from different recordings.
+the accuracy exact: `training.evaluation.readings` extracts each clip's features once and scores
+thousands of tasks, drawn by the same rule: support and query clips from different recordings.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from deploy.demo_synthetic import table
 from deploy.intervals import Accuracy, of_tasks
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
-from model.subactions import template_stages
+from model.text import template_stages
 from service.settings import Settings
-from training.datasets import LabelledClip
-from training.episodes import Episode, draw_episode
-from training.layouts import Layout, draw_layouts
-from training.readings import Examination
-from training.token_sources import TokenSources
+from training.data.datasets import LabelledClip
+from training.data.episodes import Episode, draw_episode
+from training.evaluation.layouts import Layout, draw_layouts
+from training.evaluation.readings import Examination
+from training.features.token_sources import TokenSources
 
 QUERIES = 5  # query clips a label in one task
 SHOTS = (1, 5)

@@ -12,7 +12,7 @@ from typing import Any
 from deploy.api_client import ApiClient
 from deploy.intervals import of_answers
 from deploy.local_service import local_service
-from training.synthetic import (
+from training.synthetic.actions import (
     FLOWING,
     SEPARATE,
     Action,

@@ -8,7 +8,8 @@ from typing import assert_never
 from model.adapters.aim import AimBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
-from model.backbone import (
+from model.backbones.blocks import FrozenBlock
+from model.backbones.towers import (
     ImageTower,
     TextTower,
     compact_image_tower,
@@ -16,7 +17,6 @@ from model.backbone import (
     open_clip_towers,
     timm_tower,
 )
-from model.blocks import FrozenBlock
 from model.config import (
     AimConfig,
     BackboneConfig,
@@ -36,10 +36,10 @@ from model.config import (
 )
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import MethodError
-from model.matching.bi_mhm import bi_mhm_scores
+from model.matching.cosine import video_scores
 from model.matching.frame_pairs import frame_pair_scores
+from model.matching.hausdorff import bi_mhm_scores
 from model.matching.otam import otam_scores
-from model.matching.prototype import video_scores
 from model.matching.stages import MIN_FRAMES
 from model.matching.trx import Trx
 from model.recognizer import Matcher, Recognizer

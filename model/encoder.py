@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model import blocks
 from model.adapters.aim import ALL, AimBlock
 from model.adapters.memory import Attend, Memory, attend_alone, attend_own
 from model.adapters.memory_table import AttendByTable
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
-from model.backbone import ImageTower, TextTower
+from model.backbones import blocks
+from model.backbones.towers import ImageTower, TextTower
 from model.config import QueryContext
 
 ALONE: tuple[QueryContext, ...] = ("none", "self")  # a query sees no clip but itself

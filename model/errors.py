@@ -15,7 +15,7 @@
     ├── CheckpointError             a checkpoint folder that does not fit
     └── ExportError                 exported files that cannot be made, read or run
 
-HTTP statuses live in `service.errors` alone.
+HTTP statuses live in `service.http.problems` alone.
 """
 
 from typing import ClassVar

@@ -27,7 +27,7 @@ from model.encoder import SupportContext, TextEncoder, VideoEncoder, class_means
 from model.errors import EpisodeError, MethodError
 from model.matching.stages import align, stage_scores
 from model.matching.trx import Trx
-from model.subactions import StageTexts, prompts
+from model.text import StageTexts, prompts
 
 # query_QTE and prototype_NTE to video_QN, larger is better; TRX reads all shots instead.
 Matcher = Callable[[Tensor, Tensor], Tensor] | Trx

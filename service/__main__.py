@@ -8,9 +8,9 @@ import uvloop
 
 from model.errors import KshotError
 from service.app import create_app
-from service.http_server import server_of
+from service.http.server import server_of
+from service.http.telemetry import start_logging
 from service.settings import Settings
-from service.telemetry import start_logging
 
 log = logging.getLogger("kshot.service")
 

@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
 
-from service import errors
-from service.admission import Admission, AdmissionRules, Pace
-from service.credits import Ledger
-from service.disconnects import DisconnectWatcher
-from service.parts import Parts, running
-from service.receiving import BodyRules
-from service.routes import classify, documents, operations, tasks
+from service.container import Parts, running
+from service.http import openapi as documents
+from service.http import problems as errors
+from service.http.admission import Admission, AdmissionRules, Pace
+from service.http.credits import Ledger
+from service.http.disconnects import DisconnectWatcher
+from service.http.receiving import BodyRules
+from service.http.routes import classify, operations, tasks
+from service.http.telemetry import RequestLog
 from service.settings import Settings
-from service.telemetry import RequestLog
 
 ROUTERS = (tasks.router, classify.router, operations.router)
 

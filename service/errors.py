@@ -1,240 +1,239 @@
-"""The one table error class -> status, and the one shape of an error: RFC 9457 problem+json."""
+"""Why a request, or the start of the service, is refused; statuses live in `service.http.problems`.
 
-import logging
-import math
-from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+KshotError
+├── RequestError                  the request cannot be served as it is
+│   ├── MalformedRequestError, UnknownFieldError, InvalidRequestError, ...
+│   ├── labels and clips: TooFewLabelsError, LabelDuplicateError, ...
+│   ├── ClipsRefusedError         some clips cannot be used; names each
+│   └── NotReadyError, DeadlineError, ServerFullError, TenantOverShareError: ask again
+├── EngineError                   the device failed on this work
+└── SettingsError                 an environment variable that cannot be followed
+"""
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import Scope
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-import model.errors as core
-import service.refusals as refused
-from model.errors import KshotError
-from service.decoding import errors as decoding
-from service.descriptions import DescriptionUnavailableError
-from service.schemas import ClipProblem, FieldProblem, Problem
-from service.stores import errors as stores
-
-MEDIA_TYPE = "application/problem+json"
-
-STATUS: dict[type[KshotError], int] = {
-    core.KshotError: 500,
-    core.ClipError: 422,
-    core.ContainerNotAllowedError: 415,
-    core.CodecNotAllowedError: 415,
-    core.ClipUndecodableError: 422,
-    core.NoVideoStreamError: 422,
-    core.NoFramesError: 422,
-    core.TooManyStreamsError: 422,
-    core.TooManyFramesError: 422,
-    core.ClipTooShortError: 422,
-    core.ClipTooLongError: 422,
-    core.ClipTooLargeError: 413,
-    core.PictureTooLargeError: 422,
-    core.ClipSpanError: 422,
-    core.PictureCountError: 422,
-    core.ClipDecodeTimeoutError: 422,
-    core.EpisodeError: 422,
-    core.DescriptionError: 422,
-    core.MethodError: 500,
-    core.BackboneError: 500,
-    core.CheckpointError: 500,
-    core.ExportError: 500,
-    refused.RequestError: 400,
-    refused.MalformedRequestError: 400,
-    refused.MediaTypeError: 415,
-    refused.InvalidRequestError: 422,
-    refused.UnknownFieldError: 422,
-    refused.RequestTooLargeError: 413,
-    refused.UploadTooSlowError: 408,
-    refused.ClientLeftError: 400,
-    refused.Base64Error: 422,
-    refused.TooFewLabelsError: 422,
-    refused.TooManyLabelsError: 422,
-    refused.LabelEmptyError: 422,
-    refused.LabelTooLongError: 422,
-    refused.LabelDuplicateError: 422,
-    refused.LabelUnknownError: 422,
-    refused.LabelWithoutClipsError: 422,
-    refused.TooManyClipsError: 422,
-    refused.NoClipsError: 422,
-    refused.DescriptionsMixedError: 422,
-    refused.ClipsRefusedError: 422,
-    refused.NotReadyError: 409,
-    refused.PreparationError: 503,
-    refused.TaskIncompatibleError: 409,
-    refused.DeadlineError: 504,
-    refused.DeadlineUnmetError: 503,
-    refused.ServerFullError: 503,
-    refused.TenantOverShareError: 429,
-    refused.DeviceMemoryError: 503,
-    refused.EngineError: 500,
-    refused.SettingsError: 500,
-    stores.StoreError: 500,
-    stores.TaskNotFoundError: 404,
-    stores.TaskExpiredError: 410,
-    stores.RevisionConflictError: 409,
-    stores.CursorError: 422,
-    stores.StoreUnavailableError: 503,
-    stores.StoreCorruptError: 500,
-    decoding.DecoderUnavailableError: 503,
-    DescriptionUnavailableError: 503,
-}
-RETRYABLE = frozenset({429, 503, 504})
-
-log = logging.getLogger("kshot.http")
+from model.errors import ClipError, KshotError
 
 
-def status_of(error: KshotError) -> int:
-    """Look up the status of an error, clip faults by what they agree on."""
-    if isinstance(error, refused.ClipsRefusedError):
-        statuses = {status_of(fault.error) for fault in error.clips}
-        return statuses.pop() if len(statuses) == 1 else STATUS[type(error)]
-    return STATUS[type(error)]
+@dataclass(frozen=True, slots=True)
+class FieldFault:
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
 
 
-def code_of(error: KshotError) -> str:
-    """Look up the stable code of an error, clip faults by what they agree on."""
-    if isinstance(error, refused.ClipsRefusedError):
-        codes = {fault.error.code for fault in error.clips}
-        return codes.pop() if len(codes) == 1 else error.code
-    return error.code
+@dataclass(frozen=True, slots=True)
+class ClipFault:
+    """What is wrong with one clip of a request."""
+
+    index: int  # in the order of the request
+    label: str | None
+    error: ClipError
 
 
-def problem_of(error: KshotError, instance: str) -> Problem:
-    """Describe an error to the client; what is the server's own fault is kept out of it."""
-    status, code = status_of(error), code_of(error)
-    public = isinstance(error, refused.RequestError) or status < HTTPStatus.INTERNAL_SERVER_ERROR
-    problem = blank(status, code, str(error) if public else _own_fault(status), instance)
-    problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE
-    if isinstance(error, refused.RequestError):
-        problem.errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
-    if isinstance(error, refused.ClipsRefusedError):
-        problem.clips = [
-            ClipProblem(index=f.index, label=f.label, code=f.error.code, detail=str(f.error))
-            for f in error.clips
-        ]
-    return problem
+class RequestError(KshotError):
+    """The request cannot be served as it is.
+
+    Args:
+        message: One sentence with the offending value and the remedy.
+        faults: The fields at fault, when there are several.
+        retry_after_s: When it is worth asking again, for refusals that pass.
+    """
+
+    code = "request-refused"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, faults: Sequence[FieldFault] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+        self.retry_after_s = retry_after_s
 
 
-def blank(status: int, code: str, detail: str, instance: str) -> Problem:
-    """Make a problem without lists."""
-    return Problem(
-        type=f"urn:kshot:problem:{code}",
-        title=code.replace("-", " ").capitalize(),
-        status=status,
-        detail=detail,
-        instance=instance,
-        code=code,
-        retryable=status in RETRYABLE,
-    )
+class MalformedRequestError(RequestError):
+    """The body cannot be read as what its content type says."""
+
+    code = "malformed-request"
 
 
-def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Turn a problem into a response."""
-    body = problem.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(body, problem.status, dict(headers or {}), media_type=MEDIA_TYPE)
+class MediaTypeError(RequestError):
+    """The body has a content type that this route does not read."""
+
+    code = "media-type-not-supported"
 
 
-def refusal(error: KshotError, scope: Scope) -> JSONResponse:
-    """Answer a request with an error."""
-    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR and not _expected(error):
-        log.error("%s: %s", code_of(error), error, exc_info=error.__cause__)
-    problem = problem_of(error, str(scope.get("kshot.request_id", "")))
-    scope["kshot.code"] = problem.code
-    after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
-    return answer(problem, {"retry-after": str(max(1, math.ceil(after)))} if after else None)
+class InvalidRequestError(RequestError):
+    """A field has a value that does not fit."""
+
+    code = "invalid-request"
 
 
-def _expected(error: KshotError) -> bool:
-    """Tell what load alone does: thousands of these a minute are no thousand faults."""
-    return isinstance(error, (refused.ServerFullError, refused.DeadlineError))
+class UnknownFieldError(RequestError):
+    """The request has a field that this route does not know."""
+
+    code = "unknown-field"
 
 
-def invalid(errors: Sequence[Mapping[str, object]]) -> refused.RequestError:
-    """Put pydantic's list of faults into one sentence, and each into `errors[]`."""
-    faults = [_fault(error) for error in errors]
-    unknown = any(error["type"] == "extra_forbidden" for error in errors)
-    kind = refused.UnknownFieldError if unknown else refused.InvalidRequestError
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    first = next(
-        fault
-        for fault, error in zip(faults, errors, strict=True)
-        if not unknown or error["type"] == "extra_forbidden"
-    )
-    return kind(f"{first.field}: {first.message}{more}.", faults)
+class RequestTooLargeError(RequestError):
+    """The body has more bytes than the limit."""
+
+    code = "request-too-large"
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the application in the one shape."""
+class UploadTooSlowError(RequestError):
+    """The body comes in slower than the floor."""
 
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, KshotError)
-        return refusal(error, request.scope)
-
-    async def validate(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return await refuse(request, invalid(error.errors()))
-
-    async def http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        code, detail = _http(request, error)
-        request.scope["kshot.code"] = code
-        return answer(blank(error.status_code, code, detail, request_id(request)), error.headers)
-
-    async def leave(request: Request, _: Exception) -> JSONResponse:
-        return await refuse(request, refused.ClientLeftError("The client left while sending."))
-
-    async def crash(request: Request, _: Exception) -> JSONResponse:
-        request.scope["kshot.code"] = "internal-error"
-        return answer(blank(500, "internal-error", _own_fault(500), request_id(request)))
-
-    app.add_exception_handler(KshotError, refuse)
-    app.add_exception_handler(RequestValidationError, validate)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(ClientDisconnect, leave)
-    app.add_exception_handler(Exception, crash)
+    code = "upload-too-slow"
+    retryable = True
 
 
-def request_id(request: Request) -> str:
-    """Give the id under which the log has this request."""
-    return str(request.scope.get("kshot.request_id", ""))
+class ClientLeftError(RequestError):
+    """The client left while it was sending; nobody reads this."""
+
+    code = "client-left"
 
 
-def _fault(error: Mapping[str, object]) -> refused.FieldFault:
-    location = error["loc"]
-    assert isinstance(location, Sequence)
-    field = ".".join(str(part) for part in location if part not in ("body", "query", "path"))
-    if error["type"] == "extra_forbidden":
-        return refused.FieldFault(field or "body", "no such field; take it away")
-    if error["type"] == "missing":
-        return refused.FieldFault(field or "body", "is missing; add it")
-    shown = repr(error.get("input"))
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return refused.FieldFault(field or "body", f"{error['msg']}, not {shown}")
+class Base64Error(RequestError):
+    """A clip in JSON is not base64."""
+
+    code = "base64-invalid"
 
 
-def _http(request: Request, error: HTTPException) -> tuple[str, str]:
-    match error.status_code:
-        case 404:
-            return "route-not-found", (
-                f"There is no route {request.url.path[:200]!r}; see those of /openapi.json."
-            )
-        case 405:
-            return "method-not-allowed", (
-                f"{request.method} is not a verb of {request.url.path[:200]!r}; "
-                f"use {(error.headers or {}).get('Allow', 'another')}."
-            )
-        case _:
-            return "request-refused", str(error.detail)
+class TooFewLabelsError(RequestError):
+    """A task needs at least two labels."""
+
+    code = "too-few-labels"
 
 
-def _own_fault(status: int) -> str:
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return "A part of the service cannot be reached at the moment; ask again shortly."
-    return "The service failed on this request; give its operator the instance of this problem."
+class TooManyLabelsError(RequestError):
+    """The task has more labels than the limit."""
+
+    code = "too-many-labels"
+
+
+class LabelEmptyError(RequestError):
+    """A label has no visible character."""
+
+    code = "label-empty"
+
+
+class LabelTooLongError(RequestError):
+    """A label has more characters than the limit."""
+
+    code = "label-too-long"
+
+
+class LabelDuplicateError(RequestError):
+    """Two labels read the same."""
+
+    code = "label-duplicate"
+
+
+class LabelUnknownError(RequestError):
+    """A field speaks of a label that has no clips."""
+
+    code = "label-unknown"
+
+
+class LabelWithoutClipsError(RequestError):
+    """A label has no support clip, or none that can be used."""
+
+    code = "label-without-clips"
+
+
+class TooManyClipsError(RequestError):
+    """A label, a task or a classify request has more clips than the limit."""
+
+    code = "too-many-clips"
+
+
+class NoClipsError(RequestError):
+    """The request has no clip at all."""
+
+    code = "no-clips"
+
+
+class DescriptionsMixedError(RequestError):
+    """Some labels have descriptions and some do not, or they are given twice."""
+
+    code = "descriptions-mixed"
+
+
+class ClipsRefusedError(RequestError):
+    """Clips that cannot be used; the code is theirs when they agree on one."""
+
+    code = "clips-unusable"
+
+    def __init__(self, message: str, clips: Sequence[ClipFault]) -> None:
+        super().__init__(message)
+        self.clips = tuple(clips)
+
+
+class NotReadyError(RequestError):
+    """The task is still getting ready."""
+
+    code = "not-ready"
+    retryable = True
+
+
+class PreparationError(RequestError):
+    """The task's clips are safe, but the model failed to encode them."""
+
+    code = "preparation-failed"
+    retryable = True
+
+
+class TaskIncompatibleError(RequestError):
+    """The task was registered for a checkpoint that sees other frames."""
+
+    code = "task-incompatible"
+
+
+class DeadlineError(RequestError):
+    """The request took longer than it may."""
+
+    code = "deadline-passed"
+    retryable = True
+
+
+class DeadlineUnmetError(DeadlineError):
+    """The request cannot be done in the time it has left, so it is not begun."""
+
+    code = "deadline-unmet"
+
+
+class ServerFullError(RequestError):
+    """The server has as much work as it can do in time."""
+
+    code = "server-full"
+    retryable = True
+
+
+class TenantOverShareError(RequestError):
+    """This caller has more work here than its share, and others wait too."""
+
+    code = "tenant-over-share"
+    retryable = True
+
+
+class DeviceMemoryError(RequestError):
+    """The device has no memory for this work, though some was freed."""
+
+    code = "device-out-of-memory"
+    retryable = True
+
+
+class EngineError(KshotError):
+    """The device failed on this work."""
+
+    code = "engine-failed"
+
+
+class SettingsError(KshotError):
+    """An environment variable that cannot be followed."""
+
+    code = "settings-invalid"

@@ -9,10 +9,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from model.media import MediaLimits
-from service.credits import Cost
+from model.media.video import MediaLimits
 from service.decoding.sandbox import SandboxLimits
-from service.refusals import SettingsError
+from service.errors import SettingsError
+from service.http.credits import Cost
 
 PREFIX = "KSHOT_"
 MIB = 2**20

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.engine.device_thread import Outcome, Step
+from service.engine.device import Outcome, Step
 from service.engine.engine import Engine
 
 

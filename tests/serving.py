@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from model.checkpoint import save_checkpoint
 from model.config import Align, QueryContext
 from service.app import create_app
-from service.http_server import Protocol
+from service.http.server import Protocol
 from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
 from tests.videos import make_video

@@ -17,9 +17,9 @@ from deploy.intervals import of_answers, of_tasks
 from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
-from training.episodes import draw_episode
+from training.data.episodes import draw_episode
 from training.errors import InputError
-from training.variants import without_adapters
+from training.meta.variants import without_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from deploy.readme_answer import COMMANDS
 from deploy.readme_tables import TABLES, block, variable
 from model.methods import METHODS
 from service.app import create_app
-from service.schemas import Classification
+from service.http.schemas import Classification
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,20 +25,21 @@ import torch
 from model.checkpoint import load_recognizer
 from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.recognizer import Recognizer
-from training import fit, matrix
-from training.comparison_table import SPLITS, lines, markdown
-from training.datasets import MAX_MISSING, open_dataset
+from training import fit
+from training.compact.run_folder import write_aside
+from training.data.datasets import MAX_MISSING, open_dataset
 from training.errors import InputError
-from training.fit_run import HISTORY
-from training.layouts import Layout, draw_layouts
-from training.matrix import Matrix, Row, read_matrix
-from training.methods import open_method
-from training.precision import half_precision
-from training.readings import Examination, Reading, seeds_of, seeds_row
-from training.report import draw_lines
-from training.run_folder import write_aside
-from training.stage_texts import stage_texts
-from training.token_sources import TokenSources
+from training.evaluation import matrix
+from training.evaluation.comparison_table import SPLITS, lines, markdown
+from training.evaluation.layouts import Layout, draw_layouts
+from training.evaluation.matrix import Matrix, Row, read_matrix
+from training.evaluation.readings import Examination, Reading, seeds_of, seeds_row
+from training.evaluation.report import draw_lines
+from training.features.token_sources import TokenSources
+from training.meta.methods import open_method
+from training.meta.precision import half_precision
+from training.meta.run import HISTORY
+from training.meta.stage_texts import stage_texts
 
 SEED = 0  # of the evaluation's episodes, the same for all cells
 RESULT = "result.json"
@@ -53,7 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--matrix", type=Path, required=True, help="rows, seeds, budget, evaluation")
-    add("--data", type=Path, required=True, help="as training.datasets reads it")
+    add("--data", type=Path, required=True, help="as training.data.datasets reads it")
     add("--root", type=Path, help="of the clips that split files list")
     add("--names", type=Path, help="of the labels, where split files have ids")
     add("--max-missing", type=float, default=MAX_MISSING, help="share of files")

@@ -22,7 +22,7 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 from tqdm import tqdm
 
 from model.errors import DescriptionError
-from model.subactions import (
+from model.text import (
     ANSWER_SCHEMA,
     MAX_LABEL_CHARS,
     StageTexts,
@@ -31,10 +31,10 @@ from model.subactions import (
     parse_stages,
     spoken,
 )
-from training.datasets import read_labels
-from training.descriptions_file import SUFFIXES, read_descriptions, write_descriptions
+from training.data.datasets import read_labels
+from training.data.descriptions_file import SUFFIXES, read_descriptions, write_descriptions
+from training.data.listings import SPLITS
 from training.errors import InputError
-from training.listings import SPLITS
 
 MODEL = "gpt-4o-mini"  # as the service's llm_model
 CALL_S = 60.0
@@ -180,7 +180,9 @@ def _take(
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.describe", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="as training.datasets reads it")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="as training.data.datasets reads it"
+    )
     parser.add_argument("--names", type=Path, help="names of classes that are only numbered")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--out", type=Path, required=True, help="FILE.yaml or FILE.json")

@@ -21,16 +21,16 @@ from model.checkpoint import load_recognizer
 from model.config import QueryContext
 from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.recognizer import Recognizer
-from training.accuracy import Tally
-from training.datasets import MAX_MISSING, Dataset, open_dataset
-from training.episode_list import read_episode_list, write_episode_list
-from training.episodes import Episode
+from training.data.datasets import MAX_MISSING, Dataset, open_dataset
+from training.data.episode_list import read_episode_list, write_episode_list
+from training.data.episodes import Episode
 from training.errors import InputError
-from training.layouts import Layout, by_layout, draw_layouts
-from training.precision import half_precision
-from training.readings import Examination, Kind, Reading, over, row, seeds_of, seeds_row
-from training.stage_texts import stage_texts
-from training.token_sources import TokenSources
+from training.evaluation.accuracy import Tally
+from training.evaluation.layouts import Layout, by_layout, draw_layouts
+from training.evaluation.readings import Examination, Kind, Reading, over, row, seeds_of, seeds_row
+from training.features.token_sources import TokenSources
+from training.meta.precision import half_precision
+from training.meta.stage_texts import stage_texts
 
 SPLIT = "test"
 DRAWN = {"ways": [5], "shots": [1, 5], "queries": 5, "episodes": 3000, "seed": 0}
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", nargs="+", default=["compact"], help="as KSHOT_CHECKPOINT; several: seeds")
     add("--backbone-weights", type=Path, help="a file; default: the hub")
-    add("--data", type=Path, required=True, help="as training.datasets reads it")
+    add("--data", type=Path, required=True, help="as training.data.datasets reads it")
     add("--root", type=Path, help="of the clips that split files list")
     add("--names", type=Path, help="of the labels, where split files have ids")
     add("--max-missing", type=float, default=MAX_MISSING, help="share of files")
@@ -206,7 +206,7 @@ def check_plots(folder: Path) -> None:
 def draw(readings: Sequence[Reading], labels: Sequence[str], folder: Path) -> list[Path]:
     """Draw a confusion matrix of each kind, and the curve over ways where there are several."""
     # Not at the top: matplotlib is an extra, and figures alone do not need it.
-    from training.report import draw_confusion, draw_lines
+    from training.evaluation.report import draw_confusion, draw_lines
 
     pictures: list[Path] = []
     lines: dict[str, list[tuple[float, float, float]]] = {}

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import torch
 
-from model.backbone import TimmImageTower, compact_image_tower
+from model.backbones.towers import TimmImageTower, compact_image_tower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig
 from model.errors import BackboneError, CheckpointError
+from training.compact.image_tower import ImageRecipe, ImageRun, train_image_tower
+from training.compact.motion_stage import MotionRecipe
+from training.compact.run_folder import claim_folder
+from training.compact.text_stage import Taught, add_recipe_options, recipes, teach
+from training.compact.text_tower import TextRecipe
+from training.compact.towers import open_teacher, start_from
+from training.data.frame_folders import read_pools
 from training.errors import InputError
-from training.frame_folders import read_pools
-from training.image_tower import ImageRecipe, ImageRun, train_image_tower
-from training.motion_stage import MotionRecipe
-from training.precision import half_precision
-from training.run_folder import claim_folder
-from training.text_stage import Taught, add_recipe_options, recipes, teach
-from training.text_tower import TextRecipe
-from training.towers import open_teacher, start_from
+from training.meta.precision import half_precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

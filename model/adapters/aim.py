@@ -5,9 +5,9 @@ Dimensions: B clips, T frames, L tokens, R read tokens, D width, H heads, E widt
 
 from torch import Tensor, nn
 
-from model import blocks
 from model.adapters.bottleneck import Bottleneck
-from model.blocks import FrozenBlock
+from model.backbones import blocks
+from model.backbones.blocks import FrozenBlock
 from model.folding import in_turn
 
 ALL = slice(None)  # tokens read from a block: all, or for the last block the class token alone

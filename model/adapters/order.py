@@ -5,9 +5,9 @@ Dimensions: N classes, A stages, L text tokens, D width.
 
 from torch import Tensor, nn
 
-from model import blocks
 from model.adapters.bottleneck import Bottleneck
-from model.blocks import FrozenBlock
+from model.backbones import blocks
+from model.backbones.blocks import FrozenBlock
 
 
 class OrderBlock(nn.Module):

@@ -10,11 +10,11 @@ tokens, P sites = T*R (of each episode), H heads, E width of a head, D width.
 import torch
 from torch import Tensor
 
-from model import blocks
 from model.adapters.aim import ALL, AimBlock
 from model.adapters.bottleneck import Bottleneck
 from model.adapters.memory import Attend, Memory
-from model.blocks import FrozenBlock
+from model.backbones import blocks
+from model.backbones.blocks import FrozenBlock
 
 
 class TaskBlock(AimBlock):

@@ -18,7 +18,7 @@ from model.encoder import ALONE, TextEncoder, VideoEncoder
 from model.errors import ExportError
 from model.export.manifest import GraphFile, GraphName, Shape, sha256_of
 from model.recognizer import Recognizer
-from model.subactions import STAGES, prompts, template_stages
+from model.text import STAGES, prompts, template_stages
 
 OPSET = 20  # the first with Gelu
 EXAMPLES = 2  # clips or classes in the example: a size of 1 would be taken for a constant

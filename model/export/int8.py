@@ -22,7 +22,7 @@ from model.export.manifest import Accuracy, GraphFile, sha256_of
 from model.export.parity import factors
 from model.export.sessions import onnxruntime
 from model.recognizer import MatchScores, Recognizer
-from model.subactions import template_stages
+from model.text import template_stages
 
 EPISODES, WAYS = 60, 5
 

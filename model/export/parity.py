@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.errors import ExportError
 from model.recognizer import MatchScores, Recognizer
-from model.subactions import template_stages
+from model.text import template_stages
 
 FEATURES, SCORES = 1e-4, 1e-5  # largest difference that passes, relative to the largest value
 WAYS, SHOTS, QUERIES = 3, 2, 4

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from model.config import Align
 from model.errors import EpisodeError
-from model.subactions import STAGES
+from model.text import STAGES
 
 MIN_FRAMES = STAGES + 1
 

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from model.config import QueryContext
 from model.recognizer import EncodedSupport
-from model.subactions import StageTexts
-from service.engine.batcher import Batcher, Reason
+from model.text import StageTexts
 from service.engine.contexts import (
     PROBE_CLASSES,
     ContextChoice,
@@ -26,12 +25,13 @@ from service.engine.contexts import (
     measured_sizes,
 )
 from service.engine.cost import CostModel
-from service.engine.device_thread import Classified, DeviceThread, Outcome, Query, Step
+from service.engine.device import Classified, DeviceThread, Outcome, Query, Step
 from service.engine.facts import ModelFacts, facts_of
 from service.engine.fair_queue import Kind, Work
+from service.engine.queue import Batcher, Reason
 from service.engine.registration import Progress, Registration, silent
 from service.engine.runtimes.protocol import Runtime
-from service.refusals import DeadlineError, DeadlineUnmetError
+from service.errors import DeadlineError, DeadlineUnmetError
 
 RELIEF_S = 2.0  # longest the device waits for caches to be freed
 

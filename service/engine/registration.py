@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.config import QueryContext
 from model.recognizer import EncodedSupport
-from service.engine.device_thread import Outcome, Step
+from service.engine.device import Outcome, Step
 from service.engine.fair_queue import Kind
 from service.engine.runtimes.protocol import Runtime
 

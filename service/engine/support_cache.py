@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from model.recognizer import EncodedSupport
-from service.refusals import NotReadyError
+from service.errors import NotReadyError
 
 HOST = torch.device("cpu")
 

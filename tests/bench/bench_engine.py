@@ -28,8 +28,8 @@ import torch
 from model.export.manifest import read_manifest
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
 from service.engine.engine import Engine
-from service.engine.runtimes.choice import label, onnx_folder
-from service.engine.runtimes.measuring import TOLERANCE
+from service.engine.passes.choice import label, onnx_folder
+from service.engine.passes.measuring import TOLERANCE
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import (

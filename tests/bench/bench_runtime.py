@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.backbone import open_clip_towers
+from model.backbones.towers import open_clip_towers
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig
 from model.export.manifest import read_manifest
 from model.lanes import Lanes
 from model.recognizer import Recognizer
-from service.engine.runtimes.choice import label, onnx_folder
+from service.engine.passes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch

@@ -19,13 +19,13 @@ from typing import Any
 import uvloop
 from fastapi import FastAPI, Request
 
-from model.media import Clip
-from model.pictures import read_pictures
+from model.media.pictures import read_pictures
+from model.media.video import Clip
 from service.app import create_app
-from service.http_server import server_of
-from service.parts import Parts
+from service.container import Parts
+from service.http.server import server_of
+from service.http.telemetry import start_logging
 from service.settings import Settings
-from service.telemetry import start_logging
 from tests.bench.bodies import pictures_of
 from tests.bench.closed_loop import drive
 from tests.devices import Device

@@ -17,12 +17,12 @@ from model.adapters.memory_table import kernel_or_none, table_of
 from model.config import QueryContext
 from model.methods import METHODS
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
-from model.subactions import template_stages
+from model.text import template_stages
 from service.engine.engine import Engine
-from service.engine.runtimes.choice import open_runtime
-from service.engine.runtimes.graphs import CapturedPass, compiled_pass
+from service.engine.passes.choice import open_runtime
+from service.engine.passes.graphs import CapturedPass, compiled_pass
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
-from service.refusals import SettingsError
+from service.errors import SettingsError
 from tests.bench.independence import compare, mixed_batches, scored_alone, scored_in_batches
 from tests.model.tiny import LABELS, TOWERS, clips, tiny_recognizer, tiny_text
 

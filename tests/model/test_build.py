@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from model.adapters.bottleneck import is_zero
-from model.backbone import (
+from model.backbones.towers import (
     ClipImageTower,
     ClipTextTower,
     InPlaceGelu,
@@ -19,12 +19,12 @@ from model.backbone import (
     open_clip_towers,
     split_clip,
 )
+from model.backbones.words import WordTokenizer
 from model.build import build_recognizer, towers
 from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import BackboneError, KshotError, MethodError
 from model.methods import METHODS
-from model.words import WordTokenizer
 from tests.model.tiny import clips, tiny_method, tiny_recognizer
 
 VIT_B = OpenClipConfig(name="ViT-B-16-quickgelu")

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from model.adapters.aim import AimBlock
-from model.backbone import ClipImageTower, ImageTower, TimmImageTower
+from model.backbones.towers import ClipImageTower, ImageTower, TimmImageTower
 from model.build import build_recognizer
 from model.config import QueryContext
 from model.folding import in_turn, side_by_side

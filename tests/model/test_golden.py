@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.matching.prototype import video_scores
+from model.matching.cosine import video_scores
 from model.matching.stages import align, stage_scores
 from model.recognizer import prototypes
 from tests.model.golden import Golden

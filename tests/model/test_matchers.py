@@ -28,10 +28,10 @@ from model.config import (
     TrxMatcher,
 )
 from model.errors import CheckpointError, MethodError
-from model.matching.bi_mhm import bi_mhm_distance, bi_mhm_scores
+from model.matching.cosine import video_scores
 from model.matching.frame_pairs import frame_distances, frame_pair_scores
+from model.matching.hausdorff import bi_mhm_distance, bi_mhm_scores
 from model.matching.otam import otam_distance, otam_scores
-from model.matching.prototype import video_scores
 from model.matching.trx import Trx, sinusoids
 from model.recognizer import Recognizer, shots_by_class
 from tests.model.tiny import LABELS, clips, tiny_method, tiny_recognizer, tiny_text

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import EpisodeError
-from model.matching.prototype import video_scores
+from model.matching.cosine import video_scores
 from model.matching.stages import align, stage_scores, stage_windows
 from model.recognizer import prototypes
 

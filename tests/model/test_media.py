@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from model.errors import ClipSpanError, ClipTooShortError
-from model.media import UNLIMITED, Clip, MediaLimits, centre_indices, read_clip
-from model.picture import centre_crop, scaled
+from model.media.picture import centre_crop, scaled
+from model.media.video import UNLIMITED, Clip, MediaLimits, centre_indices, read_clip
 from tests.videos import corner_frames, grey_frames, grey_level, make_video
 
 REPO = Path(__file__).parents[2]
@@ -196,7 +196,7 @@ def test_decord_agrees_with_pyav_on_real_clips() -> None:
 
 
 def test_reading_media_imports_no_torch() -> None:
-    script = "import sys, model.media; print(sorted({'torch', 'decord'} & set(sys.modules)))"
+    script = "import sys, model.media.video; print(sorted({'torch', 'decord'} & set(sys.modules)))"
     asked = [sys.executable, "-c", script]
     found = subprocess.run(asked, cwd=REPO, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from simplejpeg import decode_jpeg
 
 from model import errors
-from model.media import (
+from model.media.picture import square
+from model.media.video import (
     Clip,
     MediaLimits,
     centre_indices,
@@ -23,7 +24,6 @@ from model.media import (
     encode_pictures,
     read_pictures,
 )
-from model.picture import square
 from tests.videos import corner_frames, grey_frames, grey_level
 
 
@@ -177,7 +177,7 @@ def test_upright_jpegs_alone_take_the_short_way(monkeypatch: pytest.MonkeyPatch)
         short_ways.append(colours)
         return decode_jpeg(encoded, colours)
 
-    monkeypatch.setattr("model.pictures.decode_jpeg", seen)
+    monkeypatch.setattr("model.media.pictures.decode_jpeg", seen)
     for picture in (encoded(NOISE), WHOLE["JPEG"]):  # PNG; turned
         read([picture] * 8)
     assert not short_ways

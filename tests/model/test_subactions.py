@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.backbones.words import WordTokenizer
 from model.errors import DescriptionError
-from model.subactions import (
+from model.text import (
     check_stages,
     clean,
     instruction,
@@ -17,7 +18,6 @@ from model.subactions import (
     spoken,
     template_stages,
 )
-from model.words import WordTokenizer
 
 THREE = ("Raise the arm.", "Swing it.", "Let it fall.")
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from model.backbones.words import split_words
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, CompactTextConfig, MethodConfig, OrderConfig
 from model.methods import METHODS
 from model.recognizer import Recognizer
-from model.subactions import prompts, template_stages
-from model.words import split_words
+from model.text import prompts, template_stages
 
 LABELS = ("jump", "wave", "pour", "turn left", "clap", "sit", "stand")
 WORDS = tuple(

@@ -54,9 +54,9 @@ def serve_instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognizer], Non
     """Have a recognizer served as it is: copies and traces would lack what a test hung into it."""
 
     def serve(recognizer: Recognizer) -> None:
-        monkeypatch.setattr("service.parts.load_model", lambda *_: recognizer)
-        monkeypatch.setattr("service.engine.runtimes.choice.plain_torch", TorchRuntime)
-        monkeypatch.setattr("service.engine.runtimes.choice.reduced_torch", lambda *_, **__: [])
+        monkeypatch.setattr("service.container.load_model", lambda *_: recognizer)
+        monkeypatch.setattr("service.engine.passes.choice.plain_torch", TorchRuntime)
+        monkeypatch.setattr("service.engine.passes.choice.reduced_torch", lambda *_, **__: [])
 
     return serve
 

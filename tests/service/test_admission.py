@@ -17,10 +17,10 @@ from starlette.types import Message, Receive, Scope, Send
 from torch import Tensor
 
 from model.recognizer import Recognizer
-from service.admission import Admission, AdmissionRules, Pace, tenant_of
 from service.app import create_app
-from service.credits import NOTHING, Cost, Ledger
-from service.receiving import BodyRules
+from service.http.admission import Admission, AdmissionRules, Pace, tenant_of
+from service.http.credits import NOTHING, Cost, Ledger
+from service.http.receiving import BodyRules
 from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
 from tests.serving import classify, moving_clip, problem, query_files, register, serving_app

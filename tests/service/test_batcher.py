@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.engine.batcher import FRAMES_PER_FRAME, Batcher, Turn
 from service.engine.fair_queue import FairQueue, Kind, Work
+from service.engine.queue import FRAMES_PER_FRAME, Batcher, Turn
 
 CLIP = 8
 

@@ -11,8 +11,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.credits import ACTIVE_S, NOTHING, Cost, Hold, Ledger
-from service.refusals import ServerFullError, TenantOverShareError
+from service.errors import ServerFullError, TenantOverShareError
+from service.http.credits import ACTIVE_S, NOTHING, Cost, Hold, Ledger
 
 MOST = Cost(bytes=1000, decode_ms=1000, frames=100)
 AMOUNTS = st.builds(

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from service.app import create_app
-from service.credits import NOTHING, Hold, Ledger
-from service.deadlines import HEADER, Deadline, read_timeout
-from service.receiving import BodyRules, CountedBody
-from service.refusals import DeadlineError, InvalidRequestError
+from service.errors import DeadlineError, InvalidRequestError
+from service.http.credits import NOTHING, Hold, Ledger
+from service.http.deadlines import HEADER, Deadline, read_timeout
+from service.http.receiving import BodyRules, CountedBody
 from service.settings import Settings
 from tests.held_device import device_held
 from tests.serving import base64_of, moving_clip, problem, query_files, serving_app, support_files

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model import errors
-from model.media import read_clip
+from model.media.video import read_clip
 from service.decoding.pool import DecodePool
 from tests.pools import LIMITS, make_pool, pids, request
 from tests.videos import grey_frames, make_video

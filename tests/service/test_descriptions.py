@@ -10,15 +10,15 @@ from pathlib import Path
 import openai
 import pytest
 
-from service.breaker import Breaker
-from service.descriptions import (
+from service.stores.directory import DirectoryStore
+from service.stores.protocol import TaskStore
+from service.tasks.breaker import Breaker
+from service.tasks.describe import (
     Describer,
     DescriberLimits,
     DescriptionUnavailableError,
     describer_from,
 )
-from service.stores.directory import DirectoryStore
-from service.stores.protocol import TaskStore
 from tests.language_model import STAGES, Endpoint, language_model
 
 WANTED = tuple(STAGES)

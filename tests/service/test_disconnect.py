@@ -23,9 +23,9 @@ from torch import Tensor
 
 from model.recognizer import Recognizer
 from service.app import create_app
-from service.credits import NOTHING
-from service.disconnects import DisconnectWatcher
-from service.http_server import Protocol
+from service.http.credits import NOTHING
+from service.http.disconnects import DisconnectWatcher
+from service.http.server import Protocol
 from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
 from tests.serving import moving_clip, query_files, support_files

@@ -13,7 +13,7 @@ from model.errors import MethodError
 from model.recognizer import EncodedSupport
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
-from service.refusals import DeadlineError, DeadlineUnmetError, EngineError
+from service.errors import DeadlineError, DeadlineUnmetError, EngineError
 from tests.held_device import device_held
 from tests.model.tiny import clips, tiny_recognizer
 

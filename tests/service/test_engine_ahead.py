@@ -9,9 +9,9 @@ import pytest
 from torch import Tensor
 
 from model.recognizer import EncodedSupport, MatchScores
-from service.engine.device_thread import Classified
+from service.engine.device import Classified
 from service.engine.engine import Engine
-from service.refusals import EngineError
+from service.errors import EngineError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer
 

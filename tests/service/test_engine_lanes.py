@@ -18,7 +18,7 @@ from model.recognizer import Recognizer
 from service.decoding.cores import NICENESS
 from service.engine.engine import Engine
 from service.engine.shares import shares
-from service.refusals import DeviceMemoryError, EngineError
+from service.errors import DeviceMemoryError, EngineError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer
 

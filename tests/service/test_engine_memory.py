@@ -10,8 +10,8 @@ import torch
 from model.recognizer import EncodedSupport, MatchScores
 from service.engine.engine import Engine
 from service.engine.faults import is_device_lost, is_out_of_memory
-from service.errors import problem_of, status_of
-from service.refusals import DeviceMemoryError, EngineError
+from service.errors import DeviceMemoryError, EngineError
+from service.http.problems import problem_of, status_of
 from tests.devices import Device, SmallMemory
 from tests.held_device import device_held
 from tests.model.tiny import clips, tiny_recognizer

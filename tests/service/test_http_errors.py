@@ -13,9 +13,9 @@ from fastapi import FastAPI
 
 import service
 from model.errors import KshotError
-from service import errors
+from service.http import problems as errors
+from service.http.telemetry import RequestLog
 from service.settings import Settings
-from service.telemetry import RequestLog
 from tests.serving import moving_clip, problem, register, serving
 
 

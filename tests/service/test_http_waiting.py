@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.parts import Parts
+from service.container import Parts
 from service.settings import Settings
 from tests.held_device import device_held
 from tests.serving import moving_clip, problem, query_files, serving_app, support_files

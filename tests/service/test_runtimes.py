@@ -19,8 +19,9 @@ from model.export.__main__ import export
 from model.export.manifest import MANIFEST, read_manifest, sha256_of
 from model.export.parity import factors
 from model.recognizer import EncodedSupport, Recognizer
-from service.engine.runtimes.choice import choose, onnx_folder, open_runtime
-from service.engine.runtimes.graphs import bucket_clips
+from service.engine.passes.choice import choose, onnx_folder, open_runtime
+from service.engine.passes.graphs import bucket_clips
+from service.engine.passes.traces import TracedPass, traced_or_none
 from service.engine.runtimes.onnx import onnx_runtimes
 from service.engine.runtimes.protocol import Precision, Runtime
 from service.engine.runtimes.pytorch import (
@@ -29,8 +30,7 @@ from service.engine.runtimes.pytorch import (
     plain_torch,
     with_bfloat16_video,
 )
-from service.engine.runtimes.traces import TracedPass, traced_or_none
-from service.refusals import SettingsError
+from service.errors import SettingsError
 from service.settings import Settings
 from tests.model.tiny import clips, tiny_recognizer, tiny_text
 from tests.serving import ROOT, classify, register, serving, tiny_checkpoint

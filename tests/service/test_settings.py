@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.refusals import SettingsError
+from service.errors import SettingsError
 from service.settings import Settings
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.encoder import SupportContext
 from model.recognizer import EncodedSupport
 from service.engine.support_cache import HostTier, SupportCache, SupportKey
-from service.refusals import EngineError, NotReadyError
+from service.errors import EngineError, NotReadyError
 
 SUPPORT = EncodedSupport(torch.zeros(2, 8, 4), SupportContext(()), None, (1, 1), "weights")
 SIZE = SUPPORT.bytes

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.learners import tiny_learner
-from training.processes import join_processes, leave_processes
+from training.meta.processes import join_processes, leave_processes
 
 
 def main() -> None:

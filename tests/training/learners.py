@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from model.config import QueryContext
-from model.subactions import template_stages
+from model.text import template_stages
 from tests.model.tiny import LABELS, clips, tiny_recognizer
-from training.datasets import LabelledClip
-from training.episodes import EpisodePlan, EpisodeSampler
-from training.learner import Learner
-from training.processes import Processes
-from training.recipes import FitRecipe
+from training.data.datasets import LabelledClip
+from training.data.episodes import EpisodePlan, EpisodeSampler
+from training.meta.learner import Learner
+from training.meta.processes import Processes
+from training.meta.recipe import FitRecipe
 
 CLASSES, SHOWN = 4, 5  # classes, clips of each
 

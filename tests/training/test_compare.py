@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from tests.training.conftest import TEACHER
 from tests.training.test_report import size_of
 from training.compare import main
-from training.comparison_table import markdown
 from training.errors import InputError
-from training.matrix import Matrix, Row, read_matrix
+from training.evaluation.comparison_table import markdown
+from training.evaluation.matrix import Matrix, Row, read_matrix
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {

@@ -14,10 +14,10 @@ from model.errors import ClipError, NoFramesError
 from tests.training.conftest import SHARED
 from tests.videos import grey_frames, grey_level, make_video
 from training import evaluate
-from training.datasets import LabelledClip, open_dataset, read_frames, read_labels
+from training.data.datasets import LabelledClip, open_dataset, read_frames, read_labels
+from training.data.listings import divide, source_group
+from training.data.split_files import read_split_files
 from training.errors import InputError
-from training.listings import divide, source_group
-from training.split_files import read_split_files
 
 FRAMES = 16
 SPLIT_LINES = {

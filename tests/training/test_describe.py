@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from model.subactions import instruction
+from model.text import instruction
 from tests.language_model import STAGES, Endpoint, language_model
 from tests.training.conftest import SHARED
-from training import describe, run_folder
-from training.datasets import read_labels
-from training.descriptions_file import read_descriptions, stages_of, write_descriptions
+from training import describe
+from training.compact import run_folder
+from training.data.datasets import read_labels
+from training.data.descriptions_file import read_descriptions, stages_of, write_descriptions
 from training.errors import InputError
 
 LABELS = ["brush_hair", "Sit Down", "wave"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.datasets import Dataset, LabelledClip
-from training.episode_list import read_episode_list, write_episode_list
-from training.episodes import Episode, EpisodePlan, EpisodeSampler
+from training.data.datasets import Dataset, LabelledClip
+from training.data.episode_list import read_episode_list, write_episode_list
+from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.errors import InputError
 
 CLIPS = tuple(

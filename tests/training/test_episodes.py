@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import SHARED
-from training.datasets import LabelledClip, open_dataset
-from training.episodes import Episode, EpisodePlan, EpisodeSampler, draw_episode
+from training.data.datasets import LabelledClip, open_dataset
+from training.data.episodes import Episode, EpisodePlan, EpisodeSampler, draw_episode
 from training.errors import InputError
 
 CLIPS = [

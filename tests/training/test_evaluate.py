@@ -14,10 +14,10 @@ from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import TaskConfig
 from model.recognizer import Recognizer
 from tests.training.conftest import TEACHER
-from training.accuracy import Accuracy, SeedAccuracy, Tally, student
-from training.episodes import Episode
+from training.data.episodes import Episode
 from training.evaluate import main
-from training.variants import as_evaluated, is_transductive, under_context, variants
+from training.evaluation.accuracy import Accuracy, SeedAccuracy, Tally, student
+from training.meta.variants import as_evaluated, is_transductive, under_context, variants
 
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "12", "--device", "cpu"]
 

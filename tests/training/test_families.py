@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from model.subactions import template_stages
+from model.text import template_stages
 from tests.training.conftest import TEACHER
 from training import fit
-from training.datasets import (
+from training.data.datasets import (
     Dataset,
     LabelledClip,
     join_datasets,
     open_dataset,
     open_datasets,
 )
-from training.descriptions_file import write_descriptions
-from training.episodes import EpisodePlan, EpisodeSampler, fewest_labels
+from training.data.descriptions_file import write_descriptions
+from training.data.episodes import EpisodePlan, EpisodeSampler, fewest_labels
+from training.data.listings import Split
 from training.errors import InputError
-from training.listings import Split
-from training.stage_texts import stage_texts
-from training.synthetic import OrderSet, write_order_set
+from training.meta.stage_texts import stage_texts
+from training.synthetic.actions import OrderSet, write_order_set
 
 
 def clips(family: str, labels: str, takes: int = 3) -> tuple[LabelledClip, ...]:

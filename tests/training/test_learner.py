@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from model.adapters.bottleneck import Bottleneck
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
-from training.learner import Learner, frozen_features, rate, training_mode
-from training.losses import disagreement
-from training.recipes import FitRecipe
+from training.meta.learner import Learner, frozen_features, rate, training_mode
+from training.meta.losses import disagreement
+from training.meta.recipe import FitRecipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.methods import METHODS
-from training.losses import disagreement, same_stages, stage_contrast
+from training.meta.losses import disagreement, same_stages, stage_contrast
 
 CONFIG = METHODS["task_adapter_pp"]
 AXES = torch.eye(4)

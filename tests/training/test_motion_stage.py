@@ -7,19 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from model.backbone import compact_image_tower, compact_text_tower
+from model.backbones.towers import compact_image_tower, compact_text_tower
 from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
 from model.config import CompactConfig, CompactTextConfig, TaskConfig
 from model.methods import compact_method
 from model.recognizer import Recognizer
-from training.captions import CaptionedClips, features_of, vocabulary
-from training.losses import distance
-from training.motion_stage import MotionRecipe, motion_numbers, stage_features, train_motions
-from training.motions import MOTIONS
-from training.synthetic import Action
-from training.text_stage import main
-from training.tokens import looked_at
+from training.compact.captions import CaptionedClips, features_of, vocabulary
+from training.compact.motion_stage import (
+    MotionRecipe,
+    motion_numbers,
+    stage_features,
+    train_motions,
+)
+from training.compact.text_stage import main
+from training.features.tokens import looked_at
+from training.meta.losses import distance
+from training.synthetic.actions import Action
+from training.synthetic.motions import MOTIONS
 
 
 def recognizer() -> Recognizer:

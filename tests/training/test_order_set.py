@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.media import UNLIMITED, read_clip
-from training.datasets import open_dataset, read_frames
-from training.descriptions_file import read_descriptions, stages_of
-from training.episodes import EpisodePlan, EpisodeSampler
+from model.media.video import UNLIMITED, read_clip
+from training.data.datasets import open_dataset, read_frames
+from training.data.descriptions_file import read_descriptions, stages_of
+from training.data.episodes import EpisodePlan, EpisodeSampler
 from training.errors import InputError
-from training.synthetic import OrderSet, divided, draw_families, main, write_order_set
+from training.synthetic.actions import OrderSet, divided, draw_families, main, write_order_set
 
 SMALL = ["--size", "48", "--seconds", "1", "--fps", "8", "--processes", "1"]
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from training.motions import MOTIONS, Change, follow
-from training.orders import differing_frames, distinct_trios, told_apart
-from training.synthetic import SEPARATE, Action, render_clip, split_of
+from training.synthetic.actions import SEPARATE, Action, render_clip, split_of
+from training.synthetic.motions import MOTIONS, Change, follow
+from training.synthetic.orders import differing_frames, distinct_trios, told_apart
 
 
 def test_moves_to_both_sides_are_left_out_as_a_mirror_exchanges_their_order() -> None:

@@ -12,24 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.backbone import compact_image_tower
+from model.backbones.towers import compact_image_tower
 from model.checkpoint import load_recognizer
 from model.config import CompactConfig
-from model.subactions import template_stages
+from model.text import template_stages
 from tests.training.conftest import TEACHER
-from training.augmentation import Augmentation, draw_views
-from training.distillation import (
+from training.compact.augmentation import Augmentation, draw_views
+from training.compact.distillation import (
     Distiller,
     embed,
     matched_depths,
     measure_scales,
     teacher_states,
 )
+from training.compact.image_tower import ImageRecipe, ImageRun, rate
+from training.compact.towers import open_teacher
+from training.data.frame_folders import list_files, read_pools
 from training.errors import InputError
-from training.frame_folders import list_files, read_pools
-from training.image_tower import ImageRecipe, ImageRun, rate
 from training.pretrain import main
-from training.towers import open_teacher
 
 SMALL = ["--width", "64", "--depth", "3", "--heads", "2", "--side", "96", "--per-clip", "2"]
 BRIEF = ["--steps", "12", "--batch", "8", "--views", "16", "--reuse", "2", "--synthetic", "3"]

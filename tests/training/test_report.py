@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import report
-from training.report import draw_confusion, draw_curve, draw_lines, running_mean
+from training.evaluation import report
+from training.evaluation.report import draw_confusion, draw_curve, draw_lines, running_mean
 
 
 def size_of(file: Path) -> tuple[int, int]:

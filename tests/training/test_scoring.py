@@ -13,12 +13,12 @@ from torch import Tensor
 
 from model.config import QueryContext
 from model.recognizer import Recognizer
-from model.subactions import StageTexts, template_stages
+from model.text import StageTexts, template_stages
 from tests.model.tiny import clips, tiny_recognizer
 from tests.training.learners import CLASSES, SHOWN, labelled
-from training import scoring
-from training.episodes import Episode, EpisodePlan, EpisodeSampler
-from training.scoring import EpisodeScorer
+from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
+from training.evaluation import scoring
+from training.evaluation.scoring import EpisodeScorer
 
 CONTEXTS: tuple[QueryContext, ...] = get_args(QueryContext)
 COUNT = CLASSES * SHOWN

@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.media import UNLIMITED, read_clip
-from training.motions import MOTIONS, follow
-from training.shapes import COLOURS, SHAPES, TEXTURES
-from training.synthetic import (
+from model.media.video import UNLIMITED, read_clip
+from training.synthetic.actions import (
     Action,
     demo_actions,
     draw_action,
@@ -17,6 +15,8 @@ from training.synthetic import (
     trios,
     write_clip,
 )
+from training.synthetic.motions import MOTIONS, follow
+from training.synthetic.shapes import COLOURS, SHAPES, TEXTURES
 
 RISING = Action("red", "striped", "ball", ("rises", "grows", "fades"))
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model.backbone import compact_image_tower, compact_text_tower
+from model.backbones.towers import compact_image_tower, compact_text_tower
+from model.backbones.words import split_words
 from model.build import build_recognizer
 from model.config import CompactConfig, CompactTextConfig, MethodConfig
 from model.recognizer import Recognizer
-from model.subactions import prompts, template_stages
-from model.words import split_words
-from training.captions import (
+from model.text import prompts, template_stages
+from training.compact.captions import (
     Caption,
     Subject,
     partial_captions,
@@ -19,8 +19,8 @@ from training.captions import (
     vocabulary,
     whole_captions,
 )
-from training.synthetic import Action, demo_actions
-from training.text_tower import TextRecipe, said_of, text_loss, train_text_tower
+from training.compact.text_tower import TextRecipe, said_of, text_loss, train_text_tower
+from training.synthetic.actions import Action, demo_actions
 
 ARROW = Action("blue", "wavy", "arrow", ("bounces", "rises", "fades"))
 

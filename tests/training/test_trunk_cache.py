@@ -21,11 +21,11 @@ from model.build import build_recognizer
 from model.recognizer import Recognizer
 from tests.model.tiny import tiny_recognizer
 from tests.videos import make_video
-from training import trunk_cache
-from training.clip_augmentation import ClipAugmentation, draw_clip_view, read_view
-from training.datasets import LabelledClip, read_frames
+from training.data.datasets import LabelledClip, read_frames
 from training.errors import InputError
-from training.trunk_cache import PASS_CLIPS, TrunkCache, open_trunk_cache
+from training.features import trunk_cache
+from training.features.clip_augmentation import ClipAugmentation, draw_clip_view, read_view
+from training.features.trunk_cache import PASS_CLIPS, TrunkCache, open_trunk_cache
 
 CLIPS = 11  # two whole passes and a part of one
 ROW_BYTES = 8 * 5 * 32 * 2  # T L D of the tiny tower, float16
@@ -35,7 +35,7 @@ BUILD = """
 import resource, sys, time
 from pathlib import Path
 from tests.training.test_trunk_cache import build, labelled
-from training import trunk_cache
+from training.features import trunk_cache
 videos, *wanted = sys.argv[1:]
 make = trunk_cache._Builder._make
 def slowly(*arguments):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.config import MethodConfig, QueryContext
 from model.recognizer import EncodedSupport, MatchScores
-from model.subactions import StageTexts
+from model.text import StageTexts
 
 Kind = Literal["torch", "onnx"]
 Precision = Literal["fp32", "bf16", "int8"]

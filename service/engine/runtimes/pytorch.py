@@ -19,11 +19,11 @@ from model.adapters.memory_table import kernel_or_none, table_of
 from model.config import MethodConfig, QueryContext
 from model.encoder import ALONE
 from model.recognizer import EncodedSupport, MatchScores, Recognizer
-from model.subactions import StageTexts
-from service.engine.runtimes.graphs import CapturedPass, Pass, captured_or_none, compiled_pass
+from model.text import StageTexts
+from service.engine.passes.graphs import CapturedPass, Pass, captured_or_none, compiled_pass
+from service.engine.passes.traces import TracedPass, traced_or_none
 from service.engine.runtimes.protocol import Kind, Precision
-from service.engine.runtimes.traces import TracedPass, traced_or_none
-from service.refusals import SettingsError
+from service.errors import SettingsError
 
 CPUINFO = Path("/proc/cpuinfo")
 Recorded = CapturedPass | TracedPass

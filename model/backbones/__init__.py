@@ -1,0 +1,1 @@
+"""Frozen towers, and the parts of them that adapters wrap."""

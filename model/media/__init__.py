@@ -1,0 +1,1 @@
+"""Bytes to frames to pixels: the one preprocessing."""

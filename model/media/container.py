@@ -1,0 +1,211 @@
+"""The PyAV seam: untrusted bytes -> an opened, checked video stream.
+
+The container is told from its first bytes and its demuxer forced, so no probing can choose a
+playlist, a subtitle file or a picture sequence. Header values are checked here, and once more by
+whoever decodes, because headers lie. Every library error leaves as a `ClipError`.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from model.errors import (
+    ClipDecodeTimeoutError,
+    ClipTooLongError,
+    ClipUndecodableError,
+    CodecNotAllowedError,
+    ContainerNotAllowedError,
+    NoFramesError,
+    NoVideoStreamError,
+    PictureTooLargeError,
+    TooManyFramesError,
+    TooManyStreamsError,
+)
+from model.media.sampling import MediaLimits
+
+MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"moof")
+DEMUXERS = {"mp4": "mp4", "webm": "matroska", "avi": "avi"}
+DECODERS = {"av1": "libdav1d,libaom-av1,av1"}  # where FFmpeg's decoder is not named as the codec
+PROBE_BYTES = 1_000_000
+PROBE_US = 1_000_000
+MAX_ASPECT = 16
+
+
+def sniff(data: bytes) -> str | None:
+    """Tell "mp4", "webm" or "avi" by the first bytes; None for anything else."""
+    if data[4:8] in MP4_FIRST_BOXES:
+        return "mp4"
+    if data[:4] == b"\x1a\x45\xdf\xa3":  # EBML
+        return "webm"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi"
+    return None
+
+
+@contextmanager
+def library_errors(doing: str) -> Iterator[None]:
+    """Translate whatever FFmpeg or Pillow raises over a clip; `doing` completes "while ..."."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ClipDecodeTimeoutError(
+            f"The decoder ran out of memory while {doing}; send a smaller or shorter clip."
+        ) from error
+    except (
+        av.FFmpegError,
+        ArithmeticError,
+        EOFError,
+        LookupError,
+        NotImplementedError,
+        OSError,
+        SyntaxError,  # Pillow's word for a damaged picture
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ClipUndecodableError(
+            f"The decoder gave up while {doing} ({reason}); send a complete, unencrypted clip."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVideo:
+    """One opened container and its video stream."""
+
+    container: InputContainer
+    stream: VideoStream
+    codec: str
+
+
+@contextmanager
+def open_video(data: bytes, limits: MediaLimits) -> Iterator[OpenVideo]:
+    """Open `data` with a forced demuxer and check all that its headers claim."""
+    kind = sniff(data)
+    if kind is None or kind not in limits.containers:
+        raise ContainerNotAllowedError(
+            f"The clip's first bytes {data[:12]!r} are no container of"
+            f" {', '.join(limits.containers)}; convert the clip to one of these."
+        )
+    decoders = ",".join(DECODERS.get(codec, codec) for codec in limits.codecs)
+    options = {
+        "probesize": str(PROBE_BYTES),
+        "analyzeduration": str(PROBE_US),
+        "codec_whitelist": decoders,
+        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+        "protocol_whitelist": "pipe",  # a name inside the clip is never opened
+        "max_pixels": _decoder_pixels(limits),
+        "threads": "1",
+    }
+    with library_errors(f"opening the {kind} container"):
+        container = av.open(
+            io.BytesIO(data), "r", format=DEMUXERS[kind], options=options, metadata_errors="replace"
+        )
+    with container:
+        with library_errors("reading the container's headers"):
+            video = _checked(container, limits)
+        yield video
+
+
+def _checked(container: InputContainer, limits: MediaLimits) -> OpenVideo:
+    if len(container.streams) > limits.max_streams:
+        raise TooManyStreamsError(
+            f"The clip has {len(container.streams)} streams, {limits.max_streams} are allowed;"
+            " keep its video stream alone."
+        )
+    moving = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    if not moving:
+        found = sorted({stream.type for stream in container.streams})
+        raise NoVideoStreamError(
+            f"The clip has no video stream, only {found}; send a clip with pictures."
+        )
+    stream = moving[0]
+    codec = _codec_name(stream)
+    if codec not in limits.codecs:
+        raise CodecNotAllowedError(
+            f"The codec {codec!r} is not one of {', '.join(limits.codecs)};"
+            " re-encode the clip with one of these."
+        )
+    check_picture(stream.codec_context.width, stream.codec_context.height, limits)
+    check_frames(stream.frames, limits)
+    if stream.duration is not None and stream.time_base is not None:
+        check_duration(float(stream.duration * stream.time_base), limits)
+    elif container.duration is not None:
+        check_duration(container.duration / av.time_base, limits)
+    context = stream.codec_context
+    context.thread_count = 1
+    context.options = {"max_pixels": _decoder_pixels(limits)}
+    return OpenVideo(container, stream, codec)
+
+
+def _decoder_pixels(limits: MediaLimits) -> str:
+    # coded sizes are padded, so the decoder gets more room; `check_picture` is exact
+    return str(min(2 * limits.max_pixels, 2**31 - 1))
+
+
+def _codec_name(stream: VideoStream) -> str:
+    context = stream.codec_context
+    # PyAV has no context for a codec that its FFmpeg cannot decode, whatever its stubs say
+    return "unknown" if context is None else context.codec.canonical_name
+
+
+def check_picture(width: int, height: int, limits: MediaLimits) -> None:
+    """Refuse a picture of more pixels than allowed, or so narrow that resizing would blow it up."""
+    if width * height > limits.max_pixels:
+        raise PictureTooLargeError(
+            f"A picture of {width} x {height} pixels is larger than {limits.max_pixels} pixels;"
+            " scale the clip down."
+        )
+    if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
+        raise PictureTooLargeError(
+            f"A picture of {width} x {height} pixels is more than {MAX_ASPECT} times as long as"
+            " it is wide; crop the clip."
+        )
+
+
+def check_frames(count: int, limits: MediaLimits) -> None:
+    """Refuse a clip of more frames than the decoder walks."""
+    if count > limits.max_frames:
+        raise TooManyFramesError(
+            f"The clip has {count} or more frames, {limits.max_frames} are allowed;"
+            " cut it or lower its frame rate."
+        )
+
+
+def check_duration(duration_s: float, limits: MediaLimits) -> None:
+    """Refuse a clip that lasts too long."""
+    if duration_s > limits.max_duration_s:
+        raise ClipTooLongError(
+            f"The clip lasts {duration_s:.2f} s, {limits.max_duration_s:g} s are allowed; cut it."
+        )
+
+
+def packet_times_s(video: OpenVideo, limits: MediaLimits) -> list[float]:
+    """List the presentation times of the stream's packets, in order, without decoding any.
+
+    It is a guess at the frames that will come out: packets may hold no visible frame.
+    """
+    stamps: list[int] = []
+    with library_errors("reading the container's packets"):
+        for packet in video.container.demux(video.stream):
+            if packet.size and not packet.is_discard:
+                check_frames(len(stamps) + 1, limits)
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                stamps.append(len(stamps) if stamp is None else stamp)
+        if not stamps:
+            raise NoFramesError("The video stream holds no packet; send a clip with frames.")
+        stamps.sort()
+        unit = video.stream.time_base
+        times_s = [float((stamp - stamps[0]) * unit) for stamp in stamps] if unit else []
+    check_duration(times_s[-1] if times_s else 0.0, limits)
+    return times_s or [0.0] * len(stamps)

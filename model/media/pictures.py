@@ -1,0 +1,118 @@
+"""Clips given as pictures, and sampled frames kept as pictures.
+
+Pillow is given JPEG and PNG alone; sizes are read from the header and checked before any pixel is
+decoded, and Pillow has the last word on what is damaged or unusual. Pictures carry no clock, so a
+picture's number stands for its time in seconds.
+
+Dimensions: T sampled frames, H = W = size, C = 3 channels (RGB).
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from PIL import ExifTags, Image, ImageOps
+from simplejpeg import decode_jpeg, decode_jpeg_header
+
+from model.errors import ClipTooLargeError, PictureCountError, PictureTooLargeError
+from model.media.container import check_picture, library_errors
+from model.media.picture import square
+from model.media.sampling import Clip, MediaLimits, centre_indices
+
+UNTRUSTED_FORMATS = ("JPEG", "PNG")
+
+
+def read_pictures(
+    pictures: Sequence[bytes], *, frames: int, size: int, limits: MediaLimits
+) -> Clip:
+    """Read a clip given as JPEG or PNG pictures, in their order; EXIF orientation is honoured.
+
+    Every picture's header is checked; the sampled ones alone are decoded.
+
+    Raises:
+        ClipError: One of its children, when the pictures cannot be used.
+    """
+    count = len(pictures)
+    if not limits.min_pictures <= count <= limits.max_pictures:
+        raise PictureCountError(
+            f"The clip has {count} pictures, {limits.min_pictures} to {limits.max_pictures}"
+            " are allowed; send that many."
+        )
+    length = sum(map(len, pictures))
+    if length > limits.max_bytes:
+        raise ClipTooLargeError(
+            f"The pictures have {length} bytes together, {limits.max_bytes} are allowed;"
+            " send smaller ones."
+        )
+    picked = centre_indices(count, frames)
+    squares: dict[int, np.ndarray] = {}
+    for number, encoded in enumerate(pictures):
+        with _opened(encoded, number, limits) as image:
+            if number in picked:
+                squares[number] = _square(_upright(image, encoded), size, limits)
+    return Clip(
+        frames_THWC=np.stack([squares[k] for k in picked]),
+        times_s=tuple(float(k) for k in picked),
+        duration_s=float(count),
+        codec="pictures",
+        distinct=len(set(picked)),
+    )
+
+
+def _upright(image: Image.Image, encoded: bytes) -> np.ndarray:
+    """Decode an opened picture to RGB; most JPEGs by libjpeg-turbo itself: same pixels, sooner."""
+    plain = (
+        image.format == "JPEG" and image.mode == "RGB"
+    )  # a PNG's EXIF may stand behind its pixels
+    if plain and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        with suppress(ValueError):  # of what is damaged
+            if decode_jpeg_header(encoded)[:2] == (image.height, image.width):
+                return decode_jpeg(encoded, "RGB")
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _square(pixels_HWC: np.ndarray, size: int, limits: MediaLimits) -> np.ndarray:
+    """Resize and crop; pixels that are a square of the size already stay what they are."""
+    if pixels_HWC.shape[:2] == (size, size):
+        return pixels_HWC
+    frame = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
+    return square(frame, size, limits, VideoReformatter())
+
+
+@contextmanager
+def _opened(encoded: bytes, number: int, limits: MediaLimits) -> Iterator[Image.Image]:
+    """Open one untrusted picture and check its size; nothing is decoded yet."""
+    try:
+        with library_errors(f"reading picture {number}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what the checks below refuse
+            with Image.open(io.BytesIO(encoded), formats=UNTRUSTED_FORMATS) as image:
+                check_picture(image.width, image.height, limits)
+                yield image
+    except Image.DecompressionBombError as error:
+        raise PictureTooLargeError(
+            f"Picture {number} is larger than {limits.max_pixels} pixels; scale it down."
+        ) from error
+
+
+def encode_pictures(frames_THWC: np.ndarray) -> tuple[bytes, ...]:
+    """Encode sampled frames as PNG, without loss: what is stored rebuilds exactly."""
+    encoded = []
+    for pixels_HWC in frames_THWC:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels_HWC).save(buffer, format="PNG", compress_level=1)
+        encoded.append(buffer.getvalue())
+    return tuple(encoded)
+
+
+def decode_pictures(pictures: Sequence[bytes]) -> np.ndarray:
+    """Decode what `encode_pictures` made: uint8 [T, H, W, 3]. For trusted bytes alone."""
+    frames = []
+    for encoded in pictures:
+        with Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
+            frames.append(np.asarray(image.convert("RGB")))
+    return np.stack(frames)

@@ -1,0 +1,197 @@
+"""Multipart bodies -> drafts: `support[LABEL]=@FILE`, `clip=@FILE`, and text fields beside them."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.datastructures import FormData, UploadFile
+
+from model.errors import ClipError, ClipTooLargeError
+from service.decoding.pool import ClipRequest
+from service.errors import (
+    FieldFault,
+    InvalidRequestError,
+    MalformedRequestError,
+    UnknownFieldError,
+)
+from service.http.body.fields import (
+    parse_json,
+    read_descriptions,
+    read_label,
+    read_name,
+    read_ttl,
+    refuse_unknown,
+    validate,
+)
+from service.http.schemas import Descriptions
+from service.settings import Settings
+from service.tasks.drafts import ClipDraft, LabelDraft, TaskDraft, check_query_count
+
+BRACKETS = re.compile(r"(support|start_s|end_s)\[(.*)\]", flags=re.DOTALL)
+TASK_TEXTS = ("name", "descriptions", "ttl_s", "allow_partial")
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+
+
+@dataclass(slots=True)
+class _Clips:
+    """Clips of one label, or of a query, with their spans in the same order."""
+
+    files: list[tuple[int, UploadFile]] = field(default_factory=list)
+    start_s: list[float | None] = field(default_factory=list)
+    end_s: list[float | None] = field(default_factory=list)
+
+
+async def task_of_form(form: FormData, settings: Settings) -> TaskDraft:
+    """Read a task out of a multipart body.
+
+    Raises:
+        RequestError: A field is unknown, twice there, or not written as it must be.
+    """
+    texts: dict[str, str] = {}
+    clips: dict[str, _Clips] = {}
+    for name, value in form.multi_items():
+        if match := BRACKETS.fullmatch(name):
+            label = read_label(_unescape(match[2]), settings)
+            _collect(clips.setdefault(label, _Clips()), match[1], name, value, _total(clips))
+        elif name in TASK_TEXTS:
+            await _collect_text(texts, name, value)
+        else:
+            raise UnknownFieldError(
+                f"The field {name[:100]!r} is not known here; use support[LABEL]=@FILE, "
+                f"start_s[LABEL], end_s[LABEL], {', '.join(TASK_TEXTS)}.",
+                [FieldFault(name[:100], "no such field; take it away")],
+            )
+    spans_only = {label: given for label, given in clips.items() if not given.files}
+    refuse_unknown(spans_only, "start_s or end_s")
+    stages = read_descriptions(_descriptions(texts.get("descriptions")))
+    labels = [
+        LabelDraft(label, stages.pop(label, None), await _drafts(given, f"[{label}]", settings))
+        for label, given in clips.items()
+    ]
+    refuse_unknown(stages, "descriptions")
+    return TaskDraft(
+        name=read_name(texts.get("name"), settings),
+        ttl_s=read_ttl(_number("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, settings),
+        allow_partial=_truth("allow_partial", texts.get("allow_partial", "")),
+        labels=tuple(labels),
+    )
+
+
+async def query_of_form(form: FormData, settings: Settings) -> tuple[ClipDraft, ...]:
+    """Read the clips of a multipart body.
+
+    Raises:
+        RequestError: A field is unknown or not written as it must be.
+    """
+    clips = _Clips()
+    for name, value in form.multi_items():
+        if name not in ("clip", "start_s", "end_s"):
+            raise UnknownFieldError(
+                f"The field {name[:100]!r} is not known here; use clip=@FILE, start_s, end_s.",
+                [FieldFault(name[:100], "no such field; take it away")],
+            )
+        _collect(clips, name, name, value, len(clips.files))
+    check_query_count(len(clips.files), settings)
+    return await _drafts(clips, "", settings)
+
+
+def _unescape(name: str) -> str:
+    """Undo what the HTML standard has clients do to names in multipart."""
+    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+
+
+def _collect(clips: _Clips, kind: str, name: str, value: UploadFile | str, index: int) -> None:
+    if kind in ("start_s", "end_s"):
+        spans = clips.start_s if kind == "start_s" else clips.end_s
+        spans.append(_number(name, value) if value else None)
+    elif isinstance(value, UploadFile):
+        clips.files.append((index, value))
+    else:
+        raise InvalidRequestError(
+            f"The field {name[:100]!r} is text ({value[:40]!r}); a clip is a file, "
+            f"so write {name[:100]}=@FILE.",
+            [FieldFault(name[:100], "not a file")],
+        )
+
+
+def _total(clips: Mapping[str, _Clips]) -> int:
+    return sum(len(given.files) for given in clips.values())
+
+
+async def _collect_text(texts: dict[str, str], name: str, value: UploadFile | str) -> None:
+    if name in texts:
+        raise InvalidRequestError(
+            f"The field {name!r} is there twice; keep one.", [FieldFault(name, "there twice")]
+        )
+    if isinstance(value, str):
+        texts[name] = value
+        return
+    try:
+        texts[name] = (await value.read(2**20)).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequestError(
+            f"The field {name!r} is a file that is not text; send UTF-8.",
+            [FieldFault(name, "not text")],
+        ) from None
+
+
+async def _drafts(clips: _Clips, of: str, settings: Settings) -> tuple[ClipDraft, ...]:
+    for name, spans in (("start_s", clips.start_s), ("end_s", clips.end_s)):
+        if spans and len(spans) != len(clips.files):
+            raise InvalidRequestError(
+                f"{name}{of} is given {len(spans)} times for {len(clips.files)} clips; "
+                "repeat it once a clip in the same order, empty where the clip has none.",
+                [FieldFault(f"{name}{of}", "not one a clip")],
+            )
+    none = [None] * len(clips.files)
+    return tuple(
+        [
+            ClipDraft(index, await _source(file, start_s, end_s, settings))
+            for (index, file), start_s, end_s in zip(
+                clips.files, clips.start_s or none, clips.end_s or none, strict=True
+            )
+        ]
+    )
+
+
+async def _source(
+    file: UploadFile, start_s: float | None, end_s: float | None, settings: Settings
+) -> ClipRequest | ClipError:
+    if (size := file.size or 0) > settings.max_clip_bytes:
+        return ClipTooLargeError(
+            f"The clip has {size} bytes; shorten or compress it to {settings.max_clip_bytes}."
+        )
+    return ClipRequest(video=await file.read(), start_s=start_s, end_s=end_s)
+
+
+def _descriptions(text: str | None) -> dict[str, list[str]]:
+    if text is None:
+        return {}
+    try:
+        value = parse_json(text)
+    except MalformedRequestError as error:
+        raise MalformedRequestError(f"The field 'descriptions': {error}") from error
+    return validate({"descriptions": value}, Descriptions).descriptions
+
+
+def _number(name: str, value: UploadFile | str) -> float:
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        shown = value[:40] if isinstance(value, str) else "a file"
+        raise InvalidRequestError(
+            f"{name[:100]} is {shown!r}; give a number of seconds.",
+            [FieldFault(name[:100], "not a number")],
+        )
+    return number
+
+
+def _truth(name: str, text: str) -> bool:
+    if (value := TRUTH.get(text.strip().lower())) is None:
+        raise InvalidRequestError(
+            f"{name} is {text[:40]!r}; give true or false.", [FieldFault(name, "not true or false")]
+        )
+    return value

@@ -1,0 +1,202 @@
+"""The ledger of work in the pipeline: what is taken before a body is read is given back once.
+
+Three kinds are counted: bytes of bodies, milliseconds of decoding, frames for the device. All are
+whole numbers, so that what was given back sums to nothing. One event loop uses a ledger.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from service.errors import ServerFullError, TenantOverShareError
+
+ACTIVE_S = 10.0  # a tenant counts as active this long after it last asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """An amount of each kind, 0 or more."""
+
+    bytes: int = 0
+    decode_ms: int = 0
+    frames: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            bytes=self.bytes + other.bytes,
+            decode_ms=self.decode_ms + other.decode_ms,
+            frames=self.frames + other.frames,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            bytes=self.bytes - other.bytes,
+            decode_ms=self.decode_ms - other.decode_ms,
+            frames=self.frames - other.frames,
+        )
+
+    def within(self, room: "Cost") -> "Cost":
+        """Cut each kind to what `room` has of it."""
+        return Cost(
+            bytes=min(self.bytes, room.bytes),
+            decode_ms=min(self.decode_ms, room.decode_ms),
+            frames=min(self.frames, room.frames),
+        )
+
+    def times(self, factor: float) -> "Cost":
+        """Scale each kind, rounded down."""
+        return Cost(
+            bytes=int(self.bytes * factor),
+            decode_ms=int(self.decode_ms * factor),
+            frames=int(self.frames * factor),
+        )
+
+
+NOTHING = Cost()
+
+
+class Hold:
+    """Credits that one request holds; as a context manager it gives them back at the end."""
+
+    def __init__(self, ledger: "Ledger", tenant: str, cost: Cost) -> None:
+        self.cost = cost
+        self._ledger = ledger
+        self.tenant = tenant
+        self._over = False
+
+    def correct(
+        self, *, bytes: int | None = None, decode_ms: int | None = None, frames: int | None = None
+    ) -> None:
+        """Replace an estimate by what became known; never refused, since the work is here."""
+        if self._over:
+            return
+        known = replace(
+            self.cost,
+            bytes=self.cost.bytes if bytes is None else bytes,
+            decode_ms=self.cost.decode_ms if decode_ms is None else decode_ms,
+            frames=self.cost.frames if frames is None else frames,
+        )
+        cost = self._ledger.charged(known)
+        self._ledger.add(self.tenant, cost - self.cost)
+        self.cost = cost
+
+    def hand_over(self) -> "Hold":
+        """Move the frames to a hold of their own, for work that outlives the request."""
+        moved = NOTHING if self._over else Cost(frames=self.cost.frames)
+        self.cost = self.cost - moved
+        other = Hold(self._ledger, self.tenant, moved)
+        other._over = self._over
+        return other
+
+    def give_back(self) -> None:
+        """Return the credits; the second time nothing happens."""
+        if not self._over:
+            self._over = True
+            self._ledger.add(self.tenant, NOTHING - self.cost)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.give_back()
+
+
+class Ledger:
+    """Who holds how much of what all requests may hold together.
+
+    Args:
+        most: All of it.
+        share: Part of it, in (0, 1], that one tenant may hold while another is active.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self, most: Cost, *, share: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.most = most
+        self.share = share
+        self.held = NOTHING
+        self._clock = clock
+        self._by_tenant: dict[str, Cost] = {}
+        self._asked: dict[str, float] = {}  # by tenant, the one that asked last at the end
+
+    def take(self, tenant: str, cost: Cost, room: Cost | None = None) -> Hold:
+        """Take credits for a request.
+
+        What is free of a kind is free for a request of any size, so none is too large for good.
+
+        Args:
+            tenant: Who asks.
+            cost: An estimate.
+            room: What may be held now; less than `most` when that could not be done in time.
+
+        Raises:
+            TenantOverShareError: The tenant would hold more than its share while others ask too.
+            ServerFullError: All tenants together would hold too much.
+        """
+        room = self.most if room is None else room.within(self.most)
+        cost = self.charged(cost)
+        if self._others_active(tenant) and _over(
+            self.held_by(tenant), cost, room.times(self.share)
+        ):
+            raise TenantOverShareError(
+                f"You hold more than {self.share:.0%} of the server while others ask too; "
+                "wait for your running requests."
+            )
+        if _over(self.held, cost, room):
+            raise ServerFullError("The server has as much work as it can do in time; ask later.")
+        self.add(tenant, cost)
+        return Hold(self, tenant, cost)
+
+    def charged(self, cost: Cost) -> Cost:
+        """Give what a request is charged: at most half of all, or a large one never got in."""
+        half = self.most.times(0.5)
+        return cost.within(half)
+
+    def held_by(self, tenant: str) -> Cost:
+        """Tell what one tenant holds."""
+        return self._by_tenant.get(tenant, NOTHING)
+
+    @property
+    def tenants(self) -> int:
+        """How many tenants hold something."""
+        return len(self._by_tenant)
+
+    def add(self, tenant: str, cost: Cost) -> None:
+        """Book a change; only a `Hold` and `take` call this."""
+        self.held += cost
+        left = self.held_by(tenant) + cost
+        if left == NOTHING:
+            self._by_tenant.pop(tenant, None)
+        else:
+            self._by_tenant[tenant] = left
+
+    def _others_active(self, tenant: str) -> bool:
+        """Note that a tenant asks, and tell whether another did lately."""
+        now = self._clock()
+        self._asked.pop(tenant, None)
+        while self._asked and now - next(iter(self._asked.values())) > ACTIVE_S:
+            self._asked.pop(next(iter(self._asked)))
+        others = bool(self._asked) or len(self._by_tenant) > (tenant in self._by_tenant)
+        self._asked[tenant] = now
+        return others
+
+
+def _over(held: Cost, cost: Cost, room: Cost) -> bool:
+    """Tell whether more is asked of a kind that is held already than its room has left."""
+    return (
+        _crowded(held.bytes, cost.bytes, room.bytes)
+        or _crowded(held.decode_ms, cost.decode_ms, room.decode_ms)
+        or _crowded(held.frames, cost.frames, room.frames)
+    )
+
+
+def _crowded(held: int, more: int, room: int) -> bool:
+    return held > 0 and more > 0 and held + more > room

@@ -1,0 +1,240 @@
+"""The one table error class -> status, and the one shape of an error: RFC 9457 problem+json."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
+
+import model.errors as core
+import service.errors as refused
+from model.errors import KshotError
+from service.decoding import errors as decoding
+from service.http.schemas import ClipProblem, FieldProblem, Problem
+from service.stores import errors as stores
+from service.tasks.describe import DescriptionUnavailableError
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[KshotError], int] = {
+    core.KshotError: 500,
+    core.ClipError: 422,
+    core.ContainerNotAllowedError: 415,
+    core.CodecNotAllowedError: 415,
+    core.ClipUndecodableError: 422,
+    core.NoVideoStreamError: 422,
+    core.NoFramesError: 422,
+    core.TooManyStreamsError: 422,
+    core.TooManyFramesError: 422,
+    core.ClipTooShortError: 422,
+    core.ClipTooLongError: 422,
+    core.ClipTooLargeError: 413,
+    core.PictureTooLargeError: 422,
+    core.ClipSpanError: 422,
+    core.PictureCountError: 422,
+    core.ClipDecodeTimeoutError: 422,
+    core.EpisodeError: 422,
+    core.DescriptionError: 422,
+    core.MethodError: 500,
+    core.BackboneError: 500,
+    core.CheckpointError: 500,
+    core.ExportError: 500,
+    refused.RequestError: 400,
+    refused.MalformedRequestError: 400,
+    refused.MediaTypeError: 415,
+    refused.InvalidRequestError: 422,
+    refused.UnknownFieldError: 422,
+    refused.RequestTooLargeError: 413,
+    refused.UploadTooSlowError: 408,
+    refused.ClientLeftError: 400,
+    refused.Base64Error: 422,
+    refused.TooFewLabelsError: 422,
+    refused.TooManyLabelsError: 422,
+    refused.LabelEmptyError: 422,
+    refused.LabelTooLongError: 422,
+    refused.LabelDuplicateError: 422,
+    refused.LabelUnknownError: 422,
+    refused.LabelWithoutClipsError: 422,
+    refused.TooManyClipsError: 422,
+    refused.NoClipsError: 422,
+    refused.DescriptionsMixedError: 422,
+    refused.ClipsRefusedError: 422,
+    refused.NotReadyError: 409,
+    refused.PreparationError: 503,
+    refused.TaskIncompatibleError: 409,
+    refused.DeadlineError: 504,
+    refused.DeadlineUnmetError: 503,
+    refused.ServerFullError: 503,
+    refused.TenantOverShareError: 429,
+    refused.DeviceMemoryError: 503,
+    refused.EngineError: 500,
+    refused.SettingsError: 500,
+    stores.StoreError: 500,
+    stores.TaskNotFoundError: 404,
+    stores.TaskExpiredError: 410,
+    stores.RevisionConflictError: 409,
+    stores.CursorError: 422,
+    stores.StoreUnavailableError: 503,
+    stores.StoreCorruptError: 500,
+    decoding.DecoderUnavailableError: 503,
+    DescriptionUnavailableError: 503,
+}
+RETRYABLE = frozenset({429, 503, 504})
+
+log = logging.getLogger("kshot.http")
+
+
+def status_of(error: KshotError) -> int:
+    """Look up the status of an error, clip faults by what they agree on."""
+    if isinstance(error, refused.ClipsRefusedError):
+        statuses = {status_of(fault.error) for fault in error.clips}
+        return statuses.pop() if len(statuses) == 1 else STATUS[type(error)]
+    return STATUS[type(error)]
+
+
+def code_of(error: KshotError) -> str:
+    """Look up the stable code of an error, clip faults by what they agree on."""
+    if isinstance(error, refused.ClipsRefusedError):
+        codes = {fault.error.code for fault in error.clips}
+        return codes.pop() if len(codes) == 1 else error.code
+    return error.code
+
+
+def problem_of(error: KshotError, instance: str) -> Problem:
+    """Describe an error to the client; what is the server's own fault is kept out of it."""
+    status, code = status_of(error), code_of(error)
+    public = isinstance(error, refused.RequestError) or status < HTTPStatus.INTERNAL_SERVER_ERROR
+    problem = blank(status, code, str(error) if public else _own_fault(status), instance)
+    problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE
+    if isinstance(error, refused.RequestError):
+        problem.errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
+    if isinstance(error, refused.ClipsRefusedError):
+        problem.clips = [
+            ClipProblem(index=f.index, label=f.label, code=f.error.code, detail=str(f.error))
+            for f in error.clips
+        ]
+    return problem
+
+
+def blank(status: int, code: str, detail: str, instance: str) -> Problem:
+    """Make a problem without lists."""
+    return Problem(
+        type=f"urn:kshot:problem:{code}",
+        title=code.replace("-", " ").capitalize(),
+        status=status,
+        detail=detail,
+        instance=instance,
+        code=code,
+        retryable=status in RETRYABLE,
+    )
+
+
+def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Turn a problem into a response."""
+    body = problem.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(body, problem.status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def refusal(error: KshotError, scope: Scope) -> JSONResponse:
+    """Answer a request with an error."""
+    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR and not _expected(error):
+        log.error("%s: %s", code_of(error), error, exc_info=error.__cause__)
+    problem = problem_of(error, str(scope.get("kshot.request_id", "")))
+    scope["kshot.code"] = problem.code
+    after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
+    return answer(problem, {"retry-after": str(max(1, math.ceil(after)))} if after else None)
+
+
+def _expected(error: KshotError) -> bool:
+    """Tell what load alone does: thousands of these a minute are no thousand faults."""
+    return isinstance(error, (refused.ServerFullError, refused.DeadlineError))
+
+
+def invalid(errors: Sequence[Mapping[str, object]]) -> refused.RequestError:
+    """Put pydantic's list of faults into one sentence, and each into `errors[]`."""
+    faults = [_fault(error) for error in errors]
+    unknown = any(error["type"] == "extra_forbidden" for error in errors)
+    kind = refused.UnknownFieldError if unknown else refused.InvalidRequestError
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    first = next(
+        fault
+        for fault, error in zip(faults, errors, strict=True)
+        if not unknown or error["type"] == "extra_forbidden"
+    )
+    return kind(f"{first.field}: {first.message}{more}.", faults)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application in the one shape."""
+
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, KshotError)
+        return refusal(error, request.scope)
+
+    async def validate(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return await refuse(request, invalid(error.errors()))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code, detail = _http(request, error)
+        request.scope["kshot.code"] = code
+        return answer(blank(error.status_code, code, detail, request_id(request)), error.headers)
+
+    async def leave(request: Request, _: Exception) -> JSONResponse:
+        return await refuse(request, refused.ClientLeftError("The client left while sending."))
+
+    async def crash(request: Request, _: Exception) -> JSONResponse:
+        request.scope["kshot.code"] = "internal-error"
+        return answer(blank(500, "internal-error", _own_fault(500), request_id(request)))
+
+    app.add_exception_handler(KshotError, refuse)
+    app.add_exception_handler(RequestValidationError, validate)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, leave)
+    app.add_exception_handler(Exception, crash)
+
+
+def request_id(request: Request) -> str:
+    """Give the id under which the log has this request."""
+    return str(request.scope.get("kshot.request_id", ""))
+
+
+def _fault(error: Mapping[str, object]) -> refused.FieldFault:
+    location = error["loc"]
+    assert isinstance(location, Sequence)
+    field = ".".join(str(part) for part in location if part not in ("body", "query", "path"))
+    if error["type"] == "extra_forbidden":
+        return refused.FieldFault(field or "body", "no such field; take it away")
+    if error["type"] == "missing":
+        return refused.FieldFault(field or "body", "is missing; add it")
+    shown = repr(error.get("input"))
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return refused.FieldFault(field or "body", f"{error['msg']}, not {shown}")
+
+
+def _http(request: Request, error: HTTPException) -> tuple[str, str]:
+    match error.status_code:
+        case 404:
+            return "route-not-found", (
+                f"There is no route {request.url.path[:200]!r}; see those of /openapi.json."
+            )
+        case 405:
+            return "method-not-allowed", (
+                f"{request.method} is not a verb of {request.url.path[:200]!r}; "
+                f"use {(error.headers or {}).get('Allow', 'another')}."
+            )
+        case _:
+            return "request-refused", str(error.detail)
+
+
+def _own_fault(status: int) -> str:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return "A part of the service cannot be reached at the moment; ask again shortly."
+    return "The service failed on this request; give its operator the instance of this problem."

@@ -1,0 +1,1 @@
+"""The use cases: they take and return values, and know no HTTP."""

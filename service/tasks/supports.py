@@ -1,0 +1,234 @@
+"""Encoded supports of tasks: made at registration, rebuilt from stored pictures, kept at hand."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from model.config import QueryContext
+from model.errors import KshotError
+from model.media.video import decode_pictures
+from model.recognizer import EncodedSupport
+from service.engine.engine import Engine
+from service.engine.support_cache import SupportCache, SupportKey
+from service.errors import NotReadyError, TaskIncompatibleError
+from service.http.credits import Hold
+from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
+from service.stores.protocol import TaskStore
+from service.stores.records import TaskRecord
+from service.tasks.texts import TaskTexts
+
+log = logging.getLogger("kshot.tasks")
+
+Frames = Mapping[str, np.ndarray]  # clip id -> uint8 [T, H, W, C]
+
+
+@dataclass(slots=True)
+class Preparation:
+    """A task whose supports are being encoded for the first time."""
+
+    clips: int
+    done: int = 0
+    failed: bool = False
+
+
+class Supports:
+    """Gives a task's encoded supports, and improves its text behind the scenes.
+
+    Args:
+        store: Has the pictures.
+        engine: Encodes them.
+        cache: Encoded supports at hand.
+        texts: The tasks' words.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: TaskStore,
+        engine: Engine,
+        cache: SupportCache,
+        texts: TaskTexts,
+    ) -> None:
+        self.store = store
+        self.engine = engine
+        self.cache = cache
+        self.texts = texts
+        self._preparations: dict[str, Preparation] = {}
+        self._improving: set[str] = set()
+        self._background: dict[str, set[asyncio.Task[None]]] = {}
+
+    async def prepare(
+        self, record: TaskRecord, frames: Frames, wait_s: float, hold: Hold
+    ) -> Preparation:
+        """Begin to encode a new task, and return when it is ready or `wait_s` are over.
+
+        The hold is given back when the work has ended, which may be later.
+        """
+        preparation = self._preparations[record.task_id] = Preparation(len(frames))
+        work = self._start(record.task_id, self._prepare(record, frames, preparation, hold.tenant))
+        work.add_done_callback(lambda _: hold.give_back())
+        await asyncio.wait({work}, timeout=wait_s)
+        return preparation
+
+    def preparation(self, task_id: str) -> Preparation | None:
+        """Tell how far a task is that is not ready yet; None when it is, or can be at once."""
+        return self._preparations.get(task_id)
+
+    async def get(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
+        """Return a task's encoded supports, rebuilt from its pictures if need be.
+
+        A caller may be cut off while it waits; what is built goes on for the next one.
+
+        Args:
+            record: The task.
+            wait_s: How long to wait for a task that is getting ready for the first time.
+
+        Raises:
+            NotReadyError: It takes longer.
+        """
+        key = self._key(record)
+        if (support := self.cache.peek(key)) is not None:
+            return support
+        preparation = self._preparations.get(record.task_id)
+        fresh = preparation is not None and not preparation.failed
+        try:
+            async with asyncio.timeout(wait_s if fresh else None):
+                support = await self.cache.get(key, lambda: self._rebuild(record))
+        except TimeoutError:
+            raise NotReadyError(
+                f"Task {record.task_id} is still getting ready; ask again, "
+                "or let the request wait with the header 'Prefer: wait=20'.",
+                retry_after_s=1,
+            ) from None
+        if not fresh:
+            self._preparations.pop(record.task_id, None)
+            self._improve_later(record)
+        return support
+
+    def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:
+        """Keep a task's encoded supports at hand, now or when they come, during the context."""
+        return self.cache.pinned(self._key(record))
+
+    def context(self, record: TaskRecord) -> QueryContext:
+        """Tell what the queries of a task attend to."""
+        return self.engine.context_of([clip.label for clip in record.clips])
+
+    def end_work(self, task_id: str) -> None:
+        """Stop what runs for a task in the background."""
+        for work in self._background.pop(task_id, set()):
+            work.cancel()
+        self._preparations.pop(task_id, None)
+
+    def forget(self, task_id: str) -> None:
+        """Drop all that is derived from a task."""
+        self.end_work(task_id)
+        self.cache.forget(task_id)
+
+    async def close(self) -> None:
+        """Stop what runs in the background; the tasks themselves are safe."""
+        running = [work for group in self._background.values() for work in group]
+        for work in running:
+            work.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self.cache.close()
+
+    async def _prepare(
+        self, record: TaskRecord, frames: Frames, preparation: Preparation, tenant: str
+    ) -> None:
+        """Encode the frames that were stored; queries of the task join this one build."""
+
+        def progress(done: int) -> None:
+            preparation.done = done
+
+        try:
+            await self.cache.get(
+                self._key(record),
+                lambda: self._encode(record, frames, progress, "register", tenant),
+            )
+        except KshotError as error:
+            log.error("Task %s could not be prepared: %s", record.task_id, error)
+            preparation.failed = True
+            return
+        except BaseException:
+            preparation.failed = True
+            raise
+        self._preparations.pop(record.task_id, None)
+        self._improve_later(record)
+
+    async def _rebuild(self, record: TaskRecord) -> EncodedSupport:
+        pictures = await self.store.pictures(record.task_id)
+        frames = await asyncio.to_thread(
+            lambda: {clip_id: decode_pictures(stored) for clip_id, stored in pictures.items()}
+        )
+        return await self._encode(record, frames, lambda _: None, "rebuild")
+
+    async def _encode(
+        self,
+        record: TaskRecord,
+        frames: Frames,
+        progress: Callable[[int], None],
+        work: Literal["register", "rebuild"],
+        tenant: str = "",
+    ) -> EncodedSupport:
+        facts = self.engine.facts
+        want = (facts.frames, facts.size, facts.size, 3)
+        for clip in frames.values():
+            if clip.shape != want:
+                raise TaskIncompatibleError(
+                    f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
+                    f"this checkpoint takes {facts.frames} of {facts.size}; register it again."
+                )
+        frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
+        text_NAE = await self.texts.encode(record.labels)
+        classes = [clip.label for clip in record.clips]
+        return await self.engine.encode_support(
+            frames_STHWC, classes, text_NAE, progress, work=work, tenant=tenant
+        )
+
+    def _improve_later(self, record: TaskRecord) -> None:
+        waits = any(label.text_source == "template" for label in record.labels)
+        if waits and self.texts.describer is not None and record.task_id not in self._improving:
+            self._improving.add(record.task_id)
+            work = self._start(record.task_id, self._improve(record))
+            work.add_done_callback(lambda _: self._improving.discard(record.task_id))
+
+    async def _improve(self, record: TaskRecord) -> None:
+        """Put the language model's text in the template's place, as the next revision."""
+        try:
+            if (labels := await self.texts.better(record.labels)) is None:
+                return
+            text_NAE = await self.texts.encode(labels)
+            newer = replace(record, labels=labels, revision=record.revision + 1)
+            await self.store.replace(newer, expected_revision=record.revision)
+        except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
+            return  # somebody was faster, and what they wrote stands
+        except KshotError as error:
+            log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
+            return
+        if text_NAE is not None and (support := self.cache.peek(self._key(record))) is not None:
+            text_NAE = text_NAE.to(support.prototype_NTE.device)
+            self.cache.put(self._key(newer), support.with_text(text_NAE))
+        self.cache.forget(record.task_id, below_revision=newer.revision)
+
+    def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.setdefault(task_id, set()).add(task)
+
+        def finished(task: asyncio.Task[None]) -> None:
+            group = self._background.get(task_id, set())
+            group.discard(task)
+            if not group:
+                self._background.pop(task_id, None)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("Work on task %s failed", task_id, exc_info=error)
+
+        task.add_done_callback(finished)
+        return task
+
+    def _key(self, record: TaskRecord) -> SupportKey:
+        return SupportKey(record.task_id, record.revision, self.engine.facts.fingerprint)

@@ -1,0 +1,154 @@
+"""The words of a task: where its stages come from, whether they can be used, their features.
+
+Dimensions: N classes, A stages, E feature width.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from model.errors import KshotError
+from model.text import StageTexts, template_stages
+from service.engine.engine import Engine
+from service.http.schemas import TextSource
+from service.stores.protocol import TaskStore
+from service.stores.records import LabelRecord
+from service.tasks.drafts import LabelDraft
+
+REMEMBERED = 4096  # classes of which it is known whether the text tower has their words
+
+log = logging.getLogger("kshot.texts")
+
+
+class Describes(Protocol):
+    """What describes labels better than a template; `service.tasks.describe.Describer` does."""
+
+    async def cached(self, label: str) -> StageTexts | None:
+        """Return stages that are at hand."""
+        ...
+
+    async def describe(self, label: str) -> StageTexts:
+        """Return stages, asking the language model if need be."""
+        ...
+
+
+class TaskTexts:
+    """Chooses, encodes and improves the text of tasks.
+
+    Args:
+        engine: Encodes it.
+        store: Keeps its features, by fingerprint of the weights and by text.
+        describer: Asks a language model, or None.
+        ttl_s: How long features are kept.
+    """
+
+    def __init__(
+        self, engine: Engine, store: TaskStore, describer: Describes | None, *, ttl_s: float
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.describer = describer
+        self.ttl_s = ttl_s
+        self._unknown_words = lru_cache(REMEMBERED)(engine.unknown_words)
+
+    async def first(self, drafts: Sequence[LabelDraft]) -> tuple[LabelRecord, ...]:
+        """Return the text a task starts with: the client's, else the cached, else a template."""
+        if all(draft.stages is not None for draft in drafts):
+            return tuple(_record(d.label, d.stages, "client") for d in drafts if d.stages)
+        templates = tuple(_record(d.label, template_stages(d.label), "template") for d in drafts)
+        if self.describer is None or self.reason(templates) is not None:
+            return templates
+        cached = [await self.describer.cached(draft.label) for draft in drafts]
+        described = tuple(
+            _record(draft.label, stages, "llm")
+            for draft, stages in zip(drafts, cached, strict=True)
+            if stages is not None
+        )
+        usable = len(described) == len(templates) and self.reason(described) is None
+        return described if usable else templates
+
+    async def better(self, labels: Sequence[LabelRecord]) -> tuple[LabelRecord, ...] | None:
+        """Return the language model's text for all labels, or None where there is no use in it."""
+        describer = self.describer
+        wanted = any(label.text_source == "template" for label in labels)
+        if describer is None or not wanted or self.reason(labels) is not None:
+            return None
+        answers = await asyncio.gather(*(describer.describe(label.label) for label in labels))
+        described = tuple(
+            _record(label.label, stages, "llm")
+            for label, stages in zip(labels, answers, strict=True)
+        )
+        if (reason := self.reason(described)) is not None:
+            log.info("Template text stays: %s", reason)
+            return None
+        return described
+
+    def reason(self, labels: Sequence[LabelRecord]) -> str | None:
+        """Say why no text takes part in the scores of these labels; None when it does."""
+        if not self.engine.facts.has_text:
+            return f"The checkpoint {self.engine.facts.name!r} scores by video alone."
+        for label in labels:
+            if words := self._unknown_words(label.label, label.stages):
+                named = ", ".join(repr(word) for word in words[:5])
+                return (
+                    f"The text tower never saw the words {named} of label {label.label!r}, "
+                    "so the task is scored by video alone."
+                )
+        return None
+
+    async def encode(self, labels: Sequence[LabelRecord]) -> Tensor | None:
+        """Return text_NAE, from the store as far as it has it; None when no text takes part."""
+        if self.reason(labels) is not None:
+            return None
+        keys = [self._key(label) for label in labels]
+        features = [_unpack(await self._read(key)) for key in keys]
+        missing = [place for place, feature in enumerate(features) if feature is None]
+        if missing:
+            encoded = await self.engine.encode_text(
+                [labels[place].label for place in missing],
+                [labels[place].stages for place in missing],
+            )
+            for place, feature_AE in zip(missing, encoded.float().cpu(), strict=True):
+                features[place] = feature_AE.clone()
+                await self._write(keys[place], save({"text_AE": feature_AE.contiguous()}))
+        return torch.stack([feature for feature in features if feature is not None])
+
+    def _key(self, label: LabelRecord) -> str:
+        text = json.dumps([label.label, *label.stages]).encode()
+        return f"features:{self.engine.facts.fingerprint}:{hashlib.sha256(text).hexdigest()}"
+
+    async def _read(self, key: str) -> bytes | None:
+        try:
+            return await self.store.get_text(key)
+        except KshotError as error:  # a cache that fails is a cache that is empty
+            log.warning("Text features could not be read: %s", error)
+            return None
+
+    async def _write(self, key: str, value: bytes) -> None:
+        try:
+            await self.store.put_text(key, value, ttl_s=self.ttl_s)
+        except KshotError as error:
+            log.warning("Text features could not be kept: %s", error)
+
+
+def _record(label: str, stages: StageTexts, source: TextSource) -> LabelRecord:
+    return LabelRecord(label=label, stages=stages, text_source=source)
+
+
+def _unpack(value: bytes | None) -> Tensor | None:
+    if value is None:
+        return None
+    try:
+        text_AE: Tensor = load(value)["text_AE"]
+    except (SafetensorError, KeyError):
+        return None
+    return text_AE

@@ -1,0 +1,1 @@
+"""How the packaged checkpoint is made."""

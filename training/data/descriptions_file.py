@@ -1,0 +1,97 @@
+"""Files of stage sentences, YAML or JSON: `brush hair: {label: ..., sub_act_en_li: [three]}`.
+
+This is the form of Task-Adapter++'s corpora (specs/methods-1, 6.2). Entries are joined to labels
+by their words, `spoken(label)`, never by position.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from model.errors import DescriptionError
+from model.text import StageTexts, parse_stages, spoken
+from training.compact.run_folder import write_aside
+from training.errors import InputError
+
+SUFFIXES = (".yaml", ".yml", ".json")
+SHOWN = 5  # labels that an error lists
+
+
+def read_descriptions(file: Path) -> dict[str, StageTexts]:
+    """Return the stages of a file by `spoken` label.
+
+    An entry holds its sentences as `sub_act_en_li`, as `stages`, or is the list of them. Where an
+    entry's key and its `label` are other words, both lead to it.
+
+    Raises:
+        InputError: The file cannot be read, an entry is not three sentences, or two contradict
+            each other.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        loaded = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{file} cannot be read ({said}); give YAML or JSON.") from error
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{file} is no table of labels; write 'label: {{sub_act_en_li: [...]}}'.")
+    found: dict[str, StageTexts] = {}
+    for key, entry in loaded.items():
+        stages = _stages(file, key, entry)
+        label = entry.get("label", key) if isinstance(entry, Mapping) else key
+        for name in (key, label):
+            if not isinstance(name, str):
+                raise InputError(f"{file} has the label {name!r}, no text; put it in quotes.")
+            if found.setdefault(spoken(name), stages) != stages:
+                raise InputError(f"{file} describes {spoken(name)!r} twice; keep one of them.")
+    return found
+
+
+def stages_of(
+    held: Mapping[str, StageTexts], labels: Iterable[str], file: Path
+) -> dict[str, StageTexts]:
+    """Return the stages of each label.
+
+    Args:
+        held: What `read_descriptions` found.
+        labels: The labels, in any spelling that `spoken` makes one.
+        file: Where it was found, for the error.
+
+    Raises:
+        InputError: A label has no description.
+    """
+    wanted = list(labels)
+    lacking = [label for label in wanted if spoken(label) not in held]
+    if lacking:
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        raise InputError(
+            f"{file} describes {len(wanted) - len(lacking)} of {len(wanted)} labels, not "
+            f"{', '.join(map(repr, lacking[:SHOWN]))}{more}; add them with training.describe."
+        )
+    return {label: held[spoken(label)] for label in wanted}
+
+
+def write_descriptions(file: Path, descriptions: Mapping[str, StageTexts]) -> None:
+    """Write stages by label, as YAML or, to a file that ends in .json, as JSON.
+
+    Raises:
+        InputError: The file cannot be written; what was there before stays.
+    """
+    entries = {
+        spoken(label): {"label": label, "sub_act_en_li": list(stages)}
+        for label, stages in descriptions.items()
+    }
+    if file.suffix.lower() == ".json":
+        text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=200)
+    write_aside(file, text.encode())
+
+
+def _stages(file: Path, key: object, entry: object) -> StageTexts:
+    try:
+        return parse_stages(entry)
+    except DescriptionError as error:
+        raise InputError(f"{file}, {key!r}: {error}") from error

@@ -1,0 +1,1 @@
+"""Episodes answered, counted and compared."""

@@ -1,0 +1,147 @@
+"""A matrix of methods to compare, as JSON: rows, seeds, one budget and one evaluation for all.
+
+    {"backbone": "timm:vit_tiny_patch16_224",
+     "seeds": [0, 1, 2], "ways": 5, "shots": [1, 5], "queries": 5, "episodes": 3000,
+     "recipe": "adamw", "set": {"episodes": 1200, "val_every": 50},
+     "rows": [{"name": "frozen", "preset": "frozen", "train": false},
+              {"name": "self, L = 2", "preset": "task_adapter", "blocks": 2,
+               "query_context": "self", "set": {"lr": 1e-4}}]}
+
+A row has a name, fields of `MethodChoice`, `train` and `set`, changes of the recipe for itself;
+not of what makes budgets and selection equal (`BUDGET`). `backbone` may stand in a row too.
+`episodes` beside `ways` are those of the evaluation, `set.episodes` those of training. Of all
+fields but `rows` the defaults are those of `Matrix` and `Row`.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from model.config import QueryContext
+from training.errors import InputError
+from training.meta.methods import MatcherKind, MethodChoice
+from training.meta.recipe import FitRecipe, read_recipe
+
+# What rows cannot change for themselves: training episodes, and how val chooses.
+BUDGET = (
+    "episodes", "patience", "seed", "val_every", "val_episodes", "val_shots", "val_queries",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One method of the matrix."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str
+    preset: str
+    train: bool = True  # False: its backbone as it is, one cell without seed
+    backbone: str | None = None  # None: the matrix's
+    blocks: int | None = None
+    text_blocks: int | None = None
+    ratio: float | None = None
+    query_context: QueryContext | None = None
+    frames: int | None = None
+    matcher: MatcherKind = "prototype"
+    at_input: bool = False
+    set: dict[str, Any] = field(default_factory=dict)  # changes of the recipe
+
+    @property
+    def folder(self) -> str:
+        """Its name as part of a file's."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """Rows that are trained and evaluated alike."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    rows: tuple[Row, ...]
+    backbone: str = "compact"  # as KSHOT_CHECKPOINT
+    seeds: tuple[int, ...] = (0, 1, 2)
+    ways: int = 5  # fewer on a split with fewer labels
+    shots: tuple[int, ...] = (1, 5)
+    queries: int = 5  # of each class
+    episodes: int = 3000  # of the evaluation, for each number of shots
+    recipe: str = "adamw"  # a preset, or a JSON file
+    set: dict[str, Any] = field(default_factory=dict)  # changes of the recipe
+
+    def recipe_of(self, row: Row, seed: int) -> FitRecipe:
+        """Return what a cell is trained with.
+
+        Raises:
+            InputError: the recipe does not fit.
+        """
+        return read_recipe(self.recipe, self.changes(row, seed))
+
+    def changes(self, row: Row, seed: int) -> dict[str, str]:
+        """Return the changes of the recipe, as `read_recipe` takes them."""
+        values = {**self.set, **row.set, "seed": seed}
+        return {name: json.dumps(value) for name, value in values.items()}
+
+    def choice(self, row: Row, weights: Path | None) -> MethodChoice:
+        """Return the method of a row."""
+        own = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
+        for name in ("name", "train", "set"):
+            del own[name]
+        own["backbone"] = row.backbone or self.backbone
+        return MethodChoice(**own, backbone_weights=weights)
+
+    def seeds_of(self, row: Row) -> tuple[int, ...]:
+        """Return the seeds that a row is trained with."""
+        return self.seeds if row.train else ()
+
+
+_READ: TypeAdapter[Matrix] = TypeAdapter(Matrix)
+
+
+def read_matrix(file: Path) -> Matrix:
+    """Read a matrix strictly.
+
+    Raises:
+        InputError: the file cannot be read, an unknown field, a value that does not fit, two rows
+            of one name, or a row with a budget of its own.
+    """
+    try:
+        matrix = _READ.validate_json(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give a matrix.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{file} is no matrix ({where}: {first['msg']}); "
+            "`python -m training.compare --help` shows one."
+        ) from error
+    _check(file, matrix)
+    return matrix
+
+
+def _check(file: Path, matrix: Matrix) -> None:
+    if not (matrix.rows and matrix.seeds and matrix.shots):
+        raise InputError(f"{file} leaves rows, seeds or shots empty; give one or more of each.")
+    if len(set(matrix.seeds)) < len(matrix.seeds):
+        raise InputError(f"{file} names a seed twice; a seed gives the same training again.")
+    folders = [row.folder for row in matrix.rows]
+    for row in matrix.rows:
+        if not row.folder or folders.count(row.folder) > 1:
+            raise InputError(
+                f"The row name {row.name!r} is empty or another's, in small letters and digits; "
+                "give each row a name of its own."
+            )
+        own = [name for name in BUDGET if name in row.set]
+        if own:
+            raise InputError(
+                f"The row {row.name!r} sets {own[0]!r} for itself; budget and selection are equal "
+                "for all rows, so set it for the matrix."
+            )
+        for seed in matrix.seeds_of(row):
+            matrix.recipe_of(row, seed)

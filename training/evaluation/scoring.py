@@ -1,0 +1,185 @@
+"""Answers of a recogniser to many episodes, with as little work an episode as its method allows.
+
+Where queries do not look at the task their features are made once a clip, and where nothing looks
+at the task the supports' too; else episodes of one layout share a forward pass, what a clip goes
+through before it meets others is done once a clip, and each core of a processor has passes of its
+own.
+
+Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, R read tokens,
+D token width, N classes, A stages, E feature width.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.adapters.task import TaskBlock
+from model.encoder import SupportContext
+from model.lanes import Lanes
+from model.recognizer import Recognizer
+from model.text import StageTexts
+from training.data.episodes import Episode
+from training.features.tokens import TokenSource
+
+# Clips of episodes that share a forward pass; on a processor, more leave its caches (1.5 x slower).
+PASS_CLIPS = {"cpu": 16, "cuda": 256}
+HELD_BYTES = 4 << 30  # of clips' tokens on the device; a larger set is begun in every episode
+
+
+class EpisodeScorer:
+    """A recogniser ready to answer episodes of one set of clips.
+
+    Args:
+        recognizer: What answers, with the weights that it has now.
+        source: Tokens of the set.
+        clips: How many the set has.
+        stages: Stage texts of labels; text takes part in episodes that have all of theirs.
+        half: Whether to compute in bfloat16.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        source: TokenSource,
+        clips: int,
+        *,
+        stages: Mapping[str, StageTexts] | None = None,
+        half: bool = False,
+    ) -> None:
+        self.recognizer, self.source, self.half = recognizer.folded(), source, half
+        context = recognizer.config.query_context
+        by_task = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
+        self.support_alone = context == "none" or not by_task
+        self.query_alone = self.support_alone or context == "self"
+        self.begun_CTRD = None if self.support_alone else self._begun(clips)
+        self.features_CTE = self._features(clips) if self.query_alone else None
+        self.text = self._texts(stages or {})
+
+    def answers(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Return the class index [Q] that each query of each episode gets."""
+        return [logits_QN.argmax(dim=1) for logits_QN in self.logits(episodes)]
+
+    def logits(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Return logits [Q, N] of each episode, on the CPU."""
+        parts = list(self._passes(episodes))
+        found: dict[int, Tensor] = {}
+        with closing(Lanes(self.lanes)) if self.lanes > 1 else nullcontext() as lanes:
+            each = map if lanes is None else lanes.each
+            made = each(self._pass, [[episodes[place] for place in part] for part in parts])
+            for part, of_part in zip(parts, made, strict=True):
+                found.update(zip(part, of_part, strict=True))
+        return [found[place] for place in range(len(episodes))]
+
+    @property
+    def lanes(self) -> int:
+        """Passes that run beside each other: one a core where more than features are compared."""
+        alone = self.support_alone or self.recognizer.device.type != "cpu"
+        return 1 if alone else torch.get_num_threads()
+
+    def _passes(self, episodes: Sequence[Episode]) -> Iterator[list[int]]:
+        """Part episodes into those that share a pass, by their places."""
+        layouts: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
+        for place, episode in enumerate(episodes):
+            layouts[episode.support_classes, len(episode.query)].append(place)
+        most = PASS_CLIPS[self.recognizer.device.type]
+        for (classes, queries), places in layouts.items():
+            size = max(1, most // (len(classes) + queries))
+            for first in range(0, len(places), size):
+                yield places[first : first + size]
+
+    @torch.inference_mode()
+    def _pass(self, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Score episodes of one layout."""
+        device = self.recognizer.device
+        classes_S = torch.tensor(episodes[0].support_classes, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            support_GSTE, query_GQTE = self._encode(episodes, classes_S)
+            scores = [
+                self.recognizer.score_features(
+                    support_STE, classes_S, query_QTE, self._text(episode)
+                )
+                for episode, support_STE, query_QTE in zip(
+                    episodes, support_GSTE, query_GQTE, strict=True
+                )
+            ]
+        return [score.logits_QN.float().cpu() for score in scores]
+
+    def _encode(self, episodes: Sequence[Episode], classes_S: Tensor) -> tuple[Tensor, Tensor]:
+        begun = self.begun_CTRD is not None
+        support_GS = torch.tensor([episode.support for episode in episodes])
+        query_GQ = torch.tensor([episode.query for episode in episodes])
+        if self.features_CTE is not None:
+            query_GQTE = self.features_CTE[query_GQ]
+            if self.support_alone:
+                return self.features_CTE[support_GS], query_GQTE
+            tokens_GSTLD = self._tokens(support_GS)
+            nobody = tokens_GSTLD[:, :0]
+            support, _ = self.recognizer.video.adapt_episodes(
+                tokens_GSTLD, classes_S, nobody, begun=begun
+            )
+            return support, query_GQTE
+        tokens = self._tokens(torch.cat([support_GS, query_GQ], dim=1))
+        supports = support_GS.shape[1]
+        return self.recognizer.video.adapt_episodes(
+            tokens[:, :supports], classes_S, tokens[:, supports:], begun=begun
+        )
+
+    def _tokens(self, clips_GB: Tensor) -> Tensor:
+        """Fetch tokens of episodes, each clip once; begun ones where those are held."""
+        if self.begun_CTRD is not None:
+            return self.begun_CTRD[clips_GB.to(self.begun_CTRD.device)]
+        distinct, places = clips_GB.unique(return_inverse=True)
+        tokens = self.source.tokens(distinct.tolist()).to(self.recognizer.device)
+        return tokens.float()[places]
+
+    def _begun(self, clips: int) -> Tensor | None:
+        if 4 * clips * self.source.tokens([0]).numel() > HELD_BYTES:
+            return None
+        return self._each(clips, self._of_source, self.recognizer.video.begin)
+
+    def _features(self, clips: int) -> Tensor:
+        """Encode each clip as a query that stands alone."""
+        video, begun_CTRD = self.recognizer.video, self.begun_CTRD
+        if begun_CTRD is None:
+            alone = [SupportContext((None,) * len(video.adapted))]
+            return self._each(
+                clips, self._of_source, lambda tokens: video.adapt_query(tokens, alone)
+            )
+        device = self.recognizer.device
+        nobody = begun_CTRD[None, :0].to(device), torch.tensor([], dtype=torch.long, device=device)
+        return self._each(
+            clips,
+            lambda clip: begun_CTRD[clip : clip + 1],
+            lambda tokens: video.adapt_episodes(*nobody, tokens[None], begun=True)[1][0],
+        )
+
+    def _of_source(self, clip: int) -> Tensor:
+        return self.source.tokens([clip]).float()
+
+    @torch.inference_mode()
+    def _each(
+        self, clips: int, read: Callable[[int], Tensor], make: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Make something of each clip's tokens alone."""
+        device = self.recognizer.device
+        bar = tqdm(range(clips), desc="clips", unit="clip", leave=False)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            return torch.cat([make(read(clip).to(device)).float() for clip in bar])
+
+    def _texts(self, stages: Mapping[str, StageTexts]) -> dict[str, Tensor]:
+        if not self.recognizer.has_text:
+            return {}
+        with torch.inference_mode():
+            return {
+                label: self.recognizer.encode_text([label], [texts])[0]
+                for label, texts in stages.items()
+                if not self.recognizer.unknown_words(label, texts)
+            }
+
+    def _text(self, episode: Episode) -> Tensor | None:
+        texts = [self.text[label] for label in episode.labels if label in self.text]
+        return torch.stack(texts) if len(texts) == len(episode.labels) else None

@@ -1,0 +1,1 @@
+"""What the frozen blocks make of clips, computed once and kept."""

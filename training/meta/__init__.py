@@ -1,0 +1,1 @@
+"""Meta-training: recipes, the learner, and a run in its folder."""

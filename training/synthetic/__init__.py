@@ -1,0 +1,1 @@
+"""Synthetic actions, and labels that differ in order alone."""
