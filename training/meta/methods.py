@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 
 import torch
 
-from model.backbones.towers import ImageTower
+from model.slots import Backbone
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import (
@@ -70,7 +70,7 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     return build_recognizer(method, bare.video.tower, text, name=name)
 
 
-def _assert_fits(visual: AimConfig | TaskConfig, tower: ImageTower, backbone: str) -> None:
+def _assert_fits(visual: AimConfig | TaskConfig, tower: Backbone, backbone: str) -> None:
     if visual.blocks > len(tower.blocks):
         raise InputError(
             f"{visual.blocks} adapted blocks do not fit the {len(tower.blocks)} of {backbone!r}; "
