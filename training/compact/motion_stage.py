@@ -2,7 +2,7 @@
 
 A frozen tower's frames tell what is seen, and hardly what it does: without this stage text has
 nothing to say about motions, and episodes of labels that differ in order alone teach nothing (see
-README, experiment d). A linear map from stages to motions learns along with the adapters and is
+training/experiments/orders.md). A linear map from stages to motions learns along with the adapters and is
 thrown away; a text tower that is taught afterwards finds motions in the features. What tells
 motions costs on clips of other kinds, so that adapters can be held to what they made of those.
 
