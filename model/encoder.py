@@ -4,8 +4,8 @@ Dimensions: B clips, N classes, A stages, T frames, C H W pixels, L tokens, D to
 E feature width.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,8 @@ class TextEncoder(nn.Module):
 
     def is_initial(self) -> bool:
         """Tell whether it computes what the frozen tower computes."""
-        return all(block.is_initial() for block in self.adapted)
+        blocks = cast(Iterable[AdaptedTextBlock], self.adapted)
+        return all(block.is_initial() for block in blocks)
 
     def stages(self, ids_NAL: Tensor) -> Tensor:
         """Encode stage texts; any number of classes, each by itself.

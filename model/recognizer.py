@@ -129,6 +129,14 @@ class Recognizer(nn.Module):
             yield self.text
         yield from (self.prototypes, self.matcher, self.text_head, self.fusion)
 
+    def learning_modules(self) -> list[nn.Module]:
+        """List the modules that may drop values while they learn: all but the towers."""
+        encoders = [self.video.adapted, self.video.temporal]
+        if self.text is not None:
+            encoders.append(self.text.adapted)
+        parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]
+        return [part for part in parts if isinstance(part, nn.Module)]
+
     def check_served(self) -> None:
         """Refuse a method whose answers depend on other queries.
 

@@ -180,13 +180,16 @@ def support_view(
             return SupportView()
 
 
+def alone_view(context: QueryContext) -> View:
+    """Return a view in which clips see no other, whatever queries attend to otherwise."""
+    return Alone() if context == "none" else Itself()
+
+
 def query_view(context: QueryContext, memories: Sequence[Sequence[Memory | None]]) -> View:
     """Return what queries see, each with the memories of its own task."""
     match context:
-        case "none":
-            return Alone()
-        case "self":
-            return Itself()
+        case "none" | "self":
+            return alone_view(context)
         case "support" | "prototype" | "joint":
             return QueryView(memories)
 

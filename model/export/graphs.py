@@ -20,7 +20,7 @@ from model.export.manifest import GraphFile, GraphName, Shape, sha256_of
 from model.recognizer import Recognizer
 from model.slots import View
 from model.text import prompts, template_stages
-from model.views import ALONE, query_view
+from model.views import ALONE, alone_view
 
 OPSET = 20  # the first with Gelu
 EXAMPLES = 2  # clips or classes in the example: a size of 1 would be taken for a constant
@@ -81,7 +81,7 @@ def graphs_of(recognizer: Recognizer) -> dict[GraphName, tuple[nn.Module, Tensor
     if config.query_context in ALONE:
         with torch.inference_mode():
             tokens = video.trunk(frames)
-        alone = query_view(config.query_context, [])
+        alone = alone_view(config.query_context)
         graphs["adapted"] = (AdaptedGraph(video, alone), tokens.clone())
     if recognizer.text is not None:
         texts = [

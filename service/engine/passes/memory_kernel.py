@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 16  # of a program; of 8 to 64 the fastest on an H100, or nearly (`tests/bench/README.md`)
+ROWS = 16  # of a program; about the fastest on an H100 (`tests/bench/figures/h100.md`)
 
 
 def attend_by_table(

@@ -18,7 +18,7 @@ from model.config import MethodConfig
 from model.episode import EncodedSupport, Scored
 from model.recognizer import Recognizer
 from model.text import StageTexts
-from model.views import ALONE, query_view
+from model.views import ALONE, alone_view
 from service.engine.passes.graphs import CapturedPass, Pass, captured_or_none
 from service.engine.passes.memory_table import TableView, kernel_or_none, table_of
 from service.engine.passes.traces import TracedPass, traced_or_none
@@ -224,7 +224,7 @@ def _recorded(
     recorded = record(video.trunk, clip_THWC)
     tokens_TLD = video.trunk(clip_THWC[None].to(recognizer.device))[0]
     if context in ALONE:
-        alone = query_view(context, [])
+        alone = alone_view(context)
         return recorded, record(lambda tokens: video(tokens, alone), tokens_TLD)
     kernel = kernel_or_none(recognizer.device)
     if kernel is None:
