@@ -11,6 +11,7 @@ N classes, A stages, E feature width.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -48,7 +49,9 @@ class EpisodeScorer:
         stages: Mapping[str, StageTexts] | None = None,
         half: bool = False,
     ) -> None:
-        self.recognizer, self.source, self.half = recognizer, source, half
+        video = deepcopy(recognizer.video).requires_grad_(False)
+        self.recognizer = recognizer.with_encoders(video, recognizer.text).eval()
+        self.source, self.half = source, half
         context = recognizer.config.query_context
         self.support_alone = context == "none" or not recognizer.video.across_clips
         self.query_alone = self.support_alone or context == "self"
