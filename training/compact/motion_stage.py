@@ -1,10 +1,10 @@
 """The motion stage of pretraining: adapters learn to name what happens in each stage of a clip.
 
-A frozen tower's frames tell what is seen, and hardly what it does: without this stage text has
-nothing to say about motions, and episodes of labels that differ in order alone teach nothing (see
-README, experiment d). A linear map from stages to motions learns along with the adapters and is
-thrown away; a text tower that is taught afterwards finds motions in the features. What tells
-motions costs on clips of other kinds, so that adapters can be held to what they made of those.
+The features of a frozen tower show what is seen and hardly what it does. Without this stage text
+cannot describe motions, and episodes of labels that differ only in order teach nothing
+(training/experiments/orders.md). A linear map from stages to motions learns along with the adapters
+and is thrown away; a text tower that is taught afterwards finds motions in the features. Learning
+motions costs accuracy on other clips, so adapters can be held to the features they had there.
 
 Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature width, M motions.
 """
