@@ -69,7 +69,7 @@ def assert_decoded_alike(data: bytes) -> None:
     assert theirs is not None
     ours = decode_video(data, eight, SIZE, UNLIMITED)
     assert theirs.times_s == pytest.approx(ours.times_s, abs=1e-3)
-    assert theirs.duration_s == pytest.approx(ours.duration_s, abs=1e-3)
+    assert theirs.duration_s == pytest.approx(ours.duration_s, abs=0.05)  # the last frame's length
     assert theirs.codec == ours.codec
     wanted = set(eight(ours.times_s))
     expected = by_full_rgb(data, sorted(wanted))

@@ -56,10 +56,12 @@ def decode_with_decord(
         libraries disagree about its frames.
     """
     try:
-        if not _is_exact(data, limits, least_frames):
-            return None
         with open_video(data, limits) as video:
+            if video.codec != CODEC or 0 < video.stream.frames < least_frames:
+                return None
             times_s = packet_times_s(video, limits)
+        if len(times_s) < least_frames or not _is_exact(data, limits):
+            return None
         with open_video(data, limits) as video, library_errors("decoding the first frame"):
             first = next(video.container.decode(video.stream))
     except (ClipError, StopIteration):
@@ -79,15 +81,13 @@ def decode_with_decord(
     return Decoded(times_s, duration_s, CODEC, squares)
 
 
-def _is_exact(data: bytes, limits: MediaLimits, least_frames: int) -> bool:
+def _is_exact(data: bytes, limits: MediaLimits) -> bool:
     """Whether decord finds the right frame after going to any key frame.
 
     It does where each is an IDR picture, which no later frame looks behind. Of others (open groups
     of pictures, intra refresh, HEVC's) decord 0.6 gives wrong frames without a word.
     """
     with open_video(data, limits) as video:
-        if video.codec != CODEC or video.stream.frames < least_frames:
-            return False
         form = video.stream.codec_context.extradata or b""
         if len(form) < 5 or form[0] != 1:  # avcC: units of a packet have their length before them
             return False
