@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.decoding.pool import FIRST_BYTES, FIRST_S, DecodePace, usable_cores
+from service.decoding.pool import FIRST_BYTES, FIRST_S, LEAST_WORKERS, DecodePace, usable_cores
 
 
 @pytest.mark.parametrize(
