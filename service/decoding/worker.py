@@ -17,11 +17,12 @@ import PIL
 from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from model.errors import ClipError, ClipSpanError, ClipUndecodableError
-from model.media.video import Clip, MediaLimits, read_clip, read_pictures
-from service.decoding.cores import NICENESS
-from service.decoding.protocol import Message, read_message, write_message
-from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu
-from service.decoding.slot import open_slot
+from model.media.container import MediaLimits
+from model.media.pictures import read_pictures
+from model.media.sampling import Clip
+from model.media.video import read_clip
+from service.decoding.protocol import Message, open_slot, read_message, write_message
+from service.decoding.sandbox import NICENESS, SandboxLimits, leaks, lock_down, renew_cpu
 
 # imported by Pillow only when a picture asks for them, which the sandbox would refuse
 PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin)

@@ -10,7 +10,7 @@ import torch
 
 from model.config import QueryContext
 from model.episode import MatchScores
-from model.media.video import Clip
+from model.media.sampling import Clip
 from service.engine.engine import ServedModel
 from service.engine.passes.choice import Choice
 from service.errors import ClipFault

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from model.episode import EncodedSupport
-from model.media.video import Clip
+from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
 from service.engine.device import Classified
 from service.engine.engine import Engine

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from model import errors
-from model.media.video import MediaLimits
-from service.decoding.errors import DecoderUnavailableError
+from model.media.container import MediaLimits
 from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.process import DecoderUnavailableError
 from tests.pools import (
     decoder_processes,
     decoders,

@@ -16,11 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.backbones.words import split_words
-from model.media.video import UNLIMITED, read_clip
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
 from model.recognizer import SLICE_CLIPS, Recognizer
 from model.text import STAGES, StageTexts, prompts, template_stages
 from model.views import alone_view
 from training.data.listings import Split, read_index
+from training.data.local_video import decode_local
 from training.synthetic.actions import FLOWING, SEPARATE, Action, Trio, draw_action, render_clip
 from training.synthetic.motions import MOTIONS
 from training.synthetic.shapes import COLOURS, SHAPES, TEXTURES
@@ -134,7 +136,8 @@ def real_clips(found: Sequence[tuple[Path, str]], recognizer: Recognizer) -> Cap
     """Read labelled clips and run the trunk."""
     frames, size = recognizer.config.frames, recognizer.size
     read = (
-        read_clip(path, frames=frames, size=size, limits=UNLIMITED).frames_THWC for path, _ in found
+        read_clip(path, frames=frames, size=size, limits=UNLIMITED, decode=decode_local).frames_THWC
+        for path, _ in found
     )
     tokens = begun(recognizer, tqdm(read, desc="labelled clips", total=len(found)))
     return CaptionedClips(tokens, tuple(label for _, label in found))

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ClipError, ClipUndecodableError, NoFramesError
+from model.media.container import UNLIMITED
+from model.media.pictures import read_pictures
 from model.media.sampling import centre_indices, jittered_indices
-from model.media.video import UNLIMITED, read_clip, read_pictures
+from model.media.video import decode_video, read_clip
 from model.text import spoken
 from training.data.listings import (
     PICTURES,
@@ -33,6 +35,7 @@ from training.data.listings import (
     stem,
     visible,
 )
+from training.data.local_video import decode_local
 from training.data.split_files import is_split_folder, list_split_files
 from training.errors import InputError
 
@@ -333,7 +336,6 @@ def read_frames(
     frames: int,
     size: int,
     rng: np.random.Generator | None = None,
-    reader: Literal["pyav", "decord"] = "pyav",
 ) -> NDArray[np.uint8]:
     """Read a clip's sampled frames, uint8 [T, H, W, 3]: short side to `size`, centre crop.
 
@@ -341,8 +343,8 @@ def read_frames(
         clip: A video or a folder of pictures, which are taken in natural order.
         frames: T equal spans of the clip, one frame each.
         size: Height and width in pixels.
-        rng: Draws a frame inside each span; the centre of each span if None.
-        reader: Decodes videos.
+        rng: Draws a frame inside each span, for a view of training, which decord may read. If
+            None, the centre of each span, read as the service reads it.
 
     Raises:
         ClipError: The clip cannot be used; the message begins with its path.
@@ -350,8 +352,9 @@ def read_frames(
     try:
         if clip.path.is_dir():
             return _read_folder(clip.path, frames, size, rng)
+        decode = decode_video if rng is None else decode_local
         video = read_clip(
-            clip.path, frames=frames, size=size, limits=UNLIMITED, reader=reader, jitter=rng
+            clip.path, frames=frames, size=size, limits=UNLIMITED, jitter=rng, decode=decode
         )
     except ClipError as error:
         raise type(error)(f"{clip.path}: {error}") from error

@@ -29,6 +29,7 @@ from model.checkpoint import hash_tensors
 from model.errors import ClipError
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
+from training.data.local_video import reader_name
 from training.errors import InputError
 from training.features.clip_augmentation import VIEW_RULE, ClipAugmentation, clip_name, read_view
 from training.features.token_files import DrawPart, TokenFolder, gigabytes
@@ -113,7 +114,7 @@ def open_trunk_cache(
         folder,
         (len(clips), *_token_shape(recognizer)),
         _origin(recognizer, clips, half=half),
-        {"seed": seed, **asdict(augmentation)},
+        {"seed": seed, "reader": reader_name(), **asdict(augmentation)},
     )
     files.check(draws)
     views = range(draws + 1)
