@@ -135,10 +135,13 @@ def test_a_folder_of_another_recipe_is_refused(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("learning_rate=1", "'learning_rate' does not fit"),
-        ("lr=fast", "'lr' does not fit"),
-        ("lr=0", "lr is 0"),
-        ("ways=[5,2]", "ways run from 5 to 2"),
+        ("learning_rate=1", "no field 'learning_rate'"),
+        ("lr=fast", "lr is 'fast'; it should be a valid number"),
+        ("lr=0", "lr is 0; it should be greater than 0"),
+        ("ways=[5,2]", "[5, 2] ends before it starts"),
+        ("ways=[1,2]", "ways.0 is 1; it should be greater than or equal to 2"),
+        ("patches=0", "patches is 0; it should be greater than 0"),
+        ("dropout=1", "dropout is 1; it should be less than 1"),
         ("shots=[9,9]", "too small for 9 shots"),
         ("lr", "no '='"),
         ("val_shots=[9]", "too small for 9 shots"),

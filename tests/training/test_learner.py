@@ -14,7 +14,7 @@ from model.adapters.bottleneck import Bottleneck
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
 from training.meta.learner import Learner, frozen_features, rate, training_mode
-from training.meta.losses import disagreement
+from training.meta.losses.answers import disagreement
 from training.meta.recipe import FitRecipe
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from training.compact.motion_stage import (
 )
 from training.compact.text_stage import main
 from training.features.tokens import looked_at
-from training.meta.losses import distance
+from training.meta.losses.nearness import distance
 from training.synthetic.actions import Action
 from training.synthetic.motions import MOTIONS
 

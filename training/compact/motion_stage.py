@@ -26,7 +26,7 @@ from model.recognizer import Recognizer
 from training.compact.captions import CaptionedClips
 from training.features.tokens import looked_at
 from training.meta.learner import trained_parameters
-from training.meta.losses import distance
+from training.meta.losses.nearness import distance
 from training.synthetic.actions import Action
 from training.synthetic.motions import MOTIONS
 
