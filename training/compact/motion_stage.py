@@ -1,10 +1,10 @@
-"""The motion stage of pretraining: adapters learn to name what happens in each stage of a clip.
+"""The motion stage of pretraining: adapters learn to name the motion of each stage of a clip.
 
-A frozen tower's frames tell what is seen, and hardly what it does: without this stage text has
-nothing to say about motions, and episodes of labels that differ in order alone teach nothing (see
-README, experiment d). A linear map from stages to motions learns along with the adapters and is
-thrown away; a text tower that is taught afterwards finds motions in the features. What tells
-motions costs on clips of other kinds, so that adapters can be held to what they made of those.
+The frames of a frozen tower tell what is seen, and hardly what happens: without this stage text
+cannot describe motions, and episodes of labels that differ in order alone teach nothing. A linear
+map from stages to motions learns along with the adapters and is thrown away; a text tower that is
+taught afterwards finds motions in the features. Learning motions changes the features of other
+clips for the worse, so that adapters can be held to what they computed of those.
 
 Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature width, M motions.
 """
@@ -12,10 +12,12 @@ Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature widt
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -35,18 +37,33 @@ from training.synthetic.motions import MOTIONS
 class MotionRecipe:
     """How adapters learn motions; stored with the result."""
 
-    clips: int = 1600  # synthetic ones
-    steps: int = 1000
-    batch: int = 12
-    lr: float = 3e-3
-    place_rate: float = 5.0  # rate of the embedding of frame places, as a multiple of lr
-    head_rate: float = 3.0  # and of the linear map
-    warmup: int = 20  # steps
-    clip: float = 1.0  # largest norm of a gradient
-    patches: float = 0.5  # share of a clip's patch tokens that a step looks at
-    keep: float = 0.0  # weight of 1 - cosine to what was made of other clips before
-    keep_batch: int = 8  # of those
-    seed: int = 0
+    clips: int = Field(1600, ge=1)  # synthetic ones
+    steps: int = Field(1000, ge=1)
+    batch: int = Field(12, ge=1)
+    lr: float = Field(3e-3, ge=0)
+    place_rate: float = Field(5.0, ge=0)  # rate of the embedding of frame places / lr
+    head_rate: float = Field(3.0, ge=0)  # and of the linear map
+    warmup: int = Field(20, ge=1)  # steps
+    clip: float = Field(1.0, gt=0)  # largest norm of a gradient
+    patches: float = Field(0.5, gt=0, le=1)  # share of a clip's patch tokens that a step looks at
+    keep: float = Field(0.0, ge=0)  # weight of 1 - cosine to the features of other clips before
+    keep_batch: int = Field(8, ge=1)  # of those
+    seed: int = Field(0, ge=0)
+
+
+class _Held(NamedTuple):
+    """Other clips, and the encoder whose features of them are to stay."""
+
+    start: VideoEncoder
+    clips: CaptionedClips
+
+    def moved(self, video: VideoEncoder, recipe: MotionRecipe, rng: np.random.Generator) -> Tensor:
+        """Return how far the features of some clips are from those of the start."""
+        picks = rng.integers(len(self.clips.subjects), size=recipe.keep_batch)
+        tokens_BTLD = _seen(self.clips, picks, recipe, rng).to(next(video.parameters()).device)
+        with torch.no_grad():
+            before_BTE = self.start.adapt_alone(tokens_BTLD)
+        return distance(video.adapt_alone(tokens_BTLD), before_BTE)
 
 
 def train_motions(
@@ -63,7 +80,7 @@ def train_motions(
         recognizer: Whose adapters learn; clips do not see each other.
         clips: Synthetic ones.
         recipe: How.
-        others: Clips whose features are to stay what they are at the start, where it says so.
+        others: Clips whose features are held to those of the start with the weight `recipe.keep`.
         half: Whether to compute in bfloat16 where that is safe.
 
     Returns:
@@ -72,26 +89,23 @@ def train_motions(
     device = recognizer.device
     torch.manual_seed(recipe.seed)
     head = nn.Linear(recognizer.video.tower.features, len(MOTIONS)).to(device)
-    adapters = {
-        name: p for name, p in trained_parameters(recognizer).items() if name.startswith("video.")
-    }
+    trained = trained_parameters(recognizer)
+    adapters = {name: p for name, p in trained.items() if name.startswith("video.")}
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
     named_CA = motion_numbers(clips.subjects).to(device)
     rng = np.random.default_rng(recipe.seed)
-    start = deepcopy(recognizer.video)
+    held = _Held(deepcopy(recognizer.video), others) if recipe.keep and others else None
     shares = []
     for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * recipe.lr * _rate(step, recipe)
         picks = rng.integers(len(clips.subjects), size=recipe.batch)
-        tokens_BTLD = seen(clips, picks, recipe, rng).to(device)
+        tokens_BTLD = _seen(clips, picks, recipe, rng).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits_BAM = head(stage_features(recognizer, tokens_BTLD))
             loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_CA[picks].flatten())
-            if recipe.keep and others is not None:
-                other_picks = rng.integers(len(others.subjects), size=recipe.keep_batch)
-                other_BTLD = seen(others, other_picks, recipe, rng).to(device)
-                loss = loss + recipe.keep * moved(recognizer.video, start, other_BTLD)
+            if held is not None:
+                loss = loss + recipe.keep * held.moved(recognizer.video, recipe, rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
@@ -101,21 +115,6 @@ def train_motions(
     return sum(last) / len(last)
 
 
-def seen(
-    clips: CaptionedClips, picks: np.ndarray, recipe: MotionRecipe, rng: np.random.Generator
-) -> Tensor:
-    """Return the tokens [B, T, L, D] of some clips that a step looks at."""
-    tokens_BTLD = clips.tokens_CTLD[picks]
-    return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
-
-
-def moved(video: VideoEncoder, start: VideoEncoder, tokens_BTLD: Tensor) -> Tensor:
-    """Return how far frame features of clips, each by itself, are from what they were."""
-    with torch.no_grad():
-        before_BTE = start.adapt_alone(tokens_BTLD)
-    return distance(video.adapt_alone(tokens_BTLD), before_BTE)
-
-
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     """Return the mean feature of each stage [B, A, E], as scores see it."""
     features_BTE = recognizer.video.adapt_alone(tokens_BTLD)
@@ -123,12 +122,20 @@ def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
 
 
 def motion_numbers(subjects: Sequence[object]) -> Tensor:
-    """Return which motion each stage shows [B, A]."""
+    """Return the number of each stage's motion [B, A]."""
     names = list(MOTIONS)
     actions = [subject for subject in subjects if isinstance(subject, Action)]
     if len(actions) < len(subjects):
         raise ValueError("Labelled clips have no motions; train on synthetic ones alone.")
     return torch.tensor([[names.index(motion) for motion in a.motions] for a in actions])
+
+
+def _seen(
+    clips: CaptionedClips, picks: np.ndarray, recipe: MotionRecipe, rng: np.random.Generator
+) -> Tensor:
+    """Return the tokens [B, T, L, D] of some clips that a step looks at."""
+    tokens_BTLD = clips.tokens_CTLD[picks]
+    return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
 
 
 def _groups(

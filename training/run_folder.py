@@ -15,7 +15,7 @@ def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe into a new folder, or check that the folder has this recipe.
 
     Raises:
-        InputError: the folder belongs to another recipe, or cannot be written.
+        InputError: The folder belongs to another recipe, or cannot be written.
     """
     wanted = json.loads(json.dumps(recipe))
     try:
@@ -36,10 +36,10 @@ def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def write_aside(file: Path, data: bytes) -> None:
-    """Write a file under another name, then give it its own: it is never half there.
+    """Write a file so that it is whole or, after an error, as it was before.
 
     Raises:
-        InputError: It cannot be written, as on a full disk; what was there before stays.
+        InputError: It cannot be written, as on a full disk.
     """
     aside = file.with_name(f".{file.name}.part")
     try:
