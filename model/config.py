@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from model.text import PROMPT, STAGES
+
 QueryContext = Literal["none", "self", "support", "prototype", "joint"]
 Align = Literal["identity", "temporal", "joint"]
 
@@ -151,6 +153,11 @@ MatcherConfig = Annotated[
 ]
 
 
+# Defaults are left out of method.json, so that fingerprints from before these fields stay.
+Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
+Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodConfig(Config):
     """One few-shot method, whole."""
@@ -166,6 +173,8 @@ class MethodConfig(Config):
     fusion: Literal["video", "product"] = "product"  # the text factor needs a text tower
     scale: float = 64.0  # of the product of cosines
     matcher: MatcherConfig = PrototypeMatcher()
+    stages: Stages = STAGES  # sentences that describe an action
+    prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)

@@ -199,7 +199,7 @@ class Recognizer(nn.Module):
         if self.text is None:
             return ()
         found: dict[str, None] = {}
-        for text in prompts(label, stages):
+        for text in prompts(label, stages, self.config.prompt):
             found.update(dict.fromkeys(self.text.tower.unknown_words(text)))
         return tuple(found)
 
@@ -214,7 +214,11 @@ class Recognizer(nn.Module):
         """
         if self.text is None:
             raise MethodError(f"The method {self.name!r} has no text tower; score by video alone.")
-        texts = [p for pair in zip(labels, stages, strict=True) for p in prompts(*pair)]
+        texts = [
+            text
+            for label, of_label in zip(labels, stages, strict=True)
+            for text in prompts(label, of_label, self.config.prompt)
+        ]
         ids = self.text.tower.tokenize(texts).to(self.device)
         return self.text.stages(ids.unflatten(0, (len(labels), -1)))
 

@@ -3,10 +3,13 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.house import MOST_FUNCTION_LINES, MOST_MODULE_LINES, House, count
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "service", "training", "deploy")
@@ -17,6 +20,12 @@ FORBIDDEN = {
     "training": {"service", "deploy", "tests"} | (WEB - {"httpx", "openai"}),
     "deploy": {"tests"},
 }
+MOST_FOLDER_MODULES = 14
+# While the house is rebuilt, so many may still break the rule; the last commit takes these away.
+STILL_LONG_MODULES = 10
+STILL_LONG_FUNCTIONS = 14
+STILL_FULL_FOLDERS = 2
+STILL_OUTSIDE = 54
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
 # Whatever an untrusted byte meets must start fast and stay small: no tensors in these processes.
 TORCHLESS = ("model.media.video", "service.decoding.worker")
@@ -27,8 +36,9 @@ LACKED = {"av", "redis", "fastapi", "uvicorn"}
 # Inside model/, a module imports only from lower steps or its own; a name that is not listed
 # stands on the step of the network's parts.
 MODEL_STEPS = (
-    {"errors"},
-    {"config", "media", "text"},
+    {"errors", "files"},
+    {"media", "text"},
+    {"config"},
     {"methods"},
     {"(parts of the network)"},
     {"encoder"},
@@ -37,7 +47,7 @@ MODEL_STEPS = (
     {"checkpoint"},
     {"export"},
 )
-PARTS = 3
+PARTS = 4
 
 
 def name_of(path: Path) -> str:
@@ -199,6 +209,38 @@ def test_no_file_is_a_drawer() -> None:
         if path.stem in FORBIDDEN_NAMES
     ]
     assert not drawers
+
+
+@pytest.fixture(scope="module")
+def house() -> House:
+    try:
+        return count(ROOT)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout: no list of tracked files")
+
+
+def test_modules_are_short(house: House) -> None:
+    long = {path: n for path, n in house.modules.items() if n > MOST_MODULE_LINES}
+    assert len(long) <= STILL_LONG_MODULES, long
+
+
+def test_functions_are_short(house: House) -> None:
+    assert len(house.long_functions) <= STILL_LONG_FUNCTIONS, (
+        f"over {MOST_FUNCTION_LINES} lines: {house.long_functions}"
+    )
+
+
+def test_folders_are_small(house: House) -> None:
+    full = {
+        path: n
+        for path, n in Counter(str(Path(path).parent) for path in house.modules).items()
+        if n > MOST_FOLDER_MODULES
+    }
+    assert len(full) <= STILL_FULL_FOLDERS, full
+
+
+def test_nothing_refers_out_of_the_repository(house: House) -> None:
+    assert len(house.outside) <= STILL_OUTSIDE, house.outside
 
 
 def test_every_folder_of_code_is_a_package() -> None:

@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from model.errors import DescriptionError
 from model.text import (
-    ANSWER_SCHEMA,
     MAX_LABEL_CHARS,
+    STAGES,
     StageTexts,
+    answer_schema,
     clean,
     messages,
     parse_stages,
@@ -43,7 +44,7 @@ ANSWERS = 3  # asked for one label until one can be used
 SAVE_EVERY = 5  # answers
 _FORMAT: ResponseFormatJSONSchema = {
     "type": "json_schema",
-    "json_schema": {"name": "stages", "strict": True, "schema": ANSWER_SCHEMA},
+    "json_schema": {"name": "stages", "strict": True, "schema": answer_schema(STAGES)},
 }
 _UNSUPPORTED = {400, 415, 422, 501}  # answers of endpoints that know no structured output
 

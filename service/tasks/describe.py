@@ -20,10 +20,11 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 
 from model.errors import DescriptionError, KshotError
 from model.text import (
-    ANSWER_SCHEMA,
     MAX_LABEL_CHARS,
     PROMPT_VERSION,
+    STAGES,
     StageTexts,
+    answer_schema,
     check_stages,
     clean,
     messages,
@@ -41,7 +42,7 @@ KEEP_S = 30 * 86_400.0
 
 _FORMAT: ResponseFormatJSONSchema = {
     "type": "json_schema",
-    "json_schema": {"name": "stages", "strict": True, "schema": ANSWER_SCHEMA},
+    "json_schema": {"name": "stages", "strict": True, "schema": answer_schema(STAGES)},
 }
 _UNSUPPORTED = {400, 415, 422, 501}  # answers of endpoints that know no structured output
 _PASSING = {408, 409, 425, 429}  # and everything from 500 on
