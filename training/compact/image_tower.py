@@ -9,10 +9,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,25 +25,27 @@ from training.run_folder import write_aside
 
 STATE = "image_state.pt"
 
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecipe:
     """How the image tower is distilled; stored with the result."""
 
-    steps: int = Field(3600, ge=1)
-    batch: int = Field(32, ge=1)
-    lr: float = Field(2e-3, ge=0)  # of block matrices, by Muon
-    rest_lr: float = Field(1e-3, ge=0)  # of everything else, by AdamW
-    weight_decay: float = Field(0.02, ge=0)
-    warmup: float = Field(0.03, ge=0, lt=1)  # share of the steps
-    views: int = Field(1024, ge=1)  # fresh ones in a round
-    reuse: int = Field(4, ge=1)  # visits to each view
-    keep: float = Field(0.5, gt=0, le=1)  # share of patch tokens seen in the first part
-    full_from: float = Field(0.88, ge=0)  # share of the steps after which all patch tokens are seen
-    inner: float = Field(1.0, ge=0)  # weight of inner depths at the end; it starts at 1
-    average: float = Field(0.99, ge=0, lt=1)  # decay of the running average of the weights
-    clip: float = Field(1.0, gt=0)  # largest norm of a gradient
-    seed: int = Field(0, ge=0)
+    steps: PositiveInt = 3600
+    batch: PositiveInt = 32
+    lr: NonNegativeFloat = 2e-3  # of block matrices, by Muon
+    rest_lr: NonNegativeFloat = 1e-3  # of everything else, by AdamW
+    weight_decay: NonNegativeFloat = 0.02
+    warmup: BelowOne = 0.03  # share of the steps
+    views: PositiveInt = 1024  # fresh ones in a round
+    reuse: PositiveInt = 4  # visits to each view
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of patch tokens seen in the first part
+    full_from: NonNegativeFloat = 0.88  # share of the steps after which all patch tokens are seen
+    inner: NonNegativeFloat = 1.0  # weight of inner depths at the end; it starts at 1
+    average: BelowOne = 0.99  # decay of the running average of the weights
+    clip: PositiveFloat = 1.0  # largest norm of a gradient
+    seed: NonNegativeInt = 0
 
 
 class ImageRun:

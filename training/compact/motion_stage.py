@@ -12,11 +12,11 @@ Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature widt
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,18 +37,18 @@ from training.synthetic.motions import MOTIONS
 class MotionRecipe:
     """How adapters learn motions; stored with the result."""
 
-    clips: int = Field(1600, ge=1)  # synthetic ones
-    steps: int = Field(1000, ge=1)
-    batch: int = Field(12, ge=1)
-    lr: float = Field(3e-3, ge=0)
-    place_rate: float = Field(5.0, ge=0)  # rate of the embedding of frame places / lr
-    head_rate: float = Field(3.0, ge=0)  # and of the linear map
-    warmup: int = Field(20, ge=1)  # steps
-    clip: float = Field(1.0, gt=0)  # largest norm of a gradient
-    patches: float = Field(0.5, gt=0, le=1)  # share of a clip's patch tokens that a step looks at
-    keep: float = Field(0.0, ge=0)  # weight of 1 - cosine to the features of other clips before
-    keep_batch: int = Field(8, ge=1)  # of those
-    seed: int = Field(0, ge=0)
+    clips: PositiveInt = 1600  # synthetic ones
+    steps: PositiveInt = 1000
+    batch: PositiveInt = 12
+    lr: NonNegativeFloat = 3e-3
+    place_rate: NonNegativeFloat = 5.0  # rate of the embedding of frame places / lr
+    head_rate: NonNegativeFloat = 3.0  # and of the linear map
+    warmup: PositiveInt = 20  # steps
+    clip: PositiveFloat = 1.0  # largest norm of a gradient
+    patches: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of patch tokens that a step sees
+    keep: NonNegativeFloat = 0.0  # weight of 1 - cosine to the features of other clips before
+    keep_batch: PositiveInt = 8  # of those
+    seed: NonNegativeInt = 0
 
 
 class _Held(NamedTuple):
@@ -86,33 +86,44 @@ def train_motions(
     Returns:
         The share of stages named rightly in the last tenth of the steps.
     """
-    device = recognizer.device
     torch.manual_seed(recipe.seed)
-    head = nn.Linear(recognizer.video.tower.features, len(MOTIONS)).to(device)
+    head = nn.Linear(recognizer.video.tower.features, len(MOTIONS)).to(recognizer.device)
     trained = trained_parameters(recognizer)
     adapters = {name: p for name, p in trained.items() if name.startswith("video.")}
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
-    named_CA = motion_numbers(clips.subjects).to(device)
     rng = np.random.default_rng(recipe.seed)
     held = _Held(deepcopy(recognizer.video), others) if recipe.keep and others else None
     shares = []
     for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * recipe.lr * _rate(step, recipe)
-        picks = rng.integers(len(clips.subjects), size=recipe.batch)
-        tokens_BTLD = _seen(clips, picks, recipe, rng).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            logits_BAM = head(stage_features(recognizer, tokens_BTLD))
-            loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_CA[picks].flatten())
+        with torch.autocast(recognizer.device.type, torch.bfloat16, enabled=half):
+            loss, share = _name_motions(recognizer, head, clips, recipe, rng)
             if held is not None:
                 loss = loss + recipe.keep * held.moved(recognizer.video, recipe, rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
         optimizer.step()
-        shares.append((logits_BAM.argmax(dim=2) == named_CA[picks]).float().mean().item())
+        shares.append(share)
     last = shares[-max(len(shares) // 10, 1) :]
     return sum(last) / len(last)
+
+
+def _name_motions(
+    recognizer: Recognizer,
+    head: nn.Linear,
+    clips: CaptionedClips,
+    recipe: MotionRecipe,
+    rng: np.random.Generator,
+) -> tuple[Tensor, float]:
+    """Return the loss of some clips, and the share of their stages that were named rightly."""
+    picks = rng.integers(len(clips.subjects), size=recipe.batch)
+    tokens_BTLD = _seen(clips, picks, recipe, rng).to(recognizer.device)
+    logits_BAM = head(stage_features(recognizer, tokens_BTLD))
+    named_BA = motion_numbers([clips.subjects[pick] for pick in picks]).to(recognizer.device)
+    loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_BA.flatten())
+    return loss, (logits_BAM.argmax(dim=2) == named_BA).float().mean().item()
 
 
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ Dimensions: C clips, B clips of a batch, U texts of a batch, A stages, T frames,
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from tqdm import tqdm
@@ -32,16 +33,16 @@ from training.synthetic.actions import Action
 class TextRecipe:
     """How the text tower learns; stored with the result."""
 
-    steps: int = Field(400, ge=1)
-    batch: int = Field(32, ge=1)
-    whole: float = Field(0.6, ge=0, le=1)  # chance of a clip's whole caption, not a part of it
-    rivals: int = Field(2, ge=0)  # of each synthetic clip, each in both forms of a caption
-    lr: float = Field(1e-3, ge=0)
-    weight_decay: float = Field(0.1, ge=0)
-    sharpness: float = Field(40.0, gt=0)  # factor of the cosines in the contrast
-    level: float = Field(0.5, ge=-1, le=1)  # wanted mean cosine: the text factor stays positive
-    level_weight: float = Field(4.0, ge=0)
-    seed: int = Field(0, ge=0)
+    steps: PositiveInt = 400
+    batch: PositiveInt = 32
+    whole: Annotated[float, Field(ge=0, le=1)] = 0.6  # chance of a caption of the whole action
+    rivals: NonNegativeInt = 2  # of each synthetic clip, each in both forms of a caption
+    lr: NonNegativeFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.1
+    sharpness: PositiveFloat = 40.0  # factor of the cosines in the contrast
+    level: Annotated[float, Field(ge=-1, le=1)] = 0.5  # of the mean cosine: text stays positive
+    level_weight: NonNegativeFloat = 4.0
+    seed: NonNegativeInt = 0
 
 
 def train_text_tower(

@@ -71,8 +71,6 @@ def open_trunk_cache(
 ) -> TrunkCache:
     """Open a cache, building first what is missing of it; goes on where a killed process stopped.
 
-    One process builds at a time: of several that start together, let one open it first.
-
     Args:
         folder: Of the cache; made when it does not exist.
         recognizer: Whose trunk; adapters do not matter.
@@ -84,30 +82,31 @@ def open_trunk_cache(
         tell: Takes a line for people before anything large is written.
 
     Raises:
-        InputError: The cache is torn or foreign, a clip cannot be read, the disk is full, tokens
-            exceed float16, or a temporal embedding is trained below the frozen blocks.
+        InputError: The cache is torn, foreign or being built by another process, a clip cannot be
+            read, the disk is full, tokens exceed float16, or the trunk is trained.
     """
     _check(recognizer, len(clips), draws)
-    files = TokenFolder(
-        folder,
-        (len(clips), *_token_shape(recognizer)),
-        _origin(recognizer, clips, half=half),
-        {"seed": seed, **asdict(augmentation)},
-    )
+    shape_CTLD = (len(clips), *_token_shape(recognizer))
+    origin = _origin(recognizer, clips, half=half)
+    files = TokenFolder(folder, shape_CTLD, origin, {"seed": seed, **asdict(augmentation)})
     files.check(draws)
     views = range(draws + 1)
     missing = [draw for draw in views if not files.is_complete(draw)]
     if missing:
         files.check_space(missing)
-        size, new = (gigabytes(files.draw_bytes * len(some)) for some in (views, missing))
-        tell(
-            f"trunk cache: {size} for {len(clips)} clips with {draws} draws each, {new} of it to "
-            f"be made, in {folder}"
-        )
+        tell(_announcement(files, draws, len(missing)))
         with files.claim(draws):
             passes = TrunkPasses(recognizer, clips, half=half, seed=seed, augmentation=augmentation)
             passes.fill(files.parts(draw for draw in missing if not files.is_complete(draw)))
     return TrunkCache([files.rows(draw) for draw in views])
+
+
+def _announcement(files: TokenFolder, draws: int, missing: int) -> str:
+    size, new = (gigabytes(files.draw_bytes * count) for count in (draws + 1, missing))
+    return (
+        f"trunk cache: {size} for {files.shape[0]} clips with {draws} draws each, {new} of it to "
+        f"be made, in {files.folder}"
+    )
 
 
 def _check(recognizer: Recognizer, clips: int, draws: int) -> None:

@@ -59,7 +59,10 @@ def parse(arguments: Sequence[str] | None) -> Values:
     parser.add_argument("--fps", type=int, default=usual.fps, help="frames a second")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--processes", type=int, default=cores, help="that render at once")
-    options = parser.parse_args(arguments)
+    return _values(parser.parse_args(arguments))
+
+
+def _values(options: argparse.Namespace) -> Values:
     try:
         order_set = OrderSet(
             families=options.split_families or divided(options.families),

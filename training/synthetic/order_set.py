@@ -16,10 +16,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -57,10 +57,10 @@ class OrderSet:
 
     families: tuple[int, int, int]  # of train, val and test
     orders: tuple[int, int] = (6, 6)  # fewest and most labels of a family
-    clips: int = Field(20, ge=2)  # of each label
+    clips: Annotated[int, Field(ge=2)] = 20  # of each label
     carried: bool = False  # whether a motion begins where the last one ended
-    seed: int = Field(0, ge=0)
-    size: int = Field(224, ge=32, multiple_of=2)  # pixels
+    seed: NonNegativeInt = 0
+    size: Annotated[int, Field(ge=32, multiple_of=2)] = 224  # pixels
     seconds: float = 3.0
     fps: int = 8
 
