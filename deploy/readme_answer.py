@@ -1,4 +1,4 @@
-"""Run README's curl against a service of one's own, and write the real answer into README.md.
+"""Run README's curl against a service of its own and write the real answer beside it.
 
     python -m deploy.readme_answer
 
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from deploy.local_service import local_service
-from deploy.readme_tables import README, put
+from deploy.readme_tables import put
 from training.synthetic.actions import demo_actions
 from training.synthetic.rendering import write_clip
 
@@ -39,7 +39,7 @@ def make_clips(folder: Path) -> None:
 
 
 def answer(folder: Path) -> str:
-    """Run the commands in a folder with the clips; give the answer, indented."""
+    """Run the commands in a folder with the clips and return the answer, indented."""
     make_clips(folder)
     with local_service() as service:
         script = COMMANDS.replace(URL, service.url)
@@ -55,13 +55,12 @@ def answer(folder: Path) -> str:
 
 
 def main() -> None:
-    """Rewrite the part of README.md in place."""
+    """Rewrite the commands and their answer in place."""
     argparse.ArgumentParser(description="Write the answer of README's curl.").parse_args()
     with tempfile.TemporaryDirectory(prefix="kshot-readme-") as folder:
         found = answer(Path(folder))
     written = f"```\n{COMMANDS}\n```\n\n```json\n{found}\n```"
-    text = put(README.read_text(encoding="utf-8"), "curl", written)
-    README.write_text(text, encoding="utf-8")
+    put("curl", written)
 
 
 if __name__ == "__main__":

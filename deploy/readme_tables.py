@@ -1,13 +1,15 @@
-"""Write the generated tables of README.md: settings, and the presets.
+"""Write the generated tables of the documents: settings, presets and problem codes.
 
 python -m deploy.readme_tables
 
-Each stands between `<!-- NAME: ... -->` and `<!-- end -->`; tests/test_readme.py compares them.
+Each table stands between `<!-- NAME: ... -->` and `<!-- end -->` in one document, whichever it is;
+tests/test_documents.py compares them.
 """
 
 import argparse
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 from pydantic import AliasChoices
@@ -15,9 +17,11 @@ from pydantic.fields import FieldInfo
 
 from model.config import AimConfig, MethodConfig, TaskConfig
 from model.methods import METHODS
+from service.http.problems import STATUS
 from service.settings import PREFIX, Settings
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("docs", "model", "service", "training", "deploy", "tests")
 MIB = 2**20
 
 
@@ -79,34 +83,64 @@ def presets_table() -> str:
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"settings": settings_table, "presets": presets_table}
+def problems_table() -> str:
+    """List the codes of all errors that a client can do something about, by status."""
+    codes: dict[int, set[str]] = {}
+    for error, status in STATUS.items():
+        if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+            codes.setdefault(status, set()).add(error.code)
+    rows = ["| status | codes |", "|---|---|"]
+    for status, found in sorted(codes.items()):
+        rows.append(f"| {status} | {', '.join(f'`{code}`' for code in sorted(found))} |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "presets": presets_table,
+    "problems": problems_table,
+}
+
+
+def documents() -> list[Path]:
+    """List every Markdown document of the repository: at the top and below each package."""
+    nested = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
+    return sorted([*ROOT.glob("*.md"), *nested])
 
 
 def block(name: str) -> re.Pattern[str]:
-    """Match the lines between the marks of one table."""
+    """Match the lines between the marks of one generated block."""
     return re.compile(rf"(<!-- {name}:[^>]*-->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
 
 
-def put(text: str, name: str, written: str) -> str:
-    """Put one generated part in its place."""
-    parts = block(name).split(text)
-    if len(parts) != 5:  # before, mark, old, mark, after
-        raise SystemExit(f"README.md needs one pair of marks for {name!r}.")
-    parts[2] = written
-    return "".join(parts)
+def home(name: str) -> Path:
+    """Find the one document that holds a generated block.
+
+    Raises:
+        SystemExit: No document holds it, or several do.
+    """
+    found = [path for path in documents() if block(name).search(path.read_text(encoding="utf-8"))]
+    if len(found) != 1:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in found) or "none"
+        raise SystemExit(f"One document must hold the marks of {name!r}; found: {names}.")
+    return found[0]
 
 
-def renew(text: str) -> str:
-    """Put every table in its place."""
-    for name, table in TABLES.items():
-        text = put(text, name, table())
-    return text
+def put(name: str, written: str) -> None:
+    """Replace a generated block in the document that holds it."""
+    path = home(name)
+    text = path.read_text(encoding="utf-8")
+    new, count = block(name).subn(lambda found: found[1] + written + found[3], text)
+    if count != 1:
+        raise SystemExit(f"{path.name} needs one pair of marks for {name!r}; it has {count}.")
+    path.write_text(new, encoding="utf-8")
 
 
 def main() -> None:
-    """Rewrite README.md in place."""
-    argparse.ArgumentParser(description="Write the generated tables of README.md.").parse_args()
-    README.write_text(renew(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the tables in place."""
+    argparse.ArgumentParser(description="Write the generated tables of documents.").parse_args()
+    for name, table in TABLES.items():
+        put(name, table())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description="Serve few-shot action recognition over HTTP. "
-        "Settings are environment variables KSHOT_<NAME>; the README has their table.",
+        "Settings are environment variables KSHOT_<NAME>; docs/settings.md has their table.",
     )
     parser.parse_args()
     start_logging()

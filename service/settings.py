@@ -1,4 +1,4 @@
-"""Where the process runs: every field is set by KSHOT_<NAME>; README has the generated table."""
+"""Where the process runs: every field is set by KSHOT_<NAME>; docs/settings.md has the table."""
 
 import difflib
 import os

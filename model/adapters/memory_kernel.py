@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.adapters.memory import ALIGNED
 
-ROWS = 16  # of a program; of 8 to 64 the fastest on an H100, or nearly (`tests/bench/README.md`)
+ROWS = 16  # of a program; about the fastest on an H100 (`tests/bench/figures/h100.md`)
 
 
 def attend_by_table(

@@ -1,10 +1,10 @@
 """The motion stage of pretraining: adapters learn to name the motion of each stage of a clip.
 
-The frames of a frozen tower tell what is seen, and hardly what happens: without this stage text
-cannot describe motions, and episodes of labels that differ in order alone teach nothing. A linear
-map from stages to motions learns along with the adapters and is thrown away; a text tower that is
-taught afterwards finds motions in the features. Learning motions changes the features of other
-clips for the worse, so that adapters can be held to what they computed of those.
+The features of a frozen tower show what is seen and hardly what it does. Without this stage text
+cannot describe motions, and episodes of labels that differ only in order teach nothing
+(training/experiments/orders.md). A linear map from stages to motions learns along with the adapters
+and is thrown away; a text tower that is taught afterwards finds motions in the features. Learning
+motions costs accuracy on other clips, so adapters can be held to the features they had there.
 
 Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature width, M motions.
 """
@@ -74,10 +74,10 @@ def train_motions(
     others: CaptionedClips | None = None,
     half: bool = False,
 ) -> float:
-    """Train the recogniser's visual adapters in place.
+    """Train the recogniser's visual adapters in place; clips do not see each other.
 
     Args:
-        recognizer: Whose adapters learn; clips do not see each other.
+        recognizer: Whose adapters learn.
         clips: Synthetic ones.
         recipe: How.
         others: Clips whose features are held to those of the start with the weight `recipe.keep`.
@@ -88,8 +88,7 @@ def train_motions(
     """
     torch.manual_seed(recipe.seed)
     head = nn.Linear(recognizer.video.tower.features, len(MOTIONS)).to(recognizer.device)
-    trained = trained_parameters(recognizer)
-    adapters = {name: p for name, p in trained.items() if name.startswith("video.")}
+    adapters = {n: p for n, p in trained_parameters(recognizer).items() if n.startswith("video.")}
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
     rng = np.random.default_rng(recipe.seed)
     held = _Held(deepcopy(recognizer.video), others) if recipe.keep and others else None
@@ -106,8 +105,7 @@ def train_motions(
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
         optimizer.step()
         shares.append(share)
-    last = shares[-max(len(shares) // 10, 1) :]
-    return sum(last) / len(last)
+    return float(np.mean(shares[-max(len(shares) // 10, 1) :]))
 
 
 def _name_motions(

@@ -79,7 +79,7 @@ def open_trunk_cache(
         half: Whether to compute in bfloat16.
         seed: Of the draws.
         augmentation: How strongly draws differ.
-        tell: Takes a line for people before anything large is written.
+        tell: Takes a line for people before anything is written.
 
     Raises:
         InputError: The cache is torn, foreign or being built by another process, a clip cannot be
@@ -90,15 +90,14 @@ def open_trunk_cache(
     origin = _origin(recognizer, clips, half=half)
     files = TokenFolder(folder, shape_CTLD, origin, {"seed": seed, **asdict(augmentation)})
     files.check(draws)
-    views = range(draws + 1)
-    missing = [draw for draw in views if not files.is_complete(draw)]
+    missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
     if missing:
         files.check_space(missing)
         tell(_announcement(files, draws, len(missing)))
         with files.claim(draws):
             passes = TrunkPasses(recognizer, clips, half=half, seed=seed, augmentation=augmentation)
             passes.fill(files.parts(draw for draw in missing if not files.is_complete(draw)))
-    return TrunkCache([files.rows(draw) for draw in views])
+    return TrunkCache([files.rows(draw) for draw in range(draws + 1)])
 
 
 def _announcement(files: TokenFolder, draws: int, missing: int) -> str:
