@@ -1,25 +1,24 @@
 """Write sentences of the stages of all classes of a data set, by a language model.
 
-python -m training.describe --data DATA --out FILE.yaml
+    python -m training.describe --data DATA --out FILE.yaml
 
 Asks the endpoint that the service asks: KSHOT_LLM_BASE_URL, KSHOT_LLM_MODEL, OPENAI_API_KEY. Labels
 that the file already describes are not asked again. The last line is JSON.
 """
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
-from tqdm import tqdm
 
 from model.errors import DescriptionError
 from model.text import (
@@ -32,10 +31,12 @@ from model.text import (
     parse_stages,
     spoken,
 )
+from training import cli
 from training.data.datasets import read_labels
 from training.data.descriptions_file import SUFFIXES, read_descriptions, write_descriptions
 from training.data.listings import SPLITS, Split
-from training.errors import InputError
+from training.errors import IncompleteError, InputError
+from training.progress import progress
 
 MODEL = "gpt-4o-mini"  # as the service's llm_model
 CALL_S = 60.0
@@ -168,7 +169,9 @@ def add_descriptions(
     pool = ThreadPoolExecutor(concurrency)
     asked = {pool.submit(writer.stages, label): label for label in todo}
     try:
-        for future in tqdm(as_completed(asked), desc="describing", total=len(todo), unit="class"):
+        for future in progress(
+            as_completed(asked), desc="describing", total=len(todo), unit="class"
+        ):
             _take(future, asked[future], added, failed)
             if len(added) >= saved + (SAVE_EVERY if saved else 1):
                 write_descriptions(out, held | added)
@@ -189,9 +192,8 @@ def _take(
         failed[label] = str(error)
 
 
-def parse(arguments: Sequence[str] | None) -> Values:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.describe", description=__doc__)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument(
         "--data", type=Path, required=True, help="as training.data.datasets reads it"
     )
@@ -199,8 +201,6 @@ def parse(arguments: Sequence[str] | None) -> Values:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--out", type=Path, required=True, help="FILE.yaml or FILE.json")
     parser.add_argument("--concurrency", type=int, default=4, help="labels asked at once")
-    options = parser.parse_args(arguments)
-    return Values(**vars(options) | {"splits": tuple(options.splits)})
 
 
 def describe(values: Values) -> Described:
@@ -228,24 +228,27 @@ def describe(values: Values) -> Described:
         return add_descriptions(chosen, writer, values.out, concurrency=values.concurrency)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 for input that does not fit, or labels that stay without description."""
-    values = parse(arguments)
-    try:
-        result = describe(values)
-    except InputError as error:
-        print(f"describe: {error}", file=sys.stderr)
-        return 2
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command.
+
+    Raises:
+        InputError: As `describe`, or some labels got no description.
+    """
+    values = Values(**vars(options) | {"splits": tuple(options.splits)})
+    result = describe(values)
+    told = {"out": str(values.out)} | asdict(result)
     if result.failed:
         label, reason = next(iter(result.failed.items()))
-        print(
-            f"describe: {len(result.failed)} of {result.labels} labels got no description, first "
-            f"{label!r} ({reason}); run the command again, or write them yourself.",
-            file=sys.stderr,
+        raise IncompleteError(
+            f"{len(result.failed)} of {result.labels} labels got no description, first {label!r} "
+            f"({reason}); run the command again, or write them yourself.",
+            told,
         )
-    print(json.dumps({"out": str(values.out)} | asdict(result)))
-    return 2 if result.failed else 0
+    return told
 
+
+COMMAND = cli.Command("describe", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

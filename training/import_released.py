@@ -9,11 +9,11 @@ the service refuses; with another context they compute another function.
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -30,8 +30,9 @@ from model.config import (
     QueryContext,
     TaskConfig,
 )
-from model.errors import CheckpointError, KshotError
+from model.errors import CheckpointError
 from model.recognizer import Recognizer
+from training import cli
 
 ADAPTERS = {
     "feature": {
@@ -175,11 +176,8 @@ def import_released(values: Values) -> dict[str, object]:
     return {"out": str(values.out)}
 
 
-def parse(arguments: Sequence[str] | None) -> Values:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.import_released", description=__doc__.splitlines()[0]
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument("file", type=Path, help="the released .tar")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--visual-blocks", type=int, required=True, help="2 scene, 6 SSv2")
@@ -188,7 +186,10 @@ def parse(arguments: Sequence[str] | None) -> Values:
     parser.add_argument("--pretrained", default="openai", help="open_clip weights")
     parser.add_argument("--query-context", choices=get_args(QueryContext), default="joint")
     parser.add_argument("--align", choices=get_args(Align), default="joint")
-    options = parser.parse_args(arguments)
+
+
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options."""
     method = MethodConfig(
         backbone=OpenClipConfig(name=options.backbone, pretrained=options.pretrained),
         visual=TaskConfig(blocks=options.visual_blocks, zero_init=False),
@@ -200,16 +201,13 @@ def parse(arguments: Sequence[str] | None) -> Values:
     return Values(file=options.file, out=options.out, method=method)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 for input that does not fit."""
-    try:
-        result = import_released(parse(arguments))
-    except KshotError as error:
-        print(f"import_released: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result))
-    return 0
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return import_released(read_values(options))
 
+
+COMMAND = cli.Command("import_released", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,16 +1,15 @@
 """Make a compact checkpoint: distil a small image tower, then teach motions and words.
 
-python -m training.pretrain --teacher-weights FILE.npz --frames DIR --synthetic 300 --out DIR
+    python -m training.pretrain --teacher-weights FILE.npz --frames DIR --synthetic 300 --out DIR
 
 A killed run goes on when it is started again. The last line of stdout is JSON.
 """
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 from model.backbones.towers import TimmImageTower, compact_image_tower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig
-from model.errors import BackboneError, CheckpointError
+from training import cli
 from training.compact.image_tower import ImageRecipe, ImageRun, train_image_tower
 from training.compact.motion_stage import MotionRecipe
 from training.compact.pictures import FramePools, read_pools
@@ -74,13 +73,8 @@ class PretrainRecipe:
     text: TextRecipe
 
 
-def parse(arguments: Sequence[str] | None) -> Values:
-    """Read the command line.
-
-    Raises:
-        InputError: A value is out of range.
-    """
-    parser = argparse.ArgumentParser(prog="python -m training.pretrain", description=__doc__)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     recipe = ImageRecipe()
     parser.add_argument("--teacher", default="timm:vit_tiny_patch16_224", help="timm:NAME")
     parser.add_argument("--teacher-weights", type=Path, help="npz or safetensors; default: the hub")
@@ -98,13 +92,16 @@ def parse(arguments: Sequence[str] | None) -> Values:
             flag = "--" + name.replace("_", "-")
             parser.add_argument(flag, type=kind, default=getattr(recipe, name))
     add_recipe_options(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
+    cli.add_device_options(parser)
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop, to go on")
-    return _values(parser.parse_args(arguments))
 
 
-def _values(options: argparse.Namespace) -> Values:
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options.
+
+    Raises:
+        InputError: A value is out of range.
+    """
     motions, text = recipes(options)
     try:
         image = ImageRecipe(**{name: getattr(options, name) for name in (*COUNTS, *RATES)})
@@ -232,16 +229,13 @@ def _card(recipe: PretrainRecipe, image_loss: float, taught: Taught) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when done or stopped in time, 2 for input that does not fit."""
-    try:
-        result = pretrain(parse(arguments))
-    except (InputError, BackboneError, CheckpointError) as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result))
-    return 0
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return pretrain(read_values(options))
 
+
+COMMAND = cli.Command("pretrain", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

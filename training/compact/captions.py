@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from model.backbones.words import split_words
 from model.media.video import UNLIMITED, read_clip
 from model.recognizer import SLICE_CLIPS, Recognizer
 from model.text import STAGES, StageTexts, prompts, template_stages
 from training.data.listings import Split, read_index
+from training.progress import progress
 from training.synthetic.actions import Action, draw_action
 from training.synthetic.motions import MOTIONS, Trio
 from training.synthetic.rendering import FLOWING, SEPARATE, render_clip
@@ -126,7 +126,7 @@ def synthetic_clips(count: int, split: Split, recognizer: Recognizer) -> Caption
         render_clip(action, rng, frames, size, SEPARATE if number % 4 else FLOWING)
         for number, (action, rng) in enumerate(zip(actions, seeded, strict=True))
     )
-    tokens = trunk_tokens(recognizer, tqdm(rendered, desc="synthetic clips", total=count))
+    tokens = trunk_tokens(recognizer, progress(rendered, desc="synthetic clips", total=count))
     return CaptionedClips(tokens, tuple(actions))
 
 
@@ -136,7 +136,7 @@ def real_clips(found: Sequence[tuple[Path, str]], recognizer: Recognizer) -> Cap
     read = (
         read_clip(path, frames=frames, size=size, limits=UNLIMITED).frames_THWC for path, _ in found
     )
-    tokens = trunk_tokens(recognizer, tqdm(read, desc="labelled clips", total=len(found)))
+    tokens = trunk_tokens(recognizer, progress(read, desc="labelled clips", total=len(found)))
     return CaptionedClips(tokens, tuple(label for _, label in found))
 
 
@@ -150,7 +150,7 @@ def trunk_tokens(recognizer: Recognizer, clips: Iterable[NDArray[np.uint8]]) -> 
 def features_of(recognizer: Recognizer, clips: CaptionedClips) -> Tensor:
     """Return the frame features [C, T, E] of clips, each alone."""
     parts = clips.tokens_CTLD.split(SLICE_CLIPS)
-    bar = tqdm(parts, desc="features", unit="slice")
+    bar = progress(parts, desc="features", unit="slice")
     return torch.cat(
         [recognizer.video.adapt_alone(part.to(recognizer.device).float()).float() for part in bar]
     )

@@ -15,12 +15,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from model.backbones.towers import TimmImageTower
 from training.compact.distillation import Distiller, matched_depths, measure_scales
 from training.compact.pictures import FramePools
 from training.compact.teacher import Round, Rounds
+from training.progress import progress
 from training.run_folder import write_aside
 
 STATE = "image_state.pt"
@@ -195,7 +195,7 @@ def train_image_tower(
     if (out / STATE).is_file():
         run.resume(out / STATE)
         tell(f"going on from step {run.step} of {run.recipe.steps}")
-    with tqdm(total=run.recipe.steps, initial=run.step, desc="image tower", unit="step") as bar:
+    with progress(total=run.recipe.steps, initial=run.step, desc="image tower", unit="step") as bar:
         while run.step < run.recipe.steps:
             for loss in run.run_round():
                 run.loss = loss

@@ -20,7 +20,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from model.encoder import VideoEncoder
 from model.matching.stages import align, stage_means
@@ -29,6 +28,7 @@ from training.compact.captions import CaptionedClips
 from training.features.tokens import looked_at
 from training.meta.learner import trained_parameters
 from training.meta.losses import distance
+from training.progress import progress
 from training.synthetic.actions import Action
 from training.synthetic.motions import MOTIONS
 
@@ -93,7 +93,7 @@ def train_motions(
     rng = np.random.default_rng(recipe.seed)
     held = _Held(deepcopy(recognizer.video), others) if recipe.keep and others else None
     shares = []
-    for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
+    for step in progress(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * recipe.lr * _rate(step, recipe)
         with torch.autocast(recognizer.device.type, torch.bfloat16, enabled=half):

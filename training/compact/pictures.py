@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 from model.errors import ClipError
 from model.media.video import UNLIMITED, read_clip
 from training.data.listings import VIDEOS, read_index
 from training.errors import InputError
+from training.progress import progress
 from training.synthetic.actions import draw_action
 from training.synthetic.rendering import render_clip
 
@@ -89,7 +89,7 @@ def _read_folder(folder: Path, side: int, per_clip: int) -> NDArray[np.uint8]:
     files = list_files(folder)
     found: list[NDArray[np.uint8]] = []
     failed: list[Path] = []
-    for file in tqdm(files, desc=f"reading {folder.name}", unit="file", leave=False):
+    for file in progress(files, desc=f"reading {folder.name}", unit="file", leave=False):
         try:
             found.extend(_squares(file, side, per_clip))
         except (ClipError, OSError, UnidentifiedImageError):
@@ -122,7 +122,7 @@ def _squares(file: Path, side: int, per_clip: int) -> Iterator[NDArray[np.uint8]
 
 def _render(count: int, side: int) -> NDArray[np.uint8]:
     frames = []
-    for seed in tqdm(range(count), desc="rendering", unit="clip", leave=False):
+    for seed in progress(range(count), desc="rendering", unit="clip", leave=False):
         rng = np.random.default_rng([seed, side])
         frames.append(render_clip(draw_action(rng, "train"), rng, SYNTHETIC_FRAMES, side))
     return np.concatenate(frames)

@@ -8,11 +8,11 @@ that have an index.csv. The last line is JSON.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,9 +23,9 @@ from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig
 from model.encoder import VideoEncoder
-from model.errors import BackboneError, CheckpointError
 from model.methods import compact_method
 from model.recognizer import Recognizer
+from training import cli
 from training.compact.captions import (
     features_of,
     indexed_clips,
@@ -62,17 +62,8 @@ class Taught:
     text_loss: float
 
 
-def parse(arguments: Sequence[str] | None) -> Values:
-    """Read the command line.
-
-    Raises:
-        InputError: A value is out of range.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m training.compact.text_stage",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument("--start", default="compact", help="compact checkpoint")
     parser.add_argument("--frames", type=Path, nargs="+", default=[], help="labelled clips")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
@@ -84,12 +75,16 @@ def parse(arguments: Sequence[str] | None) -> Values:
         help="let the adapters of --start learn on, held by this weight to their features of "
         "labelled clips; 0 begins with new ones",
     )
-    parser.add_argument(
-        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of motions"
-    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    cli.add_device_options(parser)
+
+
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options.
+
+    Raises:
+        InputError: A value is out of range.
+    """
     motions, text = recipes(options, keep=options.keep)
     return Values(
         start=options.start,
@@ -222,16 +217,13 @@ def _card(earlier: Recognizer, taught: Taught) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 for input that does not fit."""
-    try:
-        result = teach_checkpoint(parse(arguments))
-    except (InputError, BackboneError, CheckpointError) as error:
-        print(f"text_stage: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result))
-    return 0
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return teach_checkpoint(read_values(options))
 
+
+COMMAND = cli.Command("compact.text_stage", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

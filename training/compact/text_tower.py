@@ -15,7 +15,6 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from tqdm import tqdm
 
 from model.matching.stages import align, stage_scores
 from model.recognizer import Recognizer
@@ -26,6 +25,7 @@ from training.compact.captions import (
     rival_captions,
     whole_captions,
 )
+from training.progress import progress
 from training.synthetic.actions import Action
 
 
@@ -66,7 +66,7 @@ def train_text_tower(
     )
     rng = np.random.default_rng(recipe.seed)
     losses = []
-    for _ in tqdm(range(recipe.steps), desc="text tower", unit="step"):
+    for _ in progress(range(recipe.steps), desc="text tower", unit="step"):
         picks = rng.integers(len(subjects), size=recipe.batch).tolist()
         shown = [subjects[pick] for pick in picks]
         captions = [caption for subject in shown for caption in said_of(subject, recipe, rng)]

@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from model.checkpoint import hash_tensors
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
 from training.features.clip_views import read_frames
 from training.features.trunk_cache import open_trunk_cache
+from training.progress import progress
 
 
 class TokenSource(Protocol):
@@ -54,7 +54,7 @@ class HeldTokens:
     """Tokens of all clips in memory, as another source gives them."""
 
     def __init__(self, source: TokenSource, clips: int) -> None:
-        made = [source.tokens([clip]) for clip in tqdm(range(clips), desc="trunk", unit="clip")]
+        made = [source.tokens([clip]) for clip in progress(range(clips), desc="trunk", unit="clip")]
         self._held_CTLD = torch.cat(made)
 
     def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.errors import ClipError
 from model.recognizer import Recognizer
@@ -26,6 +25,7 @@ from training.data.datasets import LabelledClip
 from training.errors import InputError
 from training.features.clip_views import ClipAugmentation, read_view
 from training.features.token_parts import DrawPart
+from training.progress import progress
 
 PASS_CLIPS = 4  # of one trunk pass; always the same clips, so that a resume gives the same bits
 MOST_WORKERS = 16  # each holds the activations of one pass
@@ -80,7 +80,7 @@ class TrunkPasses:
         total = len(parts) * len(self.clips)
         lacking = sum(len(self._clips(one)) for one in todo)
         settled = time.monotonic()
-        with tqdm(total=total, initial=total - lacking, desc="trunk cache", unit="clip") as bar:
+        with progress(total=total, initial=total - lacking, desc="trunk cache", unit="clip") as bar:
             for one, rows_BTLD in self._computed(todo):
                 part = parts[one.draw]
                 part.put(one.first, rows_BTLD)

@@ -8,16 +8,16 @@ again. The last line is JSON.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from training import cli
 from training.data.listings import SPLITS
 from training.errors import InputError, refusal
 from training.synthetic.order_set import OrderSet, divided, write_order_set
@@ -32,18 +32,9 @@ class Values:
     processes: int  # that render at once
 
 
-def parse(arguments: Sequence[str] | None) -> Values:
-    """Read the command line.
-
-    Raises:
-        InputError: The values make no order set.
-    """
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     usual = OrderSet(families=(1, 1, 1))
-    parser = argparse.ArgumentParser(
-        prog="python -m training.synthetic",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     count = parser.add_mutually_exclusive_group(required=True)
     count.add_argument("--families", type=int, help="in all: 70, 15 and 15 %% of the splits")
@@ -59,10 +50,14 @@ def parse(arguments: Sequence[str] | None) -> Values:
     parser.add_argument("--fps", type=int, default=usual.fps, help="frames a second")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--processes", type=int, default=cores, help="that render at once")
-    return _values(parser.parse_args(arguments))
 
 
-def _values(options: argparse.Namespace) -> Values:
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options.
+
+    Raises:
+        InputError: They make no order set.
+    """
     try:
         order_set = OrderSet(
             families=options.split_families or divided(options.families),
@@ -106,19 +101,13 @@ def _orders(text: str) -> tuple[int, int]:
         raise InputError(f"--orders is {text!r}; give 6, or a range 5..6.") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 for input that does not fit."""
-    try:
-        result = synthesize(parse(arguments))
-    except InputError as error:
-        print(f"synthetic: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"synthetic: a clip cannot be written ({error}); free its disk.", file=sys.stderr)
-        return 2
-    print(json.dumps(result))
-    return 0
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return synthesize(read_values(options))
 
+
+COMMAND = cli.Command("synthetic", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,11 +21,11 @@ from typing import Annotated, NamedTuple, Self
 import numpy as np
 from pydantic import Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
-from tqdm import tqdm
 
 from training.data.descriptions_file import write_descriptions
 from training.data.listings import COLUMNS, FAMILY, SPLITS, Split
 from training.errors import InputError
+from training.progress import progress
 from training.run_folder import claim_folder, write_aside
 from training.synthetic.actions import Action, split_of
 from training.synthetic.motions import distinct_trios
@@ -159,7 +159,9 @@ def write_order_set(out: Path, order_set: OrderSet, *, processes: int = 1) -> li
         (out / "clips" / family.name).mkdir(parents=True, exist_ok=True)
     jobs = [job for family in families for job in _jobs(family, order_set)]
     lacking = [job for job in jobs if not (out / job.name).is_file()]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(lacking), desc="clips", unit="clip") as bar:
+    with progress(
+        total=len(jobs), initial=len(jobs) - len(lacking), desc="clips", unit="clip"
+    ) as bar:
         for _ in _write_jobs(out, lacking, order_set, processes):
             bar.update()
     stages = {action.label: action.stages for family in families for action in family.actions}

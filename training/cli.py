@@ -1,0 +1,122 @@
+"""What all commands of `training` share: options, errors, exit codes and the last line.
+
+A command module declares its options and names a function of the parsed options:
+
+    COMMAND = Command("fit", __doc__, declare, run)
+    main = partial(cli.main, COMMAND)
+
+`run` calls plain functions with values and returns what the last line of stdout tells as JSON.
+Lines for people go to stderr.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+
+from model.errors import KshotError
+from training.errors import IncompleteError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of `python -m training.NAME`.
+
+    Args:
+        name: The module's path below `training`.
+        doc: Its help; the lines are shown as they stand.
+        declare: Adds the options to a parser.
+        run: Does the work; returns the values of the JSON line, or None where another process
+            tells them.
+    """
+
+    name: str
+    doc: str | None
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Mapping[str, object] | None]
+
+
+def main(command: Command, arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        command: What to run.
+        arguments: Its command line; None takes that of the process.
+
+    Returns:
+        The exit code: 0, or 2 after one sentence on stderr for input that does not fit.
+    """
+    last: Mapping[str, object] | None = None
+    code = 0
+    try:
+        last = command.run(parse(command, arguments))
+    except IncompleteError as error:
+        code, last = complain(command, str(error)), error.result
+    except (InputError, KshotError) as error:
+        code = complain(command, str(error))
+    except OSError as error:
+        code = complain(command, f"A file cannot be read or written ({error}); check its disk.")
+    if last is not None:
+        print(json.dumps(last))
+    return code
+
+
+def parse(command: Command, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read a command line; `--help` prints the help and ends the process.
+
+    Raises:
+        InputError: An option is missing or unknown, or its value does not fit.
+    """
+    parser = _Parser(
+        prog=f"python -m training.{command.name}",
+        description=command.doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.declare(parser)
+    return parser.parse_args(arguments)
+
+
+def complain(command: Command, sentence: str) -> int:
+    """Write why a command ends to stderr; return the exit code 2."""
+    print(f"{command.name.rpartition('.')[2]}: {sentence}", file=sys.stderr)
+    return 2
+
+
+def add_device_options(parser: argparse.ArgumentParser, *, precision: str = "auto") -> None:
+    """Add `--device` and `--precision`, where `auto` is bfloat16 if the hardware has it."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "fp32"),
+        default=precision,
+        help="of the computation; default: %(default)s",
+    )
+
+
+def pairs(option: str, given: Sequence[str], form: str) -> dict[str, str]:
+    """Return the values of an option that takes NAME=VALUE pairs.
+
+    Args:
+        option: Its name.
+        given: The pairs.
+        form: How a pair is written, for the message.
+
+    Raises:
+        InputError: A pair has no '='.
+    """
+    found: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"{option} {pair!r} has no '='; write {form}.")
+        found[name] = value
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` lists the options.")
