@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.backbones.words import split_words
-from model.media.video import UNLIMITED, read_clip
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
 from model.recognizer import SLICE_CLIPS, Recognizer
 from model.text import STAGES, StageTexts, prompts, template_stages
 from training.data.listings import Split, read_index
+from training.data.local_video import decode_local
 from training.progress import progress
 from training.synthetic.actions import Action, draw_action
 from training.synthetic.motions import MOTIONS, Trio
@@ -134,7 +136,8 @@ def real_clips(found: Sequence[tuple[Path, str]], recognizer: Recognizer) -> Cap
     """Read labelled clips and run the trunk."""
     frames, size = recognizer.config.frames, recognizer.size
     read = (
-        read_clip(path, frames=frames, size=size, limits=UNLIMITED).frames_THWC for path, _ in found
+        read_clip(path, frames=frames, size=size, limits=UNLIMITED, decode=decode_local).frames_THWC
+        for path, _ in found
     )
     tokens = trunk_tokens(recognizer, progress(read, desc="labelled clips", total=len(found)))
     return CaptionedClips(tokens, tuple(label for _, label in found))

@@ -15,8 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from model.errors import ClipError
-from model.media.video import UNLIMITED, read_clip
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
 from training.data.listings import VIDEOS, read_index
+from training.data.local_video import decode_local
 from training.errors import InputError
 from training.progress import progress
 from training.synthetic.actions import draw_action
@@ -106,7 +108,7 @@ def _read_folder(folder: Path, side: int, per_clip: int) -> NDArray[np.uint8]:
 
 def _squares(file: Path, side: int, per_clip: int) -> Iterator[NDArray[np.uint8]]:
     if file.suffix.lower() in VIDEOS:
-        clip = read_clip(file, frames=per_clip, size=side, limits=UNLIMITED)
+        clip = read_clip(file, frames=per_clip, size=side, limits=UNLIMITED, decode=decode_local)
         yield from clip.frames_THWC
         return
     with Image.open(file) as opened:

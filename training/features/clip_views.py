@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import ClipError, ClipUndecodableError, NoFramesError
+from model.media.container import UNLIMITED
+from model.media.pictures import read_pictures
 from model.media.sampling import centre_indices, jittered_indices
-from model.media.video import UNLIMITED, read_clip, read_pictures
+from model.media.video import decode_video, read_clip
 from training.data.datasets import LabelledClip
 from training.data.listings import PICTURES
+from training.data.local_video import decode_local
 from training.features.augmentation import Augmentation, cut, draw_crops, recolour
 
 VIEW_RULE = "pyav-1"  # changes when the same arguments give another view
@@ -123,7 +126,6 @@ def read_frames(
     frames: int,
     size: int,
     rng: np.random.Generator | None = None,
-    reader: Literal["pyav", "decord"] = "pyav",
 ) -> NDArray[np.uint8]:
     """Read a clip's plain view, uint8 [T, H, W, 3]: short side scaled to `size`, centre crop.
 
@@ -131,8 +133,8 @@ def read_frames(
         clip: A video or a folder of pictures, which are taken in natural order.
         frames: T equal spans of the clip, one frame each.
         size: Height and width in pixels.
-        rng: Draws a frame inside each span; the centre of each span if None.
-        reader: Decodes videos.
+        rng: Draws a frame inside each span, for an augmentation draw, which decord may read. If
+            None, the centre of each span, read as the service reads it.
 
     Raises:
         ClipError: The clip cannot be used; the message begins with its path.
@@ -140,8 +142,9 @@ def read_frames(
     try:
         if clip.path.is_dir():
             return _read_folder(clip.path, frames, size, rng)
+        decode = decode_video if rng is None else decode_local
         video = read_clip(
-            clip.path, frames=frames, size=size, limits=UNLIMITED, reader=reader, jitter=rng
+            clip.path, frames=frames, size=size, limits=UNLIMITED, jitter=rng, decode=decode
         )
     except ClipError as error:
         raise type(error)(f"{clip.path}: {error}") from error

@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,8 +26,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from model.files import write_file
 from training.errors import InputError
-from training.features.token_parts import DrawPart, disk_errors, reserve, sync_folder
+from training.features.token_parts import DrawPart, disk_errors, reserve
 
 FORMAT = "kshot-tokens-2"
 HEADER, LOCK = "header.json", "lock"
@@ -143,7 +143,8 @@ class TokenFolder:
             with disk_errors(self.folder):
                 self._remove_scrap()
                 if not (self.folder / HEADER).is_file():
-                    self._write_header()
+                    header = json.dumps(self._header(), indent=2).encode()
+                    write_file(self.folder / HEADER, header)
             yield
 
     def parts(self, draws: Iterable[int]) -> dict[int, DrawPart]:
@@ -220,15 +221,6 @@ class TokenFolder:
                 f"version reads {FORMAT!r}; remove the folder, and the tokens are made again."
             )
         return body
-
-    def _write_header(self) -> None:
-        aside = self.folder / f"{HEADER}.new"
-        with aside.open("wb") as file:
-            file.write(json.dumps(self._header(), indent=2).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.folder / HEADER)
-        sync_folder(self.folder)
 
     def _torn(self, name: str, what: str) -> NoReturn:
         raise InputError(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from model.files import sync_folder
 from training.errors import InputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -109,15 +110,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder} cannot hold a trunk cache ({error}); choose another folder."
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk; a rename survives a loss of power only after that."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_all(file: FileIO, content: bytes) -> None:

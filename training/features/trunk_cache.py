@@ -21,6 +21,7 @@ from torch import Tensor
 from model.checkpoint import hash_tensors
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
+from training.data.local_video import reader_name
 from training.errors import InputError
 from training.features.clip_views import VIEW_RULE, ClipAugmentation, clip_name
 from training.features.token_files import TokenFolder, gigabytes
@@ -88,7 +89,8 @@ def open_trunk_cache(
     _check(recognizer, len(clips), draws)
     shape_CTLD = (len(clips), *_token_shape(recognizer))
     origin = _origin(recognizer, clips, half=half)
-    files = TokenFolder(folder, shape_CTLD, origin, {"seed": seed, **asdict(augmentation)})
+    drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
+    files = TokenFolder(folder, shape_CTLD, origin, drawn)
     files.check(draws)
     missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
     if missing:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.media.video import UNLIMITED, read_clip
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
 from training.data.datasets import open_dataset
 from training.data.descriptions_file import read_descriptions, stages_of
 from training.data.episodes import EpisodePlan, EpisodeSampler
