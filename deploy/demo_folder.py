@@ -23,7 +23,7 @@ from training.data.datasets import LabelledClip
 from training.data.episodes import Episode, draw_episode
 from training.evaluation.layouts import Layout, draw_layouts
 from training.evaluation.readings import Examination
-from training.features.token_sources import TokenSources
+from training.features.tokens import TokenSources
 
 QUERIES = 5  # query clips a label in one task
 SHOTS = (1, 5)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from model.media.video import MediaLimits
+from model.media.container import MediaLimits
 from service.decoding.pool import ClipRequest, DecodePool
 from service.decoding.process import Decoder
 from service.decoding.sandbox import SandboxLimits

@@ -26,7 +26,6 @@ from model.checkpoint import load_recognizer
 from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.recognizer import Recognizer
 from training import fit
-from training.compact.run_folder import write_aside
 from training.data.datasets import MAX_MISSING, open_dataset
 from training.errors import InputError
 from training.evaluation import matrix
@@ -35,11 +34,12 @@ from training.evaluation.layouts import Layout, draw_layouts
 from training.evaluation.matrix import Matrix, Row, read_matrix
 from training.evaluation.readings import Examination, Reading, seeds_of, seeds_row
 from training.evaluation.report import draw_lines
-from training.features.token_sources import TokenSources
+from training.features.tokens import TokenSources
 from training.meta.methods import open_method
-from training.meta.precision import half_precision
+from training.meta.processes import half_precision
 from training.meta.run import HISTORY
 from training.meta.stage_texts import stage_texts
+from training.run_folder import write_aside
 
 SEED = 0  # of the evaluation's episodes, the same for all cells
 RESULT = "result.json"

@@ -28,8 +28,8 @@ from training.errors import InputError
 from training.evaluation.accuracy import Tally
 from training.evaluation.layouts import Layout, by_layout, draw_layouts
 from training.evaluation.readings import Examination, Kind, Reading, over, row, seeds_of, seeds_row
-from training.features.token_sources import TokenSources
-from training.meta.precision import half_precision
+from training.features.tokens import TokenSources
+from training.meta.processes import half_precision
 from training.meta.stage_texts import stage_texts
 
 SPLIT = "test"

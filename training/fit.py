@@ -21,21 +21,26 @@ import torch
 from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.methods import METHODS
 from model.recognizer import Recognizer
-from training.compact.run_folder import claim_folder, write_aside
 from training.data.datasets import MAX_MISSING, Dataset, LabelledClip, open_datasets
 from training.data.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.evaluation.report import draw_curve
-from training.features.clip_augmentation import ClipAugmentation
+from training.features.clip_views import ClipAugmentation
 from training.features.tokens import DecodedTokens, TokenSource
 from training.features.trunk_cache import open_trunk_cache
 from training.meta.learner import Learner, trained_parameters
 from training.meta.methods import MethodChoice, open_method, start_from_adapters
-from training.meta.precision import half_precision
-from training.meta.processes import Processes, join_processes, leave_processes, own_device
+from training.meta.processes import (
+    Processes,
+    half_precision,
+    join_processes,
+    leave_processes,
+    own_device,
+)
 from training.meta.recipe import RECIPES, FitRecipe, read_recipe
 from training.meta.run import FitRun, History, Validator
 from training.meta.stage_texts import stage_texts
+from training.run_folder import claim_folder, write_aside
 
 FEW_LABELS = 20  # training labels under which adapters rather learn the labels than the task
 

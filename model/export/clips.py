@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ClipError, ExportError
-from model.media.video import MediaLimits, read_clip
+from model.media.container import MediaLimits
+from model.media.video import read_clip
 
 LEAST = 4  # clips of a label: half to calibrate, half to measure
 SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi"}

@@ -1,4 +1,4 @@
-"""The PyAV seam: untrusted bytes -> an opened, checked video stream.
+"""What a clip may be, and the PyAV seam: untrusted bytes -> an opened, checked video stream.
 
 The container is told from its first bytes and its demuxer forced, so no probing can choose a
 playlist, a subtitle file or a picture sequence. Header values are checked here, and once more by
@@ -27,7 +27,6 @@ from model.errors import (
     TooManyFramesError,
     TooManyStreamsError,
 )
-from model.media.sampling import MediaLimits
 
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"moof")
 DEMUXERS = {"mp4": "mp4", "webm": "matroska", "avi": "avi"}
@@ -35,6 +34,34 @@ DECODERS = {"av1": "libdav1d,libaom-av1,av1"}  # where FFmpeg's decoder is not n
 PROBE_BYTES = 1_000_000
 PROBE_US = 1_000_000
 MAX_ASPECT = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimits:
+    """What one clip may be; the defaults are the service's."""
+
+    max_bytes: int = 25 * 2**20  # of the encoded clip, or of all its pictures together
+    min_duration_s: float = 0.2
+    max_duration_s: float = 60.0
+    max_pixels: int = 2_100_000  # of one picture: a little over 1920 x 1080
+    max_frames: int = 3600  # walked from the first to the last, not sampled
+    max_streams: int = 8  # video, audio, subtitles and data; phones write five
+    containers: tuple[str, ...] = ("mp4", "webm", "avi")  # mp4 covers mov, webm covers mkv
+    codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
+    min_pictures: int = 8
+    max_pictures: int = 32
+
+
+UNLIMITED = MediaLimits(
+    max_bytes=2**40,
+    min_duration_s=0.0,
+    max_duration_s=1e6,
+    max_pixels=2**27,
+    max_frames=2**27,
+    max_streams=1000,
+    min_pictures=1,
+    max_pictures=2**16,
+)  # for training on local files that are trusted; containers and codecs stay the same
 
 
 def sniff(data: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""A clip as a value, what is accepted as one, and the rule that samples its frames.
+"""A clip as a value, and the rule that samples its frames.
 
 Dimensions: T sampled frames, H = W pixels, C = 3 channels (RGB).
 """
@@ -7,34 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaLimits:
-    """What one clip may be; the defaults are the service's."""
-
-    max_bytes: int = 25 * 2**20  # of the encoded clip, or of all its pictures together
-    min_duration_s: float = 0.2
-    max_duration_s: float = 60.0
-    max_pixels: int = 2_100_000  # of one picture: a little over 1920 x 1080
-    max_frames: int = 3600  # walked from the first to the last, not sampled
-    max_streams: int = 8  # video, audio, subtitles and data; phones write five
-    containers: tuple[str, ...] = ("mp4", "webm", "avi")  # mp4 covers mov, webm covers mkv
-    codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
-    min_pictures: int = 8
-    max_pictures: int = 32
-
-
-UNLIMITED = MediaLimits(
-    max_bytes=2**40,
-    min_duration_s=0.0,
-    max_duration_s=1e6,
-    max_pixels=2**27,
-    max_frames=2**27,
-    max_streams=1000,
-    min_pictures=1,
-    max_pictures=2**16,
-)  # for training on local files that are trusted; containers and codecs stay the same
 
 
 @dataclass(frozen=True, slots=True)

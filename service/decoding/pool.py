@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
-from model.media.video import Clip, MediaLimits
+from model.media.container import MediaLimits
+from model.media.sampling import Clip
 from service.decoding.errors import DecoderUnavailableError
 from service.decoding.pace import DecodePace
 from service.decoding.process import Decoder

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import service
-from model.media.video import MediaLimits
+from model.media.container import MediaLimits
 from service.decoding.errors import DecoderUnavailableError
 from service.decoding.protocol import Message, ProtocolError, receive, send
 from service.decoding.sandbox import SandboxLimits, resident_bytes

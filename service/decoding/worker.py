@@ -17,7 +17,10 @@ import PIL
 from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from model.errors import ClipError, ClipSpanError, ClipUndecodableError
-from model.media.video import Clip, MediaLimits, read_clip, read_pictures
+from model.media.container import MediaLimits
+from model.media.pictures import read_pictures
+from model.media.sampling import Clip
+from model.media.video import read_clip
 from service.decoding.cores import NICENESS
 from service.decoding.protocol import Message, read_message, write_message
 from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import torch
 
 from model.config import QueryContext
-from model.media.video import Clip
+from model.media.sampling import Clip
 from model.recognizer import MatchScores
 from service.engine.facts import ModelFacts
 from service.engine.passes.choice import Choice

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from model.media.video import Clip
+from model.media.sampling import Clip
 from model.recognizer import EncodedSupport
 from service.decoding.pool import DecodePool
 from service.engine.device import Classified

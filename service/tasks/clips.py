@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from model.errors import ClipError
-from model.media.video import Clip
+from model.media.sampling import Clip
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import ClipFault, ClipsRefusedError
 from service.tasks.drafts import ClipDraft

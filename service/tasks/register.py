@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from model.errors import KshotError
-from model.media.video import Clip, encode_pictures
+from model.media.pictures import encode_pictures
+from model.media.sampling import Clip
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import ClipFault, PreparationError
 from service.http.tickets import Ticket

@@ -11,7 +11,7 @@ import numpy as np
 
 from model.config import QueryContext
 from model.errors import KshotError
-from model.media.video import decode_pictures
+from model.media.pictures import decode_pictures
 from model.recognizer import EncodedSupport
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey

@@ -20,7 +20,7 @@ import uvloop
 from fastapi import FastAPI, Request
 
 from model.media.pictures import read_pictures
-from model.media.video import Clip
+from model.media.sampling import Clip
 from service.app import create_app
 from service.container import Parts
 from service.http.server import server_of

@@ -15,15 +15,9 @@ from PIL import Image, ImageOps
 from simplejpeg import decode_jpeg
 
 from model import errors
-from model.media.picture import square
-from model.media.video import (
-    Clip,
-    MediaLimits,
-    centre_indices,
-    decode_pictures,
-    encode_pictures,
-    read_pictures,
-)
+from model.media.container import MediaLimits
+from model.media.pictures import decode_pictures, encode_pictures, read_pictures, square
+from model.media.sampling import Clip, centre_indices
 from tests.videos import corner_frames, grey_frames, grey_level
 
 

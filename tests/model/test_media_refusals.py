@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from model import errors
-from model.media.video import Clip, MediaLimits, read_clip
+from model.media.container import MediaLimits
+from model.media.sampling import Clip
+from model.media.video import read_clip
 from tests.videos import grey_frames, make_audio, make_video
 
 FFCONCAT = "ffconcat version 1.0\nfile {}\n"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.media.video import centre_indices, jittered_indices
+from model.media.sampling import centre_indices, jittered_indices
 
 COUNTS = st.integers(1, 5000)
 FRAMES = st.integers(1, 64)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from model import errors
-from model.media.video import MediaLimits
+from model.media.container import MediaLimits
 from service.decoding.errors import DecoderUnavailableError
 from service.decoding.pool import ClipRequest, DecodePool
 from tests.pools import (

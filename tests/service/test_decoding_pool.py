@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from model import errors
-from model.media.video import Clip, read_clip, read_pictures
+from model.media.pictures import read_pictures
+from model.media.sampling import Clip
+from model.media.video import read_clip
 from service.decoding.pool import ClipRequest, DecodePool
 from tests.pools import LIMITS, VIDEO, decoders, make_pool, request, shown_by_kernel
 from tests.videos import grey_frames, make_audio

@@ -10,8 +10,7 @@ import yaml
 from model.text import instruction
 from tests.language_model import STAGES, Endpoint, language_model
 from tests.training.conftest import SHARED
-from training import describe
-from training.compact import run_folder
+from training import describe, run_folder
 from training.data.datasets import read_labels
 from training.data.descriptions_file import read_descriptions, stages_of, write_descriptions
 from training.errors import InputError

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from model.checkpoint import load_recognizer
 from tests.training.conftest import TEACHER
 from training.fit import main
-from training.synthetic.actions import demo_actions, draw_action, write_clip
+from training.synthetic.actions import demo_actions, draw_action
+from training.synthetic.rendering import write_clip
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KSHOT_KILLS", "3"))

@@ -18,7 +18,6 @@ from training.meta.recipe import FitRecipe
 AXES = torch.eye(4)
 
 
-
 def output(
     features_BTE: Tensor,
     classes_B: tuple[int, ...],

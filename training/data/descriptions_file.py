@@ -1,7 +1,7 @@
 """Files of stage sentences, YAML or JSON: `brush hair: {label: ..., sub_act_en_li: [three]}`.
 
-This is the form of Task-Adapter++'s corpora (specs/methods-1, 6.2). Entries are joined to labels
-by their words, `spoken(label)`, never by position.
+This is the form of Task-Adapter++'s corpora (model/papers/task_adapter.md, section 4). Entries are
+joined to labels by their words, `spoken(label)`, never by position.
 """
 
 import json
@@ -12,8 +12,8 @@ import yaml
 
 from model.errors import DescriptionError
 from model.text import StageTexts, parse_stages, spoken
-from training.compact.run_folder import write_aside
 from training.errors import InputError
+from training.run_folder import write_aside
 
 SUFFIXES = (".yaml", ".yml", ".json")
 SHOWN = 5  # labels that an error lists
@@ -22,8 +22,8 @@ SHOWN = 5  # labels that an error lists
 def read_descriptions(file: Path) -> dict[str, StageTexts]:
     """Return the stages of a file by `spoken` label.
 
-    An entry holds its sentences as `sub_act_en_li`, as `stages`, or is the list of them. Where an
-    entry's key and its `label` are other words, both lead to it.
+    An entry is the list of its sentences, or holds it as `sub_act_en_li` or `stages`. Where an
+    entry's key and its `label` differ, it is found by both.
 
     Raises:
         InputError: The file cannot be read, an entry is not three sentences, or two contradict
@@ -55,9 +55,9 @@ def stages_of(
     """Return the stages of each label.
 
     Args:
-        held: What `read_descriptions` found.
-        labels: The labels, in any spelling that `spoken` makes one.
-        file: Where it was found, for the error.
+        held: From `read_descriptions`.
+        labels: In any spelling that `spoken` takes for the same.
+        file: The file, for the error.
 
     Raises:
         InputError: A label has no description.
@@ -74,10 +74,10 @@ def stages_of(
 
 
 def write_descriptions(file: Path, descriptions: Mapping[str, StageTexts]) -> None:
-    """Write stages by label, as YAML or, to a file that ends in .json, as JSON.
+    """Write stages by label: JSON to a file that ends in .json, YAML to any other.
 
     Raises:
-        InputError: The file cannot be written; what was there before stays.
+        InputError: The file cannot be written; it is then as it was before.
     """
     entries = {
         spoken(label): {"label": label, "sub_act_en_li": list(stages)}

@@ -12,7 +12,7 @@ from training.data.episodes import Episode
 from training.evaluation.accuracy import SeedAccuracy, Tally, measure
 from training.evaluation.layouts import Layout
 from training.evaluation.scoring import EpisodeScorer
-from training.features.token_sources import TokenSources
+from training.features.tokens import TokenSources
 from training.meta.variants import as_evaluated, is_transductive, variants
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.compact.run_folder import write_aside
+from training.run_folder import write_aside
 
 mpl.use("Agg")
 SMOOTH = 0.95  # of the loss curve's running mean

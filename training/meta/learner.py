@@ -27,6 +27,7 @@ from training.errors import InputError
 from training.features.tokens import TokenSource, looked_at
 from training.meta.losses import LOSSES
 from training.meta.losses.output import EpisodeOutput
+from training.meta.optimizer import build_optimizer, rate, trained_parameters
 from training.meta.processes import Processes
 from training.meta.recipe import FitRecipe
 
@@ -74,7 +75,7 @@ class Learner:
                 f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
             )
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.optimizer = build_optimizer(list(self.trained.values()), recipe)
+        self.optimizer = build_optimizer(recognizer, recipe)
         self.steps_done = 0
 
     def step(self) -> float:
@@ -156,9 +157,7 @@ class Learner:
             config=self.recognizer.config,
             temperature=recipe.temperature,
             smoothing=recipe.smoothing,
-            frozen_BTE=partial(
-                self._aside, partial(frozen_features, self.recognizer), tokens_BTLD
-            ),
+            frozen_BTE=partial(self._aside, partial(frozen_features, self.recognizer), tokens_BTLD),
             start_BTE=partial(self._aside, self._at_start, tokens_BTLD),
         )
 
@@ -244,11 +243,6 @@ class Learner:
                 parameter.copy_(values[name])
 
 
-def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
-    """Return what is trained, by name: adapters, temporal embedding, matcher."""
-    return {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
-
-
 @contextmanager
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
     """Let adapters and a trained matcher drop what they may; the frozen towers stay as they are."""
@@ -271,28 +265,3 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     for block in tower.blocks[plain:]:
         tokens = blocks.forward(block, tokens)
     return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
-
-
-def build_optimizer(
-    parameters: Sequence[torch.nn.Parameter], recipe: FitRecipe
-) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser; biases and embeddings of places do not decay."""
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        {"params": [p for p in parameters if p.ndim > 2], "weight_decay": 0.0},  # of places
-    ]
-    for group, share in zip(groups, (1.0, 1.0, recipe.place_rate), strict=True):
-        group["share"] = share
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr)
-    return torch.optim.AdamW(groups, lr=recipe.lr)
-
-
-def rate(progress: float, recipe: FitRecipe) -> float:
-    """Return the share of the learning rate at a share of the steps."""
-    if progress < recipe.warmup:
-        return (progress + 1e-3) / (recipe.warmup + 1e-3)
-    if recipe.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))

@@ -18,12 +18,12 @@ from tqdm import tqdm
 from model.checkpoint import save_checkpoint
 from model.recognizer import Recognizer
 from model.text import StageTexts
-from training.compact.run_folder import write_aside
 from training.data.episodes import EpisodeSampler
 from training.evaluation.scoring import EpisodeScorer
 from training.features.tokens import TokenSource
 from training.meta.learner import Learner
 from training.meta.processes import Processes
+from training.run_folder import write_aside
 
 STATE, HISTORY = "fit_state.pt", "history.csv"
 

@@ -1,6 +1,7 @@
 """The trunk cache on real videos, with processes really killed and disks really full."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -21,11 +22,12 @@ from model.build import build_recognizer
 from model.recognizer import Recognizer
 from tests.model.tiny import tiny_recognizer
 from tests.videos import make_video
-from training.data.datasets import LabelledClip, read_frames
+from training.data.datasets import LabelledClip
 from training.errors import InputError
-from training.features import trunk_cache
-from training.features.clip_augmentation import ClipAugmentation, draw_clip_view, read_view
-from training.features.trunk_cache import PASS_CLIPS, TrunkCache, open_trunk_cache
+from training.features import trunk_passes
+from training.features.clip_views import ClipAugmentation, read_frames, read_view
+from training.features.trunk_cache import TrunkCache, open_trunk_cache
+from training.features.trunk_passes import PASS_CLIPS
 
 CLIPS = 11  # two whole passes and a part of one
 ROW_BYTES = 8 * 5 * 32 * 2  # T L D of the tiny tower, float16
@@ -34,22 +36,23 @@ ROW_BYTES = 8 * 5 * 32 * 2  # T L D of the tiny tower, float16
 BUILD = """
 import resource, sys, time
 from pathlib import Path
-from tests.training.test_trunk_cache import build, labelled
-from training.features import trunk_cache
+from tests.training.features.test_trunk_cache import build, labelled
+from training.errors import InputError
+from training.features import trunk_passes
 videos, *wanted = sys.argv[1:]
-make = trunk_cache._Builder._make
+compute = trunk_passes.TrunkPasses._compute
 def slowly(*arguments):
     time.sleep(0.2)
-    return make(*arguments)
+    return compute(*arguments)
 for one in wanted:
     out, _, limit = one.partition(":")
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     else:
-        trunk_cache.SETTLE_S, trunk_cache._Builder._make = 0.0, slowly
+        trunk_passes.SETTLE_S, trunk_passes.TrunkPasses._compute = 0.0, slowly
     try:
         build(Path(out), labelled(Path(videos)))
-    except trunk_cache.InputError as error:
+    except InputError as error:
         print(error)
 """
 
@@ -232,7 +235,7 @@ def test_a_killed_build_goes_on_to_the_same_bits(
     videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cache"
-    for moment in ("draw_000.part", "draw_000.f16"):
+    for moment in ("draw_000.part", "draw_000.npy"):
         with start(videos, str(out)) as process:
             while not (out / moment).exists():
                 assert process.poll() is None, "it ended before it could be killed"
@@ -250,9 +253,9 @@ def test_a_marked_pass_is_not_run_again(
     shutil.copytree(undisturbed, out)
     (out / "draw_000.marks").write_bytes(b"\1" * CLIPS)  # killed after it was renamed
     (out / "draw_003.new").write_bytes(b"scrap")
-    (out / "draw_001.f16").rename(out / "draw_001.part")
+    (out / "draw_001.npy").rename(out / "draw_001.part")
     (out / "draw_001.marks").write_bytes(b"\1" * 2 * PASS_CLIPS + bytes(CLIPS - 2 * PASS_CLIPS))
-    (out / "draw_002.f16").rename(out / "draw_002.part")
+    (out / "draw_002.npy").rename(out / "draw_002.part")
     (out / "draw_002.marks").write_bytes(b"\1" * CLIPS)  # killed before it was renamed
     read: list[tuple[str, int]] = []
 
@@ -260,7 +263,7 @@ def test_a_marked_pass_is_not_run_again(
         read.append((clip.path.stem, given["draw"]))  # type: ignore[arg-type]
         return read_view(clip, **given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trunk_cache, "read_view", watched)
+    monkeypatch.setattr(trunk_passes, "read_view", watched)
     build(out, labelled(videos))
     assert sorted(read) == [("08", 1), ("09", 1), ("10", 1)]
     assert_same_files(out, undisturbed)
@@ -279,8 +282,8 @@ def edit_header(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("draw_001.f16", shorten, "draw_001.f16 has"),
-        ("draw_002.part", shorten, "draw_002.part has"),
+        ("draw_001.npy", shorten, "draw_001.npy cannot be read"),
+        ("draw_002.part", shorten, "draw_002.part cannot be read"),
         ("draw_002.marks", shorten, "draw_002.marks is missing or has the wrong size"),
         ("draw_002.marks", Path.unlink, "draw_002.marks is missing"),
         ("header.json", shorten, "header.json fails its checksum"),
@@ -293,11 +296,38 @@ def test_a_torn_cache_is_refused(
 ) -> None:
     out = tmp_path / "cache"
     shutil.copytree(undisturbed, out)
-    (out / "draw_002.f16").rename(out / "draw_002.part")
+    (out / "draw_002.npy").rename(out / "draw_002.part")
     (out / "draw_002.marks").write_bytes(bytes(CLIPS))
     damage(out / name)  # type: ignore[operator]
     with pytest.raises(InputError, match=f"is torn: {said}.*; remove the folder or choose another"):
         build(out, labelled(videos))
+
+
+def test_a_file_of_other_rows_is_torn(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cache"
+    shutil.copytree(undisturbed, out)
+    np.save(out / "draw_001.npy", np.zeros((CLIPS, 8, 5, 16), np.float16))
+    with pytest.raises(InputError, match=r"is torn: draw_001.npy holds float16 \(11, 8, 5, 16\)"):
+        build(out, labelled(videos))
+
+
+def test_a_cache_of_the_first_format_is_refused_and_made_again_elsewhere(
+    videos: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cache"
+    out.mkdir()
+    header = json.loads((undisturbed / "header.json").read_text()) | {"format": "kshot-tokens-1"}
+    body = {name: value for name, value in header.items() if name != "checksum"}
+    checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    (out / "header.json").write_text(json.dumps({**body, "checksum": checksum}))
+    rows = np.load(undisturbed / "draw_000.npy")
+    (out / "draw_000.f16").write_bytes(rows.tobytes())
+    with pytest.raises(InputError, match="remove the folder, and the tokens are made again"):
+        build(out, labelled(videos), draws=0)
+    shutil.rmtree(out)
+    assert torch.equal(
+        build(out, labelled(videos), draws=0).tokens(range(CLIPS)), torch.from_numpy(rows)
+    )
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(
@@ -320,8 +350,7 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_else(
     fresh, midway = tmp_path / "fresh", tmp_path / "midway"
     shutil.copytree(undisturbed, midway)
     for draw in (1, 2):  # all space is reserved, but the second pass of each cannot be written
-        (midway / f"draw_00{draw}.f16").unlink()
-        (midway / f"draw_00{draw}.part").write_bytes(bytes(CLIPS * ROW_BYTES))
+        (midway / f"draw_00{draw}.npy").rename(midway / f"draw_00{draw}.part")
         (midway / f"draw_00{draw}.marks").write_bytes(bytes(CLIPS))
     limits = (CLIPS * ROW_BYTES - 1, (PASS_CLIPS + 1) * ROW_BYTES)
     process = start(videos, f"{fresh}:{limits[0]}", f"{midway}:{limits[1]}")
@@ -331,7 +360,7 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_else(
         f"The disk of {folder} became full (File too large)" for folder in (fresh, midway)
     ]
     assert sorted(file.name for file in fresh.iterdir()) == ["header.json", "lock"]
-    assert not (midway / "draw_001.f16").exists()
+    assert not (midway / "draw_001.npy").exists()
     build(midway, labelled(videos))
     assert_same_files(midway, undisturbed)
 
@@ -373,7 +402,7 @@ def test_tokens_beyond_float16_are_an_error_that_names_value_and_clip(
         recognizer.video.tower.model.pos_embed += 70_000
     with pytest.raises(InputError, match=r"give 7\d{4}\S* for .*00.mp4, beyond float16's 65504"):
         build(tmp_path / "cache", labelled(videos), recognizer=recognizer)
-    assert not list((tmp_path / "cache").glob("*.f16"))
+    assert not list((tmp_path / "cache").glob("*.npy"))
 
 
 def test_a_clip_that_cannot_be_read_is_named(videos: Path, tmp_path: Path) -> None:
@@ -402,58 +431,8 @@ def test_a_trunk_with_something_trained_in_it_is_refused(videos: Path, tmp_path:
     ).draws == 0  # fmt: skip
 
 
-def test_all_frames_of_a_draw_are_changed_alike() -> None:
-    frame_HWC = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8))
-    frames_THWC = frame_HWC.expand(6, -1, -1, -1)
-    for seed in range(5):
-        generator = torch.Generator().manual_seed(seed)
-        view_TCSS = draw_clip_view(frames_THWC, 32, generator, ClipAugmentation())
-        assert view_TCSS.shape == (6, 3, 32, 32)
-        assert torch.equal(view_TCSS, view_TCSS[:1].expand_as(view_TCSS))
-
-
-def test_frames_keep_their_difference_in_brightness() -> None:
-    frames_THWC = torch.arange(40, 200, 40).view(4, 1, 1, 1).expand(4, 20, 20, 3).to(torch.uint8)
-    generator = torch.Generator().manual_seed(0)
-    view_TCSS = draw_clip_view(frames_THWC, 16, generator, ClipAugmentation())
-    level_T = view_TCSS.float().mean(dim=(1, 2, 3))
-    assert (level_T.diff() > 10).all()
-
-
-@pytest.mark.parametrize(("chance", "sides"), [(0.0, {"left"}), (1.0, {"right"})])
-def test_mirroring_can_be_switched_off(chance: float, sides: set[str]) -> None:
-    frames_THWC = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
-    frames_THWC[:, :, :8] = 255  # bright on the left
-    found = set()
-    for seed in range(12):
-        view_TCSS = draw_clip_view(
-            frames_THWC,
-            16,
-            torch.Generator().manual_seed(seed),
-            ClipAugmentation(mirror=chance, min_area=0.9, max_stretch=1.0),
-        ).float()
-        bright_left = view_TCSS[..., :8].mean() > view_TCSS[..., 8:].mean()
-        found.add("left" if bright_left else "right")
-    assert found == sides
-
-
-def test_frame_times_are_jittered_inside_their_spans(tmp_path: Path) -> None:
-    levels = [np.full((16, 16, 3), 20 + 5 * k, np.uint8) for k in range(40)]
-    (tmp_path / "ramp.mp4").write_bytes(make_video(levels))
-    clip = LabelledClip(tmp_path / "ramp.mp4", "ramp", "ramp")
-    plain = ClipAugmentation(jitter=0.0, grey=0.0)
-    seen = set()
-    for draw in range(1, 5):
-        view = read_view(clip, frames=8, size=16, draw=draw, seed=0, augmentation=plain)
-        frame_T = (view.mean(axis=(1, 2, 3)) - 20) / 5
-        spans = np.round(frame_T) // 5
-        assert np.abs(spans - np.arange(8)).max() <= 1  # the codec may be off by a level
-        seen.add(tuple(np.round(frame_T)))
-    assert len(seen) == 4
-
-
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 def start(videos: Path, *wanted: str) -> "subprocess.Popen[str]":

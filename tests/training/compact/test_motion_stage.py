@@ -118,7 +118,11 @@ def test_a_pass_looks_at_the_first_token_and_a_share_of_the_others() -> None:
 
 @pytest.mark.parametrize(
     ("keep", "blocks", "index", "complaint"),
-    [("-1", 2, True, "give 0 or more"), ("5", 2, False, "index.csv"), ("5", 1, True, "other form")],
+    [
+        ("-1", 2, True, "it should be greater than or equal to 0"),
+        ("5", 2, False, "index.csv"),
+        ("5", 1, True, "other form"),
+    ],
 )
 def test_holding_what_cannot_be_held_is_refused_before_anything_is_computed(
     keep: str,

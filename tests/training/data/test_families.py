@@ -21,7 +21,7 @@ from training.data.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.data.listings import Split
 from training.errors import InputError
 from training.meta.stage_texts import stage_texts
-from training.synthetic.actions import OrderSet, write_order_set
+from training.synthetic.order_set import OrderSet, write_order_set
 
 
 def clips(family: str, labels: str, takes: int = 3) -> tuple[LabelledClip, ...]:

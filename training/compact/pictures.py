@@ -1,4 +1,4 @@
-"""Folders of pictures and videos -> one tensor of square pictures, without any test class.
+"""Square pictures of folders of pictures and videos, in one tensor; no test class is ever read.
 
 Dimensions: N pictures, H = W = side pixels, C = 3 colours (RGB).
 """
@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 from model.errors import ClipError
-from model.media.video import UNLIMITED, read_clip
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
 from training.data.listings import VIDEOS, read_index
+from training.data.local_video import decode_local
 from training.errors import InputError
-from training.synthetic.actions import draw_action, render_clip
+from training.progress import progress
+from training.synthetic.actions import draw_action
+from training.synthetic.rendering import render_clip
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SPLITS = ("train", "val")  # of an index.csv; no test class is ever read
@@ -30,13 +33,13 @@ SYNTHETIC_FRAMES = 4  # kept of each synthetic clip
 
 @dataclass(frozen=True, slots=True)
 class FramePools:
-    """Pictures by origin; views are drawn from each in proportion to its square root."""
+    """Pictures by origin; an origin is drawn in proportion to the square root of its size."""
 
     pictures_NHWC: Tensor  # uint8, all origins, one after the other
     counts: tuple[int, ...]  # of each origin
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw indices of pictures."""
+        """Draw the indices of `count` pictures."""
         weights = torch.tensor(self.counts, dtype=torch.float).sqrt()
         origin = torch.multinomial(weights, count, replacement=True, generator=generator)
         sizes = torch.tensor(self.counts)
@@ -46,10 +49,10 @@ class FramePools:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return the pictures and videos to read: those of an index.csv's train and val, or all.
+    """Return the pictures and videos of a folder: all, or the train and val clips of an index.csv.
 
     Raises:
-        InputError: no such folder, or nothing in it.
+        InputError: There is no such folder, or nothing in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give folders of pictures or videos.")
@@ -67,13 +70,13 @@ def read_pools(folders: Sequence[Path], synthetic: int, *, side: int, per_clip: 
     """Read all folders and render the synthetic clips.
 
     Args:
-        folders: Each an origin of its own.
-        synthetic: How many clips to render, of the train split.
+        folders: Each is one origin.
+        synthetic: How many clips of the train split to render; together one more origin.
         side: Pixels of a held picture.
         per_clip: Frames taken from each video.
 
     Raises:
-        InputError: nothing to read, or more than 5 % of a folder unreadable.
+        InputError: There is nothing to read, or more than 5 % of a folder cannot be read.
     """
     origins = [_read_folder(folder, side, per_clip) for folder in folders]
     if synthetic:
@@ -88,7 +91,7 @@ def _read_folder(folder: Path, side: int, per_clip: int) -> NDArray[np.uint8]:
     files = list_files(folder)
     found: list[NDArray[np.uint8]] = []
     failed: list[Path] = []
-    for file in tqdm(files, desc=f"reading {folder.name}", unit="file", leave=False):
+    for file in progress(files, desc=f"reading {folder.name}", unit="file", leave=False):
         try:
             found.extend(_squares(file, side, per_clip))
         except (ClipError, OSError, UnidentifiedImageError):
@@ -105,7 +108,7 @@ def _read_folder(folder: Path, side: int, per_clip: int) -> NDArray[np.uint8]:
 
 def _squares(file: Path, side: int, per_clip: int) -> Iterator[NDArray[np.uint8]]:
     if file.suffix.lower() in VIDEOS:
-        clip = read_clip(file, frames=per_clip, size=side, limits=UNLIMITED)
+        clip = read_clip(file, frames=per_clip, size=side, limits=UNLIMITED, decode=decode_local)
         yield from clip.frames_THWC
         return
     with Image.open(file) as opened:
@@ -121,7 +124,7 @@ def _squares(file: Path, side: int, per_clip: int) -> Iterator[NDArray[np.uint8]
 
 def _render(count: int, side: int) -> NDArray[np.uint8]:
     frames = []
-    for seed in tqdm(range(count), desc="rendering", unit="clip", leave=False):
+    for seed in progress(range(count), desc="rendering", unit="clip", leave=False):
         rng = np.random.default_rng([seed, side])
         frames.append(render_clip(draw_action(rng, "train"), rng, SYNTHETIC_FRAMES, side))
     return np.concatenate(frames)

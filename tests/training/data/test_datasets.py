@@ -14,10 +14,11 @@ from model.errors import ClipError, NoFramesError
 from tests.training.conftest import SHARED
 from tests.videos import grey_frames, grey_level, make_video
 from training import evaluate
-from training.data.datasets import LabelledClip, open_dataset, read_frames, read_labels
+from training.data.datasets import LabelledClip, open_dataset, read_labels
 from training.data.listings import divide, source_group
 from training.data.split_files import read_split_files
 from training.errors import InputError
+from training.features.clip_views import read_frames
 
 FRAMES = 16
 SPLIT_LINES = {
@@ -255,7 +256,9 @@ def test_lines_that_do_not_fit_are_told(tmp_path: Path, line: str, said: str) ->
 
 def test_a_label_of_two_splits_is_refused(tmp_path: Path) -> None:
     rows = ["a.mp4,Sit Down,train,1", "b.mp4,sit_down,test,2"]
-    with pytest.raises(InputError, match="'sit_down' in train and in test; test classes must be"):
+    with pytest.raises(
+        InputError, match=r"'sit_down' is in train of .* in test of .*; test classes"
+    ):
         open_dataset(write_index(tmp_path, rows))
 
 
@@ -277,7 +280,7 @@ def test_a_class_without_any_clip_is_told(tmp_path: Path) -> None:
     data = write_splits(tmp_path / "hmdb51", SPLIT_LINES["hmdb51"])
     root = write_root(tmp_path / "root", "hmdb51", as_pictures=False)
     next((root / "videos/wave").iterdir()).unlink()
-    with pytest.raises(InputError, match="names the class 'wave' of train, and no clip of it"):
+    with pytest.raises(InputError, match=r"class 'wave' of train, but .* has no clip of it"):
         open_dataset(data, root=root, max_missing=0.5)
 
 

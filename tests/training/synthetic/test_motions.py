@@ -5,9 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from training.synthetic.actions import SEPARATE, Action, render_clip, split_of
-from training.synthetic.motions import MOTIONS, Change, follow
-from training.synthetic.orders import differing_frames, distinct_trios, told_apart
+from training.synthetic.actions import Action, split_of
+from training.synthetic.motions import (
+    MOTIONS,
+    Change,
+    differing_frames,
+    distinct_trios,
+    follow,
+    told_apart,
+)
+from training.synthetic.rendering import SEPARATE, render_clip
 
 
 def test_moves_to_both_sides_are_left_out_as_a_mirror_exchanges_their_order() -> None:

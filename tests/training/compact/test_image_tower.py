@@ -17,7 +17,6 @@ from model.checkpoint import load_recognizer
 from model.config import CompactConfig
 from model.text import template_stages
 from tests.training.conftest import TEACHER
-from training.compact.augmentation import Augmentation, draw_views
 from training.compact.distillation import (
     Distiller,
     embed,
@@ -26,9 +25,10 @@ from training.compact.distillation import (
     teacher_states,
 )
 from training.compact.image_tower import ImageRecipe, ImageRun, rate
-from training.compact.towers import open_teacher
-from training.data.frame_folders import list_files, read_pools
+from training.compact.pictures import list_files, read_pools
+from training.compact.teacher import open_teacher
 from training.errors import InputError
+from training.features.augmentation import Augmentation, draw_views
 from training.pretrain import main
 
 SMALL = ["--width", "64", "--depth", "3", "--heads", "2", "--side", "96", "--per-clip", "2"]

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.media.video import UNLIMITED, read_clip
-from training.data.datasets import open_dataset, read_frames
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
+from training.data.datasets import open_dataset
 from training.data.descriptions_file import read_descriptions, stages_of
 from training.data.episodes import EpisodePlan, EpisodeSampler
 from training.errors import InputError
-from training.synthetic.actions import OrderSet, divided, draw_families, main, write_order_set
+from training.features.clip_views import read_frames
+from training.synthetic.__main__ import main
+from training.synthetic.order_set import OrderSet, divided, draw_families, write_order_set
 
 SMALL = ["--size", "48", "--seconds", "1", "--fps", "8", "--processes", "1"]
 
@@ -89,9 +92,9 @@ def test_more_families_leave_the_first_ones_as_they_are() -> None:
 @pytest.mark.parametrize(("families", "train"), [(3, 1), (10, 6), (60, 42)])
 def test_families_are_divided_among_splits(families: int, train: int) -> None:
     counts = divided(families)
-    assert counts["train"] == train
-    assert sum(counts.values()) == families
-    assert min(counts.values()) >= 1
+    assert counts[0] == train
+    assert sum(counts) == families
+    assert min(counts) >= 1
 
 
 def test_a_set_is_the_same_however_it_was_written(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_a_killed_command_leaves_no_index_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "set"
     size = ["--families", "3", "--orders", "6", "--clips", "20", "--size", "96", "--processes", "2"]
     run = [sys.executable, "-m", "training.synthetic", "--out", str(out), *size]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     process = subprocess.Popen(run, cwd=root, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.mp4")) and time.monotonic() < deadline:
@@ -154,10 +157,10 @@ def _stat(path: Path) -> list[str]:
         (["--orders", "many"], "give 6, or a range 5..6"),
         (["--families", "2"], "2 families are too few"),
         (["--families", "900"], "there are 400 movers"),
-        (["--clips", "1"], "give 2 or more"),
-        (["--size", "33"], "an even number"),
+        (["--clips", "1"], "clips is 1; it should be greater than or equal to 2"),
+        (["--size", "33"], "size is 33; it should be a multiple of 2"),
         (["--seconds", "0"], "make no clip"),
-        (["--seed", "-1"], "seed is -1"),
+        (["--seed", "-1"], "seed is -1; it should be greater than or equal to 0"),
     ],
 )
 def test_what_makes_no_set_is_told_and_nothing_is_written(

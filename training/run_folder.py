@@ -1,11 +1,11 @@
 """A run's folder belongs to one recipe; its files are whole or not there."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model.files import write_file
 from training.errors import InputError
 
 RECIPE = "recipe.json"
@@ -15,7 +15,7 @@ def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe into a new folder, or check that the folder has this recipe.
 
     Raises:
-        InputError: the folder belongs to another recipe, or cannot be written.
+        InputError: The folder belongs to another recipe, or cannot be written.
     """
     wanted = json.loads(json.dumps(recipe))
     try:
@@ -36,22 +36,13 @@ def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def write_aside(file: Path, data: bytes) -> None:
-    """Write a file under another name, then give it its own: it is never half there.
+    """Write a file as `model.files.write_file` does; an error of the disk is one sentence.
 
     Raises:
-        InputError: It cannot be written, as on a full disk; what was there before stays.
+        InputError: It cannot be written, as on a full disk; it is then as it was before.
     """
-    aside = file.with_name(f".{file.name}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_file(file, data)
     except OSError as error:
         raise InputError(
             f"{file} cannot be written ({error.strerror}); free its disk or give another place."

@@ -5,17 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.media.video import UNLIMITED, read_clip
-from training.synthetic.actions import (
-    Action,
-    demo_actions,
-    draw_action,
-    render_clip,
-    split_of,
-    trios,
-    write_clip,
-)
+from model.media.container import UNLIMITED
+from model.media.video import read_clip
+from training.synthetic.actions import Action, demo_actions, draw_action, split_of, trios
 from training.synthetic.motions import MOTIONS, follow
+from training.synthetic.rendering import render_clip, write_clip
 from training.synthetic.shapes import COLOURS, SHAPES, TEXTURES
 
 RISING = Action("red", "striped", "ball", ("rises", "grows", "fades"))

@@ -1,0 +1,120 @@
+"""decord beside PyAV on trusted local clips: the same pictures, and clips a second.
+
+    taskset -c 0,1 python -m tests.bench.bench_readers INDEX_CSV [--every 1]
+
+Each clip is read by both, one right after the other, eight frames at 224 pixels. "Decoded alike"
+counts clips whose full-size RGB of both is the same bit for bit; the differences are those of the
+squares after the resize, which PyAV makes of YUV and decord of RGB. The last line is JSON.
+"""
+
+import argparse
+import csv
+import io
+import json
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from model.errors import ClipError
+from model.media.container import UNLIMITED, MediaLimits
+from model.media.pictures import square
+from model.media.sampling import Clip
+from model.media.video import Chooser, Decoded, Decoder, decode_video, read_clip
+from training.data.listings import VIDEOS
+from training.data.local_video import decode_with_decord
+
+FRAMES, SIZE = 8, 224
+
+
+class RefusedError(ClipError):
+    """decord is not asked to read this clip."""
+
+
+def by_decord(data: bytes, choose: Chooser, size: int, limits: MediaLimits) -> Decoded:
+    """Read with decord whatever the length, or raise."""
+    decoded = decode_with_decord(data, choose, size, limits)
+    if decoded is None:
+        raise RefusedError("PyAV has to read it.")
+    return decoded
+
+
+def by_full_rgb(data: bytes, choose: Chooser, size: int, limits: MediaLimits) -> Decoded:
+    """Read with PyAV, but make full-size RGB first and resize that, as decord's way does."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = list(container.decode(video=0))
+    reformatter = VideoReformatter()
+    start = frames[0].time
+    times_s = [frame.time - start for frame in frames]
+    squares = {}
+    for index in set(choose(times_s)):
+        pixels_HWC = reformatter.reformat(frames[index], format="rgb24").to_ndarray()
+        whole = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
+        squares[index] = square(whole, size, limits, reformatter)
+    return Decoded(times_s, times_s[-1] + 1 / 30, "", squares)
+
+
+def timed(path: Path, decode: Decoder) -> tuple[Clip, float]:
+    """Read one clip and give the seconds that it took."""
+    start = time.perf_counter()
+    clip = read_clip(path, frames=FRAMES, size=SIZE, limits=UNLIMITED, decode=decode)
+    return clip, time.perf_counter() - start
+
+
+def compare(paths: list[Path]) -> dict[str, float]:
+    """Read every clip in both ways, interleaved, and sum up."""
+    pyav_s = decord_s = 0.0
+    means, largest, alike, refused, same_times = [], 0, 0, 0, 0
+    for number, path in enumerate(paths):
+        try:
+            theirs, lasted_s = timed(path, by_decord)
+        except RefusedError:
+            refused += 1
+            continue
+        decord_s += lasted_s
+        ours, lasted_s = timed(path, decode_video)
+        pyav_s += lasted_s
+        rgb, _ = timed(path, by_full_rgb)
+        difference = np.abs(ours.frames_THWC.astype(int) - theirs.frames_THWC)
+        means.append(float(difference.mean()))
+        largest = max(largest, int(difference.max()))
+        alike += bool((rgb.frames_THWC == theirs.frames_THWC).all())
+        same_times += bool(np.allclose(ours.times_s, theirs.times_s, atol=1e-3))
+        if number % 100 == 99:
+            print(f"{number + 1} of {len(paths)}", flush=True)
+    read = len(means)
+    return {
+        "clips": len(paths),
+        "left to PyAV": refused,
+        "same frames chosen": same_times,
+        "decoded alike": alike,
+        "mean difference of levels": round(float(np.mean(means)), 3),
+        "largest mean of a clip": round(max(means), 3),
+        "largest difference": largest,
+        "PyAV clips/s": round(read / pyav_s, 2),
+        "decord clips/s": round(read / decord_s, 2),
+        "decord / PyAV": round(pyav_s / decord_s, 3),
+    }
+
+
+def main() -> None:
+    """Read the arguments, compare, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_readers")
+    parser.add_argument("index", type=Path, help="an index.csv, or a folder of videos")
+    parser.add_argument("--every", type=int, default=1, help="take every Nth clip alone")
+    arguments = parser.parse_args()
+    if arguments.index.is_dir():
+        paths = sorted(path for path in arguments.index.rglob("*") if path.suffix in VIDEOS)
+    else:
+        with arguments.index.open(encoding="utf-8") as file:
+            paths = [arguments.index.parent / row["path"] for row in csv.DictReader(file)]
+    found = compare(paths[:: arguments.every])
+    for name, value in found.items():
+        print(f"{name:28}{value:>10}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
