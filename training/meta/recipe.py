@@ -109,7 +109,7 @@ class FitRecipe:
 
 RECIPES: dict[str, FitRecipe] = {
     "adamw": FitRecipe(),
-    # Task-Adapter++'s configuration (model/papers/task_adapter.md, section 9), with selection on val
+    # Task-Adapter++'s recipe (model/papers/task_adapter.md, section 9), with selection on val
     "paper": FitRecipe(
         episodes=10_000,
         per_step=1,
