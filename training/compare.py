@@ -27,6 +27,7 @@ from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.recognizer import Recognizer
 from training import fit
 from training.data.datasets import MAX_MISSING, open_dataset
+from training.data.descriptions_file import stage_texts
 from training.errors import InputError
 from training.evaluation import matrix
 from training.evaluation.comparison_table import SPLITS, lines, markdown
@@ -38,7 +39,6 @@ from training.features.tokens import TokenSources
 from training.meta.methods import open_method
 from training.meta.processes import half_precision
 from training.meta.run import HISTORY
-from training.meta.stage_texts import stage_texts
 from training.run_folder import write_aside
 
 SEED = 0  # of the evaluation's episodes, the same for all cells

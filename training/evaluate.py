@@ -22,6 +22,7 @@ from model.config import QueryContext
 from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.recognizer import Recognizer
 from training.data.datasets import MAX_MISSING, Dataset, open_dataset
+from training.data.descriptions_file import stage_texts
 from training.data.episode_list import read_episode_list, write_episode_list
 from training.data.episodes import Episode
 from training.errors import InputError
@@ -30,7 +31,6 @@ from training.evaluation.layouts import Layout, by_layout, draw_layouts
 from training.evaluation.readings import Examination, Kind, Reading, over, row, seeds_of, seeds_row
 from training.features.tokens import TokenSources
 from training.meta.processes import half_precision
-from training.meta.stage_texts import stage_texts
 
 SPLIT = "test"
 DRAWN = {"ways": [5], "shots": [1, 5], "queries": 5, "episodes": 3000, "seed": 0}

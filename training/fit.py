@@ -22,6 +22,7 @@ from model.errors import BackboneError, CheckpointError, ClipError, MethodError
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from training.data.datasets import MAX_MISSING, Dataset, LabelledClip, open_datasets
+from training.data.descriptions_file import stage_texts
 from training.data.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
 from training.evaluation.report import draw_curve
@@ -39,7 +40,6 @@ from training.meta.processes import (
 )
 from training.meta.recipe import RECIPES, FitRecipe, read_recipe
 from training.meta.run import FitRun, History, Validator
-from training.meta.stage_texts import stage_texts
 from training.run_folder import claim_folder, write_aside
 
 FEW_LABELS = 20  # training labels under which adapters rather learn the labels than the task

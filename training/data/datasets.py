@@ -171,6 +171,22 @@ def open_datasets(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataChoice:
+    """Which data a job uses: the arguments of `open_datasets`."""
+
+    data: tuple[Path, ...]
+    root: Path | None = None
+    names: Path | None = None
+    max_missing: float = MAX_MISSING
+
+    def open(self) -> Dataset:
+        """Open the data; raises as `open_datasets`."""
+        return open_datasets(
+            self.data, root=self.root, names=self.names, max_missing=self.max_missing
+        )
+
+
 def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
     """Join data sets; clips keep their families, and episodes are of one data set each.
 

@@ -16,11 +16,10 @@ from training.data.datasets import (
     open_dataset,
     open_datasets,
 )
-from training.data.descriptions_file import write_descriptions
+from training.data.descriptions_file import stage_texts, write_descriptions
 from training.data.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.data.listings import Split
 from training.errors import InputError
-from training.meta.stage_texts import stage_texts
 from training.synthetic.order_set import OrderSet, write_order_set
 
 
