@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.training.conftest import TEACHER
-from tests.training.test_report import size_of
+from tests.training.test_pictures import size_of
 from training.compare import main
 from training.errors import InputError
 from training.evaluation.comparison_table import markdown

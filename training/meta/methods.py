@@ -1,7 +1,7 @@
 """A method to train: a preset of `model.methods` on a chosen backbone."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -38,7 +38,7 @@ class MethodChanges:
     ratio: float | None = None  # hidden width of visual adapters / token width
     query_context: QueryContext | None = None
     frames: int | None = None  # T
-    matcher: str = "prototype"  # of MATCHERS
+    matcher: str | None = None  # of MATCHERS
     at_input: bool = False  # temporal embedding at the input, as released
 
 
@@ -49,6 +49,14 @@ class MethodChoice(MethodChanges):
     preset: str
     backbone: str  # as KSHOT_CHECKPOINT: compact, timm:NAME, open_clip:NAME@WEIGHTS
     backbone_weights: Path | None = None
+
+    def claim(self) -> dict[str, object]:
+        """Return what a run folder belongs to: no path of this machine, and the matcher's name."""
+        weights = self.backbone_weights
+        own = {"backbone_weights": weights.name if weights else None}
+        if self.matcher is None and self.preset in METHODS:
+            own["matcher"] = METHODS[self.preset].matcher.kind
+        return asdict(self) | own
 
 
 def open_method(choice: MethodChoice, name: str) -> Recognizer:
@@ -123,9 +131,10 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
     Raises:
         InputError: no such matcher.
     """
-    if changes.matcher not in MATCHERS:
-        raise InputError(f"There is no matcher {changes.matcher!r}; choose {', '.join(MATCHERS)}.")
-    visual, text, matcher = method.visual, method.text, MATCHERS[changes.matcher]
+    visual, text, matcher, fusion = method.visual, method.text, method.matcher, method.fusion
+    if changes.matcher is not None:
+        matcher = matcher_of(changes.matcher)
+        fusion = "video" if isinstance(matcher, DistanceMatcher) else fusion
     if visual is not None:
         visual = replace(
             visual,
@@ -137,10 +146,21 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
     return replace(
         method,
         matcher=matcher,
-        fusion="video" if isinstance(matcher, DistanceMatcher) else method.fusion,
+        fusion=fusion,
         visual=visual,
         text=text,
         query_context=changes.query_context or method.query_context,
         frames=changes.frames or method.frames,
         temporal_embedding="input" if changes.at_input else method.temporal_embedding,
     )
+
+
+def matcher_of(name: str) -> MatcherConfig:
+    """Return a matcher with its own defaults.
+
+    Raises:
+        InputError: No matcher has this name.
+    """
+    if name not in MATCHERS:
+        raise InputError(f"There is no matcher {name!r}; choose {', '.join(MATCHERS)}.")
+    return MATCHERS[name]

@@ -9,6 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from training.evaluation.examination import Result, Setting
+from training.evaluation.results import mean_of_seeds, seeds_of
+from training.evaluation.tallies import Tally
 from training.run_folder import write_aside
 
 mpl.use("Agg")
@@ -92,3 +95,32 @@ def save(figure: Figure, file: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_aside(file, buffer.getvalue())
+
+
+def draw_results(results: Sequence[Result], labels: Sequence[str], folder: Path) -> list[Path]:
+    """Draw a confusion matrix of each setting, and the curve over ways where there are several."""
+    pictures: list[Path] = []
+    lines: dict[str, list[tuple[float, float, float]]] = {}
+    for setting, found in seeds_of(results).items():
+        tally, layout = Tally.over_seeds([result.tally for result in found]), setting.layout
+        name = f"{layout.ways}way-{layout.shots}shot-{setting.query_context}"
+        pictures.append(folder / f"confusion-{setting.method}-{name}.png")
+        draw_confusion(labels, tally.confusion, pictures[-1])
+        lines.setdefault(line_name(setting), []).append((layout.ways, *reach(found, tally)))
+    if len({result.setting.layout.ways for result in results}) > 1:
+        pictures.append(folder / "ways.png")
+        ordered = {name: sorted(points) for name, points in lines.items()}
+        draw_lines(ordered, pictures[-1], across="ways")
+    return pictures
+
+
+def line_name(setting: Setting) -> str:
+    """Name a line of the curve over ways."""
+    joint = ", transductive" if setting.transductive else ""
+    return f"{setting.method}, {setting.layout.shots}-shot, {setting.query_context}{joint}"
+
+
+def reach(found: Sequence[Result], tally: Tally) -> tuple[float, float]:
+    """Return mean and half interval: over seeds where there are several, else over episodes."""
+    seeds = mean_of_seeds(found)
+    return seeds.mean, seeds.interval if seeds.count > 1 else tally.accuracy.interval

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.evaluation import report
-from training.evaluation.report import draw_confusion, draw_curve, draw_lines, running_mean
+from training.evaluation import pictures
+from training.evaluation.pictures import draw_confusion, draw_curve, draw_lines, running_mean
 
 
 def size_of(file: Path) -> tuple[int, int]:
@@ -20,7 +20,7 @@ def size_of(file: Path) -> tuple[int, int]:
 
 
 def test_the_running_mean_is_unbiased_at_the_start() -> None:
-    keep = report.SMOOTH
+    keep = pictures.SMOOTH
     means = running_mean([4.0, 2.0, 0.0])
     assert means[0] == pytest.approx(4)
     assert means[1] == pytest.approx((keep * 4 + 2) / (keep + 1))

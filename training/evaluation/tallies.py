@@ -12,49 +12,45 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor
-from tqdm import tqdm
 
 from training.data.episodes import Episode
 from training.evaluation.scoring import EpisodeScorer
+from training.progress import progress
 
 CHUNK = 96  # episodes between two moves of the progress bar
-Z = 1.959964  # 97.5 % quantile of the normal distribution
-STUDENT = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Mean over episodes in percent, and half its 95 % interval."""
+class Estimate:
+    """A mean in percent, and half of its 95 % interval.
+
+    Args:
+        mean: In percent.
+        interval: Half of the interval, in percent; not a number for a single value.
+        count: How many values the mean is over.
+    """
 
     mean: float
     interval: float
-    episodes: int
-
-    @classmethod
-    def of(cls, shares: Sequence[float]) -> "Accuracy":
-        """Summarise the share of right answers of each episode."""
-        values = torch.tensor(shares, dtype=torch.float64) * 100
-        spread = float(values.std()) if len(values) > 1 else math.nan
-        return cls(float(values.mean()), 1.96 * spread / math.sqrt(len(values)), len(values))
+    count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SeedAccuracy:
-    """Mean over trainings that differ in their seed, and half its 95 % interval, percent."""
+def over_episodes(shares: Sequence[float]) -> Estimate:
+    """Estimate an accuracy from the share of right answers of each of many episodes."""
+    values = torch.tensor(shares, dtype=torch.float64) * 100
+    spread = float(values.std()) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), 1.96 * spread / math.sqrt(len(values)), len(values))
 
-    mean: float
-    interval: float  # Student's t; not a number for one seed
-    seeds: int
 
-    @classmethod
-    def of(cls, means: Sequence[float]) -> "SeedAccuracy":
-        """Summarise the accuracy of each seed, percent."""
-        count, mean = len(means), statistics.fmean(means)
-        if count == 1:
-            return cls(mean, math.nan, 1)
-        reach = student(count - 1) * statistics.stdev(means) / math.sqrt(count)
-        return cls(mean, reach, count)
+def over_seeds(means: Sequence[float]) -> Estimate:
+    """Estimate an accuracy from that of each of a few trainings, percent, by Student's t."""
+    count, mean = len(means), statistics.fmean(means)
+    if count == 1:
+        return Estimate(mean, math.nan, 1)
+    quantile = float(stdtrit(count - 1, 0.975))
+    return Estimate(mean, quantile * statistics.stdev(means) / math.sqrt(count), count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +70,9 @@ class Tally:
     asked_NN: NDArray[np.int64]
 
     @property
-    def accuracy(self) -> Accuracy:
+    def accuracy(self) -> Estimate:
         """Mean and interval over episodes."""
-        return Accuracy.of(self.shares)
+        return over_episodes(self.shares)
 
     @property
     def confusion(self) -> NDArray[np.float64]:
@@ -131,7 +127,7 @@ def measure(
     """
     answers: list[Tensor] = []
     alone = scorer.support_alone and scorer.recognizer.device.type == "cpu"
-    bar = tqdm(total=len(episodes), desc=name, unit="episode")
+    bar = progress(total=len(episodes), desc=name, unit="episode")
     with bar, one_thread() if alone else nullcontext():
         for first in range(0, len(episodes), CHUNK):
             part = episodes[first : first + CHUNK]
@@ -149,11 +145,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def student(free: int) -> float:
-    """Return the 97.5 % quantile of Student's t; above 10 degrees of freedom by its expansion."""
-    if free < len(STUDENT):
-        return STUDENT[free]
-    quantile = Z + (Z**3 + Z) / (4 * free) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * free**2)
-    return quantile + (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / (384 * free**3)
