@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -108,7 +108,10 @@ def chosen_episodes(options: argparse.Namespace) -> DrawnEpisodes | Path:
     """
     given = {name: value for name in SIZES if (value := getattr(options, name)) is not None}
     if options.list is None:
-        return replace(DrawnEpisodes(), **given)
+        sizes: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in given.items()
+        }
+        return replace(DrawnEpisodes(), **sizes)
     if given:
         raise InputError(
             f"{options.list} has episodes of its own; leave out --{next(iter(given))}."

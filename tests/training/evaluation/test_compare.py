@@ -12,13 +12,13 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.training.conftest import TEACHER
-from tests.training.test_pictures import size_of
+from tests.training.evaluation.test_pictures import size_of
 from training.compare import main
 from training.errors import InputError
-from training.evaluation.comparison_table import markdown
 from training.evaluation.matrix import Matrix, Row, read_matrix
+from training.evaluation.results import markdown
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {
     "backbone": TEACHER,
     "seeds": [0, 1],
@@ -133,11 +133,13 @@ def test_a_killed_comparison_goes_on_to_the_figures_of_an_undisturbed_one(
     [
         ({"row": []}, "row: Unexpected keyword argument"),
         ({"rows": [{"name": "a", "preset": "aim", "block": 2}]}, "rows.0.block"),
-        ({"rows": [{"name": "a", "preset": "aim", "set": {"lrr": 1}}]}, "'lrr' does not fit"),
+        ({"rows": [{"name": "a", "preset": "aim", "set": {"lrr": 1}}]}, "no field 'lrr'"),
         ({"rows": [{"name": "a", "preset": "aim", "set": {"episodes": 9}}]}, "budget"),
         ({"rows": [{"name": "a b", "preset": "aim"}, {"name": "A-B", "preset": "aim"}]}, "another"),
         ({"rows": [{"name": "a", "preset": "aim", "query_context": "all"}]}, "query_context"),
-        ({"rows": []}, "empty"),
+        ({"rows": []}, "rows: Tuple should have at least 1 item"),
+        ({"shots": []}, "shots: Tuple should have at least 1 item"),
+        ({"ways": 1}, "ways: Input should be greater than or equal to 2"),
         ({"seeds": [1, 1]}, "seed twice"),
         ({"recipe": "none.json"}, "'none.json' is neither"),
     ],

@@ -16,8 +16,8 @@ from model.recognizer import Recognizer
 from tests.training.conftest import TEACHER
 from training.data.episodes import Episode
 from training.evaluate import main
-from training.evaluation.accuracy import Accuracy, SeedAccuracy, Tally, student
-from training.meta.variants import as_evaluated, is_transductive, under_context, variants
+from training.evaluation.tallies import Tally, over_episodes, over_seeds
+from training.evaluation.variants import as_evaluated, is_transductive, under_context, variants
 
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "12", "--device", "cpu"]
 
@@ -50,19 +50,19 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 
 def test_accuracy_by_hand() -> None:
-    found = Accuracy.of([0.4, 0.6])
+    found = over_episodes([0.4, 0.6])
     assert found.mean == pytest.approx(50)
     assert found.interval == pytest.approx(1.96 * math.sqrt(200) / math.sqrt(2))
-    assert found.episodes == 2
+    assert found.count == 2
 
 
 def test_the_interval_over_seeds_is_student_s_by_hand() -> None:
-    found = SeedAccuracy.of([50.0, 52.0, 54.0])
-    assert (found.mean, found.seeds) == (52.0, 3)
-    assert found.interval == pytest.approx(4.303 * 2 / math.sqrt(3))
-    assert math.isnan(SeedAccuracy.of([50.0]).interval)
-    assert student(11) == pytest.approx(2.201, abs=1e-3)  # of a printed table
-    assert student(30) == pytest.approx(2.042, abs=1e-3)
+    found = over_seeds([50.0, 52.0, 54.0])
+    assert (found.mean, found.count) == (52.0, 3)
+    assert found.interval == pytest.approx(4.303 * 2 / math.sqrt(3), rel=1e-4)
+    assert math.isnan(over_seeds([50.0]).interval)
+    many = over_seeds([float(number % 2) for number in range(12)])  # spread sqrt(3 / 11)
+    assert many.interval == pytest.approx(2.201 * math.sqrt(3 / 11 / 12), rel=1e-3)  # of a table
 
 
 def test_a_tally_by_hand() -> None:

@@ -17,7 +17,7 @@ from training.meta.learner import Learner, frozen_features, rate, training_mode
 from training.meta.losses.answers import disagreement
 from training.meta.recipe import FitRecipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_training_lowers_the_loss_of_its_episodes() -> None:
@@ -54,7 +54,7 @@ def test_a_resumed_learner_repeats_the_others_steps_to_the_bit() -> None:
 
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    script = [str(ROOT / "tests/training/gradient_process.py"), str(tmp_path)]
+    script = [str(ROOT / "tests/training/meta/gradient_process.py"), str(tmp_path)]
     started = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, *started, *script],

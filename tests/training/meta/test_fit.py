@@ -15,11 +15,15 @@ from safetensors.torch import load_file
 
 from model.checkpoint import load_recognizer
 from tests.training.conftest import TEACHER
+from training.data.datasets import DataChoice
 from training.fit import main
+from training.meta.fit import FitJob
+from training.meta.methods import MethodChoice
+from training.meta.recipe import FitRecipe
 from training.synthetic.actions import demo_actions, draw_action
 from training.synthetic.rendering import write_clip
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
 SMALL = [
     "episodes=12", "per_step=2", "ways=[2,3]", "shots=[1,2]", "draws=1", "val_every=2",
@@ -131,6 +135,33 @@ def test_a_folder_of_another_recipe_is_refused(
     assert main(command(data, teacher_weights, out)) == 0
     assert main(command(data, teacher_weights, out, "seed=1")) == 2
     assert "belongs to a recipe with another 'recipe'" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_first_version_belongs_to_the_same_job() -> None:
+    method = MethodChoice(preset="aim", backbone="timm:x", backbone_weights=Path("here/x.npz"))
+    data = DataChoice(data=(Path("a/one"), Path("b/two")))
+    job = FitJob(method=method, recipe=FitRecipe(), data=data, out=Path("runs/mine"))
+    assert json.loads(json.dumps(job.claim(None))) == {
+        "method": {
+            "preset": "aim", "backbone": "timm:x", "backbone_weights": "x.npz", "blocks": None,
+            "text_blocks": None, "ratio": None, "query_context": None, "frames": None,
+            "matcher": "prototype", "at_input": False,
+        },
+        "data": "one+two",
+        "descriptions": None,
+        "text": True,
+        "start": None,
+        "recipe": {
+            "episodes": 2000, "per_step": 4, "ways": [5, 5], "shots": [1, 5], "queries": 1,
+            "optimizer": "adamw", "lr": 0.001, "place_rate": 1.0, "weight_decay": 0.05,
+            "warmup": 0.05, "schedule": "cosine", "clip": 1.0, "average": 0.99, "dropout": 0.1,
+            "drop_path": 0.0, "smoothing": 0.0, "temperature": 6.0, "near_frozen": 0.0,
+            "near_frozen_textless": 0.0, "near_start_textless": 0.0, "consistency": 0.0,
+            "stages": 0.0, "patches": 1.0, "text_dropout": 0.0, "draws": 2, "mirror": 0.5,
+            "val_every": 50, "val_episodes": 200, "val_shots": [1, 5], "val_queries": 5,
+            "patience": 0, "seed": 0,
+        },
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
