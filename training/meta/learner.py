@@ -25,7 +25,7 @@ from model.text import StageTexts
 from training.data.episodes import Episode
 from training.errors import InputError
 from training.features.tokens import TokenSource, looked_at
-from training.meta.losses import LOSSES
+from training.meta.losses.names import LOSSES
 from training.meta.losses.output import EpisodeOutput
 from training.meta.optimizer import build_optimizer, rate, trained_parameters
 from training.meta.processes import Processes

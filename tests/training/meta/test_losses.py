@@ -9,8 +9,8 @@ from torch import Tensor
 
 from model.methods import METHODS
 from model.text import StageTexts
-from training.meta.losses import LOSSES
 from training.meta.losses.answers import disagreement
+from training.meta.losses.names import LOSSES
 from training.meta.losses.output import EpisodeOutput
 from training.meta.losses.stages import same_stages, stage_contrast
 from training.meta.recipe import FitRecipe
