@@ -26,6 +26,7 @@ from model.config import (
     TimmConfig,
 )
 from model.errors import BackboneError, CheckpointError
+from model.files import write_file
 from model.recognizer import Recognizer
 
 COMPACT = Path(__file__).parent / "compact"  # the packaged default
@@ -85,7 +86,7 @@ def load_folder(folder: Path, *, name: str, weights: Path | None = None) -> Reco
 
 
 def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bool = False) -> None:
-    """Write a checkpoint folder; each file is written aside and renamed.
+    """Write a checkpoint folder; each file is whole or not there.
 
     Args:
         recognizer: The method with its weights.
@@ -94,7 +95,6 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         half: Store 16 bits, as the packaged checkpoint does: bfloat16 for what sees clips, so that
             bfloat16 and fp32 serve the same weights, and float16 for text.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     method = METHOD_JSON.dump_json(recognizer.config, indent=2) + b"\n"
     kept = {name: recognizer.state_dict()[name] for name in _stored_names(recognizer)}
     tensors = {
@@ -112,9 +112,7 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         (CARD, card.encode()),
         (METHOD, method),
     ):
-        aside = folder / f".{name}.new"
-        aside.write_bytes(content)
-        aside.replace(folder / name)
+        write_file(folder / name, content)
 
 
 def read_method(content: bytes, where: Path) -> MethodConfig:

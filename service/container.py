@@ -13,8 +13,7 @@ from model.checkpoint import load_recognizer
 from model.errors import KshotError
 from model.recognizer import Recognizer
 from model.text import MAX_STAGE_CHARS, STAGES
-from service.decoding.cores import usable_cores
-from service.decoding.pool import DecodePool
+from service.decoding.pool import DecodePool, usable_cores
 from service.engine.engine import Engine
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime

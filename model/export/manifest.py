@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from model.checkpoint import folder_of
 from model.config import Config, QueryContext
 from model.errors import ExportError
+from model.files import write_file
 
 MANIFEST = "manifest.json"
 FORMAT = "kshot-onnx-1"
@@ -115,7 +116,5 @@ def checked_file(folder: Path, manifest: Manifest, name: GraphName) -> Path:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest aside and rename it: a folder without one is unfinished."""
-    aside = folder / f".{MANIFEST}.new"
-    aside.write_bytes(MANIFEST_JSON.dump_json(manifest, indent=2) + b"\n")
-    aside.replace(folder / MANIFEST)
+    """Write the manifest, last of all: a folder without one is unfinished."""
+    write_file(folder / MANIFEST, MANIFEST_JSON.dump_json(manifest, indent=2) + b"\n")

@@ -7,24 +7,27 @@ that dies, hangs, grows or has served long enough is replaced; its neighbours no
 import asyncio
 import logging
 import math
+import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
 from model.media.container import MediaLimits
 from model.media.sampling import Clip
-from service.decoding.errors import DecoderUnavailableError
-from service.decoding.pace import DecodePace
-from service.decoding.process import Decoder
-from service.decoding.protocol import Message, ProtocolError
+from service.decoding.process import Decoder, DecoderUnavailableError
+from service.decoding.protocol import Message, ProtocolError, Slot
 from service.decoding.sandbox import SandboxLimits
-from service.decoding.slot import Slot
 
 log = logging.getLogger(__name__)
 
 CLIP_ERRORS = {error.code: error for error in ClipError.__subclasses__()}
+LEAST_WORKERS = 2  # so that one long clip does not stand before all others
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # control groups, version 2
+MEMORY_CLIPS = 50  # about so many clips are remembered
+FIRST_BYTES, FIRST_S = 200e3, 0.05  # of one clip, believed before any was measured
 LONGEST_PAUSE_S = 5.0  # between attempts to start a decoder that does not start
 
 
@@ -46,6 +49,30 @@ class ClipRequest:
     def size(self) -> int:
         """Bytes of the clip as it was sent."""
         return sum(map(len, self.pictures)) if self.video is None else len(self.video)
+
+
+class DecodePace:
+    """Running means over the clips that the pool has read."""
+
+    def __init__(self) -> None:
+        self._clips, self._bytes, self._seconds = 1.0, FIRST_BYTES, FIRST_S
+
+    @property
+    def clip_bytes(self) -> float:
+        """Length of a clip as it was sent."""
+        return self._bytes / self._clips
+
+    @property
+    def s_byte(self) -> float:
+        """Seconds of one decoder for each byte."""
+        return self._seconds / self._bytes
+
+    def note(self, size: int, seconds: float) -> None:
+        """Count one clip in, and the older ones a little less."""
+        keep = 1 - 1 / MEMORY_CLIPS
+        self._clips = keep * self._clips + 1
+        self._bytes = keep * self._bytes + max(1, size)
+        self._seconds = keep * self._seconds + seconds
 
 
 class DecodePool:
@@ -231,3 +258,18 @@ class DecodePool:
                 log.error("no decoder could be started: %s", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def usable_cores(quota: Path = QUOTA) -> int:
+    """Count the cores that can be kept busy, at least 2.
+
+    Args:
+        quota: Where the kernel shows microseconds of processor time, and of which period.
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text().split()
+        cores = min(cores, math.ceil(int(allowed) / int(period)))
+    except (OSError, ValueError):
+        pass  # no quota file, or "max"
+    return max(LEAST_WORKERS, cores)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections import deque
@@ -12,11 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import service
+from model.errors import KshotError
 from model.media.container import MediaLimits
-from service.decoding.errors import DecoderUnavailableError
-from service.decoding.protocol import Message, ProtocolError, receive, send
-from service.decoding.sandbox import SandboxLimits, resident_bytes
-from service.decoding.slot import Slot
+from service.decoding.protocol import Message, ProtocolError, Slot, receive, send
+from service.decoding.sandbox import SandboxLimits
 
 ROOT = Path(next(iter(service.__path__))).resolve().parent
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME")  # the loader's; no secret of the service's
@@ -27,8 +27,14 @@ KEEP_HEAP = {  # pictures' memory is used again, not given back and faulted in f
 DYING_S = 2.0  # between a process's last words and its end
 
 
+class DecoderUnavailableError(KshotError):
+    """No sandboxed decoder can be had: it does not start, or the pool is closed."""
+
+    code = "decoder-unavailable"
+
+
 class Decoder:
-    """A sandboxed `service.decoding.worker` the pipes to it, and the memory it fills."""
+    """A sandboxed `service.decoding.worker`, the pipes to it, and the memory it fills."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, slot: Slot, limits: SandboxLimits
@@ -56,25 +62,10 @@ class Decoder:
         """
         slot = Slot(frames, size)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "service.decoding.worker", str(slot.fd)),
-                pass_fds=(slot.fd,),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                limit=2**21,
-                cwd="/",
-                env=_environment(),
-            )
-        except BaseException as error:
+            decoder = cls(await _spawn(slot), slot, sandbox)
+        except BaseException:
             slot.close()
-            if not isinstance(error, OSError):
-                raise
-            raise DecoderUnavailableError(
-                f"A decoder process cannot be started ({error.strerror}); check the limits on"
-                " processes and memory."
-            ) from error
-        decoder = cls(process, slot, sandbox)
+            raise
         hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
         try:
             async with asyncio.timeout(sandbox.start_s):
@@ -173,6 +164,25 @@ class Decoder:
             self._complaints.extend(text[-2000:].splitlines())
 
 
+async def _spawn(slot: Slot) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "service.decoding.worker", str(slot.fd)),
+            pass_fds=(slot.fd,),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=2**21,
+            cwd="/",
+            env=_environment(),
+        )
+    except OSError as error:
+        raise DecoderUnavailableError(
+            f"A decoder process cannot be started ({error.strerror}); check the limits on"
+            " processes and memory."
+        ) from error
+
+
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -184,3 +194,12 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
+
+
+def resident_bytes(pid: int) -> int:
+    """Tell how much memory a process holds now; 0 when it is gone or not on Linux."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * resource.getpagesize()

@@ -1,19 +1,32 @@
-"""How the service and a decoder talk: a JSON header and raw bytes, each with its length, no pickle.
+"""How the service and a decoder talk: messages through pipes, and pixels through shared memory.
 
-A message is `header length (4 bytes) | header | blob | blob ...`; the header's "sizes" has the
-length of each blob. The service does not trust what comes back: lengths are bounded before a byte
-is read, and the header is parsed as data.
+A message is `header length (4 bytes) | header | blob | blob ...`, without pickle; the header is
+JSON, and its "sizes" has the length of each blob. The service does not trust what comes back:
+lengths are bounded before a byte is read, and the header is parsed as data.
+
+A decoder writes a clip's frames into memory that the service reads. It has a fixed size and holds
+pixels alone, so there is nothing in it to believe. Its size is sealed before the decoder gets it:
+memory that shrank under a reader would kill the reader.
+
+Dimensions: T sampled frames, H = W = size, C = 3 channels (RGB).
 """
 
 import asyncio
+import fcntl
 import json
+import mmap
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
+
 LENGTH = struct.Struct("!I")
 MAX_HEADER_BYTES = 2**16
+FIRST_FD = 64  # the decoder needs the low numbers for its pipes
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class ProtocolError(Exception):
@@ -86,3 +99,45 @@ async def receive(reader: asyncio.StreamReader, max_blob_bytes: int) -> Message:
         raise ProtocolError(f"A header of {length} bytes is longer than {MAX_HEADER_BYTES}.")
     header, sizes = parse_header(await reader.readexactly(length), max_blob_bytes)
     return Message(header, tuple([await reader.readexactly(size) for size in sizes]))
+
+
+class Slot:
+    """Shared memory of one decoder, on the service's side, which can only read it.
+
+    Args:
+        frames: T.
+        size: H and W.
+    """
+
+    def __init__(self, frames: int, size: int) -> None:
+        self._shape = (frames, size, size, 3)
+        self.bytes = frames * size * size * 3
+        made = os.memfd_create("kshot-slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            self.fd = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, FIRST_FD)
+        finally:
+            os.close(made)
+        try:
+            os.ftruncate(self.fd, self.bytes)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
+            self._map = mmap.mmap(self.fd, self.bytes, prot=mmap.PROT_READ)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def read(self) -> np.ndarray:
+        """Copy the frames out, uint8 [T, H, W, C]: the one copy on their way to a batch."""
+        return np.frombuffer(self._map, np.uint8).reshape(self._shape).copy()
+
+    def close(self) -> None:
+        """Let go of the memory; the second time nothing happens."""
+        if not self._map.closed:
+            self._map.close()
+            os.close(self.fd)
+
+
+def open_slot(fd: int, size: int) -> np.ndarray:
+    """Map a slot into the decoder, and give up the descriptor: uint8 [bytes], to be written."""
+    memory = mmap.mmap(fd, size)
+    os.close(fd)
+    return np.frombuffer(memory, np.uint8)

@@ -12,13 +12,15 @@ import resource
 import signal
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 CAPABILITY_VERSION_3 = 0x20080522
+NICENESS = (
+    10  # of decoders and of the engine's lanes: the event loop, which is soon done, goes first
+)
 OPEN_FDS = 4  # standard input, output, error, and the answers' pipe
 
 
@@ -85,12 +87,3 @@ def leaks() -> list[str]:
     except OSError:
         pass
     return found
-
-
-def resident_bytes(pid: int) -> int:
-    """Tell how much memory a process holds now; 0 when it is gone or not on Linux."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * resource.getpagesize()

@@ -21,10 +21,8 @@ from model.media.container import MediaLimits
 from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from model.media.video import read_clip
-from service.decoding.cores import NICENESS
-from service.decoding.protocol import Message, read_message, write_message
-from service.decoding.sandbox import SandboxLimits, leaks, lock_down, renew_cpu
-from service.decoding.slot import open_slot
+from service.decoding.protocol import Message, open_slot, read_message, write_message
+from service.decoding.sandbox import NICENESS, SandboxLimits, leaks, lock_down, renew_cpu
 
 # imported by Pillow only when a picture asks for them, which the sandbox would refuse
 PILLOW_PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.lanes import Lanes
 from model.recognizer import EncodedSupport, MatchScores
-from service.decoding.cores import NICENESS
+from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
 from service.engine.fair_queue import Work
 from service.engine.faults import is_device_lost, is_out_of_memory

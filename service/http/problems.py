@@ -15,7 +15,7 @@ from starlette.types import Scope
 import model.errors as core
 import service.errors as refused
 from model.errors import KshotError
-from service.decoding import errors as decoding
+from service.decoding import process as decoding
 from service.http.schemas import ClipProblem, FieldProblem, Problem
 from service.stores import errors as stores
 from service.tasks.describe import DescriptionUnavailableError

@@ -12,8 +12,8 @@ from PIL import Image
 
 from model import errors
 from model.media.container import MediaLimits
-from service.decoding.errors import DecoderUnavailableError
 from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.process import DecoderUnavailableError
 from tests.pools import (
     decoder_processes,
     decoders,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.decoding.cores import LEAST, usable_cores
-from service.decoding.pace import FIRST_BYTES, FIRST_S, DecodePace
+from service.decoding.pool import FIRST_BYTES, FIRST_S, LEAST_WORKERS, DecodePace, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -17,11 +16,11 @@ def test_cores_are_those_of_the_affinity_and_the_quota(
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
     mine = len(os.sched_getaffinity(0))
-    assert usable_cores(tmp_path / "cpu.max") == max(LEAST, min(mine, most or mine))
+    assert usable_cores(tmp_path / "cpu.max") == max(LEAST_WORKERS, min(mine, most or mine))
 
 
 def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
-    assert usable_cores(tmp_path / "none") == max(LEAST, len(os.sched_getaffinity(0)))
+    assert usable_cores(tmp_path / "none") == max(LEAST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def test_the_pace_starts_with_a_belief_and_follows_what_is_measured() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service.decoding.sandbox import SandboxLimits, resident_bytes
+from service.decoding.process import resident_bytes
+from service.decoding.sandbox import SandboxLimits
 
 REPO = Path(__file__).parents[2]
 PRELUDE = """

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.decoding.slot import FIRST_FD, SEALS, Slot, open_slot
+from service.decoding.protocol import FIRST_FD, SEALS, Slot, open_slot
 from tests.pools import decoders, make_pool, request, shown_by_kernel
 
 REPO = Path(__file__).parents[2]
 PRELUDE = """
 import ctypes, fcntl, mmap, os, sys
 from service.decoding.sandbox import SandboxLimits, lock_down
-from service.decoding.slot import open_slot
+from service.decoding.protocol import open_slot
 def refused(attempt):
     try:
         attempt()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from model.lanes import Lanes
 from model.recognizer import Recognizer
-from service.decoding.cores import NICENESS
+from service.decoding.sandbox import NICENESS
 from service.engine.engine import Engine
 from service.engine.shares import shares
 from service.errors import DeviceMemoryError, EngineError
