@@ -110,6 +110,16 @@ def test_imports_point_inwards(name: str) -> None:
     assert not tops & FORBIDDEN[name.partition(".")[0]]
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("training.")])
+def test_decord_is_named_in_training_alone(name: str) -> None:
+    named = [
+        node.lineno
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Constant) and node.value == DECORD
+    ]
+    assert not named
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_no_import_is_relative(name: str) -> None:
     relative = [
