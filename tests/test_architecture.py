@@ -23,10 +23,10 @@ FORBIDDEN = {
 }
 MOST_FOLDER_MODULES = 14
 # While the house is rebuilt, so many may still break the rule; the last commit takes these away.
-STILL_LONG_MODULES = 10
-STILL_LONG_FUNCTIONS = 14
-STILL_FULL_FOLDERS = 2
-STILL_OUTSIDE = 54
+STILL_LONG_MODULES = 5
+STILL_LONG_FUNCTIONS = 7
+STILL_FULL_FOLDERS = 1
+STILL_OUTSIDE = 22
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
 # Whatever an untrusted byte meets must start fast and stay small: no tensors in these processes.
 TORCHLESS = ("model.media.video", "service.decoding.worker")
