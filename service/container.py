@@ -15,9 +15,9 @@ from model.recognizer import Recognizer
 from model.text import MAX_STAGE_CHARS, STAGES
 from service.decoding.pool import DecodePool, usable_cores
 from service.engine.engine import Engine
+from service.engine.passes.batching import lanes_of, usual_batch_frames
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime
-from service.engine.shares import lanes_of, usual_batch_frames
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.http.admission import Pace

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.engine.device import Outcome, Step
 from service.engine.engine import Engine
+from service.engine.work import Outcome, Step
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.engine.fair_queue import Kind
+from service.engine.work import Kind
 
 WINDOW = 50
 FEWEST = 5

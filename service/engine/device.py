@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +16,18 @@ from model.episode import EncodedSupport, MatchScores
 from model.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
-from service.engine.fair_queue import Work
-from service.engine.faults import is_device_lost, is_out_of_memory
-from service.engine.futures import settle
-from service.engine.passes.landing import landing
-from service.engine.passes.staging import Staging
+from service.engine.passes.batching import Staging, landing, shares
 from service.engine.queue import Batcher, Dropped
 from service.engine.runtimes.protocol import Runtime
-from service.engine.shares import shares
+from service.engine.work import (
+    Classified,
+    Query,
+    Step,
+    Work,
+    is_device_lost,
+    is_out_of_memory,
+    settle,
+)
 from service.errors import DeadlineError, DeviceMemoryError, EngineError
 
 IDLE_S = 1.0  # between two signs of life
@@ -35,55 +38,17 @@ log = logging.getLogger("kshot.engine")
 
 
 @dataclass(frozen=True, slots=True)
-class Classified:
-    """One query's scores, and where its time on the device went."""
-
-    scores: MatchScores
-    queue_ms: float
-    compute_ms: float
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Query(Work):
-    """One clip to classify."""
-
-    frames_THWC: np.ndarray
-    support: EncodedSupport
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Step(Work):
-    """One slice of a longer work.
-
-    Args:
-        run: Does it, in so many parts as it is told; returns whether `done` is to be settled, and
-            with what.
-        timed: Whether its time says what frames cost.
-    """
-
-    run: Callable[[int], "Outcome | None"]
-    timed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the last step of a work gives."""
-
-    result: object
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
+class SentBatch:
     """A batch on the device.
 
     Args:
         queries: The batch.
-        begun: When it was given to the device.
+        started: When it was given to the device.
         scores: Waits until the device is done with it.
     """
 
     queries: list[Query]
-    begun: float
+    started: float
     scores: Callable[[], list[MatchScores]]
 
 
@@ -157,56 +122,60 @@ class DeviceThread:
             raise EngineError(STOPPED)
 
     def _run(self) -> None:
-        flight: Flight | None = None
+        in_progress: SentBatch | None = None
         with torch.inference_mode():
             while True:
                 self.beat = time.monotonic()
-                turn = self.batcher.take(IDLE_S) if flight is None else self.batcher.take_full()
-                settle((one.work.done, _late(one)) for one in turn.dropped)
-                sent = self._send(turn.batch) if self._ahead else None
-                flight = self._landed(flight, sent)
-                if turn.batch and sent is None:
-                    self._do(turn.batch)
-                elif turn.closed and flight is None:
+                next_work = (
+                    self.batcher.take(IDLE_S) if in_progress is None else self.batcher.take_full()
+                )
+                settle((one.work.done, _late(one)) for one in next_work.dropped)
+                sent = self._send(next_work.batch) if self._ahead else None
+                in_progress = self._landed(in_progress, sent)
+                if next_work.batch and sent is None:
+                    self._do(next_work.batch)
+                elif next_work.closed and in_progress is None:
                     return
 
-    def _send(self, batch: tuple[Work, ...]) -> Flight | None:
+    def _send(self, batch: tuple[Work, ...]) -> SentBatch | None:
         """Give queries to the device without waiting for it; None where that cannot be."""
         queries = [work for work in batch if isinstance(work, Query)]
         if not queries:
             return None
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
-            return Flight(queries, begun, self._start(queries))
+            return SentBatch(queries, started, self._start(queries))
         except Exception as error:  # it is done again by itself, in halves if it must
             # Not the error itself: a handler that keeps records would keep the pass's tensors.
             log.warning("A batch could not be sent ahead: %s", str(error))
             return None
 
-    def _landed(self, flight: Flight | None, following: Flight | None) -> Flight | None:
+    def _landed(
+        self, in_progress: SentBatch | None, following: SentBatch | None
+    ) -> SentBatch | None:
         """Answer the earlier of two batches; return the one that is under way then.
 
         Where one failed both are waited for, as their clips lie in memory that is used in turn,
         and what failed is done again by itself.
         """
-        if flight is None or self._land(flight):
+        if in_progress is None or self._land(in_progress):
             return following
-        failed = [flight]
+        failed = [in_progress]
         if following is not None and not self._land(following):
             failed.append(following)
         for one in failed:
             self._do(tuple(one.queries))
         return None
 
-    def _land(self, flight: Flight) -> bool:
+    def _land(self, in_progress: SentBatch) -> bool:
         """Wait for a batch and answer it; False when it failed."""
         try:
-            scores = flight.scores()
+            scores = in_progress.scores()
         except Exception as error:  # as in `_send`
             log.warning("A batch sent ahead failed: %s", str(error))
             return False
         self._failures_in_a_row = 0
-        self._answer(flight.queries, scores, max(flight.begun, self._free_since))
+        self._answer(in_progress.queries, scores, max(in_progress.started, self._free_since))
         self._free_since = time.monotonic()
         return True
 
@@ -234,7 +203,7 @@ class DeviceThread:
 
     def _classify(self, queries: list[Query], *, freed: bool = False) -> None:
         """Score a batch; one that fails is halved, so that one clip cannot fail the others."""
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             scores = self._start(queries)()
         except Exception as error:  # the thread must outlive any fault of a forward pass
@@ -244,7 +213,7 @@ class DeviceThread:
                 settle((query.done, failure) for query in queries)
                 return
         else:
-            self._answer(queries, scores, begun)
+            self._answer(queries, scores, started)
             return
         if no_memory:  # the failed pass has let its tensors go, now that its error is gone
             self._free()
@@ -253,11 +222,11 @@ class DeviceThread:
             if half:
                 self._classify(half, freed=freed or no_memory)
 
-    def _answer(self, queries: list[Query], scores: list[MatchScores], begun: float) -> None:
-        seconds = time.monotonic() - begun
+    def _answer(self, queries: list[Query], scores: list[MatchScores], started: float) -> None:
+        seconds = time.monotonic() - started
         self.cost.observe("classify", sum(query.frames for query in queries), seconds)
         settle(
-            (query.done, Classified(score, 1e3 * (begun - query.since), 1e3 * seconds))
+            (query.done, Classified(score, 1e3 * (started - query.since), 1e3 * seconds))
             for query, score in zip(queries, scores, strict=True)
         )
 
@@ -284,7 +253,7 @@ class DeviceThread:
 
     def _advance(self, step: Step, *, freed: bool = False) -> None:
         """Run one step, in two parts if there was no memory for it."""
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             outcome = step.run(2 if freed else 1)
         except Exception as error:  # the thread must outlive any fault of a forward pass
@@ -294,7 +263,7 @@ class DeviceThread:
                 return
         else:
             if step.timed:
-                self.cost.observe(step.kind, step.frames, time.monotonic() - begun)
+                self.cost.observe(step.kind, step.frames, time.monotonic() - started)
             if outcome is not None:
                 settle([(step.done, outcome.result)])
             return

@@ -8,58 +8,24 @@ import concurrent.futures
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from model.config import QueryContext
 from model.episode import EncodedSupport
 from model.text import StageTexts
 from service.engine.cost import CostModel
-from service.engine.device import Classified, DeviceThread, Outcome, Query, Step
-from service.engine.fair_queue import Kind, Work
+from service.engine.device import DeviceThread
 from service.engine.queue import Batcher, Reason
 from service.engine.registration import Progress, Registration, silent
-from service.engine.runtimes.protocol import Runtime
+from service.engine.runtimes.protocol import Runtime, served_model
+from service.engine.support_cache import SupportSize, support_size
+from service.engine.work import Classified, Kind, Outcome, Query, Step, Work
 from service.errors import DeadlineError, DeadlineUnmetError, TaskTooLargeError
 
 RELIEF_S = 2.0  # longest the device waits for caches to be freed
 PROBES = ((0, 0, 1), (0, 1))  # classes of clips: they differ in one clip
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """What the service says about its model; nothing here changes while the process lives."""
-
-    name: str
-    fingerprint: str
-    trained: bool
-    has_text: bool
-    needs_text: bool  # better text means encoding the supports again
-    stages: int  # sentences that describe a label
-    frames: int
-    size: int
-    query_context: QueryContext
-    backbone: str
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class SupportSize:
-    """Bytes of a task's encoded supports, by what they grow with."""
-
-    a_class: int
-    a_clip: int
-
-    def of(self, classes: Sequence[int]) -> int:
-        """Return the bytes of a task.
-
-        Args:
-            classes: Class index of each support clip.
-        """
-        return len(set(classes)) * self.a_class + len(classes) * self.a_clip
 
 
 class Engine:
@@ -314,35 +280,3 @@ class Engine:
 
         self._loop.call_soon_threadsafe(free)
         concurrent.futures.wait([freed], timeout=RELIEF_S)
-
-
-def served_model(runtime: Runtime) -> ServedModel:
-    """Ask a runtime what it serves."""
-    config = runtime.config
-    return ServedModel(
-        name=runtime.name,
-        fingerprint=runtime.fingerprint,
-        trained=runtime.trained,
-        has_text=runtime.has_text,
-        needs_text=runtime.needs_text,
-        stages=config.stages,
-        frames=config.frames,
-        size=runtime.size,
-        query_context=config.query_context,
-        backbone=config.backbone.kind,
-        device=str(runtime.device),
-    )
-
-
-def support_size(more: EncodedSupport, less: EncodedSupport, model: ServedModel) -> SupportSize:
-    """Read off two tasks, which differ in one clip, what supports take.
-
-    Args:
-        more: Has one clip more, and as many classes.
-        less: Has a clip a class.
-        model: Text is as wide as features, and not yet in either.
-    """
-    classes, features = len(less.counts), less.classes.prototype_NTE.shape[-1]
-    a_clip = more.bytes - less.bytes
-    text = 4 * model.stages * features if model.has_text else 0
-    return SupportSize(less.bytes // classes - a_clip + text, a_clip)

@@ -4,44 +4,10 @@ Each tenant in turn may spend a quantum of frames; what it could not spend, beca
 larger, it keeps for its next turn. Within a tenant, work leaves in the order it came.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
 
-Kind = Literal["classify", "register", "rebuild"]
-
-
-class Awaited(Protocol):
-    """What somebody waits for; a future is one."""
-
-    def done(self) -> bool:
-        """Tell whether it is settled or given up."""
-
-    def cancelled(self) -> bool:
-        """Tell whether it was given up."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Work:
-    """Something for the device to do.
-
-    Args:
-        kind: The class of work, which decides what goes first.
-        frames: What it costs.
-        done: Settled with the outcome; cancelled when nobody wants it any more.
-        tenant: Whose it is.
-        deadline: Instant of the clock after which nobody wants the outcome.
-        since: When it came.
-    """
-
-    kind: Kind
-    frames: int
-    done: Any  # an Awaited; what settles it knows more of it
-    tenant: str = ""
-    deadline: float | None = None
-    since: float = field(default_factory=time.monotonic)
+from service.engine.work import Work
 
 
 class FairQueue:

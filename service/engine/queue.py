@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from service.engine.fair_queue import FairQueue, Kind, Work
+from service.engine.fair_queue import FairQueue
+from service.engine.work import Kind, Work
 
 KINDS: tuple[Kind, ...] = ("classify", "register", "rebuild")  # what goes first stands first
 FRAMES_PER_FRAME = 4  # frames of other work for one of a class that waits behind it
@@ -39,7 +40,7 @@ class Dropped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class NextWork:
     """What the device is to do now."""
 
     batch: tuple[Work, ...] = ()
@@ -114,28 +115,33 @@ class Batcher:
             counted = {higher: self._queues[higher].frames for higher in before}
             return counted | {kind: self._queues[kind].ahead(tenant, frames)}
 
-    def take(self, timeout_s: float) -> Turn:
+    def take(self, timeout_s: float) -> NextWork:
         """Wait for a turn that has something in it."""
         until = self.clock() + timeout_s
         with self._changed:
             while True:
-                turn = self._turn()
-                left = min(until - self.clock(), turn.wait_s)
-                if turn.batch or turn.dropped or turn.closed or until <= self.clock():
-                    return turn
+                next_work = self._next_work()
+                left = min(until - self.clock(), next_work.wait_s)
+                if (
+                    next_work.batch
+                    or next_work.dropped
+                    or next_work.closed
+                    or until <= self.clock()
+                ):
+                    return next_work
                 self._changed.wait(max(0.0, left))
 
-    def take_full(self) -> Turn:
+    def take_full(self) -> NextWork:
         """Return a batch of queries that cannot grow any more, without waiting, if there is one."""
         with self._changed:
             queue = self._queues["classify"]
             full = queue.frames >= self.budget_frames and self._next_kind() == "classify"
-            return self._turn() if full else Turn()
+            return self._next_work() if full else NextWork()
 
-    def poll(self) -> Turn:
+    def poll(self) -> NextWork:
         """Return what is to be done now, without waiting."""
         with self._changed:
-            return self._turn()
+            return self._next_work()
 
     def close(self) -> list[Work]:
         """Take nothing more; return what will not be done."""
@@ -148,17 +154,17 @@ class Batcher:
             self._changed.notify_all()
             return left
 
-    def _turn(self) -> Turn:
+    def _next_work(self) -> NextWork:
         now = self.clock()
         dropped: list[Dropped] = []
         while (kind := self._next_kind()) is not None:
             self._drop_hopeless(kind, now, dropped)
             if kind == "classify" and (wait_s := self._wait_for_more(now)) > 0:
-                return Turn(dropped=tuple(dropped), wait_s=wait_s)
+                return NextWork(dropped=tuple(dropped), wait_s=wait_s)
             if batch := self._collect(kind, now, dropped):
                 self._count(kind, sum(work.frames for work in batch))
-                return Turn(batch, tuple(dropped))
-        return Turn(dropped=tuple(dropped), closed=self._closed)
+                return NextWork(batch, tuple(dropped))
+        return NextWork(dropped=tuple(dropped), closed=self._closed)
 
     def _next_kind(self) -> Kind | None:
         for kind in KINDS[1:]:

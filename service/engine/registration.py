@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport
-from service.engine.device import Outcome, Step
-from service.engine.fair_queue import Kind
 from service.engine.runtimes.protocol import Runtime
+from service.engine.work import Kind, Outcome, Step
 
 Progress = Callable[[int], None]
 

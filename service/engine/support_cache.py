@@ -6,12 +6,13 @@ What somebody uses is pinned: it stays until nobody does, though the budget be o
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from model.episode import EncodedSupport
+from service.engine.runtimes.protocol import ServedModel
 from service.errors import NotReadyError
 
 log = logging.getLogger("kshot.engine")
@@ -159,3 +160,33 @@ def _retrieve(task: "asyncio.Task[EncodedSupport]") -> None:
     """Look at the outcome, so that a failure nobody waited for is not reported as lost."""
     if not task.cancelled():
         task.exception()
+
+
+@dataclass(frozen=True, slots=True)
+class SupportSize:
+    """Bytes of a task's encoded supports, by what they grow with."""
+
+    a_class: int
+    a_clip: int
+
+    def of(self, classes: Sequence[int]) -> int:
+        """Return the bytes of a task.
+
+        Args:
+            classes: Class index of each support clip.
+        """
+        return len(set(classes)) * self.a_class + len(classes) * self.a_clip
+
+
+def support_size(more: EncodedSupport, less: EncodedSupport, model: ServedModel) -> SupportSize:
+    """Read off two tasks, which differ in one clip, what supports take.
+
+    Args:
+        more: Has one clip more, and as many classes.
+        less: Has a clip a class.
+        model: Text is as wide as features, and not yet in either.
+    """
+    classes, features = len(less.counts), less.classes.prototype_NTE.shape[-1]
+    a_clip = more.bytes - less.bytes
+    text = 4 * model.stages * features if model.has_text else 0
+    return SupportSize(less.bytes // classes - a_clip + text, a_clip)

@@ -11,8 +11,8 @@ import torch
 from model.config import QueryContext
 from model.episode import MatchScores
 from model.media.sampling import Clip
-from service.engine.engine import ServedModel
 from service.engine.passes.choice import Choice
+from service.engine.runtimes.protocol import ServedModel
 from service.errors import ClipFault
 from service.http.schemas import (
     ClipProblem,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from model.episode import EncodedSupport
 from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
-from service.engine.device import Classified
 from service.engine.engine import Engine
+from service.engine.work import Classified
 from service.errors import ClipFault
 from service.http.problems import problem_of
 from service.http.schemas import Classification, ClipResult, Timing

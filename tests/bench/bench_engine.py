@@ -30,8 +30,8 @@ from model.export.manifest import read_manifest
 from model.recognizer import Recognizer
 from service.engine.engine import Engine
 from service.engine.passes.activations import fuse_activations
-from service.engine.passes.choice import label, onnx_folder
-from service.engine.passes.measuring import TOLERANCE
+from service.engine.passes.batching import lanes_of, usual_batch_frames
+from service.engine.passes.choice import TOLERANCE, label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import (
@@ -40,7 +40,6 @@ from service.engine.runtimes.pytorch import (
     reduced_torch,
     with_bfloat16_video,
 )
-from service.engine.shares import lanes_of, usual_batch_frames
 from service.engine.support_cache import SupportCache, SupportKey
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
 from tests.bench.clips import SHOTS, WAYS, synthetic_clips

@@ -30,11 +30,11 @@ from model.export.manifest import read_manifest
 from model.lanes import Lanes
 from model.recognizer import Recognizer
 from service.engine.passes.activations import fuse_activations
+from service.engine.passes.batching import lanes_of, shares, usual_batch_frames
 from service.engine.passes.choice import label, onnx_folder
 from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch
-from service.engine.shares import lanes_of, shares, usual_batch_frames
 from tests.bench.bars import Bar, machine, tell
 
 SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrix product

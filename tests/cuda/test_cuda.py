@@ -21,8 +21,8 @@ from model.views import attend_own
 from service.engine.engine import Engine
 from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import open_runtime
-from service.engine.passes.graphs import CapturedPass
 from service.engine.passes.memory_table import ALIGNED, kernel_or_none, table_of
+from service.engine.passes.recording import CapturedPass
 from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
 from service.errors import SettingsError
 from tests.bench.independence import compare, mixed_batches, scored_alone, scored_in_batches

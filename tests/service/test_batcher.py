@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.engine.fair_queue import FairQueue, Kind, Work
-from service.engine.queue import FRAMES_PER_FRAME, Batcher, Turn
+from service.engine.fair_queue import FairQueue
+from service.engine.queue import FRAMES_PER_FRAME, Batcher, NextWork
+from service.engine.work import Kind, Work
 
 CLIP = 8
 
@@ -75,7 +76,7 @@ def test_what_is_there_goes_at_once_up_to_the_budget() -> None:
     assert bench.batch() == tuple(works[:4])
     assert bench.batcher.queued_frames == 2 * CLIP
     assert bench.batch() == tuple(works[4:])
-    assert bench.batcher.poll() == Turn()
+    assert bench.batcher.poll() == NextWork()
 
 
 def test_work_larger_than_the_budget_goes_alone() -> None:
@@ -88,7 +89,7 @@ def test_work_larger_than_the_budget_goes_alone() -> None:
 def test_a_small_batch_waits_three_milliseconds_at_most() -> None:
     bench = Bench(Costs(worthwhile=3 * CLIP))
     works = bench.put()
-    assert bench.batcher.poll() == Turn(wait_s=pytest.approx(0.003))
+    assert bench.batcher.poll() == NextWork(wait_s=pytest.approx(0.003))
     bench.clock.now = 0.002
     assert bench.batcher.poll().wait_s == pytest.approx(0.001)
     works += bench.put(2)
@@ -145,9 +146,9 @@ def test_work_that_cannot_be_done_in_time_is_dropped() -> None:
     bench = Bench(Costs(per_frame=0.001))
     passed, short, good = *bench.put(deadline=0.1), *bench.put(deadline=1.004), *bench.put()
     bench.clock.now = 1.0
-    turn = bench.batcher.poll()
-    assert turn.batch == (good,)
-    assert [(one.work, one.reason) for one in turn.dropped] == [
+    next_work = bench.batcher.poll()
+    assert next_work.batch == (good,)
+    assert [(one.work, one.reason) for one in next_work.dropped] == [
         (passed, "deadline"),
         (short, "deadline"),
     ]
@@ -171,7 +172,7 @@ def test_a_closed_batcher_takes_nothing_and_returns_what_waits() -> None:
     works = bench.put(3)
     assert bench.batcher.close() == works
     assert not bench.batcher.put(works)
-    assert bench.batcher.take(10) == Turn(closed=True)
+    assert bench.batcher.take(10) == NextWork(closed=True)
     assert bench.batcher.dropped == {"shutdown": 3}
 
 
@@ -182,7 +183,7 @@ def test_who_takes_wakes_when_work_comes() -> None:
         work = Work(kind="classify", frames=CLIP, done=Future())
         batcher.put([work])
         assert taking.result(timeout=10).batch == (work,)
-    assert batcher.take(0.01) == Turn()
+    assert batcher.take(0.01) == NextWork()
 
 
 def test_frames_ahead_are_those_of_a_fair_turn() -> None:
@@ -223,18 +224,18 @@ def test_no_work_is_lost_or_done_twice(
     dropped: list[Work] = []
     withdrawn: set[int] = set()
 
-    def look() -> Turn:
-        turn = bench.batcher.poll()
-        assert len({work.kind for work in turn.batch}) <= 1
-        for work in turn.batch:
+    def look() -> NextWork:
+        next_work = bench.batcher.poll()
+        assert len({work.kind for work in next_work.batch}) <= 1
+        for work in next_work.batch:
             assert not work.done.done()
             late = bench.clock() + bench.costs.predict(work.kind, work.frames)
             assert work.deadline is None or late <= work.deadline
-        frames = sum(work.frames for work in turn.batch)
-        assert frames <= budget or len(turn.batch) == 1
-        given_out.extend(turn.batch)
-        dropped.extend(one.work for one in turn.dropped)
-        return turn
+        frames = sum(work.frames for work in next_work.batch)
+        assert frames <= budget or len(next_work.batch) == 1
+        given_out.extend(next_work.batch)
+        dropped.extend(one.work for one in next_work.dropped)
+        return next_work
 
     for step in steps:
         match step:
@@ -256,11 +257,11 @@ def test_no_work_is_lost_or_done_twice(
                 bench.clock.now += later
                 look()
     while True:
-        turn = look()
-        if not turn.batch:
-            if math.isinf(turn.wait_s):
+        next_work = look()
+        if not next_work.batch:
+            if math.isinf(next_work.wait_s):
                 break
-            bench.clock.now += turn.wait_s
+            bench.clock.now += next_work.wait_s
     seen = Counter(id(work) for work in given_out + dropped)
     assert set(seen.values()) <= {1}
     assert set(seen) | withdrawn == {id(work) for work in put}
@@ -299,10 +300,10 @@ def test_tenants_that_wait_get_equal_frames(loads: list[list[int]], quantum: int
 def test_only_a_batch_that_cannot_grow_is_taken_ahead() -> None:
     bench = Bench()
     works = bench.put(3)
-    assert bench.batcher.take_full() == Turn()
+    assert bench.batcher.take_full() == NextWork()
     works += bench.put(3)
     assert bench.batcher.take_full().batch == tuple(works[:4])
-    assert bench.batcher.take_full() == Turn()
+    assert bench.batcher.take_full() == NextWork()
     assert bench.batch() == tuple(works[4:])
 
 
@@ -311,5 +312,5 @@ def test_work_that_has_waited_long_enough_goes_before_a_batch_taken_ahead() -> N
     bench.put(1, kind="register")
     bench.put(12)
     assert bench.batcher.take_full().batch
-    assert bench.batcher.take_full() == Turn()
+    assert bench.batcher.take_full() == NextWork()
     assert [work.kind for work in bench.batch()] == ["register"]

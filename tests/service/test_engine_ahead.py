@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model.episode import EncodedSupport, MatchScores, Scored, plain
-from service.engine.device import Classified
 from service.engine.engine import Engine
+from service.engine.work import Classified
 from service.errors import EngineError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer

@@ -18,7 +18,7 @@ from model.lanes import Lanes
 from model.recognizer import Recognizer
 from service.decoding.sandbox import NICENESS
 from service.engine.engine import Engine
-from service.engine.shares import shares
+from service.engine.passes.batching import shares
 from service.errors import DeviceMemoryError, EngineError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer

@@ -9,7 +9,7 @@ import torch
 
 from model.episode import EncodedSupport, MatchScores
 from service.engine.engine import Engine
-from service.engine.faults import is_device_lost, is_out_of_memory
+from service.engine.work import is_device_lost, is_out_of_memory
 from service.errors import DeviceMemoryError, EngineError
 from service.http.problems import problem_of, status_of
 from tests.devices import Device, SmallMemory

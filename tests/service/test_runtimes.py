@@ -24,8 +24,7 @@ from model.recognizer import Recognizer
 from model.views import alone_view
 from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import choose, onnx_folder, open_runtime
-from service.engine.passes.graphs import bucket_clips
-from service.engine.passes.traces import TracedPass, traced_or_none
+from service.engine.passes.recording import TracedPass, bucket_clips, traced_or_none
 from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Precision, Runtime
 from service.engine.runtimes.pytorch import (

@@ -5,13 +5,14 @@ width, E feature width.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import MethodConfig
+from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
 from model.text import StageTexts
 
@@ -99,3 +100,38 @@ class Runtime(Protocol):
 
     def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
         """Score queries, each against the classes of its own task; does not wait for the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What the service says about its model; nothing here changes while the process lives."""
+
+    name: str
+    fingerprint: str
+    trained: bool
+    has_text: bool
+    needs_text: bool  # better text means encoding the supports again
+    stages: int  # sentences that describe a label
+    frames: int
+    size: int
+    query_context: QueryContext
+    backbone: str
+    device: str
+
+
+def served_model(runtime: Runtime) -> ServedModel:
+    """Ask a runtime what it serves."""
+    config = runtime.config
+    return ServedModel(
+        name=runtime.name,
+        fingerprint=runtime.fingerprint,
+        trained=runtime.trained,
+        has_text=runtime.has_text,
+        needs_text=runtime.needs_text,
+        stages=config.stages,
+        frames=config.frames,
+        size=runtime.size,
+        query_context=config.query_context,
+        backbone=config.backbone.kind,
+        device=str(runtime.device),
+    )

@@ -19,9 +19,14 @@ from model.episode import EncodedSupport, Scored
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import ALONE, alone_view
-from service.engine.passes.graphs import CapturedPass, Pass, captured_or_none
 from service.engine.passes.memory_table import TableView, kernel_or_none, table_of
-from service.engine.passes.traces import TracedPass, traced_or_none
+from service.engine.passes.recording import (
+    CapturedPass,
+    Pass,
+    TracedPass,
+    captured_or_none,
+    traced_or_none,
+)
 from service.engine.runtimes.protocol import Kind, Precision
 from service.errors import SettingsError
 

@@ -1,14 +1,21 @@
-"""Passes as CUDA graphs: one launch for a whole pass instead of one a kernel.
+"""Passes recorded once and run as a whole: CUDA graphs on a GPU, traces on a processor.
+
+A graph is one launch for a whole pass instead of one a kernel. A trace is one call instead of one
+an operation: every operation that Python calls takes the interpreter's lock when it is done, and
+waits for it as long as the event loop or another lane is in Python.
 
 Dimensions: B clips, T frames, H W pixels, C colours, L tokens, D token width.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from model.recognizer import SLICE_CLIPS
 
 BUCKET_FRAMES = (8, 16, 32, 64, 128, 256)
 WARM_PASSES = 3  # before a capture: libraries choose their kernels and take their workspaces
@@ -117,4 +124,48 @@ def captured_or_none(
         raise
     except RuntimeError as error:  # an operation that cannot be captured
         log.warning("A pass runs without CUDA graphs: %s", error)
+        return None
+
+
+class TracedPass:
+    """A pass of any number of clips, as the operations that it was seen to do.
+
+    Args:
+        run: From clips, [B, T, ...], to what is made of each; it does the same for any number.
+        clip: One clip, as the pass takes it: [T, ...] of its type.
+
+    Raises:
+        RuntimeError: It cannot be traced, or does something else for another number of clips.
+    """
+
+    buckets = ()  # any number of frames is as good
+
+    def __init__(self, run: Pass, clip: Tensor) -> None:
+        two = torch.stack([clip, clip.flip(0)])
+        with torch.inference_mode():
+            with warnings.catch_warnings():
+                # Traces are superseded by compilers, which the image does without; and whether
+                # what is taken for constant is so, shows below.
+                warnings.simplefilter("ignore")
+                self._traced = torch.jit.trace(
+                    lambda given: run(given),  # a module's own method it would refuse
+                    (two,),
+                    check_trace=False,
+                )
+            if not torch.equal(self._traced(two[:1]), run(two[:1])):
+                raise RuntimeError("what was traced gives other values for one clip")
+
+    @torch.inference_mode()
+    def __call__(self, given: Tensor) -> Tensor:
+        """Run clips."""
+        parts: list[Tensor] = [self._traced(part) for part in given.split(SLICE_CLIPS)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def traced_or_none(run: Pass, clip: Tensor) -> TracedPass | None:
+    """Trace a pass, or say in the log why it runs as it comes."""
+    try:
+        return TracedPass(run, clip)
+    except (AttributeError, RuntimeError) as error:  # the former of a torch without traces
+        log.warning("A pass runs operation by operation: %s", error)
         return None
