@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.recognizer import EncodedSupport, MatchScores
+from model.episode import EncodedSupport, MatchScores
 
 
 class Device:

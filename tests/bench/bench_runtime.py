@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.backbones.towers import open_clip_towers
+from model.backbones.clip import open_clip_towers
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig

@@ -15,8 +15,9 @@ import torch
 from model.adapters.memory import Memory, attend_own
 from model.adapters.memory_table import kernel_or_none, table_of
 from model.config import QueryContext
+from model.episode import EncodedSupport, MatchScores
 from model.methods import METHODS
-from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.recognizer import Recognizer
 from model.text import template_stages
 from service.engine.engine import Engine
 from service.engine.passes.choice import open_runtime

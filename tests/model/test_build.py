@@ -10,15 +10,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from model.adapters.bottleneck import is_zero
-from model.backbones.towers import (
+from model.backbones.attention import InPlaceGelu
+from model.backbones.clip import (
     ClipImageTower,
     ClipTextTower,
-    InPlaceGelu,
-    TimmImageTower,
     assert_quick_gelu,
     open_clip_towers,
     split_clip,
 )
+from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
 from model.build import build_recognizer, towers
 from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, OrderConfig, TaskConfig

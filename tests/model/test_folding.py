@@ -14,11 +14,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from model.adapters.aim import AimBlock
-from model.backbones.towers import ClipImageTower, ImageTower, TimmImageTower
+from model.backbones.clip import ClipImageTower
+from model.backbones.timm import TimmImageTower
 from model.build import build_recognizer
 from model.config import QueryContext
 from model.folding import in_turn, side_by_side
 from model.recognizer import Recognizer
+from model.slots import Backbone
 from tests.model.tiny import clips, tiny_method, tiny_recognizer
 
 HALF = (0.5, 0.5, 0.5)
@@ -74,7 +76,7 @@ def clip_tower(**options: Any) -> ClipImageTower:  # noqa: ANN401  open_clip's o
 
 
 # Towers, and whether the projection of attention and the adapter beside the MLP are taken in.
-TOWERS: dict[str, tuple[Callable[[], ImageTower], bool, bool]] = {
+TOWERS: dict[str, tuple[Callable[[], Backbone], bool, bool]] = {
     "timm": (timm_tower, True, True),
     "timm, layer scale": (partial(timm_tower, init_values=0.5), False, False),
     "timm, normed attention": (partial(timm_tower, scale_attn_norm=True), False, True),
@@ -84,7 +86,7 @@ TOWERS: dict[str, tuple[Callable[[], ImageTower], bool, bool]] = {
 }
 
 
-def trained(tower: ImageTower, preset: str, context: QueryContext) -> Recognizer:
+def trained(tower: Backbone, preset: str, context: QueryContext) -> Recognizer:
     """Build a method on a tower, with adapters as after training and weights that matter."""
     torch.manual_seed(0)
     recognizer = build_recognizer(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.episode import mean_by_class
 from model.matching.cosine import video_scores
 from model.matching.stages import align, stage_scores
-from model.recognizer import prototypes
 from tests.model.golden import Golden
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
@@ -46,7 +46,7 @@ def test_joint_pass_reproduces_every_published_output(golden: Golden) -> None:
     close(aligned_QUE, golden.want("aligned"))
     text_QN = stage_scores(aligned_QUE, text_NAE, "frames").mean(dim=-1)
     close(text_QN, golden.want("text_score_class_by_query").T)
-    video_QN = video_scores(query, prototypes(support, classes_S))
+    video_QN = video_scores(query, mean_by_class(support, classes_S))
     close(video_QN, golden.want("video_score_query_by_class"))
 
     scores = recognizer.score_episode(tokens_STLD, golden.classes, tokens_QTLD, text_NAE)

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.episode import mean_by_class
 from model.errors import EpisodeError
 from model.matching.cosine import video_scores
 from model.matching.stages import align, stage_scores, stage_windows
-from model.recognizer import prototypes
 
 X, Y, Z = torch.eye(3)
 
@@ -25,7 +25,7 @@ def test_video_scores_by_hand() -> None:
 
 def test_prototypes_average_ragged_shots() -> None:
     features_STE = torch.stack([X, 3 * X, Y]).unsqueeze(1)
-    got = prototypes(features_STE, torch.tensor([0, 0, 1]))
+    got = mean_by_class(features_STE, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(got, torch.stack([2 * X, Y]).unsqueeze(1))
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, QueryContext
+from model.episode import EncodedSupport, MatchScores
 from model.errors import EpisodeError, MethodError
 from model.methods import METHODS
-from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.recognizer import Recognizer
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 
 CASES = [(preset, "none") for preset in ("frozen", "aim")] + [

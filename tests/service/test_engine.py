@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from model.episode import EncodedSupport
 from model.errors import MethodError
-from model.recognizer import EncodedSupport
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
 from service.errors import DeadlineError, DeadlineUnmetError, EngineError

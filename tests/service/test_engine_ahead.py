@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from model.recognizer import EncodedSupport, MatchScores
+from model.episode import EncodedSupport, MatchScores
 from service.engine.device import Classified
 from service.engine.engine import Engine
 from service.errors import EngineError

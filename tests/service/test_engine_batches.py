@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model.checkpoint import load_recognizer
-from model.recognizer import EncodedSupport
+from model.episode import EncodedSupport
 from service.engine.contexts import SupportSizes
 from service.engine.engine import Engine
 from tests.held_device import device_held
@@ -46,7 +46,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
 
 
 def frames(engine: Engine, count: int, seed: int) -> np.ndarray:
-    return clips(count, seed=seed, size=engine.facts.size).numpy()
+    return clips(count, seed=seed, size=engine.model.size).numpy()
 
 
 async def tasks_of(engine: Engine) -> list[EncodedSupport]:
@@ -65,7 +65,7 @@ def shares(logits_N: list[float]) -> np.ndarray:
 
 async def test_a_clip_scores_the_same_alone_and_in_mixed_batches(engine: Engine) -> None:
     tasks = await tasks_of(engine)
-    count = CLIPS if engine.facts.size < 100 else max(4, CLIPS // 4)
+    count = CLIPS if engine.model.size < 100 else max(4, CLIPS // 4)
     queries = frames(engine, count, seed=9)
     of = [place % len(tasks) for place in range(count)]
     alone = [
@@ -73,7 +73,7 @@ async def test_a_clip_scores_the_same_alone_and_in_mixed_batches(engine: Engine)
         for query, task in zip(queries, of, strict=True)
     ]
     order = random.Random(0)
-    for _ in range(BATCHES if engine.facts.size < 100 else max(1, BATCHES // 6)):
+    for _ in range(BATCHES if engine.model.size < 100 else max(1, BATCHES // 6)):
         chosen = order.sample(range(count), order.randint(2, min(count, 8)))
         with device_held(engine):  # so that they are there together
             asked = [
@@ -102,7 +102,7 @@ async def test_a_task_takes_the_dearest_context_that_fits() -> None:
         context = engine.context_of(classes)
         told = measured.bytes(context, len(set(classes)), len(classes))
         text_bytes = len(set(classes)) * 3 * 4 * task.prototype_NTE.shape[-1]
-        assert task.bytes == told - (text_bytes if engine.facts.has_text else 0)
+        assert task.bytes == told - (text_bytes if engine.model.has_text else 0)
     await engine.close()
     assert sizes.bytes("support", 2, 9) == 9020
     assert sizes.bytes("prototype", 2, 9) == 2020

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load_recognizer
+from model.episode import EncodedSupport
 from model.export.__main__ import export
 from model.export.manifest import MANIFEST, read_manifest, sha256_of
 from model.export.parity import factors
-from model.recognizer import EncodedSupport, Recognizer
+from model.recognizer import Recognizer
 from service.engine.passes.choice import choose, onnx_folder, open_runtime
 from service.engine.passes.graphs import bucket_clips
 from service.engine.passes.traces import TracedPass, traced_or_none

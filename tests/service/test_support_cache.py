@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.encoder import SupportContext
-from model.recognizer import EncodedSupport
+from model.episode import EncodedSupport
 from service.engine.support_cache import HostTier, SupportCache, SupportKey
 from service.errors import EngineError, NotReadyError
 

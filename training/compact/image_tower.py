@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.backbones.towers import TimmImageTower
+from model.backbones.timm import TimmImageTower
 from training.compact.augmentation import Augmentation, draw_views
 from training.compact.distillation import Distiller, matched_depths, measure_scales, teacher_states
 from training.data.frame_folders import FramePools

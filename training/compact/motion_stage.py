@@ -23,6 +23,8 @@ from tqdm import tqdm
 from model.encoder import VideoEncoder
 from model.matching.stages import align, stage_means
 from model.recognizer import Recognizer
+from model.slots import View
+from model.views import alone_view
 from training.compact.captions import CaptionedClips
 from training.features.tokens import looked_at
 from training.meta.learner import trained_parameters
@@ -79,6 +81,7 @@ def train_motions(
     named_CA = motion_numbers(clips.subjects).to(device)
     rng = np.random.default_rng(recipe.seed)
     start = deepcopy(recognizer.video)
+    alone = alone_view(recognizer.config.query_context)
     shares = []
     for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
@@ -91,7 +94,7 @@ def train_motions(
             if recipe.keep and others is not None:
                 other_picks = rng.integers(len(others.subjects), size=recipe.keep_batch)
                 other_BTLD = seen(others, other_picks, recipe, rng).to(device)
-                loss = loss + recipe.keep * moved(recognizer.video, start, other_BTLD)
+                loss = loss + recipe.keep * moved(recognizer.video, start, other_BTLD, alone)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
@@ -109,17 +112,18 @@ def seen(
     return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
 
 
-def moved(video: VideoEncoder, start: VideoEncoder, tokens_BTLD: Tensor) -> Tensor:
+def moved(video: VideoEncoder, start: VideoEncoder, tokens_BTLD: Tensor, alone: View) -> Tensor:
     """Return how far frame features of clips, each by itself, are from what they were."""
     with torch.no_grad():
-        before_BTE = start.adapt_alone(tokens_BTLD)
-    return distance(video.adapt_alone(tokens_BTLD), before_BTE)
+        before_BTE = start(tokens_BTLD, alone)
+    return distance(video(tokens_BTLD, alone), before_BTE)
 
 
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     """Return the mean feature of each stage [B, A, E], as scores see it."""
-    features_BTE = recognizer.video.adapt_alone(tokens_BTLD)
-    return stage_means(align(features_BTE, recognizer.config.align))
+    config = recognizer.config
+    features_BTE = recognizer.video(tokens_BTLD, alone_view(config.query_context))
+    return stage_means(align(features_BTE, config.align), config.stages)
 
 
 def motion_numbers(subjects: Sequence[object]) -> Tensor:

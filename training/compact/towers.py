@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from model.backbones.towers import TimmImageTower
+from model.backbones.timm import TimmImageTower
 from model.checkpoint import load_recognizer
 from training.errors import InputError
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.adapters.bottleneck import Bottleneck
-from model.backbones import blocks
-from model.matching.trx import Trx
+from model.backbones.attention import forward
 from model.recognizer import Recognizer
 from model.text import StageTexts
+from model.views import alone_view
 from training.data.episodes import Episode
 from training.errors import InputError
 from training.features.tokens import TokenSource, looked_at
@@ -69,6 +69,7 @@ class Learner:
         self.half = half
         self.trained = trained_parameters(recognizer)
         self._start = deepcopy(recognizer.video) if recipe.near_start_textless else None
+        self._alone = alone_view(recognizer.config.query_context)
         if not self.trained:
             raise InputError(
                 f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
@@ -139,7 +140,10 @@ class Learner:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
             classes_S = torch.tensor(episode.support_classes, device=device)
             text_NAE = self._text(episode.labels) if with_text else None
-            features = self.recognizer.video.adapt_episode(support, classes_S, query)
+            features_GSTE, features_GQTE = self.recognizer.encode_episodes(
+                support[None], classes_S, query[None]
+            )
+            features = features_GSTE[0], features_GQTE[0]
             scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
         logits_QN, again_QN = (scores.logits_QN.float() / recipe.temperature).tensor_split(
             [len(wanted_Q)]
@@ -155,7 +159,7 @@ class Learner:
             frozen_BTE = self._aside(partial(frozen_features, self.recognizer), tokens_BTLD)
             loss = loss + near * distance(features_BTE, frozen_BTE)
         if self._start is not None and not described:
-            start_BTE = self._aside(self._start.adapt_alone, tokens_BTLD)
+            start_BTE = self._aside(partial(self._start, view=self._alone), tokens_BTLD)
             loss = loss + recipe.near_start_textless * distance(features_BTE, start_BTE)
         return loss
 
@@ -234,11 +238,12 @@ def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
 
 @contextmanager
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
-    """Let adapters and a trained matcher drop what they may; the frozen towers stay as they are."""
-    modules = [m for m in recognizer.modules() if isinstance(m, Bottleneck | Trx)]
-    for module in modules:
+    """Let the parts above the backbone drop what they may; the towers stay as they are."""
+    modules = recognizer.learning_modules()
+    for module in (part for whole in modules for part in whole.modules()):
         if isinstance(module, Bottleneck):
             module.dropout, module.drop_path = recipe.dropout, recipe.drop_path
+    for module in modules:
         module.train()
     try:
         yield
@@ -252,7 +257,7 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     tower, plain = recognizer.video.tower, len(recognizer.video.plain_blocks)
     tokens = tokens_BTLD.flatten(0, 1)
     for block in tower.blocks[plain:]:
-        tokens = blocks.forward(block, tokens)
+        tokens = forward(block, tokens)
     return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
 
 

@@ -7,27 +7,26 @@ from typing import Literal, assert_never
 
 import torch
 
-from model.backbones.towers import ImageTower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import (
-    AimConfig,
     BiMhmMatcher,
-    DistanceMatcher,
     FramePairMatcher,
     MatcherConfig,
     MethodConfig,
     OtamMatcher,
     PrototypeMatcher,
     QueryContext,
-    TaskConfig,
     TrxMatcher,
+    VisualConfig,
 )
 from model.methods import METHODS
 from model.recognizer import Recognizer
+from model.slots import Backbone
 from training.errors import InputError
 
 MatcherKind = Literal["prototype", "frame_pairs", "bi_mhm", "otam", "trx"]
+DISTANCES = ("bi_mhm", "otam", "trx")  # no factor of a product with text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ class MethodChoice:
     ratio: float | None = None  # hidden width of visual adapters / token width
     query_context: QueryContext | None = None
     frames: int | None = None  # T
-    matcher: MatcherKind = "prototype"
+    matcher: MatcherKind | None = None
     at_input: bool = False  # temporal embedding at the input, as released
 
 
@@ -55,6 +54,11 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     """
     if choice.preset not in METHODS:
         raise InputError(f"There is no method {choice.preset!r}; choose {', '.join(METHODS)}.")
+    if METHODS[choice.preset].tune == "all":
+        raise InputError(
+            f"{choice.preset!r} tunes its backbone, and training works on cached tokens of a "
+            "frozen one; choose another method."
+        )
     bare = load_recognizer(choice.backbone, weights=choice.backbone_weights)
     text = None if bare.text is None else bare.text.tower
     method = changed(METHODS[choice.preset], choice)
@@ -70,7 +74,7 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     return build_recognizer(method, bare.video.tower, text, name=name)
 
 
-def _assert_fits(visual: AimConfig | TaskConfig, tower: ImageTower, backbone: str) -> None:
+def _assert_fits(visual: VisualConfig, tower: Backbone, backbone: str) -> None:
     if visual.blocks > len(tower.blocks):
         raise InputError(
             f"{visual.blocks} adapted blocks do not fit the {len(tower.blocks)} of {backbone!r}; "
@@ -115,17 +119,21 @@ def start_from_adapters(recognizer: Recognizer, folder: Path, weights: Path | No
 def changed(method: MethodConfig, choice: MethodChoice) -> MethodConfig:
     """Return a preset with the choice's changes."""
     visual, text = method.visual, method.text
-    if choice.blocks is not None and isinstance(visual, AimConfig | TaskConfig):
+    if choice.blocks is not None and visual is not None:
         visual = replace(visual, blocks=choice.blocks)
-    if choice.ratio is not None and isinstance(visual, AimConfig | TaskConfig):
+    if choice.ratio is not None and visual is not None:
         visual = replace(visual, ratio=choice.ratio)
     if choice.text_blocks is not None and text is not None:
         text = replace(text, blocks=choice.text_blocks)
-    matcher = matcher_config(choice.matcher)
+    matcher, fusion = method.matcher, method.fusion
+    if choice.matcher is not None:
+        matcher = matcher_config(choice.matcher)
+        if fusion == "product" and choice.matcher in DISTANCES:
+            fusion = "video"
     return replace(
         method,
         matcher=matcher,
-        fusion="video" if isinstance(matcher, DistanceMatcher) else method.fusion,
+        fusion=fusion,
         visual=visual,
         text=text,
         query_context=choice.query_context or method.query_context,
