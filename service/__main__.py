@@ -7,25 +7,11 @@ import sys
 import uvloop
 
 from model.errors import KshotError
-from service.app import create_app
-from service.http.server import server_of
+from service.app import serve
 from service.http.telemetry import start_logging
 from service.settings import Settings
 
 log = logging.getLogger("kshot.service")
-
-
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests that run get their grace.
-
-    Raises:
-        KshotError: A part cannot start.
-    """
-    app = create_app(settings)
-    server = server_of(app, settings)
-    server.heed_signals()
-    async with app.router.lifespan_context(app):
-        await server.serve()
 
 
 def main() -> int:

@@ -15,10 +15,10 @@ from model.media.pictures import decode_pictures
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import NotReadyError, TaskIncompatibleError
-from service.http.credits import Hold
 from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
+from service.tasks.allowance import Credits
 from service.tasks.texts import TaskTexts
 
 log = logging.getLogger("kshot.tasks")
@@ -62,15 +62,17 @@ class Supports:
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def prepare(
-        self, record: TaskRecord, frames: Frames, wait_s: float, hold: Hold
+        self, record: TaskRecord, frames: Frames, wait_s: float, credits: Credits
     ) -> Preparation:
         """Begin to encode a new task, and return when it is ready or `wait_s` are over.
 
-        The hold is given back when the work has ended, which may be later.
+        The credits go back when the work has ended, which may be later.
         """
         preparation = self._preparations[record.task_id] = Preparation(len(frames))
-        work = self._start(record.task_id, self._prepare(record, frames, preparation, hold.tenant))
-        work.add_done_callback(lambda _: hold.give_back())
+        work = self._start(
+            record.task_id, self._prepare(record, frames, preparation, credits.tenant)
+        )
+        work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
         return preparation
 
@@ -190,8 +192,7 @@ class Supports:
         )
 
     def _improve_later(self, record: TaskRecord) -> None:
-        waits = any(label.text_source == "template" for label in record.labels)
-        if waits and self.texts.describer is not None and record.task_id not in self._improving:
+        if self.texts.may_improve(record.labels) and record.task_id not in self._improving:
             self._improving.add(record.task_id)
             work = self._start(record.task_id, self._improve(record))
             work.add_done_callback(lambda _: self._improving.discard(record.task_id))
@@ -201,18 +202,35 @@ class Supports:
         try:
             if (labels := await self.texts.better(record.labels)) is None:
                 return
-            text_NAE = await self.texts.encode(labels)
             newer = replace(record, labels=labels, revision=record.revision + 1)
+            support = await self._with_text_of(newer, self.cache.peek(self._key(record)))
             await self.store.replace(newer, expected_revision=record.revision)
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
             return  # somebody was faster, and what they wrote stands
         except KshotError as error:
             log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
             return
-        if text_NAE is not None and (support := self.cache.peek(self._key(record))) is not None:
-            text_NAE = text_NAE.to(support.classes.prototype_NTE.device)
-            self.cache.put(self._key(newer), support.with_text(text_NAE))
+        if support is not None:
+            self.cache.put(self._key(newer), support)
         self.cache.forget(record.task_id, below_revision=newer.revision)
+
+    async def _with_text_of(
+        self, newer: TaskRecord, older: EncodedSupport | None
+    ) -> EncodedSupport | None:
+        """Return the supports of a revision that differs from an older one in its text alone.
+
+        Text that stands beside the support features is swapped. Text that is part of them means
+        encoding the stored pictures again. None where no supports are at hand: then a query
+        encodes them.
+        """
+        text_NAE = await self.texts.encode(newer.labels)
+        if older is None:
+            return None
+        if self.engine.model.needs_text:
+            return await self._rebuild(newer)
+        if text_NAE is None:
+            return None
+        return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
 
     def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -1,6 +1,6 @@
 """What routes may ask for.
 
-All are coroutines: FastAPI would call a plain function in a thread, a hop for each and request.
+All are coroutines, since FastAPI calls a plain function in a thread.
 """
 
 import math
@@ -10,80 +10,85 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from service.container import Parts
+from service.container import Service
 from service.decoding.pool import ClipRequest
-from service.http.body.reading import read_query, read_task
-from service.http.tickets import Ticket
+from service.http.body import read_query, read_task
 from service.stores.errors import TaskNotFoundError
 from service.stores.records import is_id
-from service.tasks.drafts import ClipDraft, TaskDraft
+from service.tasks.allowance import Allowance
+from service.tasks.inputs import ClipInput, NewTask
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
 
-async def parts(request: Request) -> Parts:
-    """Give the parts of the running service."""
-    running = request.app.state.parts
-    assert isinstance(running, Parts)
+async def service(request: Request) -> Service:
+    """Return the running service."""
+    running = request.app.state.service
+    assert isinstance(running, Service)
     return running
 
 
-PartsDep = Annotated[Parts, Depends(parts)]
+ServiceDep = Annotated[Service, Depends(service)]
 
 
 async def known_id(task_id: str) -> str:
-    """Give the task id of the path, if it can be one.
+    """Return the task id of the path.
 
     Raises:
-        TaskNotFoundError: It cannot.
+        TaskNotFoundError: It cannot be the id of a task.
     """
     if not is_id(task_id):
         raise TaskNotFoundError(f"There is no task {task_id[:64]!r}; see GET /v1/tasks.")
     return task_id
 
 
-async def wait_s(request: Request, running: PartsDep) -> float:
-    """Give how long the client lets the request wait: the header `Prefer` (RFC 7240), capped."""
+async def wait_s(request: Request, running: ServiceDep) -> float:
+    """Return how long the client lets the request wait: header `Prefer` (RFC 7240), capped."""
     prefer = ", ".join(request.headers.getlist("prefer"))
     if match := WAIT.search(prefer):
-        return min(float(match[1]), running.settings.wait_s)
-    return 0.0 if ASYNC.search(prefer) else running.settings.wait_s
+        return min(float(match[1]), running.limits.wait_s)
+    return 0.0 if ASYNC.search(prefer) else running.limits.wait_s
 
 
-async def ticket(request: Request) -> Ticket:
-    """Give what the request was let in with."""
-    given = request.scope["kshot.ticket"]
-    assert isinstance(given, Ticket)
-    return given
+async def allowance(request: Request) -> Allowance:
+    """Return what the request was admitted with."""
+    admitted = request.scope["kshot.allowance"]
+    assert isinstance(admitted, Allowance)
+    return admitted
 
 
-TicketDep = Annotated[Ticket, Depends(ticket)]
+async def request_id(request: Request) -> str:
+    """Return the id under which the log has this request."""
+    return str(request.scope.get("kshot.request_id", ""))
 
 
-async def task_draft(request: Request, given: TicketDep, running: PartsDep) -> TaskDraft:
-    """Give the task that the body asks for."""
-    given.deadline.check("receiving")
-    draft = await read_task(request, running.settings)
-    _correct(given, [clip for label in draft.labels for clip in label.clips], running)
-    return draft
+AllowanceDep = Annotated[Allowance, Depends(allowance)]
 
 
-async def query_drafts(
-    request: Request, given: TicketDep, running: PartsDep
-) -> tuple[ClipDraft, ...]:
-    """Give the clips that the body asks about."""
-    given.deadline.check("receiving")
-    clips = await read_query(request, running.settings)
-    _correct(given, clips, running)
+async def new_task(request: Request, admitted: AllowanceDep, running: ServiceDep) -> NewTask:
+    """Return the task that the body asks for."""
+    admitted.deadline.check("receiving")
+    task = await read_task(request, running.limits)
+    _correct(admitted, [clip for label in task.labels for clip in label.clips], running)
+    return task
+
+
+async def query_clips(
+    request: Request, admitted: AllowanceDep, running: ServiceDep
+) -> tuple[ClipInput, ...]:
+    """Return the clips that the body asks about."""
+    admitted.deadline.check("receiving")
+    clips = await read_query(request, running.limits)
+    _correct(admitted, clips, running)
     return clips
 
 
-def _correct(given: Ticket, clips: Sequence[ClipDraft], running: Parts) -> None:
-    """Put what the body holds in the place of what its length let one guess."""
+def _correct(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
+    """Replace the cost that was guessed from the body's length by that of its clips."""
     pace = running.pace()
     sources = [clip.source for clip in clips if isinstance(clip.source, ClipRequest)]
-    given.hold.correct(
+    admitted.credits.correct(
         decode_ms=math.ceil(1e3 * pace.decode_s_byte * sum(source.size for source in sources)),
         frames=pace.frames_clip * len(sources),
     )
@@ -91,5 +96,6 @@ def _correct(given: Ticket, clips: Sequence[ClipDraft], running: Parts) -> None:
 
 TaskId = Annotated[str, Depends(known_id)]
 WaitS = Annotated[float, Depends(wait_s)]
-TaskDraftDep = Annotated[TaskDraft, Depends(task_draft)]
-QueryDraftsDep = Annotated[tuple[ClipDraft, ...], Depends(query_drafts)]
+RequestId = Annotated[str, Depends(request_id)]
+NewTaskDep = Annotated[NewTask, Depends(new_task)]
+QueryClips = Annotated[tuple[ClipInput, ...], Depends(query_clips)]

@@ -1,4 +1,4 @@
-"""Reads and checks single fields, the same for both forms of a body."""
+"""Single fields of a body, read and checked alike in multipart and in JSON."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ from service.errors import (
     RequestError,
 )
 from service.http.problems import invalid
-from service.settings import Settings
+from service.limits import Limits
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
-def read_label(label: str, settings: Settings) -> str:
+def read_label(label: str, limits: Limits) -> str:
     """Return a label without stray white space and control characters.
 
     Raises:
@@ -35,60 +35,62 @@ def read_label(label: str, settings: Settings) -> str:
         raise LabelEmptyError(
             f"The label {label[:40]!r} is empty; write what the clips show, such as 'wave'."
         )
-    if len(cleaned) > settings.max_label_chars:
+    if len(cleaned) > limits.label_chars:
         raise LabelTooLongError(
             f"The label {cleaned[:40] + '...'!r} has {len(cleaned)} characters; "
-            f"shorten it to {settings.max_label_chars}."
+            f"shorten it to {limits.label_chars}."
         )
     return cleaned
 
 
-def read_name(name: str | None, settings: Settings) -> str | None:
+def read_name(name: str | None, limits: Limits) -> str | None:
     """Return a task's name, cleaned.
 
     Raises:
         InvalidRequestError: It is too long.
     """
     cleaned = clean(name or "")
-    if len(cleaned) > settings.max_name_chars:
+    if len(cleaned) > limits.name_chars:
         raise InvalidRequestError(
-            f"The name has {len(cleaned)} characters; shorten it to {settings.max_name_chars}.",
+            f"The name has {len(cleaned)} characters; shorten it to {limits.name_chars}.",
             [FieldFault("name", "too long")],
         )
     return cleaned or None
 
 
-def read_ttl(ttl_s: float | None, settings: Settings) -> float | None:
+def read_ttl(ttl_s: float | None, limits: Limits) -> float | None:
     """Return how long the task lives.
 
     Raises:
         InvalidRequestError: Not a positive number of seconds, or too long.
     """
-    if ttl_s is not None and not 0 < ttl_s <= settings.max_ttl_s:
+    if ttl_s is not None and not 0 < ttl_s <= limits.ttl_s:
         raise InvalidRequestError(
-            f"ttl_s is {ttl_s:g}; give more than 0 and at most {settings.max_ttl_s:g} seconds.",
+            f"ttl_s is {ttl_s:g}; give more than 0 and at most {limits.ttl_s:g} seconds.",
             [FieldFault("ttl_s", "out of range")],
         )
     return ttl_s
 
 
-def read_stages(label: str, stages: list[str]) -> StageTexts:
-    """Return a label's three stages.
+def read_stages(label: str, stages: list[str], limits: Limits) -> StageTexts:
+    """Return the sentences that describe a label.
 
     Raises:
-        DescriptionError: They are not three usable sentences.
+        DescriptionError: They are not as many usable sentences as the method wants.
     """
     try:
-        return check_stages(stages)
+        return check_stages(stages, limits.stages)
     except DescriptionError as error:
         raise DescriptionError(f"Label {label!r}: {error}") from error
 
 
-def read_descriptions(texts: Mapping[str, list[str]] | None) -> dict[str, StageTexts]:
-    """Return the stages by cleaned label.
+def read_descriptions(
+    texts: Mapping[str, list[str]] | None, limits: Limits
+) -> dict[str, StageTexts]:
+    """Return the sentences by cleaned label.
 
     Raises:
-        DescriptionError: One is not three usable sentences.
+        DescriptionError: A label has another number of usable sentences than the method wants.
         LabelDuplicateError: Two names are the same label.
     """
     found: dict[str, StageTexts] = {}
@@ -97,28 +99,28 @@ def read_descriptions(texts: Mapping[str, list[str]] | None) -> dict[str, StageT
             raise LabelDuplicateError(
                 f"descriptions name the label {clean(label)!r} twice; keep one of them."
             )
-        found[clean(label)] = read_stages(label, stages)
+        found[clean(label)] = read_stages(label, stages, limits)
     return found
 
 
-def refuse_unknown(given: Mapping[str, object], field: str) -> None:
-    """Refuse what was given for labels that have no clips.
+def refuse_unknown(by_label: Mapping[str, object], field: str) -> None:
+    """Refuse what is left over for labels that have no clips.
 
     Raises:
-        LabelUnknownError: There is some.
+        LabelUnknownError: Something is left.
     """
-    if given:
+    if by_label:
         raise LabelUnknownError(
-            f"{field} names the label {next(iter(given))[:100]!r}, which has no clips; "
+            f"{field} names the label {next(iter(by_label))[:100]!r}, which has no clips; "
             "give it clips, or correct the name."
         )
 
 
 def parse_json(raw: bytes | str) -> object:
-    """Parse JSON as written in RFC 8259: no NaN, no key twice, no half of a character.
+    """Parse JSON as RFC 8259 has it: no NaN, no key twice in an object, no lone surrogate.
 
     Raises:
-        MalformedRequestError: It is none.
+        MalformedRequestError: It is not such JSON.
     """
     try:
         value = json.loads(raw, object_pairs_hook=_distinct, parse_constant=_no_constant)
@@ -165,4 +167,6 @@ def _distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise MalformedRequestError(f"The JSON has {name}, which is no number there; write a number.")
+    raise MalformedRequestError(
+        f"The JSON has {name}, which is not a number of JSON; write a number."
+    )
