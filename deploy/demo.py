@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from deploy import demo_folder, demo_synthetic
 from deploy.api_client import ApiError
-from deploy.clip_folder import ClipFolderError
+from deploy.demo_folder import ClipFolderError
 from deploy.local_service import LocalServiceError
 from model.errors import KshotError
 from training.errors import InputError
@@ -46,7 +46,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="labels of one mover that differ in the order of three motions alone (2 to 6 ways)",
     )
-    folder = made.add_argument_group("a folder of clips")
+    _add_folder_arguments(made.add_argument_group("a folder of clips"))
+    return made
+
+
+def _add_folder_arguments(folder: argparse._ArgumentGroup) -> None:
     folder.add_argument("--clips", type=Path, metavar="DIR", help="folder of <label>/<clip>")
     folder.add_argument("--labels", nargs="+", default=[], help="only these labels")
     folder.add_argument(
@@ -64,7 +68,6 @@ def parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--teacher", type=Path, metavar="FILE", help="weights of a ViT-Ti/16 to stand beside"
     )
-    return made
 
 
 def main() -> int:

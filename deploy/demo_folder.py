@@ -3,24 +3,28 @@
 Through HTTP, each task is drawn, registered and asked as a client would do it. The episodes make
 the accuracy exact: `training.evaluation.readings` extracts each clip's features once and scores
 thousands of tasks, drawn by the same rule: support and query clips from different recordings.
+
+An `index.csv` (path, label, split, source_group) in the folder or above it says which clips come
+from one recording: a clip is easily recognised by its own room. Without an index, every file
+counts as a recording.
 """
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.api_client import ApiClient
-from deploy.clip_folder import most_queries, read_clips
-from deploy.demo_synthetic import table
-from deploy.intervals import Accuracy, of_tasks
+from deploy.demo_report import Share, document, of_tasks, table
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
 from model.text import template_stages
 from service.settings import Settings
 from training.data.datasets import LabelledClip
 from training.data.episodes import Episode, draw_episode
+from training.data.listings import VIDEOS, read_index
 from training.evaluation.layouts import Layout, draw_layouts
 from training.evaluation.readings import Examination
 from training.features.token_sources import TokenSources
@@ -28,6 +32,10 @@ from training.features.token_sources import TokenSources
 QUERIES = 5  # query clips a label in one task
 SHOTS = (1, 5)
 TEACHER = "timm:vit_tiny_patch16_224"
+
+
+class ClipFolderError(Exception):
+    """The folder does not hold what a task needs."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def _episodes(
         for reading in examination.read(recognizer, checkpoint=source, method=source):
             count, found = reading.kind.layout.shots, reading.tally.accuracy
             mean, reach = found.mean / 100, found.interval / 100
-            accuracy = Accuracy(mean, mean - reach, mean + reach)
+            accuracy = Share(mean, mean - reach, mean + reach)
             print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)
             rows.append(
                 {"checkpoint": source, "shots": count, "episodes": options.episodes}
@@ -141,6 +149,51 @@ def _episodes(
     return rows
 
 
-def document(accuracy: Accuracy) -> dict[str, Any]:
-    """Write an accuracy for the JSON line."""
-    return {"accuracy": round(accuracy.mean, 4), "interval": accuracy.interval}
+def read_clips(folder: Path, labels: Sequence[str], split: str) -> list[LabelledClip]:
+    """List the clips of the wanted labels: those named, or of the index's split, or all.
+
+    Raises:
+        ClipFolderError: There is no such folder, no clip in it, not such a label, or only one.
+        InputError: The index lacks a column.
+    """
+    if not folder.is_dir():
+        raise ClipFolderError(f"{folder} is no folder; give one that holds <label>/<clip>.")
+    indices = (folder / "index.csv", folder.resolve().parent / "index.csv")
+    index = next((path for path in indices if path.is_file()), None)
+    clips, in_split = _indexed(folder, index, split) if index else (_unindexed(folder), set())
+    if not clips:
+        raise ClipFolderError(
+            f"{folder} holds no clips; put them at <label>/<clip> ({', '.join(sorted(VIDEOS))})."
+        )
+    known = {clip.label for clip in clips}
+    if unknown := sorted(set(labels) - known):
+        raise ClipFolderError(f"No clips of {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+    wanted = set(labels) or in_split or known
+    if len(wanted) < 2:
+        raise ClipFolderError(f"{len(wanted)} label is not enough for a task; give at least 2.")
+    return sorted((c for c in clips if c.label in wanted), key=lambda clip: str(clip.path))
+
+
+def _indexed(folder: Path, index: Path, split: str) -> tuple[list[LabelledClip], set[str]]:
+    """Read the rows of an index whose clips lie in the folder, and the labels of its split."""
+    inside = folder.resolve()
+    rows = read_index(index)
+    clips = [
+        LabelledClip(index.parent / row["path"], row["label"], row["source_group"]) for row in rows
+    ]
+    found = [clip for clip in clips if clip.path.resolve().is_relative_to(inside)]
+    return found, {row["label"] for row in rows if row["split"] == split}
+
+
+def _unindexed(folder: Path) -> list[LabelledClip]:
+    """Take each folder's name as the label of its clips, each file as a recording."""
+    return [
+        LabelledClip(path, path.parent.name, str(path))
+        for path in folder.glob("*/*")
+        if path.suffix.lower() in VIDEOS
+    ]
+
+
+def most_queries(clips: Sequence[LabelledClip], shots: int) -> int:
+    """Count the query clips that every label has beside its support clips; at least 1."""
+    return max(1, min(Counter(clip.label for clip in clips).values()) - shots)

@@ -4,13 +4,12 @@ import argparse
 import contextlib
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.api_client import ApiClient
-from deploy.intervals import of_answers
+from deploy.demo_report import document, of_answers, table
 from deploy.local_service import local_service
 from training.synthetic.actions import (
     FLOWING,
@@ -24,7 +23,6 @@ from training.synthetic.actions import (
 
 HELD_OUT = 10  # clips a label that are asked
 SHOTS = 5
-SHOWN = 3  # labels of a printed ranking
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -34,6 +32,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     shots, queries = (options.shots or [SHOTS])[0], options.queries or HELD_OUT
     actions, course = draw_actions(options.ways, options.seed, order=options.order)
+    stages = {action.label: action.stages for action in actions} if options.order else None
     with _folder(options.keep) as folder:
         start = time.monotonic()
         print(f"Making {len(actions) * (shots + queries)} clips ...", flush=True)
@@ -41,30 +40,39 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         made_s = time.monotonic() - start
         print("Starting the service ...", flush=True)
         with local_service() as service, ApiClient(service.url) as client:
-            model = client.info()["model"]
-            start = time.monotonic()
-            support = {label: paths[:shots] for label, paths in clips.items()}
-            stages = {action.label: action.stages for action in actions} if options.order else None
-            task = client.register(support, "synthetic actions", stages)
-            registered_s = time.monotonic() - start
-            asked = [
-                (label, path)
-                for column in zip(*(paths[shots:] for paths in clips.values()), strict=True)
-                for label, path in zip(clips, column, strict=True)
-            ]
-            start = time.monotonic()
-            results = client.classify(task["id"], [path for _, path in asked])
-            classified_s = time.monotonic() - start
-            client.delete(task["id"])
+            result = _ask(client, clips, shots, stages)
+    timings = {"make_clips": round(made_s, 2), "start": round(service.start_s, 2)}
+    return result | {"seed": options.seed, "timings_s": timings | result["timings_s"]}
+
+
+def _ask(
+    client: ApiClient,
+    clips: Mapping[str, Sequence[Path]],
+    shots: int,
+    stages: Mapping[str, Sequence[str]] | None,
+) -> dict[str, Any]:
+    """Register the first clips of each label, classify the others, print what came back."""
+    start = time.monotonic()
+    support = {label: paths[:shots] for label, paths in clips.items()}
+    task = client.register(support, "synthetic actions", stages)
+    registered_s = time.monotonic() - start
+    asked = [
+        (label, path)
+        for column in zip(*(paths[shots:] for paths in clips.values()), strict=True)
+        for label, path in zip(clips, column, strict=True)
+    ]
+    start = time.monotonic()
+    results = client.classify(task["id"], [path for _, path in asked])
+    classified_s = time.monotonic() - start
+    model = client.info()["model"]
+    client.delete(task["id"])
     truths = [label for label, _ in asked]
     print(f"Registered {len(clips)} labels x {shots} clips in {registered_s:.1f} s.\n")
     print(table(truths, results))
     right = sum(truth == result["label"] for truth, result in zip(truths, results, strict=True))
-    accuracy = of_answers(right, len(truths))
-    print(f"\n{right} of {len(truths)} held-out clips: {accuracy}, 95 % interval.\n")
-    return {
-        "accuracy": round(accuracy.mean, 4),
-        "interval": accuracy.interval,
+    share = of_answers(right, len(truths))
+    print(f"\n{right} of {len(truths)} held-out clips: {share}, 95 % interval.\n")
+    return document(share) | {
         "labels": len(clips),
         "shots": shots,
         "clips": len(truths),
@@ -73,13 +81,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "model_revision": model["fingerprint"],
         "trained": model["trained"],
         "text_source": task["text"],
-        "seed": options.seed,
-        "timings_s": {
-            "make_clips": round(made_s, 2),
-            "start": round(service.start_s, 2),
-            "register": round(registered_s, 2),
-            "classify": round(classified_s, 2),
-        },
+        "timings_s": {"register": round(registered_s, 2), "classify": round(classified_s, 2)},
     }
 
 
@@ -116,26 +118,3 @@ def _make(
         for index, path in enumerate(clips[action.label]):
             write_clip(path, action, (seed * 1000 + place) * 1000 + index, course=course)
     return clips
-
-
-def table(truths: list[str], results: list[dict[str, Any]]) -> str:
-    """Show, for each label, how many clips were right and the ranking of its first one.
-
-    Args:
-        truths: Label of each clip.
-        results: What the service said of each clip.
-    """
-    labels = sorted(set(truths))
-    number = {label: place for place, label in enumerate(labels, start=1)}
-    asked = Counter(truths)
-    right = Counter(
-        truth for truth, result in zip(truths, results, strict=True) if result["label"] == truth
-    )
-    width = max(len("label"), *(len(label) for label in labels))
-    lines = [f"    {'label':<{width}}  clips  right  ranking of its first clip"]
-    for label in labels:
-        first = results[truths.index(label)]["ranking"][:SHOWN]
-        ranking = "  ".join(f"({number[row['label']]}) {row['score']:.3f}" for row in first)
-        row = f"({number[label]}) {label:<{width}}  {asked[label]:>5}  {right[label]:>5}"
-        lines.append(f"{row}  {ranking}")
-    return "\n".join(lines)

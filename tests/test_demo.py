@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.clip_folder import ClipFolderError, most_queries, read_clips
 from deploy.demo import parser
+from deploy.demo_folder import ClipFolderError, most_queries, read_clips
+from deploy.demo_report import of_answers, of_tasks
 from deploy.demo_synthetic import draw_actions
-from deploy.intervals import of_answers, of_tasks
 from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
@@ -134,7 +134,7 @@ def test_interval_of_tasks_is_students() -> None:
     found = of_tasks([0.4, 0.5, 0.6, 0.7, 0.8])
     # t = 2.776 with 4 degrees of freedom; standard deviation 0.1581
     assert found.mean == pytest.approx(0.6)
-    assert found.high - found.mean == pytest.approx(2.776 * 0.15811 / 5**0.5, rel=0.01)
+    assert found.high - found.mean == pytest.approx(2.776 * 0.15811 / 5**0.5, rel=1e-3)
     assert of_tasks([0.5]).interval == [0.0, 1.0]
 
 

@@ -1,6 +1,10 @@
-"""The memory a decoder fills: of one size for good, and no way out of the sandbox."""
+"""Messages survive the pipe, other bytes are refused, and the memory of pixels keeps its size."""
 
+import asyncio
+import contextlib
 import fcntl
+import io
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +13,94 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from service.decoding.protocol import FIRST_FD, SEALS, Slot, open_slot
+from service.decoding.protocol import (
+    FIRST_FD,
+    LENGTH,
+    MAX_HEADER_BYTES,
+    SEALS,
+    Message,
+    ProtocolError,
+    Slot,
+    open_slot,
+    pack_head,
+    read_message,
+    receive,
+    write_message,
+)
 from tests.pools import decoders, make_pool, request, shown_by_kernel
 
-REPO = Path(__file__).parents[2]
+
+async def received(data: bytes, max_blob_bytes: int = 1000) -> Message:
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    return await receive(reader, max_blob_bytes)
+
+
+def raw(header: bytes) -> bytes:
+    return LENGTH.pack(len(header)) + header
+
+
+@given(
+    st.dictionaries(st.text(max_size=5).filter(lambda key: key != "sizes"), st.integers()),
+    st.lists(st.binary(max_size=50), max_size=5),
+)
+def test_messages_survive_both_ways(header: dict[str, int], blobs: list[bytes]) -> None:
+    message = Message(header, tuple(blobs))
+    pipe = io.BytesIO()
+    write_message(pipe, message)
+    write_message(pipe, message)
+    pipe.seek(0)
+    assert read_message(pipe) == message
+    assert read_message(pipe) == message
+    assert read_message(pipe) is None
+    assert asyncio.run(received(pipe.getvalue())) == message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LENGTH.pack(MAX_HEADER_BYTES + 1),
+        LENGTH.pack(2**32 - 1) + bytes(100),
+        raw(b"\xff\xfe"),
+        raw(b"[]"),
+        raw(b"{}"),
+        raw(b'{"sizes": 3}'),
+        raw(b'{"sizes": [-1]}'),
+        raw(b'{"sizes": [true]}'),
+        raw(b'{"sizes": [1e3]}'),
+        raw(json.dumps({"sizes": [600, 600]}).encode()),
+        raw(b"[" * 60000),
+    ],
+)
+async def test_answers_that_are_no_message_are_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        await received(data)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError, EOFError):
+        asyncio.run(received(data))
+
+
+def test_half_a_message_is_the_end() -> None:
+    whole = pack_head(Message({}, (b"12345",))) + b"12345"
+    for cut in range(len(whole)):
+        if cut < 4 or cut >= len(whole) - 5:
+            assert read_message(io.BytesIO(whole[:cut])) is None
+
+
+def test_a_header_too_long_to_be_read_is_not_sent() -> None:
+    with pytest.raises(ProtocolError):
+        pack_head(Message({"text": "x" * MAX_HEADER_BYTES}))
+
+
+REPO = Path(__file__).parents[3]
 PRELUDE = """
 import ctypes, fcntl, mmap, os, sys
 from service.decoding.sandbox import SandboxLimits, lock_down

@@ -14,7 +14,7 @@ import pytest
 from service.decoding.process import resident_bytes
 from service.decoding.sandbox import SandboxLimits
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 PRELUDE = """
 import ctypes, json, os, resource, socket, sys, time
 answers = os.dup(1)

@@ -1,10 +1,11 @@
-"""What a clip gives in the decode pool is what it gives without it, and torch is not there."""
+"""What a clip gives in the pool is what it gives without it; how many decoders, and their pace."""
 
 import asyncio
 import io
 import mmap
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ from model import errors
 from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from model.media.video import read_clip
-from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.pool import (
+    FIRST_BYTES,
+    FIRST_S,
+    LEAST_WORKERS,
+    ClipRequest,
+    DecodePace,
+    DecodePool,
+    usable_cores,
+)
 from tests.pools import LIMITS, VIDEO, decoders, make_pool, request, shown_by_kernel
 from tests.videos import grey_frames, make_audio
 
@@ -130,3 +139,30 @@ async def test_decoder_uses_the_memory_of_one_clip_for_the_next() -> None:
 async def test_clips_wait_for_their_turn(pool: DecodePool) -> None:
     clips = await asyncio.gather(*(pool.decode(request()) for _ in range(20)))
     assert all(same(clip, clips[0]) for clip in clips)
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"), [("max 100000", None), ("350000 100000", 4), ("50000 100000", 1), ("", None)]
+)
+def test_cores_are_those_of_the_affinity_and_the_quota(
+    tmp_path: Path, quota: str, most: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    mine = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path / "cpu.max") == max(LEAST_WORKERS, min(mine, most or mine))
+
+
+def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path / "none") == max(LEAST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def test_the_pace_starts_with_a_belief_and_follows_what_is_measured() -> None:
+    pace = DecodePace()
+    assert (pace.clip_bytes, pace.s_byte) == (FIRST_BYTES, FIRST_S / FIRST_BYTES)
+    for _ in range(300):
+        pace.note(1000, 0.1)
+    assert pace.clip_bytes == pytest.approx(1000, rel=0.05)
+    assert pace.s_byte == pytest.approx(1e-4, rel=0.05)
+    for _ in range(100):
+        pace.note(4000, 0.1)
+    assert pace.clip_bytes > 3000

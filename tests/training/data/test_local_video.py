@@ -21,6 +21,7 @@ from training.data.local_video import LEAST_FRAMES, decode_local, decode_with_de
 
 pytest.importorskip("decord")
 SIZE = 224
+LARGE_BYTES = 120_000  # of odd files: larger ones take a minute together
 LONG = make_video(corner_frames(LEAST_FRAMES, width=96), options={"g": "16"})
 PLAIN = {
     "h264-mp4": make_video(corner_frames(24, width=96)),
@@ -162,11 +163,12 @@ def test_real_clips_are_decoded_alike() -> None:
         assert_decoded_alike(path.read_bytes())
 
 
+@pytest.mark.slow
 def test_odd_files_are_decoded_alike_or_left_to_pyav() -> None:
     read = 0
-    for path in real_videos("media/odd", 1):
+    for path in real_videos("media/odd", 3):
         data = path.read_bytes()
-        if decode_with_decord(data, eight, SIZE, UNLIMITED) is not None:
+        if len(data) < LARGE_BYTES and decode_with_decord(data, eight, SIZE, UNLIMITED) is not None:
             read += 1
             assert_decoded_alike(data)
-    assert read > 10
+    assert read > 3

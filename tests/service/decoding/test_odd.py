@@ -17,7 +17,7 @@ from service.decoding.pool import DecodePool
 from tests.pools import LIMITS, make_pool, pids, request
 from tests.videos import grey_frames, make_video
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("KSHOT_SHARED", REPO.parent / "shared"))
 ODD = SHARED / "media/odd"
 

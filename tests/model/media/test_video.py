@@ -14,7 +14,7 @@ from model.media.sampling import Clip, centre_indices
 from model.media.video import read_clip
 from tests.videos import corner_frames, grey_frames, grey_level, make_video
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 LIMITS = MediaLimits()
 KINDS = {
     "h264-mp4": ("libx264", "mp4", "h264", {}),
