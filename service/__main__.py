@@ -8,7 +8,7 @@ import uvloop
 
 from model.errors import KshotError
 from service.app import serve
-from service.http.telemetry import start_logging
+from service.http.server import start_logging
 from service.settings import Settings
 
 log = logging.getLogger("kshot.service")

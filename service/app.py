@@ -9,10 +9,9 @@ from fastapi import FastAPI
 from service.container import Service, running
 from service.http import openapi, problems
 from service.http.admission import Admission, Pace
-from service.http.connection import DisconnectWatcher
+from service.http.connection import DisconnectWatcher, RequestLog
 from service.http.routes import operations, tasks
 from service.http.server import server_of
-from service.http.telemetry import RequestLog
 from service.limits import limits_of
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
@@ -45,7 +44,14 @@ def create_app(settings: Settings) -> FastAPI:
 
     def pace() -> Pace:
         service: Service = app.state.service
-        return service.pace()
+        engine, pool = service.engine, service.pool
+        return Pace(
+            frames_s=engine.drain_rate,
+            frames_clip=engine.model.frames,
+            decoders=pool.workers,
+            clip_bytes=pool.pace.clip_bytes,
+            decode_s_byte=pool.pace.s_byte,
+        )
 
     # the last one added is outermost
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits, pace=pace)

@@ -18,7 +18,6 @@ from service.engine.runtimes.protocol import Runtime
 from service.engine.shares import lanes_of, usual_batch_frames
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
-from service.http.admission import Pace
 from service.limits import Limits, limits_of, media_limits
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -62,16 +61,6 @@ class Service:
             return False
         return True
 
-    def pace(self) -> Pace:
-        """Return how fast the service works now."""
-        return Pace(
-            frames_s=self.engine.drain_rate,
-            frames_clip=self.engine.model.frames,
-            decoders=self.pool.workers,
-            clip_bytes=self.pool.pace.clip_bytes,
-            decode_s_byte=self.pool.pace.s_byte,
-        )
-
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Service]:
@@ -98,7 +87,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(supports.close)
         tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
         classifier = Classifier(
-            tasks=tasks, pool=pool, engine=engine, temperature=settings.temperature
+            supports=supports,
+            texts=texts,
+            pool=pool,
+            engine=engine,
+            temperature=settings.temperature,
         )
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)

@@ -15,7 +15,7 @@ from service.errors import (
     MalformedRequestError,
     UnknownFieldError,
 )
-from service.http.fields import (
+from service.http.body import (
     parse_json,
     read_descriptions,
     read_label,

@@ -16,7 +16,8 @@ from service.errors import ClipFault
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Allowance
 from service.tasks.inputs import ClipInput, decode_clips, refuse_clips
-from service.tasks.register import Tasks
+from service.tasks.supports import Supports
+from service.tasks.texts import TaskTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,24 @@ class Classifier:
     """Tells what clips are, among the labels of a task.
 
     Args:
-        tasks: Gives the task and its supports.
+        supports: Gives the task and its encoded supports.
+        texts: Says whether text takes part.
         pool: Reads untrusted clips.
         engine: Scores them.
         temperature: Probabilities are softmax(logits / temperature).
     """
 
     def __init__(
-        self, *, tasks: Tasks, pool: DecodePool, engine: Engine, temperature: float
+        self,
+        *,
+        supports: Supports,
+        texts: TaskTexts,
+        pool: DecodePool,
+        engine: Engine,
+        temperature: float,
     ) -> None:
-        self.tasks = tasks
+        self.supports = supports
+        self.texts = texts
         self.pool = pool
         self.engine = engine
         self.temperature = temperature
@@ -78,10 +87,10 @@ class Classifier:
         """
         deadline = allowance.deadline
         async with deadline.bounding("looking up the task"):
-            record = await self.tasks.get_for_queries(task_id)
-        with self.tasks.supports.pinned(record):
+            record = await self.supports.record(task_id)
+        with self.supports.pinned(record):
             async with deadline.bounding("waiting for the task"):
-                support = await self.tasks.supports.get(record, wait_s)
+                support = await self.supports.get(record, wait_s)
             return await self._answer(record, support, inputs, allowance)
 
     async def _answer(
@@ -108,7 +117,7 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
-            text_reason=self.tasks.texts.reason(record.labels),
+            text_reason=self.texts.reason(record.labels),
             clips=tuple(
                 ClipAnswer(
                     index,

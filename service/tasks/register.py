@@ -4,7 +4,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from model.media.pictures import encode_pictures
 from model.media.sampling import Clip
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import ClipFault, PreparationError
-from service.stores.errors import StoreUnavailableError
 from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, TaskRecord
 from service.tasks.allowance import Allowance
@@ -24,8 +22,6 @@ from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
 log = logging.getLogger("kshot.tasks")
-
-REMEMBERED = 1000  # tasks that still classify while the store is away
 
 
 class Tasks:
@@ -45,7 +41,6 @@ class Tasks:
         self.pool = pool
         self.supports = supports
         self.texts = texts
-        self._remembered: OrderedDict[str, TaskRecord] = OrderedDict()
         self._undoing: set[asyncio.Task[None]] = set()
 
     async def register(
@@ -94,21 +89,6 @@ class Tasks:
         """Return a task as it stands in the store."""
         return await self.store.get(task_id)
 
-    async def get_for_queries(self, task_id: str) -> TaskRecord:
-        """Return a task as it stands in the store, or as it last stood while the store is away."""
-        try:
-            record = await self.store.get(task_id)
-        except StoreUnavailableError:
-            remembered = self._remembered.get(task_id)
-            if remembered is None or remembered.expired(time.time()):
-                raise
-            return remembered
-        self._remembered[task_id] = record
-        self._remembered.move_to_end(task_id)
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
-        return record
-
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return tasks, newest first, and the cursor of the next page."""
         return await self.store.list(limit=limit, cursor=cursor)
@@ -116,7 +96,6 @@ class Tasks:
     async def delete(self, task_id: str) -> None:
         """Remove a task and all that is derived from it; that it is gone already is fine."""
         self.supports.end_work(task_id)
-        self._remembered.pop(task_id, None)
         await self.store.delete(task_id)
         self.supports.forget(task_id)
 

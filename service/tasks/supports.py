@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,11 +17,18 @@ from model.media.pictures import decode_pictures
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import NotReadyError, TaskIncompatibleError
-from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
+from service.stores.errors import (
+    RevisionConflictError,
+    StoreUnavailableError,
+    TaskExpiredError,
+    TaskNotFoundError,
+)
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits
 from service.tasks.texts import TaskTexts
+
+REMEMBERED = 1000  # tasks that still classify while the store is away
 
 log = logging.getLogger("kshot.tasks")
 
@@ -57,6 +66,7 @@ class Supports:
         self.engine = engine
         self.cache = cache
         self.texts = texts
+        self._remembered: OrderedDict[str, TaskRecord] = OrderedDict()
         self._preparations: dict[str, Preparation] = {}
         self._improving: set[str] = set()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
@@ -75,6 +85,21 @@ class Supports:
         work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
         return preparation
+
+    async def record(self, task_id: str) -> TaskRecord:
+        """Return a task as it stands in the store, or as it last stood while the store is away."""
+        try:
+            record = await self.store.get(task_id)
+        except StoreUnavailableError:
+            remembered = self._remembered.get(task_id)
+            if remembered is None or remembered.expired(time.time()):
+                raise
+            return remembered
+        self._remembered[task_id] = record
+        self._remembered.move_to_end(task_id)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return record
 
     def preparation(self, task_id: str) -> Preparation | None:
         """Tell how far a task is that is not ready yet; None when it is, or can be at once."""
@@ -120,7 +145,8 @@ class Supports:
         self.engine.check_size([clip.label for clip in record.clips])
 
     def end_work(self, task_id: str) -> None:
-        """Stop what runs for a task in the background."""
+        """Stop what runs for a task in the background, and answer no more queries of it."""
+        self._remembered.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()
         self._preparations.pop(task_id, None)

@@ -23,8 +23,7 @@ from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from service.app import create_app
 from service.container import Service
-from service.http.server import server_of
-from service.http.telemetry import start_logging
+from service.http.server import server_of, start_logging
 from service.limits import media_limits
 from service.settings import Settings
 from tests.bench.bodies import pictures_of
@@ -88,7 +87,7 @@ class Door:
     async def engine(self, request: Request) -> dict[str, Any]:
         """Classify so many clips of a task, so many at a time; tell what each took."""
         asked = json.loads(await request.body())
-        record = await self.service.tasks.get_for_queries(asked["task"])
+        record = await self.service.tasks.supports.record(asked["task"])
         support = await self.service.tasks.supports.get(record, 60.0)
         frames = [self._clip(body).frames_THWC for body in asked["bodies"]]
         clips = [frames[number % len(frames)] for number in range(asked["clips"])]

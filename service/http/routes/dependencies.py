@@ -1,23 +1,35 @@
-"""What routes may ask for.
+"""What routes may ask for: the service, the request's allowance, its body read into values.
 
 All are coroutines, since FastAPI calls a plain function in a thread.
 """
 
+import asyncio
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
 
 from service.container import Service
 from service.decoding.pool import ClipRequest
-from service.http.body import read_query, read_task
+from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsError
+from service.http.body import parse_json, query_of_json, task_of_json, validate
+from service.http.multipart import query_of_form, task_of_form
+from service.http.schemas import QueryBody, TaskBody
+from service.limits import Limits
 from service.stores.errors import TaskNotFoundError
 from service.stores.records import is_id
 from service.tasks.allowance import Allowance
-from service.tasks.inputs import ClipInput, NewTask
+from service.tasks.inputs import ClipInput, NewTask, check_task
 
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+MAX_TEXT_PART_BYTES = 2**20
+MAX_TEXT_PARTS = 1000
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
@@ -86,11 +98,80 @@ async def query_clips(
 
 def _correct(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
     """Replace the cost that was guessed from the body's length by that of its clips."""
-    pace = running.pace()
     sources = [clip.source for clip in clips if isinstance(clip.source, ClipRequest)]
+    size = sum(source.size for source in sources)
     admitted.credits.correct(
-        decode_ms=math.ceil(1e3 * pace.decode_s_byte * sum(source.size for source in sources)),
-        frames=pace.frames_clip * len(sources),
+        decode_ms=math.ceil(1e3 * running.pool.pace.s_byte * size),
+        frames=running.engine.model.frames * len(sources),
+    )
+
+
+async def read_task(request: Request, limits: Limits) -> NewTask:
+    """Read the body of POST /tasks.
+
+    Raises:
+        RequestError: The body, or the task it asks for, cannot be used.
+    """
+    if content_type(request) == JSON:
+        raw = await request.body()
+        task = await asyncio.to_thread(
+            lambda: task_of_json(validate(parse_json(raw), TaskBody), limits)
+        )
+    else:
+        async with _form(request, limits.support_clips) as form:
+            task = await task_of_form(form, limits)
+    return check_task(task, limits)
+
+
+async def read_query(request: Request, limits: Limits) -> tuple[ClipInput, ...]:
+    """Read the body of POST /tasks/{id}/classify.
+
+    Raises:
+        RequestError: The body cannot be used.
+    """
+    if content_type(request) == JSON:
+        raw = await request.body()
+        return await asyncio.to_thread(
+            lambda: query_of_json(validate(parse_json(raw), QueryBody), limits)
+        )
+    async with _form(request, limits.query_clips) as form:
+        return await query_of_form(form, limits)
+
+
+def content_type(request: Request) -> str:
+    """Return the content type of the body.
+
+    Raises:
+        MediaTypeError: It is neither JSON nor multipart.
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in (JSON, MULTIPART):
+        raise MediaTypeError(
+            f"The content type {found[:80]!r} is not read here; send {MULTIPART} or {JSON}."
+        )
+    return found
+
+
+@asynccontextmanager
+async def _form(request: Request, max_clips: int) -> AsyncIterator[FormData]:
+    """Parse a multipart body, its files spooled to disk, and close them at the end."""
+    try:
+        form = await request.form(
+            max_files=max_clips, max_fields=MAX_TEXT_PARTS, max_part_size=MAX_TEXT_PART_BYTES
+        )
+    except HTTPException as error:
+        _refuse_form(str(error.detail), max_clips)
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _refuse_form(reason: str, max_clips: int) -> NoReturn:
+    if reason.startswith("Too many files"):
+        raise TooManyClipsError(f"The request has more than {max_clips} files; send fewer.")
+    raise MalformedRequestError(
+        f"The multipart body cannot be read: {reason.rstrip('.')}; let an HTTP client write it."
     )
 
 
