@@ -69,7 +69,7 @@ def build_recognizer(
     Raises:
         MethodError: the parts do not fit each other or the towers.
     """
-    matcher = _matcher(config.matcher, image.features, config.frames)
+    matcher = build_matcher(config.matcher, image.features, config.frames)
     head = _text_head(config)
     recognizer = Recognizer(
         config,
@@ -194,7 +194,17 @@ def _prototypes(config: PrototypesConfig, features: int) -> Prototypes:
             assert_never(config)
 
 
-def _matcher(config: MatcherConfig, features: int, frames: int) -> Matcher:
+def build_matcher(config: MatcherConfig, features: int, frames: int) -> Matcher:
+    """Build the video score.
+
+    Args:
+        config: Which.
+        features: Width of a frame's features.
+        frames: Of a clip.
+
+    Raises:
+        MethodError: a value of the config is out of range.
+    """
     match config:
         case PrototypeMatcher():
             return CosineOfMeans()

@@ -11,10 +11,10 @@ N classes, A stages, E feature width.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from copy import deepcopy
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from model.lanes import Lanes
 from model.recognizer import Recognizer
@@ -22,6 +22,7 @@ from model.text import StageTexts
 from model.views import alone_view
 from training.data.episodes import Episode
 from training.features.tokens import TokenSource
+from training.progress import progress
 
 # Clips of episodes that share a forward pass; on a processor, more leave its caches (1.5 x slower).
 PASS_CLIPS = {"cpu": 16, "cuda": 256}
@@ -48,7 +49,9 @@ class EpisodeScorer:
         stages: Mapping[str, StageTexts] | None = None,
         half: bool = False,
     ) -> None:
-        self.recognizer, self.source, self.half = recognizer, source, half
+        video = deepcopy(recognizer.video).requires_grad_(False)
+        self.recognizer = recognizer.with_encoders(video, recognizer.text).eval()
+        self.source, self.half = source, half
         context = recognizer.config.query_context
         self.support_alone = context == "none" or not recognizer.video.across_clips
         self.query_alone = self.support_alone or context == "self"
@@ -150,7 +153,7 @@ class EpisodeScorer:
     ) -> Tensor:
         """Make something of each clip's tokens alone."""
         device = self.recognizer.device
-        bar = tqdm(range(clips), desc="clips", unit="clip", leave=False)
+        bar = progress(range(clips), desc="clips", unit="clip", leave=False)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
             return torch.cat([make(read(clip).to(device)).float() for clip in bar])
 

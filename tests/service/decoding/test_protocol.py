@@ -22,9 +22,9 @@ from service.decoding.protocol import (
     MAX_HEADER_BYTES,
     SEALS,
     Message,
+    PixelMemory,
     ProtocolError,
-    Slot,
-    open_slot,
+    map_pixels,
     pack_head,
     read_message,
     receive,
@@ -104,7 +104,7 @@ REPO = Path(__file__).parents[3]
 PRELUDE = """
 import ctypes, fcntl, mmap, os, sys
 from service.decoding.sandbox import SandboxLimits, lock_down
-from service.decoding.protocol import open_slot
+from service.decoding.protocol import map_pixels
 def refused(attempt):
     try:
         attempt()
@@ -115,56 +115,62 @@ fd, size = int(sys.argv[1]), int(sys.argv[2])
 """
 
 
-def hostile(slot: Slot, script: str) -> None:
-    """Run a decoder that does what it likes with its slot."""
+def hostile(memory: PixelMemory, script: str) -> None:
+    """Run a decoder that does what it likes with its memory."""
     subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script), str(slot.fd), str(slot.bytes)],
+        [
+            sys.executable,
+            "-c",
+            PRELUDE + textwrap.dedent(script),
+            str(memory.fd),
+            str(memory.bytes),
+        ],
         cwd=REPO,
-        pass_fds=(slot.fd,),
+        pass_fds=(memory.fd,),
         check=True,
         timeout=60,
     )
 
 
 def test_what_the_decoder_writes_is_read_as_a_copy() -> None:
-    slot = Slot(2, 4)
-    pixels = open_slot(os.dup(slot.fd), slot.bytes)
+    memory = PixelMemory(2, 4)
+    pixels = map_pixels(os.dup(memory.fd), memory.bytes)
     pixels[:] = np.arange(96, dtype=np.uint8)
-    read = slot.read()
+    read = memory.read()
     pixels[:] = 0
     assert read.shape == (2, 4, 4, 3)
     assert (read.reshape(-1) == np.arange(96)).all()
-    slot.close()
-    slot.close()
+    memory.close()
+    memory.close()
 
 
 def test_its_size_is_sealed_on_both_sides() -> None:
-    slot = Slot(2, 4)
-    assert slot.fd >= FIRST_FD
-    assert fcntl.fcntl(slot.fd, fcntl.F_GET_SEALS) == SEALS
+    memory = PixelMemory(2, 4)
+    assert memory.fd >= FIRST_FD
+    assert fcntl.fcntl(memory.fd, fcntl.F_GET_SEALS) == SEALS
     for size in (0, 95, 97):
         with pytest.raises(PermissionError):
-            os.ftruncate(slot.fd, size)
+            os.ftruncate(memory.fd, size)
     hostile(
-        slot,
+        memory,
         """
         for other in (0, size - 1, size + 1):
             refused(lambda: os.ftruncate(fd, other))
         refused(lambda: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE))
         """,
     )
-    assert slot.read().sum() == 0
-    slot.close()
+    assert memory.read().sum() == 0
+    memory.close()
 
 
 def test_a_decoder_that_takes_the_memory_away_does_not_harm_the_reader() -> None:
     """MADV_REMOVE frees the pages under the service's mapping: it reads zeros, and no signal."""
-    slot = Slot(8, 64)
-    assert slot.read().sum() == 0
+    memory = PixelMemory(8, 64)
+    assert memory.read().sum() == 0
     hostile(
-        slot,
+        memory,
         """
-        pixels = open_slot(fd, size)
+        pixels = map_pixels(fd, size)
         lock_down(SandboxLimits())
         pixels[:] = 7
         refused(lambda: os.ftruncate(fd, 0))
@@ -172,8 +178,8 @@ def test_a_decoder_that_takes_the_memory_away_does_not_harm_the_reader() -> None
         libc.madvise(ctypes.c_void_p(pixels.ctypes.data), ctypes.c_size_t(size), 9)
         """,
     )
-    assert set(np.unique(slot.read())) <= {0, 7}
-    slot.close()
+    assert set(np.unique(memory.read())) <= {0, 7}
+    memory.close()
 
 
 def descriptors(pid: int) -> set[str]:
@@ -185,16 +191,16 @@ async def test_a_decoder_has_its_pipes_and_no_descriptor_of_the_slot() -> None:
         await pool.decode(request())
         decoder = decoders(pool)[0]
         assert descriptors(decoder.pid) == {"0", "1", "2", "3"}
-        assert b"kshot-slot" in (shown_by_kernel(decoder.pid, "maps") or b"kshot-slot")
+        assert b"kshot-pixels" in (shown_by_kernel(decoder.pid, "maps") or b"kshot-pixels")
 
 
 async def test_slots_go_with_their_decoders() -> None:
-    def slots() -> int:
-        return Path("/proc/self/maps").read_text().count("kshot-slot")
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("kshot-pixels")
 
-    others = slots()  # of a service that other tests share
+    others = mapped()  # of a service that other tests share
     async with make_pool(clips_per_worker=1) as pool:
         clips = [await pool.decode(request()) for _ in range(6)]
-        assert slots() <= others + 3  # one that ends, one that reads, the next one
-    assert slots() == others
+        assert mapped() <= others + 3  # one that ends, one that reads, the next one
+    assert mapped() == others
     assert all((clip.frames_THWC == clips[0].frames_THWC).all() for clip in clips)

@@ -15,9 +15,10 @@ from model.media.video import Chooser, Decoded, decode_video, read_clip
 from tests.training.conftest import SHARED
 from tests.videos import corner_frames, grey_frames, make_video
 from training.data import local_video
-from training.data.datasets import LabelledClip, read_frames
+from training.data.datasets import LabelledClip
 from training.data.listings import VIDEOS
 from training.data.local_video import LEAST_FRAMES, decode_local, decode_with_decord
+from training.features.clip_views import read_frames
 
 pytest.importorskip("decord")
 SIZE = 224
