@@ -7,8 +7,8 @@ import sys
 import uvloop
 
 from model.errors import KshotError
-from service.app import serve
-from service.http.server import start_logging
+from service.app import create_app
+from service.http.server import serve, start_logging
 from service.settings import Settings
 
 log = logging.getLogger("kshot.service")
@@ -26,7 +26,7 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         log.info("Settings: %s", settings.shown())
-        uvloop.run(serve(settings))
+        uvloop.run(serve(create_app(settings), settings))
     except KshotError as error:
         log.error("%s", error)
         return 2

@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
 
-from service.container import Service, running
+from service.container import running
 from service.http import openapi, problems
-from service.http.admission import Admission, Pace
+from service.http.admission import Admission
 from service.http.connection import DisconnectWatcher, RequestLog
 from service.http.routes import operations, tasks
-from service.http.server import server_of
 from service.limits import limits_of
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
@@ -42,35 +41,11 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app, limits)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
-    def pace() -> Pace:
-        service: Service = app.state.service
-        engine, pool = service.engine, service.pool
-        return Pace(
-            frames_s=engine.drain_rate,
-            frames_clip=engine.model.frames,
-            decoders=pool.workers,
-            clip_bytes=pool.pace.clip_bytes,
-            decode_s_byte=pool.pace.s_byte,
-        )
-
     # the last one added is outermost
-    app.add_middleware(Admission, ledger=app.state.ledger, limits=limits, pace=pace)
+    app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(RequestLog)
     return app
-
-
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get their grace.
-
-    Raises:
-        KshotError: A part of the service cannot start.
-    """
-    app = create_app(settings)
-    server = server_of(app, settings)
-    server.heed_signals()
-    async with app.router.lifespan_context(app):
-        await server.serve()
 
 
 def capacity_of(settings: Settings) -> Cost:

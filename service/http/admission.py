@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.container import Service
 from service.errors import (
     FieldFault,
     InvalidRequestError,
@@ -45,6 +46,19 @@ class Pace:
     decode_s_byte: float
 
 
+def pace_of(scope: Scope) -> Pace:
+    """Ask the service that a request came to."""
+    service = scope["app"].state.service
+    assert isinstance(service, Service)
+    return Pace(
+        frames_s=service.engine.drain_rate,
+        frames_clip=service.engine.model.frames,
+        decoders=service.pool.workers,
+        clip_bytes=service.pool.pace.clip_bytes,
+        decode_s_byte=service.pool.pace.s_byte,
+    )
+
+
 class Admission:
     """Gives each request that brings work an allowance, or refuses it.
 
@@ -56,7 +70,12 @@ class Admission:
     """
 
     def __init__(
-        self, app: ASGIApp, *, ledger: Ledger, limits: Limits, pace: Callable[[], Pace]
+        self,
+        app: ASGIApp,
+        *,
+        ledger: Ledger,
+        limits: Limits,
+        pace: Callable[[Scope], Pace] = pace_of,
     ) -> None:
         self.app = app
         self.ledger = ledger
@@ -95,7 +114,7 @@ class Admission:
         default_s = limits.max_deadline_s if registers else limits.deadline_s
         values = Headers(scope=scope).getlist(TIMEOUT_HEADER)
         deadline = Deadline.after(read_timeout(values, default_s, limits.max_deadline_s))
-        tenant, pace = tenant_of(scope), self.pace()
+        tenant, pace = tenant_of(scope), self.pace(scope)
         room = self._room(deadline.left_s, pace)
         try:
             credits = self.ledger.take(tenant, self._estimate(scope, declared, pace), room)

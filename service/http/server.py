@@ -74,6 +74,18 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
     )
 
 
+async def serve(app: FastAPI, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get their grace.
+
+    Raises:
+        KshotError: A part of the service cannot start.
+    """
+    server = server_of(app, settings)
+    server.heed_signals()
+    async with app.router.lifespan_context(app):
+        await server.serve()
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line."""
 

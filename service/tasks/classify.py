@@ -48,7 +48,7 @@ class Classifier:
 
     Args:
         supports: Gives the task and its encoded supports.
-        texts: Says whether text takes part.
+        texts: Says why no text takes part.
         pool: Reads untrusted clips.
         engine: Scores them.
         temperature: Probabilities are softmax(logits / temperature).
@@ -107,6 +107,7 @@ class Classifier:
         if not clips:
             raise refuse_clips(faults, len(inputs))
         decoded_s = time.monotonic()
+        with_text = support.text_NAE is not None
         order = sorted(clips)
         async with allowance.deadline.bounding("computing"):
             found = await self.engine.classify(
@@ -117,7 +118,7 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
-            text_reason=self.texts.reason(record.labels),
+            text_reason=None if with_text else self.texts.reason(record.labels),
             clips=tuple(
                 ClipAnswer(
                     index,

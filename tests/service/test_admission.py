@@ -92,7 +92,7 @@ class Held:
 
 
 def admission(app: Held, pace: Pace = PACE) -> Admission:
-    return Admission(app, ledger=app.ledger, limits=LIMITS, pace=lambda: pace)
+    return Admission(app, ledger=app.ledger, limits=LIMITS, pace=lambda _: pace)
 
 
 @pytest.mark.parametrize(
