@@ -168,13 +168,13 @@ class Settings(BaseSettings):
     )
 
     def shown(self) -> str:
-        """Give what differs from the defaults, for the log: no key, no password."""
+        """Return what differs from the defaults, for the log, without keys and passwords."""
         text = self.model_dump_json(exclude_defaults=True)
         return re.sub(r"//[^@/\s]*@", "//***@", text)
 
     @property
     def sandbox(self) -> SandboxLimits:
-        """Give what one decoder process may use."""
+        """What one decoder process may use."""
         return SandboxLimits(
             memory_bytes=self.decode_memory_bytes,
             cpu_s=self.decode_cpu_s,

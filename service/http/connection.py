@@ -83,7 +83,7 @@ def too_large(limits: Limits) -> RequestTooLargeError:
 
 
 def declared_bytes(scope: Scope) -> int | None:
-    """Give the length that the headers announce; None when they leave it open."""
+    """Return the length that the headers announce; None when they do not say."""
     headers = Headers(scope=scope)
     text = headers.get("content-length", "")
     if text.isascii() and text.isdigit():
@@ -110,7 +110,7 @@ class UnreadBody:
         self._lingers = False
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; where the connection must end, see that the answer is read first."""
+        """Pass a message on; before the connection closes, give the client time to read."""
         if message["type"] == "http.response.start" and not self._complete:
             self._lingers = self._abandoned or must_close(self._scope, self.seen_bytes)
             if self._lingers:
@@ -188,10 +188,10 @@ class CountedBody(UnreadBody):
 
 
 def must_close(scope: Scope, seen_bytes: int) -> bool:
-    """Tell whether a connection is of no more use after an answer to a body not read to its end.
+    """Tell whether the connection must close after an answer to a body not read to its end.
 
-    The server reads away what is left of a small body; a long one, or a client that waits for
-    leave to send, would hold the connection.
+    The server reads what is left of a small body. A long body, or a client that waits for
+    permission to send, would block the connection.
     """
     declared = declared_bytes(scope)
     long = declared is None or declared - seen_bytes > READ_AWAY_BYTES
@@ -226,7 +226,7 @@ class DisconnectWatcher:
             if not client.left or request.uncancel() > 0:
                 raise  # somebody else's: the server stops
             scope["kshot.code"] = "client-left"
-            await client.see_off()
+            await client.complete_answer()
         finally:
             watching.cancel()
 
@@ -244,7 +244,7 @@ class _Client:
         self._answered = False
 
     async def receive(self) -> Message:
-        """Pass a message of the body on; after its end there is only the news that it left."""
+        """Pass a message of the body on; after the last one, wait until the client has left."""
         if self._read.is_set():
             await self._gone.wait()
             return {"type": "http.disconnect"}
@@ -262,8 +262,8 @@ class _Client:
         await self._outer_send(message)
         self._answered = self._answered or last
 
-    async def see_off(self) -> None:
-        """Answer nobody, for what stands outside expects an answer, the log for one."""
+    async def complete_answer(self) -> None:
+        """Complete the answer, which nobody reads: the log outside expects one."""
         if not self._answering:
             await self.send({"type": "http.response.start", "status": LEFT_STATUS, "headers": []})
         if not self._answered:
@@ -273,7 +273,7 @@ class _Client:
         """Cancel a request when its client leaves before it is answered."""
         await self._read.wait()
         if self._gone.is_set():
-            return  # while sending: whoever reads the body knows
+            return  # it left while sending, which the reader of the body sees
         while (await self._outer_receive())["type"] != "http.disconnect":
             pass
         self._gone.set()

@@ -212,7 +212,7 @@ def install(app: FastAPI) -> None:
 
 
 def request_id(request: Request) -> str:
-    """Give the id under which the log has this request."""
+    """Return the id under which the log has this request."""
     return str(request.scope.get("kshot.request_id", ""))
 
 

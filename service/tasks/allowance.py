@@ -27,7 +27,7 @@ class Deadline:
 
     @classmethod
     def after(cls, allowed_s: float) -> Self:
-        """Give the instant that far from now."""
+        """Return the deadline that many seconds from now."""
         return cls(time.monotonic() + allowed_s, allowed_s)
 
     @property
@@ -36,16 +36,16 @@ class Deadline:
         return max(0.0, self.at - time.monotonic())
 
     def check(self, stage: str) -> None:
-        """Refuse to begin a stage for which it is too late.
+        """Refuse to begin a stage after the deadline.
 
         Raises:
-            DeadlineError: It is.
+            DeadlineError: The deadline has passed.
         """
         if time.monotonic() >= self.at:
             raise self.passed(stage)
 
     def passed(self, stage: str) -> DeadlineError:
-        """Make the refusal."""
+        """Return the error of a request that stood at this stage when its time was over."""
         return DeadlineError(
             f"The request was not done in {self.allowed_s:g} s (it stood at {stage}); "
             "allow more time, or send less."
@@ -192,7 +192,7 @@ class Ledger:
     def take(self, tenant: str, cost: Cost, room: Cost | None = None) -> Credits:
         """Take credits for a request.
 
-        What is free of a kind is free for a request of any size, so none is too large for good.
+        A kind of which nothing is held admits a request of any size, so none is refused forever.
 
         Args:
             tenant: Who asks.
@@ -218,12 +218,12 @@ class Ledger:
         return Credits(self, tenant, cost)
 
     def charged(self, cost: Cost) -> Cost:
-        """Give what a request is charged: at most half of all, or a large one never got in."""
+        """Return what a request is charged: at most half of all, so that a large one can get in."""
         half = self.most.times(0.5)
         return cost.within(half)
 
     def held_by(self, tenant: str) -> Cost:
-        """Tell what one tenant holds."""
+        """Return what one tenant holds."""
         return self._by_tenant.get(tenant, NOTHING)
 
     @property
@@ -232,7 +232,7 @@ class Ledger:
         return len(self._by_tenant)
 
     def add(self, tenant: str, cost: Cost) -> None:
-        """Book a change; only a `Credits` and `take` call this."""
+        """Record a change; only `Credits` and `take` call this."""
         self.held += cost
         left = self.held_by(tenant) + cost
         if left == NOTHING:
@@ -252,7 +252,7 @@ class Ledger:
 
 
 def _over(held: Cost, cost: Cost, room: Cost) -> bool:
-    """Tell whether more is asked of a kind that is held already than its room has left."""
+    """Tell whether a kind of which something is held already would exceed its room."""
     return (
         _crowded(held.bytes, cost.bytes, room.bytes)
         or _crowded(held.decode_ms, cost.decode_ms, room.decode_ms)

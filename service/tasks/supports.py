@@ -1,4 +1,4 @@
-"""Encoded supports of tasks: made at registration, rebuilt from stored pictures, kept at hand."""
+"""Encoded supports of tasks: made at registration, cached, rebuilt from stored pictures."""
 
 import asyncio
 import logging
@@ -45,12 +45,12 @@ class Preparation:
 
 
 class Supports:
-    """Gives a task's encoded supports, and improves its text behind the scenes.
+    """Gives a task's record and encoded supports, and improves its text in the background.
 
     Args:
         store: Has the pictures.
         engine: Encodes them.
-        cache: Encoded supports at hand.
+        cache: Keeps them in the device's memory.
         texts: The tasks' words.
     """
 
@@ -102,7 +102,7 @@ class Supports:
         return record
 
     def preparation(self, task_id: str) -> Preparation | None:
-        """Tell how far a task is that is not ready yet; None when it is, or can be at once."""
+        """Return the progress of a task that is getting ready; None for all others."""
         return self._preparations.get(task_id)
 
     async def get(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
@@ -137,7 +137,7 @@ class Supports:
         return support
 
     def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:
-        """Keep a task's encoded supports at hand, now or when they come, during the context."""
+        """Keep a task's encoded supports in the cache during the context, once they are there."""
         return self.cache.pinned(self._key(record))
 
     def check_size(self, record: TaskRecord) -> None:
