@@ -1,16 +1,17 @@
-"""The invariance tests of specs/methods-1, section 11, (i) to (vi), for presets and contexts."""
+"""The invariance tests of model/papers/matching.md, section 7, for presets and contexts."""
 
 import pytest
 import torch
 
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, QueryContext
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
 from model.episode import EncodedSupport, MatchScores
 from model.errors import EpisodeError, MethodError
 from model.methods import METHODS
 from model.recognizer import Recognizer
+from tests.episodes import score_episode
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 
-CASES = [(preset, "none") for preset in ("frozen", "aim")] + [
+CASES = [(preset, "none") for preset in ("frozen", "aim", "ted", "clip_fsar")] + [
     (preset, context)
     for preset in METHODS
     if preset.startswith("task")
@@ -72,24 +73,6 @@ def test_a_query_scores_the_same_alone_and_in_any_batch(recognizer: Recognizer) 
     torch.testing.assert_close(
         logits(doubled), logits(together[:1]).expand(3, -1), atol=1e-5, rtol=1e-5
     )
-
-
-@pytest.mark.parametrize("own", ["support", "prototype"])
-def test_tasks_with_less_context_share_a_batch_with_others(own: QueryContext) -> None:
-    """Each scores as a method of that context does, whoever its mates are."""
-    recognizer = tiny_recognizer(query_context=own)
-    queries, text = clips(9, seed=3), tiny_text(recognizer, LABELS[:3])
-    tokens = recognizer.trunk(clips(6, seed=1))
-    contexts: tuple[QueryContext, ...] = (own, "prototype", "self")
-    tasks = [recognizer.encode_support(tokens, CLASSES, text, context) for context in contexts]
-    assert tasks[0].bytes >= tasks[1].bytes > tasks[2].bytes
-    together = classify(recognizer, queries, tasks * 3)
-    for place, context in enumerate(contexts):
-        method = tiny_recognizer(query_context=context)
-        task = method.encode_support(method.trunk(clips(6, seed=1)), CLASSES, text)
-        alone = classify(method, queries[place::3], [task] * 3)
-        torch.testing.assert_close(logits(together[place::3]), logits(alone), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(logits(together[:1]), logits(together[2:3]))
 
 
 def test_permuting_classes_permutes_logits(recognizer: Recognizer) -> None:
@@ -171,7 +154,7 @@ def test_one_masked_pass_equals_support_first(recognizer: Recognizer, queries: i
     tokens_S = recognizer.trunk(clips(6, seed=1))
     tokens_Q = recognizer.trunk(clips(queries, seed=3))
     text = tiny_text(recognizer, LABELS[:3])
-    together = recognizer.score_episode(tokens_S, CLASSES, tokens_Q, text)
+    together = score_episode(recognizer, tokens_S, CLASSES, tokens_Q, text)
     task = recognizer.encode_support(tokens_S, CLASSES, text)
     supports = [task] * queries
     cached = recognizer.match(recognizer.encode_query(tokens_Q, supports), supports)
@@ -215,17 +198,17 @@ def test_joint_lets_queries_see_each_other_and_is_not_served() -> None:
     recognizer = tiny_recognizer(query_context="joint", align="joint")
     tokens_S, tokens_Q = recognizer.trunk(clips(6, seed=1)), recognizer.trunk(clips(4, seed=3))
     text = tiny_text(recognizer, LABELS[:3])
-    together = recognizer.score_episode(tokens_S, CLASSES, tokens_Q, text).logits_QN
-    alone = recognizer.score_episode(tokens_S, CLASSES, tokens_Q[:1], text).logits_QN
+    together = score_episode(recognizer, tokens_S, CLASSES, tokens_Q, text).logits_QN
+    alone = score_episode(recognizer, tokens_S, CLASSES, tokens_Q[:1], text).logits_QN
     assert not torch.allclose(together[:1], alone, atol=1e-3)
     with pytest.raises(MethodError, match="queries see each other"):
-        recognizer.served()
+        recognizer.check_served()
 
 
 @pytest.mark.parametrize(("context", "align"), [("joint", "identity"), ("support", "joint")])
 def test_serving_refuses_what_is_transductive(context: str, align: str) -> None:
     with pytest.raises(MethodError, match="'joint'"):
-        tiny_recognizer(query_context=context, align=align).served()
+        tiny_recognizer(query_context=context, align=align).check_served()
 
 
 @pytest.mark.parametrize("context", SERVED_CONTEXTS)

@@ -5,11 +5,11 @@ import gc
 import time
 import weakref
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from model.episode import EncodedSupport
 from model.errors import MethodError
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
@@ -63,9 +63,7 @@ async def test_registration_goes_on_under_a_flood_of_queries(engine: Engine) -> 
 
 async def test_a_query_that_fails_leaves_its_batch_alone(engine: Engine) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
-    foreign = EncodedSupport(
-        support.prototype_NTE, support.context, None, support.counts, "other weights"
-    )
+    foreign = replace(support, fingerprint="other weights")
     with device_held(engine):
         good = [asyncio.create_task(engine.classify(frames(1, seed), support)) for seed in range(3)]
         bad = asyncio.create_task(engine.classify(frames(1), foreign))
@@ -187,7 +185,7 @@ async def test_nothing_of_a_task_is_kept_by_the_engine(engine: Engine) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
     await engine.classify(frames(2), support)
     await engine.encode_support(frames(4), [0, 0, 1, 1], None)  # the thread lets the last one go
-    gone = weakref.ref(support.prototype_NTE)
+    gone = weakref.ref(support.classes.prototype_NTE)
     del support
     for _ in range(100):
         await asyncio.sleep(0.01)
