@@ -169,6 +169,13 @@ def test_decoder_processes_name_no_tensor_library(start: str) -> None:
         assert not tops & TENSORS, f"{start} reaches {name}"
 
 
+def test_a_decoder_holds_few_modules_of_ours() -> None:
+    reached = {name for name in reachable("service.decoding.worker") if "__init__" not in name}
+    media = {f"model.media.{name}" for name in ("container", "pictures", "sampling", "video")}
+    service = {f"service.decoding.{name}" for name in ("protocol", "sandbox", "worker")}
+    assert reached - {"model", "service", "model.media"} <= media | service | {"model.errors"}
+
+
 def loaded(start: str, names: set[str]) -> str:
     """Name those packages that a fresh process holds after one import."""
     script = f"import sys, {start}; print(*sorted(set(sys.modules) & {names!r}))"
