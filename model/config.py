@@ -134,7 +134,7 @@ class TextTokenPrototypes(Config):
     """
 
     kind: Literal["text_token"] = "text_token"
-    depth: Count = 1  # passes through the one layer
+    depth: Count = 1  # layers of the transformer
     heads: Count = 8
     hidden: Count = 2048
     dropout: Share = 0.2  # after attention

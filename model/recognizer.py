@@ -120,7 +120,7 @@ class Recognizer(nn.Module):
     @property
     def trained(self) -> bool:
         """Whether any part differs from its start; an untrained method equals its backbone."""
-        return not all(part.is_initial() for part in self.parts())
+        return self.config.tune == "all" or not all(part.is_initial() for part in self.parts())
 
     def parts(self) -> Iterator[Part]:
         """Yield every part above the backbone that may learn."""

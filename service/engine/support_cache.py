@@ -36,7 +36,6 @@ class SupportCounts:
     misses: int = 0
     evictions: int = 0
     builds: int = 0
-    build_s: float = 0.0
 
 
 class SupportCache:

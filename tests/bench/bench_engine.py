@@ -29,9 +29,10 @@ from model.episode import EncodedSupport, MatchScores
 from model.export.manifest import read_manifest
 from model.recognizer import Recognizer
 from service.engine.engine import Engine
+from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import label, onnx_folder
 from service.engine.passes.measuring import TOLERANCE
-from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import (
     TorchRuntime,
@@ -238,7 +239,7 @@ def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str
     folder = options.onnx if options.method == VIT_B else onnx_folder(options.onnx, options.method)
     if folder is not None:
         manifest, threads = read_manifest(folder), torch.get_num_threads()
-        runtimes += onnx_runtimes(recognizer, folder, manifest, threads=threads)
+        runtimes.append(onnx_runtime(recognizer, folder, manifest, threads=threads))
     return {label(runtime): runtime for runtime in runtimes}
 
 
@@ -268,7 +269,7 @@ def medians(found: dict[str, list[float]]) -> dict[str, float]:
 async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
     """Start an engine and measure the parts asked for."""
     recognizer = recognizer_of(options.method).to(options.device)
-    recognizer.video.fold()  # as the service does
+    fuse_activations(recognizer.video)  # as the service does
     runtime = plain_torch(recognizer)
     batch_frames = usual_batch_frames(runtime.device)
     if runtime.device.type == "cuda":

@@ -113,6 +113,16 @@ def test_a_transductive_method_is_not_served() -> None:
             Engine(method, batch_frames=32, slice_clips=2)
 
 
+@pytest.mark.parametrize(
+    ("preset", "needs_text", "stages"), [("clip_fsar", True, 1), ("task_adapter_pp", False, 3)]
+)
+def test_the_engine_says_what_its_model_wants_of_text(
+    preset: str, needs_text: bool, stages: int
+) -> None:
+    model = Engine(tiny_recognizer(preset), batch_frames=32).model
+    assert (model.has_text, model.needs_text, model.stages) == (True, needs_text, stages)
+
+
 async def test_work_past_its_deadline_is_refused(engine: Engine) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
     past = time.monotonic() - 1

@@ -48,7 +48,7 @@ BATCHES = int(os.environ.get("KSHOT_TEST_BATCHES", "6"))
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny checkpoint whose clips see nobody else, and its ONNX folder with every graph."""
     folder = tiny_checkpoint(tmp_path_factory.mktemp("exported"), query_context="self")
-    export(load(folder), load(folder), folder / "onnx")
+    export(load(folder), folder / "onnx")
     return folder, folder / "onnx"
 
 
@@ -143,6 +143,26 @@ def test_traced_passes_give_the_values_of_the_plain_ones(context: QueryContext, 
             if traced.adapted_pass is not None:
                 adapted = recognizer.video(tokens, alone_view(context))
                 assert torch.equal(traced.adapted_pass(tokens), adapted)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("preset", ["ted", "clip_fsar"])
+def test_methods_of_other_parts_are_traced_and_exported_to_the_same_scores(
+    preset: str, tmp_path: Path
+) -> None:
+    export(tiny_recognizer(preset), tmp_path)
+    exported = onnx_runtime(tiny_recognizer(preset), tmp_path, read_manifest(tmp_path), threads=1)
+    traced = plain_torch(tiny_recognizer(preset))
+    assert traced.trunk_pass is not None
+    assert traced.adapted_pass is not None
+    found = []
+    for runtime in (TorchRuntime(tiny_recognizer(preset)), traced, exported):
+        task = supports_of(runtime, 1)
+        features = runtime.encode_query(runtime.trunk(clips(3, seed=2)), [task] * 3)
+        found.append([score.logits_N for score in plain(runtime.score(features, [task] * 3))])
+    want, *others = map(torch.tensor, found)
+    for got in others:
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
 def test_what_serves_on_a_processor_is_traced() -> None:
