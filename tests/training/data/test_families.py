@@ -131,7 +131,7 @@ def test_a_method_gets_as_many_stages_as_it_has_or_the_file_is_refused(tmp_path:
         assert stages == {label: template_stages(label, count) for label in "ab"}
     file = tmp_path / "stages.json"
     write_descriptions(file, {label: template_stages(label, 3) for label in "ab"})
-    with pytest.raises(InputError, match="stages.json, 'a'"):
+    with pytest.raises(InputError, match=r"stages\.json, 'a'"):
         stage_texts(one, ["train"], file, 1)
 
 
