@@ -24,7 +24,7 @@ from service.http.admission import Pace
 from service.http.schemas import Health, InfoView, LimitsView, ModelView
 from service.http.views import runtime_view
 from service.settings import Settings
-from service.stores.opening import open_store
+from service.stores import open_store
 from service.stores.protocol import TaskStore
 from service.tasks.classify import Classifier
 from service.tasks.describe import describer_from

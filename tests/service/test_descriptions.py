@@ -10,8 +10,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from service.stores.directory import DirectoryStore
 from service.stores.protocol import TaskStore
+from service.stores.sqlite import SqliteStore
 from service.tasks.breaker import Breaker
 from service.tasks.describe import (
     Describer,
@@ -34,7 +34,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[TaskStore]:
-    opened = await DirectoryStore.open(tmp_path / "store")
+    opened = await SqliteStore.open(tmp_path / "kshot.db")
     yield opened
     await opened.close()
 
