@@ -1,7 +1,7 @@
 """The demo on a folder of real clips: tasks through HTTP, then many episodes on features.
 
 Through HTTP, each task is drawn, registered and asked as a client would do it. The episodes make
-the accuracy exact: `training.evaluation.readings` extracts each clip's features once and scores
+the accuracy exact: `training.evaluation.examination` extracts each clip's features once and scores
 thousands of tasks, drawn by the same rule: support and query clips from different recordings.
 
 An `index.csv` (path, label, split, source_group) in the folder or above it says which clips come
@@ -25,9 +25,8 @@ from service.settings import Settings
 from training.data.datasets import LabelledClip
 from training.data.episodes import Episode, draw_episode
 from training.data.listings import VIDEOS, read_index
-from training.evaluation.layouts import Layout, draw_layouts
-from training.evaluation.readings import Examination
-from training.features.token_sources import TokenSources
+from training.evaluation.examination import Examination, Layout, draw_layouts
+from training.features.tokens import TokenSources
 
 QUERIES = 5  # query clips a label in one task
 SHOTS = (1, 5)
@@ -124,6 +123,7 @@ def _episodes(
     print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
     labels = sorted({clip.label for clip in clips})
     examination = Examination(
+        options.split,
         draw_layouts(
             clips,
             [Layout(ways, count) for count in shots],
@@ -137,8 +137,8 @@ def _episodes(
     )
     for source, weights in sources:
         recognizer = load_recognizer(source, weights=weights)
-        for reading in examination.read(recognizer, checkpoint=source, method=source):
-            count, found = reading.kind.layout.shots, reading.tally.accuracy
+        for result in examination.ask(recognizer, checkpoint=source, method=source):
+            count, found = result.setting.layout.shots, result.tally.accuracy
             mean, reach = found.mean / 100, found.interval / 100
             accuracy = Share(mean, mean - reach, mean + reach)
             print(f"{source:<26} {ways}-way {count}-shot: {accuracy}", flush=True)

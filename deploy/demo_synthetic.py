@@ -11,15 +11,9 @@ from typing import Any
 from deploy.api_client import ApiClient
 from deploy.demo_report import document, of_answers, table
 from deploy.local_service import local_service
-from training.synthetic.actions import (
-    FLOWING,
-    SEPARATE,
-    Action,
-    Course,
-    demo_actions,
-    draw_families,
-    write_clip,
-)
+from training.synthetic.actions import Action, demo_actions
+from training.synthetic.order_set import draw_families
+from training.synthetic.rendering import FLOWING, SEPARATE, Course, write_clip
 
 HELD_OUT = 10  # clips a label that are asked
 SHOTS = 5

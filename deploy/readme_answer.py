@@ -14,7 +14,8 @@ from pathlib import Path
 
 from deploy.local_service import local_service
 from deploy.readme_tables import put
-from training.synthetic.actions import demo_actions, write_clip
+from training.synthetic.actions import demo_actions
+from training.synthetic.rendering import write_clip
 
 URL = "http://127.0.0.1:8000"
 COMMANDS = f"""\

@@ -19,7 +19,7 @@ from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from training.data.episodes import draw_episode
 from training.errors import InputError
-from training.meta.variants import without_adapters
+from training.evaluation.variants import without_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 

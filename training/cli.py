@@ -14,11 +14,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import torch
 
 from model.errors import KshotError
+from training.data.datasets import MAX_MISSING, DataChoice
 from training.errors import IncompleteError, InputError
 
 
@@ -94,6 +96,37 @@ def add_device_options(parser: argparse.ArgumentParser, *, precision: str = "aut
         choices=("auto", "bf16", "fp32"),
         default=precision,
         help="of the computation; default: %(default)s",
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add `--data` and what belongs to it.
+
+    Args:
+        parser: Whose options.
+        several: Whether several data sets may be given, to be joined.
+    """
+    form = "index.csv, a folder of split files, or a folder of clips"
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+" if several else 1,
+        required=True,
+        help=f"{form}; several are joined" if several else form,
+    )
+    parser.add_argument("--root", type=Path, help="of the clips that split files list")
+    parser.add_argument("--names", type=Path, help="of the labels, where split files have ids")
+    parser.add_argument("--max-missing", type=float, default=MAX_MISSING, help="share of files")
+    parser.add_argument("--descriptions", type=Path, help="stage texts; default: the template's")
+
+
+def data_choice(options: argparse.Namespace) -> DataChoice:
+    """Return what the options of `add_data_options` choose."""
+    return DataChoice(
+        data=tuple(options.data),
+        root=options.root,
+        names=options.names,
+        max_missing=options.max_missing,
     )
 
 

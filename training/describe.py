@@ -1,25 +1,24 @@
-"""Three-stage sentences for all classes of a data set, by a language model.
+"""Write sentences of the stages of all classes of a data set, by a language model.
 
-python -m training.describe --data DATA --out FILE.yaml
+    python -m training.describe --data DATA --out FILE.yaml
 
-Asks the endpoint that the service asks: KSHOT_LLM_BASE_URL, KSHOT_LLM_MODEL, OPENAI_API_KEY. What
-the file already holds is kept and not asked again. The last line is JSON.
+Asks the endpoint that the service asks: KSHOT_LLM_BASE_URL, KSHOT_LLM_MODEL, OPENAI_API_KEY. Labels
+that the file already describes are not asked again. The last line is JSON.
 """
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
-from tqdm import tqdm
 
 from model.errors import DescriptionError
 from model.text import (
@@ -32,15 +31,17 @@ from model.text import (
     parse_stages,
     spoken,
 )
+from training import cli
 from training.data.datasets import read_labels
 from training.data.descriptions_file import SUFFIXES, read_descriptions, write_descriptions
-from training.data.listings import SPLITS
-from training.errors import InputError
+from training.data.listings import SPLITS, Split
+from training.errors import IncompleteError, InputError
+from training.progress import progress
 
 MODEL = "gpt-4o-mini"  # as the service's llm_model
 CALL_S = 60.0
 RETRIES = 4  # of one call, by the client, which waits longer each time
-ANSWERS = 3  # asked for one label until one is of use
+ANSWERS = 3  # asked for one label until one can be used
 SAVE_EVERY = 5  # answers
 _FORMAT: ResponseFormatJSONSchema = {
     "type": "json_schema",
@@ -49,12 +50,23 @@ _FORMAT: ResponseFormatJSONSchema = {
 _UNSUPPORTED = {400, 415, 422, 501}  # answers of endpoints that know no structured output
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """What the command line asks for."""
+
+    data: Path
+    names: Path | None  # of classes that are only numbered
+    splits: tuple[Split, ...]
+    out: Path
+    concurrency: int  # labels asked at once
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a run did: counts of labels, and for those that failed the reason."""
+    """Counts of labels, and the reason for each that got no description."""
 
     labels: int
-    kept: int  # held before
+    kept: int  # described before
     added: int
     failed: dict[str, str]
 
@@ -63,7 +75,7 @@ class StageWriter:
     """Asks a language model for the stages of labels; may be shared by threads.
 
     Args:
-        client: Where to ask; it retries what passes by itself.
+        client: Of the endpoint; it retries passing failures itself.
         model: The model's name at the endpoint.
     """
 
@@ -76,8 +88,8 @@ class StageWriter:
         """Return the stages of one label.
 
         Raises:
-            DescriptionError: No answer was of use.
-            InputError: The endpoint cannot be used.
+            DescriptionError: No answer can be used.
+            InputError: The endpoint gives no answer.
         """
         if not clean(label) or len(label) > MAX_LABEL_CHARS:
             raise DescriptionError(
@@ -87,7 +99,7 @@ class StageWriter:
             try:
                 return parse_stages(self._answer(label))
             except DescriptionError:
-                continue  # models answer otherwise when they are asked again
+                continue  # a model may answer better when it is asked again
         return parse_stages(self._answer(label))
 
     def _answer(self, label: str) -> str:
@@ -133,20 +145,20 @@ def _unusable(client: openai.OpenAI, error: openai.APIError) -> InputError:
     )
 
 
-def describe(
+def add_descriptions(
     labels: Iterable[str], writer: StageWriter, out: Path, *, concurrency: int
 ) -> Described:
     """Add the stages of every label that a file lacks.
 
     Args:
-        labels: What to describe.
+        labels: The labels.
         writer: Asks the language model.
         out: YAML or JSON; written after every few answers.
         concurrency: Labels asked at once.
 
     Raises:
-        InputError: The file cannot be read or written, or the endpoint not used; answers so far
-            are in the file.
+        InputError: The file cannot be read or written, or the endpoint gives no answer; the answers
+            so far are in the file.
     """
     held = read_descriptions(out) if out.is_file() else {}
     wanted = {spoken(label): label for label in labels}
@@ -157,7 +169,9 @@ def describe(
     pool = ThreadPoolExecutor(concurrency)
     asked = {pool.submit(writer.stages, label): label for label in todo}
     try:
-        for future in tqdm(as_completed(asked), desc="describing", total=len(todo), unit="class"):
+        for future in progress(
+            as_completed(asked), desc="describing", total=len(todo), unit="class"
+        ):
             _take(future, asked[future], added, failed)
             if len(added) >= saved + (SAVE_EVERY if saved else 1):
                 write_descriptions(out, held | added)
@@ -178,9 +192,8 @@ def _take(
         failed[label] = str(error)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.describe", description=__doc__)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument(
         "--data", type=Path, required=True, help="as training.data.datasets reads it"
     )
@@ -188,47 +201,54 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--out", type=Path, required=True, help="FILE.yaml or FILE.json")
     parser.add_argument("--concurrency", type=int, default=4, help="labels asked at once")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 for input that does not fit, or labels that stay without description."""
-    options = parse(arguments)
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"describe: {error}", file=sys.stderr)
-        return 2
-    if result.failed:
-        label, reason = next(iter(result.failed.items()))
-        print(
-            f"describe: {len(result.failed)} of {result.labels} labels got no description, first "
-            f"{label!r} ({reason}); run the command again, or write them yourself.",
-            file=sys.stderr,
-        )
-    print(json.dumps({"out": str(options.out)} | asdict(result)))
-    return 2 if result.failed else 0
+def describe(values: Values) -> Described:
+    """Describe the classes of a data set that the file lacks.
 
-
-def run(options: argparse.Namespace) -> Described:
-    """Describe the classes of a data set."""
-    if options.out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{options.out} ends in none of {', '.join(SUFFIXES)}; rename it.")
-    if options.concurrency < 1:
-        raise InputError(f"--concurrency {options.concurrency} asks nothing; give 1 or more.")
+    Raises:
+        InputError: The values or the data cannot be used, there is no language model, or as
+            `add_descriptions`.
+    """
+    if values.out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{values.out} ends in none of {', '.join(SUFFIXES)}; rename it.")
+    if values.concurrency < 1:
+        raise InputError(f"--concurrency {values.concurrency} asks nothing; give 1 or more.")
     key, address = os.environ.get("OPENAI_API_KEY"), os.environ.get("KSHOT_LLM_BASE_URL")
     if not key and not address:
         raise InputError("There is no language model; set OPENAI_API_KEY or KSHOT_LLM_BASE_URL.")
-    labels, named = read_labels(options.data, names=options.names)
+    labels, named = read_labels(values.data, names=values.names)
     if not named:
-        raise InputError(f"{options.data} only numbers its classes; give their names with --names.")
+        raise InputError(f"{values.data} only numbers its classes; give their names with --names.")
+    chosen = [label for split in values.splits for label in labels[split]]
     with openai.OpenAI(
         api_key=key or "none", base_url=address or None, max_retries=RETRIES, timeout=CALL_S
     ) as client:
         writer = StageWriter(client, os.environ.get("KSHOT_LLM_MODEL") or MODEL)
-        chosen = [label for split in options.splits for label in labels[split]]
-        return describe(chosen, writer, options.out, concurrency=options.concurrency)
+        return add_descriptions(chosen, writer, values.out, concurrency=values.concurrency)
 
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command.
+
+    Raises:
+        InputError: As `describe`, or some labels got no description.
+    """
+    values = Values(**vars(options) | {"splits": tuple(options.splits)})
+    result = describe(values)
+    told = {"out": str(values.out)} | asdict(result)
+    if result.failed:
+        label, reason = next(iter(result.failed.items()))
+        raise IncompleteError(
+            f"{len(result.failed)} of {result.labels} labels got no description, first {label!r} "
+            f"({reason}); run the command again, or write them yourself.",
+            told,
+        )
+    return told
+
+
+COMMAND = cli.Command("describe", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,16 +2,18 @@
 
     python -m training.import_released model.tar --out runs/tapp --visual-blocks 6 --text-blocks 2
 
-The released state dict holds adapters in every block and uses the top ones; which ones is not
-written in it, so it is asked for. Its backbone must be the one that open_clip loads. The weights
-were trained with `joint` attention among queries (specs/methods-1, section 6.10); the service
-refuses that, so serving means choosing another context, which is another function.
+The released state dict holds adapters in every block and uses those of the top blocks; it does not
+say how many, so the command asks. Its backbone must be the one that open_clip loads. The weights
+were trained with `joint` attention among queries (model/papers/task_adapter.md, section 8), which
+the service refuses; with another context they compute another function.
 """
 
 import argparse
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -28,8 +30,9 @@ from model.config import (
     QueryContext,
     TaskConfig,
 )
-from model.errors import CheckpointError, KshotError
+from model.errors import CheckpointError
 from model.recognizer import Recognizer
+from training import cli
 
 ADAPTERS = {
     "feature": {
@@ -48,18 +51,27 @@ RELEASED_NAME = re.compile(
 HALF_TOLERANCE = 2e-3  # the released towers went through float16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """What the command line asks for."""
+
+    file: Path  # the released .tar
+    out: Path  # checkpoint folder
+    method: MethodConfig
+
+
 def released_tensors(state: Mapping[str, Tensor], recognizer: Recognizer) -> dict[str, Tensor]:
     """Rename the released tensors of the adapted blocks.
 
     Args:
         state: The released state dict.
-        recognizer: The method they are for; says how many top blocks are adapted.
+        recognizer: The method they are for, with the number of adapted top blocks.
 
     Returns:
-        Tensors by our names, trained ones alone.
+        The trained tensors by the names of `recognizer`.
 
     Raises:
-        CheckpointError: a tensor of an adapter that is not known.
+        CheckpointError: A tensor belongs to an adapter that is not known.
     """
     names: dict[str, Tensor] = {}
     text_blocks = 0 if recognizer.text is None else len(recognizer.text.plain_blocks)
@@ -80,10 +92,10 @@ def released_tensors(state: Mapping[str, Tensor], recognizer: Recognizer) -> dic
 
 
 def load_released(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
-    """Put released adapters into a method built on their backbone.
+    """Load released adapters into a method built on their backbone.
 
     Raises:
-        CheckpointError: adapters missing or of another shape, or another backbone.
+        CheckpointError: Adapters are missing or have another shape, or the backbone differs.
     """
     check_backbone(state, recognizer)
     tensors = released_tensors(state, recognizer)
@@ -107,7 +119,7 @@ def check_backbone(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
     """Refuse released weights whose frozen tensors are not the backbone's.
 
     Raises:
-        CheckpointError: a frozen tensor that is absent or differs.
+        CheckpointError: A frozen tensor is absent or differs.
     """
     image = recognizer.video.tower.model.state_dict()
     text = {} if recognizer.text is None else recognizer.text.tower.model.state_dict()
@@ -130,7 +142,7 @@ def read_released(file: Path) -> dict[str, Tensor]:
     """Read the state dict of a released `.tar`; only tensors are unpickled.
 
     Raises:
-        CheckpointError: not such a file.
+        CheckpointError: It is not such a file.
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -147,21 +159,25 @@ def read_released(file: Path) -> dict[str, Tensor]:
     return content
 
 
-def released_method(args: argparse.Namespace) -> MethodConfig:
-    """Return the method of a released checkpoint."""
-    return MethodConfig(
-        backbone=OpenClipConfig(name=args.backbone, pretrained=args.pretrained),
-        visual=TaskConfig(blocks=args.visual_blocks, zero_init=False),
-        temporal_embedding="input",
-        query_context=args.query_context,
-        text=OrderConfig(blocks=args.text_blocks),
-        align=args.align,
+def import_released(values: Values) -> dict[str, object]:
+    """Write the checkpoint folder of a released file; return what the last line tells.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit backbone and blocks.
+        BackboneError: The backbone cannot be loaded.
+    """
+    method = values.method
+    recognizer = build_recognizer(method, *towers(method.backbone), name=values.out.name)
+    load_released(read_released(values.file), recognizer)
+    card = (
+        f"# Imported from {values.file.name}\n\nReleased Task-Adapter++ weights; see method.json.\n"
     )
+    save_checkpoint(recognizer, values.out, card)
+    return {"out": str(values.out)}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 2 when the file or the folder will not do."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument("file", type=Path, help="the released .tar")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--visual-blocks", type=int, required=True, help="2 scene, 6 SSv2")
@@ -170,21 +186,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pretrained", default="openai", help="open_clip weights")
     parser.add_argument("--query-context", choices=get_args(QueryContext), default="joint")
     parser.add_argument("--align", choices=get_args(Align), default="joint")
-    args = parser.parse_args(argv)
-    try:
-        method = released_method(args)
-        recognizer = build_recognizer(method, *towers(method.backbone), name=args.out.name)
-        load_released(read_released(args.file), recognizer)
-    except KshotError as error:
-        print(error, file=sys.stderr)
-        return 2
-    card = (
-        f"# Imported from {args.file.name}\n\nReleased Task-Adapter++ weights; see method.json.\n"
-    )
-    save_checkpoint(recognizer, args.out, card)
-    print(f"wrote {args.out}")
-    return 0
 
+
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options."""
+    method = MethodConfig(
+        backbone=OpenClipConfig(name=options.backbone, pretrained=options.pretrained),
+        visual=TaskConfig(blocks=options.visual_blocks, zero_init=False),
+        temporal_embedding="input",
+        query_context=options.query_context,
+        text=OrderConfig(blocks=options.text_blocks),
+        align=options.align,
+    )
+    return Values(file=options.file, out=options.out, method=method)
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return import_released(read_values(options))
+
+
+COMMAND = cli.Command("import_released", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,33 +1,59 @@
 """Make a compact checkpoint: distil a small image tower, then teach motions and words.
 
-python -m training.pretrain --teacher-weights FILE.npz --frames DIR --synthetic 300 --out DIR
+    python -m training.pretrain --teacher-weights FILE.npz --frames DIR --synthetic 300 --out DIR
 
-Goes on by itself when killed and started again. The last line of stdout is JSON.
+A killed run goes on when it is started again. The last line of stdout is JSON.
 """
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from model.backbones.towers import TimmImageTower, compact_image_tower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig
-from model.errors import BackboneError, CheckpointError
+from training import cli
 from training.compact.image_tower import ImageRecipe, ImageRun, train_image_tower
 from training.compact.motion_stage import MotionRecipe
-from training.compact.run_folder import claim_folder
+from training.compact.pictures import FramePools, read_pools
+from training.compact.teacher import open_teacher
 from training.compact.text_stage import Taught, add_recipe_options, recipes, teach
 from training.compact.text_tower import TextRecipe
-from training.compact.towers import open_teacher, start_from
-from training.data.frame_folders import read_pools
-from training.errors import InputError
-from training.meta.precision import half_precision
+from training.errors import InputError, refusal
+from training.meta.processes import half_precision
+from training.run_folder import claim_folder
+
+COUNTS = ("steps", "batch", "views", "reuse", "seed")  # of the image recipe, as options
+RATES = ("lr", "keep", "full_from", "inner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """What the command line asks for."""
+
+    teacher: str  # timm:NAME
+    teacher_weights: Path | None  # a file; the hub's if None
+    frames: tuple[Path, ...]  # folders of pictures or videos
+    synthetic: int  # clips to render
+    per_clip: int  # frames of each video
+    side: int  # pixels of a held picture
+    start: Path | None  # compact checkpoint whose image tower is trained on
+    out: Path
+    width: int  # of the student
+    depth: int
+    heads: int
+    image: ImageRecipe
+    motions: MotionRecipe
+    text: TextRecipe
+    device: str
+    half: bool  # whether to compute in bfloat16 where that is safe
+    max_seconds: float  # after which the image stage stops, to go on later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +73,8 @@ class PretrainRecipe:
     text: TextRecipe
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.pretrain", description=__doc__)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     recipe = ImageRecipe()
     parser.add_argument("--teacher", default="timm:vit_tiny_patch16_224", help="timm:NAME")
     parser.add_argument("--teacher-weights", type=Path, help="npz or safetensors; default: the hub")
@@ -62,83 +87,136 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--heads", type=int, default=3)
-    for name in ("steps", "batch", "views", "reuse", "seed"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(recipe, name))
-    for name in ("lr", "keep", "full_from", "inner"):
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=float, default=getattr(recipe, name))
+    for kind, names in ((int, COUNTS), (float, RATES)):
+        for name in names:
+            flag = "--" + name.replace("_", "-")
+            parser.add_argument(flag, type=kind, default=getattr(recipe, name))
     add_recipe_options(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
+    cli.add_device_options(parser)
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop, to go on")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when done or stopped in time, 2 for input that does not fit."""
-    options = parse(arguments)
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    motions, text = recipes(options)
     try:
-        result = pretrain(options)
-    except (InputError, BackboneError, CheckpointError) as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result))
-    return 0
-
-
-def pretrain(options: argparse.Namespace) -> dict[str, object]:
-    """Run both stages; return what the last line tells."""
-    start = time.monotonic()
-    teacher, fingerprint = open_teacher(options.teacher, options.teacher_weights)
-    recipe = _recipe(options, teacher, fingerprint)
-    torch.manual_seed(options.seed)
-    student = compact_image_tower(recipe.tower)
-    if options.start is not None:
-        start_from(student, options.start)
-    claim_folder(options.out, asdict(recipe))
-    pools = read_pools(
-        options.frames, options.synthetic, side=options.side, per_clip=options.per_clip
-    )
-    pools = replace(pools, pictures_NHWC=pools.pictures_NHWC.to(options.device))
-    print(f"{sum(pools.counts)} pictures of {len(pools.counts)} origins", file=sys.stderr)
-    run = ImageRun(
-        student,
-        _to(teacher, options.device),
-        pools,
-        recipe.image,
+        image = ImageRecipe(**{name: getattr(options, name) for name in (*COUNTS, *RATES)})
+    except ValidationError as error:
+        raise refusal(error) from error
+    return Values(
+        teacher=options.teacher,
+        teacher_weights=options.teacher_weights,
+        frames=tuple(options.frames),
+        synthetic=options.synthetic,
+        per_clip=options.per_clip,
+        side=options.side,
+        start=options.start,
+        out=options.out,
+        width=options.width,
+        depth=options.depth,
+        heads=options.heads,
+        image=image,
+        motions=motions,
+        text=text,
+        device=options.device,
         half=half_precision(options.precision, options.device),
-    )
-    done = train_image_tower(
-        run,
-        options.out,
         max_seconds=options.max_seconds,
-        tell=lambda line: print(line, file=sys.stderr),
     )
-    text_loss = finish(run, recipe, options) if done else None
+
+
+def pretrain(values: Values) -> dict[str, object]:
+    """Run all stages; return what the last line tells.
+
+    Raises:
+        InputError: The teacher, the pictures, the start or the folder cannot be used.
+    """
+    began = time.monotonic()
+    teacher, fingerprint = open_teacher(values.teacher, values.teacher_weights)
+    recipe = _recipe(values, teacher, fingerprint)
+    torch.manual_seed(values.image.seed)
+    student = compact_image_tower(recipe.tower)
+    if values.start is not None:
+        _start_from(student, values.start)
+    claim_folder(values.out, asdict(recipe))
+    pools = _read_pools(values)
+    teacher.model.to(values.device)
+    run = ImageRun(student, teacher, pools, recipe.image, half=values.half)
+    done = train_image_tower(run, values.out, max_seconds=values.max_seconds, tell=_tell)
+    text_loss = _finish(run, recipe, values) if done else None
     return {
         "finished": done,
         "steps": run.step,
         "loss": round(run.loss, 5),
         "text_loss": None if text_loss is None else round(text_loss, 5),
         "pictures": sum(pools.counts),
-        "seconds": round(time.monotonic() - start, 1),
-        "out": options.out.name,
+        "seconds": round(time.monotonic() - began, 1),
+        "out": values.out.name,
     }
 
 
-def finish(run: ImageRun, recipe: PretrainRecipe, options: argparse.Namespace) -> float:
+def _recipe(values: Values, teacher: TimmImageTower, fingerprint: str) -> PretrainRecipe:
+    start = None if values.start is None else load_recognizer(str(values.start)).fingerprint
+    return PretrainRecipe(
+        teacher=values.teacher,
+        teacher_fingerprint=fingerprint,
+        frames=tuple(folder.name for folder in values.frames),
+        start=start,
+        synthetic=values.synthetic,
+        per_clip=values.per_clip,
+        side=values.side,
+        tower=CompactConfig(
+            size=teacher.size,
+            patch=int(teacher.model.patch_embed.patch_size[0]),
+            width=values.width,
+            depth=values.depth,
+            heads=values.heads,
+            mean=teacher.mean,
+            std=teacher.std,
+        ),
+        image=values.image,
+        motions=values.motions,
+        text=values.text,
+    )
+
+
+def _start_from(student: TimmImageTower, folder: Path) -> None:
+    """Give the student the weights of an earlier compact checkpoint's image tower."""
+    earlier = load_recognizer(str(folder)).video.tower.model.state_dict()
+    try:
+        student.model.load_state_dict(earlier)
+    except RuntimeError as error:
+        raise InputError(
+            f"The image tower in {folder} has other sizes than the student; give its --width, "
+            "--depth and --heads, or leave --start out."
+        ) from error
+
+
+def _read_pools(values: Values) -> FramePools:
+    pools = read_pools(values.frames, values.synthetic, side=values.side, per_clip=values.per_clip)
+    _tell(f"{sum(pools.counts)} pictures of {len(pools.counts)} origins")
+    return replace(pools, pictures_NHWC=pools.pictures_NHWC.to(values.device))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _finish(run: ImageRun, recipe: PretrainRecipe, values: Values) -> float:
     """Teach motions and words, and write the checkpoint; return the text loss."""
     torch.manual_seed(recipe.text.seed)
     image = compact_image_tower(recipe.tower)
     image.model.load_state_dict({name: value.cpu() for name, value in run.average.items()})
-    taught = teach(image, recipe.tower, options.frames, recipe.motions, recipe.text, run.device)
-    card_text = card(recipe, run.loss, taught)
-    save_checkpoint(taught.recognizer, options.out, card_text, half=True)
+    taught = teach(image, recipe.tower, values.frames, recipe.motions, recipe.text, run.device)
+    save_checkpoint(taught.recognizer, values.out, _card(recipe, run.loss, taught), half=True)
     return taught.text_loss
 
 
-def card(recipe: PretrainRecipe, image_loss: float, taught: Taught) -> str:
-    """Say what the checkpoint was made of; accuracy is for whoever measures it."""
+def _card(recipe: PretrainRecipe, image_loss: float, taught: Taught) -> str:
+    """Describe how the checkpoint was made; accuracy is not known yet."""
     return (
         "# A compact checkpoint\n\n"
         f"Image tower distilled from {recipe.teacher} (weights {recipe.teacher_fingerprint[:12]}) "
@@ -151,48 +229,13 @@ def card(recipe: PretrainRecipe, image_loss: float, taught: Taught) -> str:
     )
 
 
-def _recipe(
-    options: argparse.Namespace, teacher: TimmImageTower, fingerprint: str
-) -> PretrainRecipe:
-    motions, text = recipes(options)
-    patch = int(teacher.model.patch_embed.patch_size[0])
-    return PretrainRecipe(
-        teacher=options.teacher,
-        teacher_fingerprint=fingerprint,
-        frames=tuple(folder.name for folder in options.frames),
-        start=None if options.start is None else load_recognizer(str(options.start)).fingerprint,
-        synthetic=options.synthetic,
-        per_clip=options.per_clip,
-        side=options.side,
-        tower=CompactConfig(
-            size=teacher.size,
-            patch=patch,
-            width=options.width,
-            depth=options.depth,
-            heads=options.heads,
-            mean=teacher.mean,
-            std=teacher.std,
-        ),
-        image=ImageRecipe(
-            steps=options.steps,
-            batch=options.batch,
-            views=options.views,
-            reuse=options.reuse,
-            seed=options.seed,
-            lr=options.lr,
-            keep=options.keep,
-            full_from=options.full_from,
-            inner=options.inner,
-        ),
-        motions=motions,
-        text=text,
-    )
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return pretrain(read_values(options))
 
 
-def _to(tower: TimmImageTower, device: str) -> TimmImageTower:
-    tower.model.to(device)
-    return tower
-
+COMMAND = cli.Command("pretrain", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,12 +4,12 @@ import io
 import sys
 from collections.abc import Iterable
 from functools import partial
-from typing import TypeVar
 
 from tqdm import tqdm
+from typing_extensions import TypeVar
 
 LINE_S = 10.0  # between two lines where stderr is no terminal
-T = TypeVar("T")
+T = TypeVar("T", default=None)
 
 
 def progress(

@@ -18,7 +18,7 @@ from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
 from model.media.container import MediaLimits
 from model.media.sampling import Clip
 from service.decoding.process import Decoder, DecoderUnavailableError
-from service.decoding.protocol import Message, ProtocolError, Slot
+from service.decoding.protocol import Message, PixelMemory, ProtocolError
 from service.decoding.sandbox import SandboxLimits
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class DecodePool:
         begun = time.monotonic()
         try:
             answer = await decoder.ask(Message(header, blobs))
-            outcome = self._outcome(answer, decoder.slot)
+            outcome = self._outcome(answer, decoder.memory)
             usable = not decoder.worn
         except TimeoutError as error:
             raise ClipDecodeTimeoutError(
@@ -199,8 +199,8 @@ class DecodePool:
             raise outcome
         return outcome
 
-    def _outcome(self, answer: Message, slot: Slot) -> Clip | ClipError:
-        """Check an answer as the untrusted data it is; the slot is free again after this."""
+    def _outcome(self, answer: Message, memory: PixelMemory) -> Clip | ClipError:
+        """Check an answer as untrusted data, and copy its frames out of the decoder's memory."""
         fields = answer.header
         try:
             if "unexpected" in fields:
@@ -217,7 +217,7 @@ class DecodePool:
             raise ProtocolError("The decoder's answer has no finite times.")
         if codec not in known or not 1 <= distinct <= self.frames:
             raise ProtocolError("The decoder's answer names no known codec.")
-        return Clip(slot.read(), times_s, duration_s, codec, distinct)
+        return Clip(memory.read(), times_s, duration_s, codec, distinct)
 
     def _death(self, exit_code: int | None) -> ClipError | DecoderUnavailableError:
         if self._closed:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import service
 from model.errors import KshotError
 from model.media.container import MediaLimits
-from service.decoding.protocol import Message, ProtocolError, Slot, receive, send
+from service.decoding.protocol import Message, PixelMemory, ProtocolError, receive, send
 from service.decoding.sandbox import SandboxLimits
 
 ROOT = Path(next(iter(service.__path__))).resolve().parent
@@ -37,12 +37,12 @@ class Decoder:
     """A sandboxed `service.decoding.worker`, the pipes to it, and the memory it fills."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, slot: Slot, limits: SandboxLimits
+        self, process: asyncio.subprocess.Process, memory: PixelMemory, limits: SandboxLimits
     ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self.clips = 0
-        self.slot = slot
+        self.memory = memory
         self.introduction: Mapping[str, Any] = {}
         self._process = process
         self._input, self._output = process.stdin, process.stdout
@@ -60,11 +60,11 @@ class Decoder:
         Raises:
             DecoderUnavailableError: It did not start, or its sandbox leaks.
         """
-        slot = Slot(frames, size)
+        memory = PixelMemory(frames, size)
         try:
-            decoder = cls(await _spawn(slot), slot, sandbox)
+            decoder = cls(await _spawn(memory), memory, sandbox)
         except BaseException:
-            slot.close()
+            memory.close()
             raise
         hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
         try:
@@ -121,7 +121,7 @@ class Decoder:
         )
 
     async def ask(self, request: Message) -> Message:
-        """Send one clip and wait for its answer, within the wall limit; frames are in the slot.
+        """Send one clip and wait for its answer, within the wall limit; frames are in its memory.
 
         Raises:
             TimeoutError: No answer in time; the process is still there.
@@ -153,7 +153,7 @@ class Decoder:
         self._input.close()
         await self._process.wait()
         await self._listener
-        self.slot.close()
+        self.memory.close()
         with contextlib.suppress(OSError):
             await self._input.wait_closed()
 
@@ -164,11 +164,11 @@ class Decoder:
             self._complaints.extend(text[-2000:].splitlines())
 
 
-async def _spawn(slot: Slot) -> asyncio.subprocess.Process:
+async def _spawn(memory: PixelMemory) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "service.decoding.worker", str(slot.fd)),
-            pass_fds=(slot.fd,),
+            *(sys.executable, "-P", "-m", "service.decoding.worker", str(memory.fd)),
+            pass_fds=(memory.fd,),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

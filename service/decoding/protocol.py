@@ -101,7 +101,7 @@ async def receive(reader: asyncio.StreamReader, max_blob_bytes: int) -> Message:
     return Message(header, tuple([await reader.readexactly(size) for size in sizes]))
 
 
-class Slot:
+class PixelMemory:
     """Shared memory of one decoder, on the service's side, which can only read it.
 
     Args:
@@ -112,7 +112,7 @@ class Slot:
     def __init__(self, frames: int, size: int) -> None:
         self._shape = (frames, size, size, 3)
         self.bytes = frames * size * size * 3
-        made = os.memfd_create("kshot-slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        made = os.memfd_create("kshot-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             self.fd = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, FIRST_FD)
         finally:
@@ -136,8 +136,8 @@ class Slot:
             os.close(self.fd)
 
 
-def open_slot(fd: int, size: int) -> np.ndarray:
-    """Map a slot into the decoder, and give up the descriptor: uint8 [bytes], to be written."""
+def map_pixels(fd: int, size: int) -> np.ndarray:
+    """Map the shared memory into the decoder, uint8 [bytes], and close its descriptor."""
     memory = mmap.mmap(fd, size)
     os.close(fd)
     return np.frombuffer(memory, np.uint8)

@@ -74,7 +74,7 @@ def renew_cpu(cpu_s: int) -> None:
 
 
 def leaks() -> list[str]:
-    """Try what must be impossible after `lock_down`; list what was possible all the same."""
+    """Try to open a file and a socket, and name what worked: after `lock_down`, nothing may."""
     found = []
     try:
         os.close(os.open("/", os.O_RDONLY))

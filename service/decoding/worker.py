@@ -21,7 +21,7 @@ from model.media.container import MediaLimits
 from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from model.media.video import read_clip
-from service.decoding.protocol import Message, open_slot, read_message, write_message
+from service.decoding.protocol import Message, map_pixels, read_message, write_message
 from service.decoding.sandbox import NICENESS, SandboxLimits, leaks, lock_down, renew_cpu
 
 # imported by Pillow only when a picture asks for them, which the sandbox would refuse
@@ -40,7 +40,7 @@ def main() -> None:
     if hello is None:
         return
     frames, size = hello.header["frames"], hello.header["size"]
-    slot = open_slot(int(sys.argv[1]), frames * size * size * 3)
+    memory = map_pixels(int(sys.argv[1]), frames * size * size * 3)
     media = _limits(hello.header["media"])
     sandbox = SandboxLimits(**hello.header["sandbox"])
     sample = _sample_video()
@@ -50,7 +50,7 @@ def main() -> None:
     write_message(sink, Message(_introduction()))
     while (request := read_message(source)) is not None:
         renew_cpu(sandbox.cpu_s)
-        write_message(sink, _answer(request, slot, frames, size, media))
+        write_message(sink, _answer(request, memory, frames, size, media))
         del request
 
 
@@ -81,7 +81,7 @@ def _introduction() -> dict[str, Any]:
 
 
 def _answer(
-    request: Message, slot: np.ndarray, frames: int, size: int, media: MediaLimits
+    request: Message, memory: np.ndarray, frames: int, size: int, media: MediaLimits
 ) -> Message:
     try:
         clip = _read(request, frames, size, media)
@@ -91,7 +91,7 @@ def _answer(
         reason = f"The decoder failed on the clip ({type(error).__name__}); encode it again."
         refusal = _refusal(ClipUndecodableError(reason))
         return Message({**refusal.header, "unexpected": repr(error)[:500]})
-    slot[:] = clip.frames_THWC.reshape(-1)
+    memory[:] = clip.frames_THWC.reshape(-1)
     header = {
         "times_s": clip.times_s,
         "duration_s": clip.duration_s,

@@ -1,6 +1,7 @@
 """decord beside PyAV on trusted local clips: the same pictures, and clips a second.
 
-    taskset -c 0,1 python -m tests.bench.bench_readers INDEX_CSV [--every 1]
+    python -m tests.bench.bench_readers                      # long videos, made here
+    python -m tests.bench.bench_readers INDEX_CSV --every 10 # or a folder of videos
 
 Each clip is read by both, one right after the other, eight frames at 224 pixels. "Decoded alike"
 counts clips whose full-size RGB of both is the same bit for bit; the differences are those of the
@@ -11,6 +12,7 @@ import argparse
 import csv
 import io
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from model.media.container import UNLIMITED, MediaLimits
 from model.media.pictures import square
 from model.media.sampling import Clip
 from model.media.video import Chooser, Decoded, Decoder, decode_video, read_clip
+from tests.videos import make_video
 from training.data.listings import VIDEOS
 from training.data.local_video import decode_with_decord
 
@@ -99,21 +102,43 @@ def compare(paths: list[Path]) -> dict[str, float]:
     }
 
 
+def made_video(path: Path, count: int, between_keys: int) -> Path:
+    """Make an H.264 video, 640 x 360 at 30 frames a second, of a moving pattern."""
+    rng = np.random.default_rng(0)
+    pattern = rng.integers(0, 255, (45, 80, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    frames = (np.roll(pattern, (k, 2 * k), (0, 1)) for k in range(count))
+    options = {"g": str(between_keys), "preset": "veryfast"}
+    path.write_bytes(make_video(frames, options=options))
+    return path
+
+
 def main() -> None:
     """Read the arguments, compare, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_readers")
-    parser.add_argument("index", type=Path, help="an index.csv, or a folder of videos")
+    parser.add_argument("data", type=Path, nargs="?", help="an index.csv, or a folder of videos")
     parser.add_argument("--every", type=int, default=1, help="take every Nth clip alone")
     arguments = parser.parse_args()
-    if arguments.index.is_dir():
-        paths = sorted(path for path in arguments.index.rglob("*") if path.suffix in VIDEOS)
-    else:
-        with arguments.index.open(encoding="utf-8") as file:
-            paths = [arguments.index.parent / row["path"] for row in csv.DictReader(file)]
-    found = compare(paths[:: arguments.every])
-    for name, value in found.items():
-        print(f"{name:28}{value:>10}")
-    print(json.dumps(found))
+    sets: dict[str, list[Path]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.data is None:
+            for count, between in ((128, 30), (256, 250), (300, 30), (1800, 250), (1800, 30)):
+                name = f"{count} frames, a key frame every {between}"
+                sets[name] = 3 * [
+                    made_video(Path(folder) / f"{count}-{between}.mp4", count, between)
+                ]
+        elif arguments.data.is_dir():
+            found = sorted(path for path in arguments.data.rglob("*") if path.suffix in VIDEOS)
+            sets[arguments.data.name] = found[:: arguments.every]
+        else:
+            rows = csv.DictReader(arguments.data.open(encoding="utf-8"))
+            paths = [arguments.data.parent / row["path"] for row in rows]
+            sets[arguments.data.parent.name] = paths[:: arguments.every]
+        results = {name: compare(paths) for name, paths in sets.items()}
+    for name, found_values in results.items():
+        print(name)
+        for key, value in found_values.items():
+            print(f"    {key:28}{value:>10}")
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

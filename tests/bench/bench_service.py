@@ -23,7 +23,8 @@ import torch
 
 from deploy.api_client import ApiClient
 from deploy.local_service import local_service
-from training.synthetic.actions import demo_actions, write_clip
+from training.synthetic.actions import demo_actions
+from training.synthetic.rendering import write_clip
 
 LABELS, SHOTS, BATCH = 5, 5, 16
 WARM_UP = 3

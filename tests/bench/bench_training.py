@@ -45,16 +45,17 @@ from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck
 from model.recognizer import Recognizer
-from training.data.datasets import LabelledClip, open_dataset, read_frames
+from training.data.datasets import LabelledClip, open_dataset
 from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.evaluation.scoring import EpisodeScorer
+from training.features.clip_views import read_frames
 from training.features.tokens import TokenSource
 from training.features.trunk_cache import open_trunk_cache
 from training.meta.learner import Learner
 from training.meta.methods import MethodChoice, open_method
-from training.meta.precision import half_precision
+from training.meta.processes import half_precision
 from training.meta.recipe import FitRecipe
-from training.synthetic.actions import OrderSet, write_order_set
+from training.synthetic.order_set import OrderSet, write_order_set
 
 WARM_UP = 2  # steps or episodes that are not counted
 AHEAD = 2  # episodes whose clips are decoded while another is computed

@@ -6,7 +6,8 @@ Dimensions: Q clips, T frames, H W pixels, C colours.
 import numpy as np
 from numpy.typing import NDArray
 
-from training.synthetic.actions import Action, demo_actions, render_clip
+from training.synthetic.actions import Action, demo_actions
+from training.synthetic.rendering import render_clip
 
 WAYS, SHOTS = 5, 5
 SEED = 0

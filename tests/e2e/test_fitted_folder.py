@@ -10,7 +10,8 @@ from deploy.api_client import ApiClient
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
 from training.fit import main
-from training.synthetic.actions import draw_families, write_clip
+from training.synthetic.order_set import draw_families
+from training.synthetic.rendering import write_clip
 
 CLIPS = 5
 RECIPE = (

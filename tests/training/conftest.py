@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from training.synthetic.actions import demo_actions, render_clip, write_clip
+from training.synthetic.actions import demo_actions
+from training.synthetic.rendering import render_clip, write_clip
 
 SHARED = Path(os.environ.get("KSHOT_SHARED", Path(__file__).parents[3] / "shared"))
 TEACHER = "timm:test_vit"

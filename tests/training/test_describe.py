@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from model import files
 from model.text import instruction
 from tests.language_model import STAGES, Endpoint, language_model
 from tests.training.conftest import SHARED
 from training import describe
-from training.compact import run_folder
 from training.data.datasets import read_labels
 from training.data.descriptions_file import read_descriptions, stages_of, write_descriptions
 from training.errors import InputError
@@ -128,7 +128,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing_half(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     assert run(data, out) == 2
     assert "cannot be written (No space left on device); free" in capsys.readouterr().err
     assert out.read_bytes() == before

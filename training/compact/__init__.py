@@ -1,1 +1,1 @@
-"""How the packaged checkpoint is made."""
+"""How the packaged checkpoint is made: distil an image tower, then teach motions and words."""

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from model.backbones.words import split_words
 from model.media.container import UNLIMITED
@@ -22,8 +21,10 @@ from model.recognizer import SLICE_CLIPS, Recognizer
 from model.text import STAGES, StageTexts, prompts, template_stages
 from training.data.listings import Split, read_index
 from training.data.local_video import decode_local
-from training.synthetic.actions import FLOWING, SEPARATE, Action, Trio, draw_action, render_clip
-from training.synthetic.motions import MOTIONS
+from training.progress import progress
+from training.synthetic.actions import Action, draw_action
+from training.synthetic.motions import MOTIONS, Trio
+from training.synthetic.rendering import FLOWING, SEPARATE, render_clip
 from training.synthetic.shapes import COLOURS, SHAPES, TEXTURES
 
 Subject = Action | str  # what a clip shows: a synthetic action, or a label
@@ -31,11 +32,11 @@ Subject = Action | str  # what a clip shows: a synthetic action, or a label
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text of three stages, and what it says of each."""
+    """A text of three stages, and what it claims of each."""
 
-    texts: StageTexts  # as the text tower gets them
-    words: frozenset[str]  # what is seen: the mover's words, or a label; empty says nothing of it
-    motions: Trio | None = None  # None says nothing of motions
+    texts: StageTexts  # prompts, as the text tower reads them
+    words: frozenset[str]  # what is seen: words of the mover, or a label; empty claims nothing
+    motions: Trio | None = None  # None claims nothing of motions
 
     def holds(self, subject: Subject) -> tuple[bool, ...]:
         """Tell of each stage whether the caption is true of a clip that shows `subject`."""
@@ -58,7 +59,7 @@ class CaptionedClips:
 
 
 def whole_captions(subject: Subject) -> tuple[Caption, ...]:
-    """Return captions that say all: with the action's own stages, and with the template's."""
+    """Return the captions of a whole action: with its own stages, and with the template's."""
     if isinstance(subject, str):
         return (Caption(prompts(subject, template_stages(subject)), frozenset({subject})),)
     words = frozenset(_mover_words(subject))
@@ -69,7 +70,7 @@ def whole_captions(subject: Subject) -> tuple[Caption, ...]:
 
 
 def partial_captions(subject: Subject) -> tuple[Caption, ...]:
-    """Return captions of labels that name a part of an action: users write `arrow`, too."""
+    """Return captions of labels that name a part of an action, as users write `arrow`."""
     if isinstance(subject, str):
         return ()
     motions = subject.label.removeprefix(subject.mover).strip()
@@ -85,7 +86,7 @@ def partial_captions(subject: Subject) -> tuple[Caption, ...]:
 
 
 def rival_captions(action: Action, rng: np.random.Generator, count: int) -> tuple[Caption, ...]:
-    """Draw captions of the same mover in other motions: every second one only in another order."""
+    """Draw captions of the same mover in other motions, every second one in another order only."""
     captions: list[Caption] = []
     for number in range(count):
         among = list(action.motions) if number % 2 else list(MOTIONS)
@@ -127,7 +128,7 @@ def synthetic_clips(count: int, split: Split, recognizer: Recognizer) -> Caption
         render_clip(action, rng, frames, size, SEPARATE if number % 4 else FLOWING)
         for number, (action, rng) in enumerate(zip(actions, seeded, strict=True))
     )
-    tokens = begun(recognizer, tqdm(rendered, desc="synthetic clips", total=count))
+    tokens = trunk_tokens(recognizer, progress(rendered, desc="synthetic clips", total=count))
     return CaptionedClips(tokens, tuple(actions))
 
 
@@ -138,21 +139,21 @@ def real_clips(found: Sequence[tuple[Path, str]], recognizer: Recognizer) -> Cap
         read_clip(path, frames=frames, size=size, limits=UNLIMITED, decode=decode_local).frames_THWC
         for path, _ in found
     )
-    tokens = begun(recognizer, tqdm(read, desc="labelled clips", total=len(found)))
+    tokens = trunk_tokens(recognizer, progress(read, desc="labelled clips", total=len(found)))
     return CaptionedClips(tokens, tuple(label for _, label in found))
 
 
 @torch.no_grad()
-def begun(recognizer: Recognizer, clips: Iterable[NDArray[np.uint8]]) -> Tensor:
+def trunk_tokens(recognizer: Recognizer, clips: Iterable[NDArray[np.uint8]]) -> Tensor:
     """Return the trunk's output [C, T, L, D] of clips, in half precision on the CPU."""
     return torch.cat([recognizer.trunk(frames_THWC[None]).half().cpu() for frames_THWC in clips])
 
 
 @torch.no_grad()
 def features_of(recognizer: Recognizer, clips: CaptionedClips) -> Tensor:
-    """Return frame features [C, T, E] of clips, each by itself."""
+    """Return the frame features [C, T, E] of clips, each alone."""
     parts = clips.tokens_CTLD.split(SLICE_CLIPS)
-    bar = tqdm(parts, desc="features", unit="slice")
+    bar = progress(parts, desc="features", unit="slice")
     return torch.cat(
         [recognizer.video.adapt_alone(part.to(recognizer.device).float()).float() for part in bar]
     )

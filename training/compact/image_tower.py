@@ -1,65 +1,58 @@
-"""The image stage of pretraining: rounds of fresh views, each used a few times, until done.
+"""The image stage of pretraining: a small tower learns a frozen teacher's tokens at every depth.
 
-A round is views with their teacher's tokens, computed once and then visited in several orders. It
-is a function of seed and number, so a run that was killed draws the same rounds again and ends
-with the same weights.
-
-Dimensions: V views of a round, C channels, S pixels, K kept patch tokens.
+Views of a round are computed once with their teacher's tokens and then visited in several orders. A
+run that was killed goes on from the last whole round and ends with the same weights.
 """
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from model.backbones.towers import TimmImageTower
-from training.compact.augmentation import Augmentation, draw_views
-from training.compact.distillation import Distiller, matched_depths, measure_scales, teacher_states
-from training.data.frame_folders import FramePools
+from training.compact.distillation import Distiller, matched_depths, measure_scales
+from training.compact.pictures import FramePools
+from training.compact.teacher import Round, Rounds
+from training.progress import progress
+from training.run_folder import write_aside
 
 STATE = "image_state.pt"
+
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecipe:
     """How the image tower is distilled; stored with the result."""
 
-    steps: int = 3600
-    batch: int = 32
-    lr: float = 2e-3  # of block matrices, by Muon
-    rest_lr: float = 1e-3  # of everything else, by AdamW
-    weight_decay: float = 0.02
-    warmup: float = 0.03  # share of the steps
-    views: int = 1024  # V, fresh ones in a round
-    reuse: int = 4  # visits to each view
-    keep: float = 0.5  # share of patch tokens seen in the first part
-    full_from: float = 0.88  # share of the steps after which all patch tokens are seen
-    inner: float = 1.0  # weight of inner depths at the end; it starts at 1
-    average: float = 0.99  # decay of the running average of the weights
-    clip: float = 1.0  # largest norm of a gradient
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Views, which patches of them are seen, and what the teacher makes of them."""
-
-    pixels_VCSS: Tensor  # uint8
-    keep_VK: Tensor | None
-    states: list[Tensor]  # bfloat16
+    steps: PositiveInt = 3600
+    batch: PositiveInt = 32
+    lr: NonNegativeFloat = 2e-3  # of block matrices, by Muon
+    rest_lr: NonNegativeFloat = 1e-3  # of everything else, by AdamW
+    weight_decay: NonNegativeFloat = 0.02
+    warmup: BelowOne = 0.03  # share of the steps
+    views: PositiveInt = 1024  # fresh ones in a round
+    reuse: PositiveInt = 4  # visits to each view
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of patch tokens seen in the first part
+    full_from: NonNegativeFloat = 0.88  # share of the steps after which all patch tokens are seen
+    inner: NonNegativeFloat = 1.0  # weight of inner depths at the end; it starts at 1
+    average: BelowOne = 0.99  # decay of the running average of the weights
+    clip: PositiveFloat = 1.0  # largest norm of a gradient
+    seed: NonNegativeInt = 0
 
 
 class ImageRun:
-    """A distillation in progress: student, average, optimisers and step.
+    """A distillation in progress: student, running average, optimisers and step.
 
     Args:
-        student: A tower at random.
+        student: A tower with random weights.
         teacher: A frozen tower on the same patch grid.
         pools: Pictures to draw views from, on the device to train on.
         recipe: How.
@@ -75,46 +68,19 @@ class ImageRun:
         *,
         half: bool,
     ) -> None:
-        self.teacher, self.pools, self.recipe, self.half = teacher, pools, recipe, half
+        self.recipe, self.half = recipe, half
         self.device = pools.pictures_NHWC.device
-        self.depths = matched_depths(len(student.blocks), len(teacher.blocks))
+        depths = matched_depths(len(student.blocks), len(teacher.blocks))
+        self.rounds = Rounds(
+            teacher, pools, depths, views=recipe.views, seed=recipe.seed, half=half
+        )
         self.step, self.number, self.loss = 0, 0, math.nan
-        self.round = self.draw_round()
+        self.round = self._draw_round()
         self.distiller = Distiller(
-            student.model.requires_grad_(True).train(), measure_scales(self.round.states)
+            student.model.requires_grad_(True).train(), measure_scales(self.round.states_VLD)
         ).to(self.device)
         self.optimizers = build_optimizers(self.distiller, recipe)
         self.average = {n: p.detach().clone() for n, p in student.model.named_parameters()}
-
-    def draw_round(self) -> Round:
-        """Draw round `number`: a function of recipe, pictures and number."""
-        recipe = self.recipe
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.number)
-        picks = self.pools.draw(recipe.views, generator)
-        full = self.step >= recipe.full_from * recipe.steps
-        patches = int(self.teacher.model.patch_embed.num_patches)
-        keep = None
-        if not full and recipe.keep < 1:
-            scores = torch.rand(recipe.views, patches, generator=generator)
-            keep = scores.argsort(dim=1)[:, : round(recipe.keep * patches)].to(self.device)
-        pixels, states = [], []
-        for index in torch.arange(recipe.views).split(64):
-            views = draw_views(
-                self.pools.pictures_NHWC, picks[index], self.teacher.size, generator, Augmentation()
-            )
-            kept = None if keep is None else keep[index.to(self.device)]
-            with self.autocast():
-                made = teacher_states(
-                    self.teacher.model, self._normalised(views), kept, self.depths
-                )
-            pixels.append(views)
-            states.append([state.bfloat16() for state in made])
-        joined = [torch.cat(parts) for parts in zip(*states, strict=True)]
-        return Round(torch.cat(pixels), keep, joined)
-
-    def autocast(self) -> torch.autocast:
-        """Return a fresh context for the forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def run_round(self) -> Iterator[float]:
         """Visit every view of the current round `reuse` times; yield the loss of each step."""
@@ -127,7 +93,40 @@ class ImageRun:
                     yield self._train_step(index.to(self.device))
         self.number += 1
         if self.step < recipe.steps:
-            self.round = self.draw_round()
+            self.round = self._draw_round()
+
+    def save(self, file: Path) -> None:
+        """Write the state; only between rounds.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        state = {
+            "step": self.step,
+            "number": self.number,
+            "loss": self.loss,
+            "distiller": self.distiller.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_aside(file, buffer.getvalue())
+
+    def resume(self, file: Path) -> None:
+        """Go on from a state."""
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        self.step, self.number, self.loss = state["step"], state["number"], state["loss"]
+        self.distiller.load_state_dict(state["distiller"])
+        self.average = state["average"]
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        if self.step < self.recipe.steps:
+            self.round = self._draw_round()
+
+    def _draw_round(self) -> Round:
+        full = self.step >= self.recipe.full_from * self.recipe.steps
+        return self.rounds.draw(self.number, 1.0 if full else self.recipe.keep)
 
     def _train_step(self, index: Tensor) -> float:
         now = self.round
@@ -139,9 +138,9 @@ class ImageRun:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-        with self.autocast():
-            pixels = self._normalised(now.pixels_VCSS[index])
-            loss = self.distiller(pixels, kept, [state[index] for state in now.states], inner)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            pixels = self.rounds.normalised(now.pixels_VCSS[index])
+            loss = self.distiller(pixels, kept, [state[index] for state in now.states_VLD], inner)
         loss.backward()
         nn.utils.clip_grad_norm_(self.distiller.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
@@ -152,38 +151,6 @@ class ImageRun:
             for name, parameter in self.distiller.vit.named_parameters():
                 self.average[name].lerp_(parameter, 1 - decay)
         return float(loss.detach())
-
-    def _normalised(self, views_BCSS: Tensor) -> Tensor:
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1)
-            for values in (self.teacher.mean, self.teacher.std)
-        )
-        return (views_BCSS.float() / 255 - mean) / std
-
-    def save(self, file: Path) -> None:
-        """Write the state aside and rename it; only between rounds."""
-        state = {
-            "step": self.step,
-            "number": self.number,
-            "loss": self.loss,
-            "distiller": self.distiller.state_dict(),
-            "average": self.average,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-        aside = file.with_suffix(".new")
-        torch.save(state, aside)
-        aside.replace(file)
-
-    def resume(self, file: Path) -> None:
-        """Go on from a state."""
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        self.step, self.number, self.loss = state["step"], state["number"], state["loss"]
-        self.distiller.load_state_dict(state["distiller"])
-        self.average = state["average"]
-        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
-        if self.step < self.recipe.steps:
-            self.round = self.draw_round()
 
 
 def build_optimizers(distiller: Distiller, recipe: ImageRecipe) -> list[torch.optim.Optimizer]:
@@ -228,7 +195,7 @@ def train_image_tower(
     if (out / STATE).is_file():
         run.resume(out / STATE)
         tell(f"going on from step {run.step} of {run.recipe.steps}")
-    with tqdm(total=run.recipe.steps, initial=run.step, desc="image tower", unit="step") as bar:
+    with progress(total=run.recipe.steps, initial=run.step, desc="image tower", unit="step") as bar:
         while run.step < run.recipe.steps:
             for loss in run.run_round():
                 run.loss = loss

@@ -1,4 +1,4 @@
-"""The motion stage of pretraining: adapters learn to name what happens in each stage of a clip.
+"""The motion stage of pretraining: adapters learn to name the motion of each stage of a clip.
 
 The features of a frozen tower show what is seen and hardly what it does. Without this stage text
 cannot describe motions, and episodes of labels that differ only in order teach nothing
@@ -12,21 +12,23 @@ Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature widt
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from model.encoder import VideoEncoder
 from model.matching.stages import align, stage_means
 from model.recognizer import Recognizer
 from training.compact.captions import CaptionedClips
 from training.features.tokens import looked_at
-from training.meta.learner import trained_parameters
-from training.meta.losses import distance
+from training.meta.losses.nearness import distance
+from training.meta.optimizer import trained_parameters
+from training.progress import progress
 from training.synthetic.actions import Action
 from training.synthetic.motions import MOTIONS
 
@@ -35,18 +37,33 @@ from training.synthetic.motions import MOTIONS
 class MotionRecipe:
     """How adapters learn motions; stored with the result."""
 
-    clips: int = 1600  # synthetic ones
-    steps: int = 1000
-    batch: int = 12
-    lr: float = 3e-3
-    place_rate: float = 5.0  # rate of the embedding of frame places, as a multiple of lr
-    head_rate: float = 3.0  # and of the linear map
-    warmup: int = 20  # steps
-    clip: float = 1.0  # largest norm of a gradient
-    patches: float = 0.5  # share of a clip's patch tokens that a step looks at
-    keep: float = 0.0  # weight of 1 - cosine to what was made of other clips before
-    keep_batch: int = 8  # of those
-    seed: int = 0
+    clips: PositiveInt = 1600  # synthetic ones
+    steps: PositiveInt = 1000
+    batch: PositiveInt = 12
+    lr: NonNegativeFloat = 3e-3
+    place_rate: NonNegativeFloat = 5.0  # rate of the embedding of frame places / lr
+    head_rate: NonNegativeFloat = 3.0  # and of the linear map
+    warmup: PositiveInt = 20  # steps
+    clip: PositiveFloat = 1.0  # largest norm of a gradient
+    patches: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of patch tokens that a step sees
+    keep: NonNegativeFloat = 0.0  # weight of 1 - cosine to the features of other clips before
+    keep_batch: PositiveInt = 8  # of those
+    seed: NonNegativeInt = 0
+
+
+class _Held(NamedTuple):
+    """Other clips, and the encoder whose features of them are to stay."""
+
+    start: VideoEncoder
+    clips: CaptionedClips
+
+    def moved(self, video: VideoEncoder, recipe: MotionRecipe, rng: np.random.Generator) -> Tensor:
+        """Return how far the features of some clips are from those of the start."""
+        picks = rng.integers(len(self.clips.subjects), size=recipe.keep_batch)
+        tokens_BTLD = _seen(self.clips, picks, recipe, rng).to(next(video.parameters()).device)
+        with torch.no_grad():
+            before_BTE = self.start.adapt_alone(tokens_BTLD)
+        return distance(video.adapt_alone(tokens_BTLD), before_BTE)
 
 
 def train_motions(
@@ -57,63 +74,54 @@ def train_motions(
     others: CaptionedClips | None = None,
     half: bool = False,
 ) -> float:
-    """Train the recogniser's visual adapters in place.
+    """Train the recogniser's visual adapters in place; clips do not see each other.
 
     Args:
-        recognizer: Whose adapters learn; clips do not see each other.
+        recognizer: Whose adapters learn.
         clips: Synthetic ones.
         recipe: How.
-        others: Clips whose features are to stay what they are at the start, where it says so.
+        others: Clips whose features are held to those of the start with the weight `recipe.keep`.
         half: Whether to compute in bfloat16 where that is safe.
 
     Returns:
         The share of stages named rightly in the last tenth of the steps.
     """
-    device = recognizer.device
     torch.manual_seed(recipe.seed)
-    head = nn.Linear(recognizer.video.tower.features, len(MOTIONS)).to(device)
-    adapters = {
-        name: p for name, p in trained_parameters(recognizer).items() if name.startswith("video.")
-    }
+    head = nn.Linear(recognizer.video.tower.features, len(MOTIONS)).to(recognizer.device)
+    adapters = {n: p for n, p in trained_parameters(recognizer).items() if n.startswith("video.")}
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
-    named_CA = motion_numbers(clips.subjects).to(device)
     rng = np.random.default_rng(recipe.seed)
-    start = deepcopy(recognizer.video)
+    held = _Held(deepcopy(recognizer.video), others) if recipe.keep and others else None
     shares = []
-    for step in tqdm(range(recipe.steps), desc="motions", unit="step"):
+    for step in progress(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * recipe.lr * _rate(step, recipe)
-        picks = rng.integers(len(clips.subjects), size=recipe.batch)
-        tokens_BTLD = seen(clips, picks, recipe, rng).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            logits_BAM = head(stage_features(recognizer, tokens_BTLD))
-            loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_CA[picks].flatten())
-            if recipe.keep and others is not None:
-                other_picks = rng.integers(len(others.subjects), size=recipe.keep_batch)
-                other_BTLD = seen(others, other_picks, recipe, rng).to(device)
-                loss = loss + recipe.keep * moved(recognizer.video, start, other_BTLD)
+        with torch.autocast(recognizer.device.type, torch.bfloat16, enabled=half):
+            loss, share = _name_motions(recognizer, head, clips, recipe, rng)
+            if held is not None:
+                loss = loss + recipe.keep * held.moved(recognizer.video, recipe, rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.values(), recipe.clip)
         optimizer.step()
-        shares.append((logits_BAM.argmax(dim=2) == named_CA[picks]).float().mean().item())
-    last = shares[-max(len(shares) // 10, 1) :]
-    return sum(last) / len(last)
+        shares.append(share)
+    return float(np.mean(shares[-max(len(shares) // 10, 1) :]))
 
 
-def seen(
-    clips: CaptionedClips, picks: np.ndarray, recipe: MotionRecipe, rng: np.random.Generator
-) -> Tensor:
-    """Return the tokens [B, T, L, D] of some clips that a step looks at."""
-    tokens_BTLD = clips.tokens_CTLD[picks]
-    return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
-
-
-def moved(video: VideoEncoder, start: VideoEncoder, tokens_BTLD: Tensor) -> Tensor:
-    """Return how far frame features of clips, each by itself, are from what they were."""
-    with torch.no_grad():
-        before_BTE = start.adapt_alone(tokens_BTLD)
-    return distance(video.adapt_alone(tokens_BTLD), before_BTE)
+def _name_motions(
+    recognizer: Recognizer,
+    head: nn.Linear,
+    clips: CaptionedClips,
+    recipe: MotionRecipe,
+    rng: np.random.Generator,
+) -> tuple[Tensor, float]:
+    """Return the loss of some clips, and the share of their stages that were named rightly."""
+    picks = rng.integers(len(clips.subjects), size=recipe.batch)
+    tokens_BTLD = _seen(clips, picks, recipe, rng).to(recognizer.device)
+    logits_BAM = head(stage_features(recognizer, tokens_BTLD))
+    named_BA = motion_numbers([clips.subjects[pick] for pick in picks]).to(recognizer.device)
+    loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_BA.flatten())
+    return loss, (logits_BAM.argmax(dim=2) == named_BA).float().mean().item()
 
 
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
@@ -123,12 +131,20 @@ def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
 
 
 def motion_numbers(subjects: Sequence[object]) -> Tensor:
-    """Return which motion each stage shows [B, A]."""
+    """Return the number of each stage's motion [B, A]."""
     names = list(MOTIONS)
     actions = [subject for subject in subjects if isinstance(subject, Action)]
     if len(actions) < len(subjects):
         raise ValueError("Labelled clips have no motions; train on synthetic ones alone.")
     return torch.tensor([[names.index(motion) for motion in a.motions] for a in actions])
+
+
+def _seen(
+    clips: CaptionedClips, picks: np.ndarray, recipe: MotionRecipe, rng: np.random.Generator
+) -> Tensor:
+    """Return the tokens [B, T, L, D] of some clips that a step looks at."""
+    tokens_BTLD = clips.tokens_CTLD[picks]
+    return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)].float()
 
 
 def _groups(

@@ -8,23 +8,24 @@ that have an index.csv. The last line is JSON.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from model.backbones.towers import TimmImageTower, compact_text_tower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig
 from model.encoder import VideoEncoder
-from model.errors import BackboneError, CheckpointError
 from model.methods import compact_method
 from model.recognizer import Recognizer
+from training import cli
 from training.compact.captions import (
     features_of,
     indexed_clips,
@@ -35,8 +36,21 @@ from training.compact.captions import (
 )
 from training.compact.motion_stage import MotionRecipe, train_motions
 from training.compact.text_tower import TextRecipe, train_text_tower
-from training.errors import InputError
-from training.meta.precision import half_precision
+from training.errors import InputError, refusal
+from training.meta.processes import half_precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """What the command line asks for."""
+
+    start: str  # compact checkpoint
+    frames: tuple[Path, ...]  # folders of labelled clips
+    out: Path
+    motions: MotionRecipe
+    text: TextRecipe
+    device: str
+    half: bool  # whether motions are learned in bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,96 @@ class Taught:
     recognizer: Recognizer
     named: float  # share of stages whose motion was named at the end
     text_loss: float
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--start", default="compact", help="compact checkpoint")
+    parser.add_argument("--frames", type=Path, nargs="+", default=[], help="labelled clips")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
+    add_recipe_options(parser)
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.0,
+        help="let the adapters of --start learn on, held by this weight to their features of "
+        "labelled clips; 0 begins with new ones",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    cli.add_device_options(parser)
+
+
+def read_values(options: argparse.Namespace) -> Values:
+    """Return the values of parsed options.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    motions, text = recipes(options, keep=options.keep)
+    return Values(
+        start=options.start,
+        frames=tuple(options.frames),
+        out=options.out,
+        motions=motions,
+        text=text,
+        device=options.device,
+        half=half_precision(options.precision, options.device),
+    )
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add the lengths of both parts to a command line."""
+    motions, text = MotionRecipe(), TextRecipe()
+    parser.add_argument("--motion-clips", type=int, default=motions.clips, help="synthetic")
+    parser.add_argument("--motion-steps", type=int, default=motions.steps)
+    parser.add_argument("--text-steps", type=int, default=text.steps)
+
+
+def recipes(options: argparse.Namespace, *, keep: float = 0.0) -> tuple[MotionRecipe, TextRecipe]:
+    """Return the recipes of both parts that a command line asks for.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    try:
+        motions = MotionRecipe(
+            clips=options.motion_clips, steps=options.motion_steps, seed=options.seed, keep=keep
+        )
+        return motions, TextRecipe(steps=options.text_steps, seed=options.seed)
+    except ValidationError as error:
+        raise refusal(error) from error
+
+
+def teach_checkpoint(values: Values) -> dict[str, object]:
+    """Teach a checkpoint and write it; return what the last line tells.
+
+    Raises:
+        InputError: The start is no compact checkpoint, or its adapters cannot be held.
+    """
+    began = time.monotonic()
+    earlier = load_recognizer(values.start)
+    image, tower = earlier.video.tower, earlier.config.backbone
+    if not (isinstance(image, TimmImageTower) and isinstance(tower, CompactConfig)):
+        raise InputError(f"{values.start!r} is no compact checkpoint; give one's folder.")
+    if values.motions.keep:
+        _check_keep(values, earlier, tower)
+    taught = teach(
+        image,
+        tower,
+        values.frames,
+        values.motions,
+        values.text,
+        torch.device(values.device),
+        start=earlier.video if values.motions.keep else None,
+        half=values.half,
+    )
+    save_checkpoint(taught.recognizer, values.out, _card(earlier, taught), half=True)
+    return {
+        "motions_named": round(taught.named, 4),
+        "text_loss": round(taught.text_loss, 5),
+        "seconds": round(time.monotonic() - began, 1),
+        "out": values.out.name,
+    }
 
 
 def teach(
@@ -68,8 +172,8 @@ def teach(
         motions: How adapters learn.
         text: How the text tower learns.
         device: Where to compute.
-        start: What adapters learn on from, and stay near to on labelled clips where `motions` says
-            so; None makes new ones.
+        start: The encoder whose adapters learn on, and are held to their features of labelled clips
+            with the weight `motions.keep`; new adapters if None.
         half: Whether motions are learned in bfloat16 where that is safe.
     """
     labelled = indexed_clips(frames)
@@ -89,107 +193,22 @@ def teach(
     return Taught(recognizer, named, train_text_tower(recognizer, features, clips.subjects, text))
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.compact.text_stage",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--start", default="compact", help="compact checkpoint")
-    parser.add_argument("--frames", type=Path, nargs="+", default=[], help="labelled clips")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
-    add_recipe_options(parser)
-    parser.add_argument(
-        "--keep",
-        type=float,
-        default=0.0,
-        help="let the adapters of --start learn on, and weigh so much that they make of labelled "
-        "clips what they made before; 0 begins with new ones",
-    )
-    parser.add_argument(
-        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of motions"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args(arguments)
-
-
-def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """Add the lengths of both parts to a command line."""
-    motions, text = MotionRecipe(), TextRecipe()
-    parser.add_argument("--motion-clips", type=int, default=motions.clips, help="synthetic")
-    parser.add_argument("--motion-steps", type=int, default=motions.steps)
-    parser.add_argument("--text-steps", type=int, default=text.steps)
-
-
-def recipes(options: argparse.Namespace) -> tuple[MotionRecipe, TextRecipe]:
-    """Return the recipes that a command line asks for."""
-    motions = MotionRecipe(
-        clips=options.motion_clips, steps=options.motion_steps, seed=options.seed
-    )
-    return motions, TextRecipe(steps=options.text_steps, seed=options.seed)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 for input that does not fit."""
-    options = parse(arguments)
-    start = time.monotonic()
-    try:
-        earlier = load_recognizer(options.start)
-        image, tower = earlier.video.tower, earlier.config.backbone
-        if not (isinstance(image, TimmImageTower) and isinstance(tower, CompactConfig)):
-            raise InputError(f"{options.start!r} is no compact checkpoint; give one's folder.")
-        if options.keep:
-            check_keep(options, earlier, tower)
-        motions, text = recipes(options)
-        taught = teach(
-            image,
-            tower,
-            options.frames,
-            replace(motions, keep=options.keep),
-            text,
-            torch.device(options.device),
-            start=earlier.video if options.keep else None,
-            half=half_precision(options.precision, options.device),
-        )
-        save_checkpoint(taught.recognizer, options.out, card(earlier, taught), half=True)
-    except (InputError, BackboneError, CheckpointError) as error:
-        print(f"text_stage: {error}", file=sys.stderr)
-        return 2
-    result = {
-        "motions_named": round(taught.named, 4),
-        "text_loss": round(taught.text_loss, 5),
-        "seconds": round(time.monotonic() - start, 1),
-        "out": options.out.name,
-    }
-    print(json.dumps(result))
-    return 0
-
-
-def check_keep(options: argparse.Namespace, earlier: Recognizer, tower: CompactConfig) -> None:
-    """Refuse to hold what cannot be held.
-
-    Raises:
-        InputError: A weight below 0, no labelled clips, or adapters of another form.
-    """
-    if options.keep < 0:
-        raise InputError(f"--keep is {options.keep:g}; give 0 or more.")
-    if not indexed_clips(options.frames):
+def _check_keep(values: Values, earlier: Recognizer, tower: CompactConfig) -> None:
+    """Refuse to hold adapters without labelled clips, or adapters of another form."""
+    if not indexed_clips(values.frames):
         raise InputError(
-            f"--keep is {options.keep:g}, but no folder of --frames has an index.csv with training "
-            "clips to hold adapters by; name one."
+            f"--keep is {values.motions.keep:g}, but no folder of --frames has an index.csv with "
+            "training clips to hold adapters by; name one."
         )
     taught = compact_method(tower)
     if (earlier.config.visual, earlier.config.frames) != (taught.visual, taught.frames):
         raise InputError(
-            f"{options.start!r} has adapters of another form than are taught here; "
-            "leave --keep out."
+            f"{values.start!r} has adapters of another form than are taught here; leave --keep out."
         )
 
 
-def card(earlier: Recognizer, taught: Taught) -> str:
-    """Say what the checkpoint was made of; accuracy is for whoever measures it."""
+def _card(earlier: Recognizer, taught: Taught) -> str:
+    """Describe how the checkpoint was made; accuracy is not known yet."""
     return (
         f"# A compact checkpoint\n\nImage tower of {earlier.fingerprint[:12]}; adapters taught "
         f"motions of synthetic clips ({100 * taught.named:.1f} % of training stages named), text "
@@ -197,6 +216,14 @@ def card(earlier: Recognizer, taught: Taught) -> str:
         "yet; run `python -m training.evaluate`.\n"
     )
 
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Run the command."""
+    return teach_checkpoint(read_values(options))
+
+
+COMMAND = cli.Command("compact.text_stage", __doc__, declare, run)
+main = partial(cli.main, COMMAND)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The text stage of pretraining: a small text tower learns the locked image tower's space.
+"""The text stage of pretraining: a small text tower learns the space of a frozen image tower.
 
 As in LiT (arXiv 2111.07991) only the text side learns. Each stage's text is contrasted with the
 same stage's window of the clips of a batch, by the score that recognition uses. Beside the texts
@@ -8,12 +8,13 @@ Dimensions: C clips, B clips of a batch, U texts of a batch, A stages, T frames,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor
-from tqdm import tqdm
 
 from model.matching.stages import align, stage_scores
 from model.recognizer import Recognizer
@@ -24,6 +25,7 @@ from training.compact.captions import (
     rival_captions,
     whole_captions,
 )
+from training.progress import progress
 from training.synthetic.actions import Action
 
 
@@ -31,16 +33,16 @@ from training.synthetic.actions import Action
 class TextRecipe:
     """How the text tower learns; stored with the result."""
 
-    steps: int = 400
-    batch: int = 32
-    whole: float = 0.6  # chance of a clip's whole caption, not a part of it
-    rivals: int = 2  # of each synthetic clip, each in both forms of a caption
-    lr: float = 1e-3
-    weight_decay: float = 0.1
-    sharpness: float = 40.0  # of the cosines in the contrast
-    level: float = 0.5  # mean cosine, so that the text factor stays positive
-    level_weight: float = 4.0
-    seed: int = 0
+    steps: PositiveInt = 400
+    batch: PositiveInt = 32
+    whole: Annotated[float, Field(ge=0, le=1)] = 0.6  # chance of a caption of the whole action
+    rivals: NonNegativeInt = 2  # of each synthetic clip, each in both forms of a caption
+    lr: NonNegativeFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.1
+    sharpness: PositiveFloat = 40.0  # factor of the cosines in the contrast
+    level: Annotated[float, Field(ge=-1, le=1)] = 0.5  # of the mean cosine: text stays positive
+    level_weight: NonNegativeFloat = 4.0
+    seed: NonNegativeInt = 0
 
 
 def train_text_tower(
@@ -52,7 +54,7 @@ def train_text_tower(
         recognizer: Whose text tower learns.
         features_CTE: Frame features of clips.
         subjects: What each clip shows.
-        recipe: How.
+        recipe: How it learns.
     """
     assert recognizer.text is not None
     tower = recognizer.text.tower.model.requires_grad_(True)
@@ -64,7 +66,7 @@ def train_text_tower(
     )
     rng = np.random.default_rng(recipe.seed)
     losses = []
-    for _ in tqdm(range(recipe.steps), desc="text tower", unit="step"):
+    for _ in progress(range(recipe.steps), desc="text tower", unit="step"):
         picks = rng.integers(len(subjects), size=recipe.batch).tolist()
         shown = [subjects[pick] for pick in picks]
         captions = [caption for subject in shown for caption in said_of(subject, recipe, rng)]
@@ -80,7 +82,7 @@ def train_text_tower(
 
 
 def said_of(subject: Subject, recipe: TextRecipe, rng: np.random.Generator) -> list[Caption]:
-    """Draw one of the captions that are true of a clip, and its rivals."""
+    """Draw a caption that is true of a clip, and its rivals."""
     partial = partial_captions(subject)
     forms = partial if partial and rng.random() >= recipe.whole else whole_captions(subject)
     captions = [forms[int(rng.integers(len(forms)))]]
@@ -96,13 +98,13 @@ def text_loss(
     captions: Sequence[Caption],
     recipe: TextRecipe,
 ) -> Tensor:
-    """Contrast clips with captions, stage by stage, both ways; what is true is never a negative.
+    """Contrast clips with captions, stage by stage, both ways; no true caption is a negative.
 
     Args:
         recognizer: Whose text tower learns.
         features_BTE: Frame features of the clips.
         subjects: What each clip shows.
-        captions: Of all clips, one or more that are true of each; doubles count once.
+        captions: One or more that are true of each clip, and rivals; equal ones count once.
         recipe: Sharpness and level.
     """
     assert recognizer.text is not None
@@ -125,7 +127,7 @@ def text_loss(
 
 
 def _contrast(logits_XYA: Tensor, true_XYA: Tensor) -> Tensor:
-    """Return the cross-entropy of each X that has a true Y, with its true ones as targets."""
+    """Return the mean cross-entropy over each X that has a true Y; its true ones are targets."""
     count_XA = true_XYA.sum(dim=1)
     log_share_XYA = logits_XYA.log_softmax(dim=1)
     loss_XA = -(log_share_XYA * true_XYA).sum(dim=1) / count_XA.clamp(min=1)

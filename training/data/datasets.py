@@ -1,41 +1,26 @@
-"""A set of labelled clips from any of three forms, and the frames of one of its clips.
+"""A set of labelled clips, from any of three forms.
 
 1. an index.csv: `path,label,split,source_group`, and `family` where labels have any;
 2. a folder of standard split files, joined to a root of videos or of folders of pictures;
 3. a folder of `<label>/<clip>`, or of `<split>/<label>/<clip>`.
-
-Dimensions: T sampled frames, H = W = size, 3 colours (RGB).
 """
 
 import itertools
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Literal, cast
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from model.errors import ClipError, ClipUndecodableError, NoFramesError
-from model.media.container import UNLIMITED
-from model.media.pictures import read_pictures
-from model.media.sampling import centre_indices, jittered_indices
-from model.media.video import decode_video, read_clip
 from model.text import spoken
 from training.data.listings import (
-    PICTURES,
     SPLITS,
-    VIDEOS,
+    ClipFinder,
     ListedClip,
     Split,
     list_folder,
     list_index,
-    stem,
-    visible,
 )
-from training.data.local_video import decode_local
 from training.data.split_files import is_split_folder, list_split_files
 from training.errors import InputError
 
@@ -49,9 +34,9 @@ class LabelledClip:
     Args:
         path: A video, or a folder of pictures.
         label: Its class.
-        source_group: The recording it was cut from; a clip that says nothing is its own.
-        name: What its list calls it, wherever the files lie.
-        family: Classes of one episode are of one family; see `training.data.episodes`.
+        source_group: The recording it was cut from; its own name where that is not known.
+        name: Its name in the list, wherever the files lie.
+        family: Of its class; the classes of an episode are of one family.
         dataset: The data set it came from, where several were joined.
     """
 
@@ -68,10 +53,10 @@ class Dataset:
     """The clips of three splits that share no label.
 
     Args:
-        name: Of the folder that lists them.
-        clips: Those whose files are there, in the order of the list.
+        name: Of the folder that lists the clips.
+        clips: Those whose files exist, in the order of the list.
         missing: Where the files of the others were expected.
-        named: Whether labels are names; `train8` is none, and text must then not be used.
+        named: Whether labels are names; `train8` is not, and text must then not be used.
     """
 
     name: str
@@ -102,7 +87,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What a data set lists, before any file is looked for."""
+    """The clips that a data set lists, before their files are looked for."""
 
     name: str
     clips: tuple[ListedClip, ...]
@@ -128,16 +113,16 @@ def open_dataset(
         data: An index.csv, a folder that holds one, a folder of split files, or a folder of clips.
         root: Where the files lie; the folder of the index or split files if None.
         max_missing: Share of the listed clips whose files may be missing.
-        names: Names of the classes of split files that only number them; see
-            `training.data.class_names`. If None, a classes.csv, .txt or .json beside the
-            split files.
+        names: Names of the classes of split files that only number them, as
+            `training.data.split_files.read_names` reads them; a classes.csv, .txt or .json beside
+            the split files if None.
         split_seed: Divides the labels of a folder without split folders.
 
     Raises:
         InputError: The data cannot be used; the message says why, and the remedy.
     """
     listing = _list(data, root, names, split_seed)
-    finder = _Finder(listing.root)
+    finder = ClipFinder(listing.root)
     find = finder.exactly if listing.form == "index" else finder.anywhere
     clips: dict[Split, list[LabelledClip]] = {split: [] for split in SPLITS}
     missing: list[Path] = []
@@ -186,8 +171,24 @@ def open_datasets(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataChoice:
+    """Which data a job uses: the arguments of `open_datasets`."""
+
+    data: tuple[Path, ...]
+    root: Path | None = None
+    names: Path | None = None
+    max_missing: float = MAX_MISSING
+
+    def open(self) -> Dataset:
+        """Open the data; raises as `open_datasets`."""
+        return open_datasets(
+            self.data, root=self.root, names=self.names, max_missing=self.max_missing
+        )
+
+
 def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
-    """Join data sets; clips keep their families, and no episode has clips of two data sets.
+    """Join data sets; clips keep their families, and episodes are of one data set each.
 
     Raises:
         InputError: Two have one name, or a label is in different splits of two.
@@ -195,15 +196,11 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
     repeated = [name for name, n in Counter(one.name for one in datasets).items() if n > 1]
     if repeated:
         raise InputError(f"Two data sets are called {repeated[0]!r}; rename the folder of one.")
-    homes: dict[str, tuple[Split, str]] = {}
-    for one, split in itertools.product(datasets, SPLITS):
-        for clip in one.clips.get(split, ()):
-            home, owner = homes.setdefault(spoken(clip.label), (split, one.name))
-            if home != split:
-                raise InputError(
-                    f"The label {clip.label!r} is in {home} of {owner} and in {split} of "
-                    f"{one.name}; test classes must be new, so give each label one split."
-                )
+    _check_homes(
+        (clip.label, split, one.name)
+        for one, split in itertools.product(datasets, SPLITS)
+        for clip in one.clips.get(split, ())
+    )
     clips = {
         split: tuple(
             replace(clip, dataset=one.name) for one in datasets for clip in one.clips.get(split, ())
@@ -218,7 +215,7 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
 def read_labels(
     data: Path, *, names: Path | None = None, split_seed: int = 0
 ) -> tuple[dict[Split, tuple[str, ...]], bool]:
-    """Return the labels that a data set lists, and whether they are names; needs no files.
+    """Return the labels that a data set lists, and whether they are names; no file is needed.
 
     Raises:
         InputError: As `open_dataset`.
@@ -262,13 +259,18 @@ def _check_listed(data: Path, clips: Sequence[ListedClip]) -> None:
     (name, count), *_ = Counter(clip.name for clip in clips).most_common(1)
     if count > 1:
         raise InputError(f"{data} lists {name!r} {count} times; keep one of them.")
-    homes: dict[str, Split] = {}
-    for clip in clips:
-        home = homes.setdefault(spoken(clip.label), clip.split)
-        if home != clip.split:
+    _check_homes((clip.label, clip.split, str(data)) for clip in clips)
+
+
+def _check_homes(labels: Iterable[tuple[str, Split, str]]) -> None:
+    """Refuse a label of two splits; each comes with its split and the data set that has it."""
+    homes: dict[str, tuple[Split, str]] = {}
+    for label, split, owner in labels:
+        home, first = homes.setdefault(spoken(label), (split, owner))
+        if home != split:
             raise InputError(
-                f"{data} has the label {clip.label!r} in {home} and in {clip.split}; test classes "
-                "must be new, so give each label one split."
+                f"The label {label!r} is in {home} of {first} and in {split} of {owner}; test "
+                "classes must be new, so give each label one split."
             )
 
 
@@ -290,97 +292,6 @@ def _check_found(
     for listed in listing.clips:
         if (listed.split, listed.label) not in found:
             raise InputError(
-                f"{data} names the class {listed.label!r} of {listed.split}, and no clip of it is "
-                f"below {listing.root}; add its clips, or remove its lines."
+                f"{data} names the class {listed.label!r} of {listed.split}, but {listing.root} "
+                "has no clip of it; add its clips, or remove its lines."
             )
-
-
-class _Finder:
-    """Finds files below a root; each folder is read once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._held: dict[Path, dict[str, Path]] = {}
-
-    def exactly(self, name: str) -> Path | None:
-        """Return the path of a name, if there is such a file or folder."""
-        path = self.root / name
-        return path if path.exists() else None
-
-    def anywhere(self, name: str) -> Path | None:
-        """Return the clip of a name; its suffix and the first folders of its path may differ."""
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            held = self._clips(self.root.joinpath(*parts[start:-1]))
-            if (path := held.get(parts[-1], held.get(stem(parts[-1])))) is not None:
-                return path
-        return None
-
-    def _clips(self, folder: Path) -> dict[str, Path]:
-        """Return the clips of a folder by name and by name without suffix, videos first."""
-        if folder not in self._held:
-            entries = list(visible(folder)) if folder.is_dir() else []
-            found: dict[str, Path] = {}
-            for entry in sorted(entries, key=lambda entry: (entry.is_dir(), entry.name)):
-                video = PurePosixPath(entry.name).suffix.lower() in VIDEOS
-                if video or entry.is_dir():
-                    found.setdefault(entry.name, Path(entry.path))
-                    found.setdefault(stem(entry.name), Path(entry.path))
-            self._held[folder] = found
-        return self._held[folder]
-
-
-def read_frames(
-    clip: LabelledClip,
-    *,
-    frames: int,
-    size: int,
-    rng: np.random.Generator | None = None,
-) -> NDArray[np.uint8]:
-    """Read a clip's sampled frames, uint8 [T, H, W, 3]: short side to `size`, centre crop.
-
-    Args:
-        clip: A video or a folder of pictures, which are taken in natural order.
-        frames: T equal spans of the clip, one frame each.
-        size: Height and width in pixels.
-        rng: Draws a frame inside each span, for a view of training, which decord may read. If
-            None, the centre of each span, read as the service reads it.
-
-    Raises:
-        ClipError: The clip cannot be used; the message begins with its path.
-    """
-    try:
-        if clip.path.is_dir():
-            return _read_folder(clip.path, frames, size, rng)
-        decode = decode_video if rng is None else decode_local
-        video = read_clip(
-            clip.path, frames=frames, size=size, limits=UNLIMITED, jitter=rng, decode=decode
-        )
-    except ClipError as error:
-        raise type(error)(f"{clip.path}: {error}") from error
-    except OSError as error:
-        raise ClipUndecodableError(
-            f"{clip.path} cannot be read ({error.strerror}); restore or remove it."
-        ) from error
-    return cast("NDArray[np.uint8]", video.frames_THWC)
-
-
-def _read_folder(
-    folder: Path, frames: int, size: int, rng: np.random.Generator | None
-) -> NDArray[np.uint8]:
-    pictures = sorted(
-        (path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=_natural
-    )
-    if not pictures:
-        raise NoFramesError("The folder holds no JPEG or PNG picture; extract its frames again.")
-    count = len(pictures)
-    picked = centre_indices(count, frames) if rng is None else jittered_indices(count, frames, rng)
-    encoded = [pictures[k].read_bytes() for k in picked]
-    read = read_pictures(encoded, frames=frames, size=size, limits=UNLIMITED)
-    return cast("NDArray[np.uint8]", read.frames_THWC)
-
-
-def _natural(path: Path) -> tuple[tuple[int, str], ...]:
-    """Order picture 2 before picture 10."""
-    parts = re.findall(r"\d+|\D+", path.name)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)

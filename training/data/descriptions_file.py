@@ -1,19 +1,21 @@
 """Files of stage sentences, YAML or JSON: `brush hair: {label: ..., sub_act_en_li: [three]}`.
 
-This is the form of Task-Adapter++'s corpora (specs/methods-1, 6.2). Entries are joined to labels
-by their words, `spoken(label)`, never by position.
+This is the form of Task-Adapter++'s corpora (model/papers/task_adapter.md, section 4). Entries are
+joined to labels by their words, `spoken(label)`, never by position.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
 
 from model.errors import DescriptionError
-from model.text import StageTexts, parse_stages, spoken
-from training.compact.run_folder import write_aside
+from model.text import StageTexts, parse_stages, spoken, template_stages
+from training.data.datasets import Dataset
 from training.errors import InputError
+from training.run_folder import write_aside
 
 SUFFIXES = (".yaml", ".yml", ".json")
 SHOWN = 5  # labels that an error lists
@@ -22,8 +24,8 @@ SHOWN = 5  # labels that an error lists
 def read_descriptions(file: Path) -> dict[str, StageTexts]:
     """Return the stages of a file by `spoken` label.
 
-    An entry holds its sentences as `sub_act_en_li`, as `stages`, or is the list of them. Where an
-    entry's key and its `label` are other words, both lead to it.
+    An entry is the list of its sentences, or holds it as `sub_act_en_li` or `stages`. Where an
+    entry's key and its `label` differ, it is found by both.
 
     Raises:
         InputError: The file cannot be read, an entry is not three sentences, or two contradict
@@ -55,9 +57,9 @@ def stages_of(
     """Return the stages of each label.
 
     Args:
-        held: What `read_descriptions` found.
-        labels: The labels, in any spelling that `spoken` makes one.
-        file: Where it was found, for the error.
+        held: From `read_descriptions`.
+        labels: In any spelling that `spoken` takes for the same.
+        file: The file, for the error.
 
     Raises:
         InputError: A label has no description.
@@ -73,11 +75,39 @@ def stages_of(
     return {label: held[spoken(label)] for label in wanted}
 
 
-def write_descriptions(file: Path, descriptions: Mapping[str, StageTexts]) -> None:
-    """Write stages by label, as YAML or, to a file that ends in .json, as JSON.
+def stage_texts(
+    data: Dataset, splits: Iterable[str], file: Path | None
+) -> dict[str, StageTexts] | None:
+    """Return the stages of the labels of some splits; None where labels are no names.
+
+    A data set that was joined to others and has no label in the file is left to video alone.
 
     Raises:
-        InputError: The file cannot be written; what was there before stays.
+        InputError: the file cannot be read, or describes a part of a data set's labels.
+    """
+    if not data.named:
+        return None
+    labels: dict[str, set[str]] = defaultdict(set)
+    for split in splits:
+        for clip in data.split(split):
+            labels[clip.dataset].add(clip.label)
+    if file is None:
+        return {label: template_stages(label) for own in labels.values() for label in sorted(own)}
+    held = read_descriptions(file)
+    described = [
+        label
+        for own in labels.values()
+        if len(labels) == 1 or any(spoken(label) in held for label in own)
+        for label in sorted(own)
+    ]
+    return stages_of(held, described, file)
+
+
+def write_descriptions(file: Path, descriptions: Mapping[str, StageTexts]) -> None:
+    """Write stages by label: JSON to a file that ends in .json, YAML to any other.
+
+    Raises:
+        InputError: The file cannot be written; it is then as it was before.
     """
     entries = {
         spoken(label): {"label": label, "sub_act_en_li": list(stages)}

@@ -1,7 +1,7 @@
-"""A fixed list of episodes as JSON: what is published beside a number, and read to repeat it.
+"""A fixed list of episodes as JSON: published beside a number, and read to repeat it.
 
-Clips are called by their names in the list of the data set, so that the files may lie anywhere
-and have any suffix.
+Clips are identified by their names in the list of the data set, so that their files may lie
+anywhere and have any suffix.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from training.compact.run_folder import write_aside
 from training.data.datasets import Dataset, LabelledClip
 from training.data.episodes import Episode
 from training.errors import InputError
+from training.run_folder import write_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class EpisodeList:
     Args:
         split: The split.
         episodes: In the order of the file.
-        same_clips: Whether the split has the very clips that it had when the list was written.
+        same_clips: Whether the split has the same clips as when the list was written.
     """
 
     split: str
@@ -63,7 +63,7 @@ def write_episode_list(
     """Write episodes of `dataset.split(split)`.
 
     Raises:
-        InputError: The file cannot be written; nothing is left of it then.
+        InputError: The file cannot be written; no part of it is left.
     """
     clips = dataset.split(split)
     used = sorted({index for episode in episodes for index in (*episode.support, *episode.query)})

@@ -42,7 +42,7 @@ class EpisodePlan:
         queries: Q, query clips of each class.
 
     Raises:
-        InputError: a size below 1, or a range whose ends are the wrong way round.
+        InputError: A size is below 1, or the larger end of a range comes first.
     """
 
     ways: int | tuple[int, int]
@@ -74,11 +74,11 @@ class EpisodeSampler:
     Args:
         clips: The clips of one split.
         plan: The sizes.
-        seed: Of all episodes; each is a function of it and its number alone, so that workers and
-            resumed runs agree.
+        seed: Of all episodes; each is a function of seed and number alone, so that workers and
+            resumed runs draw the same.
 
     Raises:
-        InputError: too few classes, or a class with too few clips or source groups.
+        InputError: There are too few classes, or a class has too few clips or source groups.
     """
 
     def __init__(self, clips: Sequence[LabelledClip], plan: EpisodePlan, seed: int) -> None:
@@ -134,7 +134,7 @@ class EpisodeSampler:
 
 
 def fewest_labels(clips: Iterable[LabelledClip]) -> int:
-    """Return the labels of the family that has fewest: the most ways of an episode."""
+    """Return how many labels the smallest family has: the most ways of an episode."""
     labels: dict[tuple[str, str], set[str]] = defaultdict(set)
     for clip in clips:
         labels[clip.dataset, clip.family].add(clip.label)
@@ -153,7 +153,7 @@ def draw_episode(
     """Draw one episode; `EpisodeSampler` draws many faster.
 
     Raises:
-        InputError: too few classes, or a class with too few clips or source groups.
+        InputError: As `EpisodeSampler`.
     """
     return EpisodeSampler(clips, EpisodePlan(ways, shots, queries), seed).draw(number)
 
@@ -177,7 +177,7 @@ def _members(clips: Sequence[LabelledClip]) -> Mapping[str, Mapping[str, dict[st
 
 
 def _one_of(choices: Sequence[T], rng: np.random.Generator) -> T:
-    """Draw one; a single one leaves the generator as it was, and so the episodes as they were."""
+    """Draw one; where there is only one, the generator stays as it was."""
     return choices[0] if len(choices) == 1 else choices[int(rng.integers(len(choices)))]
 
 
@@ -188,7 +188,7 @@ def _index(clips: Sequence[LabelledClip], members: Sequence[int]) -> _Class:
 
 
 def _divisible(held: _Class, shots: int, queries: int) -> bool:
-    """Tell whether whole groups can be put on two sides, of `shots` and `queries` clips or more."""
+    """Tell whether source groups can be divided into `shots` and `queries` clips or more."""
     reachable = 1  # bit n: some groups have n clips together
     for size in np.bincount(held.groups).tolist():
         reachable |= reachable << size
@@ -211,7 +211,7 @@ def _draw_by_groups(
     held: _Class, shots: int, queries: int, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
     """Draw supports from the first groups of a random order, for a class of few, large groups."""
-    while True:  # ends: `_divisible` was asked, and an order with the right groups first will come
+    while True:  # ends: `_divisible` holds, so that an order with fitting groups first comes
         order = rng.permutation(held.group_count)
         sizes = np.bincount(held.groups)[order].cumsum()
         first = order[: int(np.searchsorted(sizes, shots)) + 1]

@@ -1,4 +1,4 @@
-"""What a data set lists, before any file is looked for: an index.csv, or folders `<label>/<clip>`.
+"""The clips that an index.csv or folders `<label>/<clip>` list, and where their files are found.
 
 The standard split files are read by `training.data.split_files`.
 """
@@ -31,13 +31,13 @@ _UCF = re.compile(r"v_(.+_g\d+)_c\d+")
 
 @dataclass(frozen=True, slots=True)
 class ListedClip:
-    """One clip as its list has it.
+    """One clip of a list, before its file is looked for.
 
     Args:
         name: Its path in the list, with `/`, relative to the root of the files.
         label: Its class.
-        split: Where its class belongs.
-        source_group: The recording it was cut from, or what stands for it.
+        split: Of its class.
+        source_group: The recording it was cut from; its name where that is not known.
         family: Of labels that belong in one episode; empty where all do.
     """
 
@@ -49,16 +49,15 @@ class ListedClip:
 
 
 def stem(name: str) -> str:
-    """Return a file name without the suffix of a video; other dots stay."""
+    """Return a file name without a video's suffix; any other suffix stays."""
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in VIDEOS else path.name
 
 
 def source_group(name: str, label: str) -> str:
-    """Return the recording that a clip was cut from, as far as its file name tells.
+    """Return the recording that a clip was cut from, as the file names of HMDB51 and UCF101 tell.
 
-    HMDB51's and UCF101's names do; any other clip is a group of its own (Kinetics and Something-
-    Something have one clip a recording).
+    Any other clip is a group of its own, as Kinetics has one clip a recording.
     """
     own = stem(PurePosixPath(name).name)
     if found := _UCF.fullmatch(own):
@@ -72,7 +71,7 @@ def read_index(index: Path) -> list[dict[str, str]]:
     """Return the rows of an index.csv (path, label, split, source_group, perhaps family).
 
     Raises:
-        InputError: no such file, a column is missing, or a row is too short.
+        InputError: There is no such file, a column is missing, or a row is too short.
     """
     try:
         with index.open(newline="", encoding="utf-8-sig") as lines:
@@ -93,7 +92,7 @@ def list_index(index: Path) -> tuple[ListedClip, ...]:
     """Return the clips of an index.csv.
 
     Raises:
-        InputError: The file cannot be read, or a row's split is none.
+        InputError: The file cannot be read, or a row has another split.
     """
     clips = []
     for number, row in enumerate(read_index(index), start=2):
@@ -110,15 +109,15 @@ def list_index(index: Path) -> tuple[ListedClip, ...]:
 def list_folder(folder: Path, *, seed: int = 0) -> tuple[ListedClip, ...]:
     """Return the clips of a folder of `<label>/<clip>`, or of `<split>/<label>/<clip>`.
 
-    A clip is a video or a folder of pictures. Without split folders, labels are put in the order
-    of their hashes: the first 15 % are test, the next 15 % val, at least 5 each, the others train.
+    A clip is a video or a folder of pictures. Without split folders, labels are ordered by hash:
+    the first 15 % are test, the next 15 % val, at least 5 each, and the others train.
 
     Args:
         folder: The folder.
-        seed: Goes into the hashes; another one divides the labels otherwise.
+        seed: Of the hashes.
 
     Raises:
-        InputError: No label, a label without clips, or under 20 labels and no split folders.
+        InputError: There is no label, a label has no clips, or fewer than 20 labels have no split.
     """
     names = _folders(folder)
     if not names:
@@ -136,10 +135,10 @@ def list_folder(folder: Path, *, seed: int = 0) -> tuple[ListedClip, ...]:
 
 
 def divide(labels: Sequence[str], seed: int, where: str) -> dict[str, Split]:
-    """Give each label its split, by the order of the labels' hashes.
+    """Return the split of each label, by the order of the labels' hashes.
 
     Raises:
-        InputError: under 20 labels.
+        InputError: There are fewer than 20 labels.
     """
     if len(labels) < LEAST_LABELS:
         raise InputError(
@@ -154,13 +153,48 @@ def divide(labels: Sequence[str], seed: int, where: str) -> dict[str, Split]:
     return splits
 
 
+class ClipFinder:
+    """Finds listed clips below a root; each folder is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._held: dict[Path, dict[str, Path]] = {}
+
+    def exactly(self, name: str) -> Path | None:
+        """Return the path of a name, if there is such a file or folder."""
+        path = self.root / name
+        return path if path.exists() else None
+
+    def anywhere(self, name: str) -> Path | None:
+        """Return the clip of a name; its suffix and the first folders of its path may differ."""
+        parts = PurePosixPath(name).parts
+        for start in range(len(parts)):
+            held = self._clips(self.root.joinpath(*parts[start:-1]))
+            if (path := held.get(parts[-1], held.get(stem(parts[-1])))) is not None:
+                return path
+        return None
+
+    def _clips(self, folder: Path) -> dict[str, Path]:
+        """Return the clips of a folder by name and by name without suffix, videos first."""
+        if folder not in self._held:
+            entries = list(visible(folder)) if folder.is_dir() else []
+            found: dict[str, Path] = {}
+            for entry in sorted(entries, key=lambda entry: (entry.is_dir(), entry.name)):
+                video = PurePosixPath(entry.name).suffix.lower() in VIDEOS
+                if video or entry.is_dir():
+                    found.setdefault(entry.name, Path(entry.path))
+                    found.setdefault(stem(entry.name), Path(entry.path))
+            self._held[folder] = found
+        return self._held[folder]
+
+
 def has_pictures(folder: Path) -> bool:
     """Tell whether a folder holds a picture that a clip can be made of."""
     return any(PurePosixPath(entry.name).suffix.lower() in PICTURES for entry in visible(folder))
 
 
 def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Give the entries of a folder but hidden ones.
+    """Yield the entries of a folder that are not hidden.
 
     Raises:
         InputError: The folder cannot be read.

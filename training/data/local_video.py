@@ -2,9 +2,11 @@
 
 decord goes to the key frame before each chosen frame and decodes from there; PyAV, as
 `model.media.video` drives it, decodes all frames. Frames are chosen and resized by `model.media`
-either way. Pixels are not the same bit for bit: decord gives RGB of the full size, PyAV's frames
-are resized before they become RGB. So training views may be read here, and never what is
-evaluated or served. Uploads never are: decord opens addresses that a file names.
+either way. The decoded pictures are the same bit for bit, and what becomes of them is not: decord
+gives RGB of the full size, which is then resized, where PyAV's frames are resized as they are (1.2
+of 255 levels in the mean on J-HMDB, `tests/bench/figures/readers.md`). So views of training may be
+read here, and never what is evaluated or served. Uploads never are: decord opens addresses that a
+file names.
 """
 
 import importlib.util
@@ -21,7 +23,7 @@ from model.media.container import MediaLimits, library_errors, open_video, packe
 from model.media.pictures import display_matrix, square
 from model.media.video import Chooser, Decoded, decode_video
 
-LEAST_FRAMES = 256  # of a shorter video decord leaves out too few frames to be faster
+LEAST_FRAMES = 300  # of a shorter video decord leaves out too few frames to be faster
 CODEC = "h264"
 UPRIGHT = (1, 0, 0, 1)
 ROUNDING_S = 1e-3  # between two libraries' times of one frame

@@ -7,8 +7,8 @@
               {"name": "self, L = 2", "preset": "task_adapter", "blocks": 2,
                "query_context": "self", "set": {"lr": 1e-4}}]}
 
-A row has a name, fields of `MethodChoice`, `train` and `set`, changes of the recipe for itself;
-not of what makes budgets and selection equal (`BUDGET`). `backbone` may stand in a row too.
+A row has a name, a preset, fields of `MethodChanges`, `train` and `set`, changes of the recipe for
+itself; not of what makes budgets and selection equal (`BUDGET`). `backbone` may stand in a row too.
 `episodes` beside `ways` are those of the evaluation, `set.episodes` those of training. Of all
 fields but `rows` the defaults are those of `Matrix` and `Row`.
 """
@@ -18,13 +18,19 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
-from model.config import QueryContext
 from training.errors import InputError
-from training.meta.methods import MatcherKind, MethodChoice
+from training.meta.methods import MethodChanges, MethodChoice
 from training.meta.recipe import FitRecipe, read_recipe
 
 # What rows cannot change for themselves: training episodes, and how val chooses.
@@ -34,7 +40,7 @@ BUDGET = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(MethodChanges):
     """One method of the matrix."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -43,13 +49,6 @@ class Row:
     preset: str
     train: bool = True  # False: its backbone as it is, one cell without seed
     backbone: str | None = None  # None: the matrix's
-    blocks: int | None = None
-    text_blocks: int | None = None
-    ratio: float | None = None
-    query_context: QueryContext | None = None
-    frames: int | None = None
-    matcher: MatcherKind = "prototype"
-    at_input: bool = False
     set: dict[str, Any] = field(default_factory=dict)  # changes of the recipe
 
     @property
@@ -64,13 +63,13 @@ class Matrix:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    rows: tuple[Row, ...]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     backbone: str = "compact"  # as KSHOT_CHECKPOINT
-    seeds: tuple[int, ...] = (0, 1, 2)
-    ways: int = 5  # fewer on a split with fewer labels
-    shots: tuple[int, ...] = (1, 5)
-    queries: int = 5  # of each class
-    episodes: int = 3000  # of the evaluation, for each number of shots
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
+    ways: Annotated[int, Field(ge=2)] = 5  # fewer on a split with fewer labels
+    shots: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5)
+    queries: PositiveInt = 5  # of each class
+    episodes: PositiveInt = 3000  # of the evaluation, for each number of shots
     recipe: str = "adamw"  # a preset, or a JSON file
     set: dict[str, Any] = field(default_factory=dict)  # changes of the recipe
 
@@ -87,13 +86,15 @@ class Matrix:
         values = {**self.set, **row.set, "seed": seed}
         return {name: json.dumps(value) for name, value in values.items()}
 
-    def choice(self, row: Row, weights: Path | None) -> MethodChoice:
+    def choice(self, row: Row, weights: Path | None = None) -> MethodChoice:
         """Return the method of a row."""
-        own = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
-        for name in ("name", "train", "set"):
-            del own[name]
-        own["backbone"] = row.backbone or self.backbone
-        return MethodChoice(**own, backbone_weights=weights)
+        changes = {f.name: getattr(row, f.name) for f in dataclasses.fields(MethodChanges)}
+        return MethodChoice(
+            preset=row.preset,
+            backbone=row.backbone or self.backbone,
+            backbone_weights=weights,
+            **changes,
+        )
 
     def seeds_of(self, row: Row) -> tuple[int, ...]:
         """Return the seeds that a row is trained with."""
@@ -126,8 +127,6 @@ def read_matrix(file: Path) -> Matrix:
 
 
 def _check(file: Path, matrix: Matrix) -> None:
-    if not (matrix.rows and matrix.seeds and matrix.shots):
-        raise InputError(f"{file} leaves rows, seeds or shots empty; give one or more of each.")
     if len(set(matrix.seeds)) < len(matrix.seeds):
         raise InputError(f"{file} names a seed twice; a seed gives the same training again.")
     folders = [row.folder for row in matrix.rows]

@@ -15,7 +15,6 @@ from contextlib import closing, nullcontext
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from model.adapters.task import TaskBlock
 from model.encoder import SupportContext
@@ -24,6 +23,7 @@ from model.recognizer import Recognizer
 from model.text import StageTexts
 from training.data.episodes import Episode
 from training.features.tokens import TokenSource
+from training.progress import progress
 
 # Clips of episodes that share a forward pass; on a processor, more leave its caches (1.5 x slower).
 PASS_CLIPS = {"cpu": 16, "cuda": 256}
@@ -166,7 +166,7 @@ class EpisodeScorer:
     ) -> Tensor:
         """Make something of each clip's tokens alone."""
         device = self.recognizer.device
-        bar = tqdm(range(clips), desc="clips", unit="clip", leave=False)
+        bar = progress(range(clips), desc="clips", unit="clip", leave=False)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
             return torch.cat([make(read(clip).to(device)).float() for clip in bar])
 

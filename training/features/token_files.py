@@ -1,48 +1,48 @@
-"""Tokens of clips on disk: a header that says whose they are, and one file a draw.
+"""Tokens of clips on disk: a header with what they were made of, and one array file a draw.
 
     header.json      what the tokens were made of, their shape, a checksum of both
-    draw_003.f16     whole: float16 [C, T, L, D], row by row
-    draw_004.part    in progress, its space reserved; draw_004.marks has one byte a finished row
+    draw_003.npy     complete: float16 [C, T, L, D]
+    draw_004.part    in progress: the same file with its space reserved
+    draw_004.marks   one byte a finished row of the part
     lock             held by the one process that writes
 
-A row is marked after its data reached the disk, and a part is renamed after its last mark, so that
-whatever ends the process, nothing unfinished is ever taken for finished.
+A row is marked after its data reached the disk, and a part is renamed after its last mark: whenever
+the process is killed, no unfinished row counts as finished.
 
 Dimensions: C clips, T frames, L tokens, D token width.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from model.files import write_file
 from training.errors import InputError
+from training.features.token_parts import DrawPart, disk_errors, reserve
 
-FORMAT = "kshot-tokens-1"
+FORMAT = "kshot-tokens-2"
 HEADER, LOCK = "header.json", "lock"
 SPARE = 1.05  # bytes that must be free / bytes that will be written
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class TokenFolder:
-    """The files of one cache.
+    """The files of one trunk cache.
 
     Args:
-        folder: Made by `claim`.
+        folder: May not exist yet; `claim` makes it.
         shape_CTLD: Of one draw.
-        origin: What the tokens are made of, as JSON knows it.
-        augmentation: What draws other than 0 are made of besides.
+        origin: What the tokens are made of, as JSON values.
+        augmentation: What draws other than 0 are made of besides, as JSON values.
     """
 
     def __init__(
@@ -55,16 +55,15 @@ class TokenFolder:
         self.folder, self.shape = folder, shape_CTLD
         self.origin, self.augmentation = dict(origin), dict(augmentation)
         self.draw_bytes = math.prod(shape_CTLD) * 2
-        self.row_bytes = self.draw_bytes // shape_CTLD[0]
 
     def check(self, draws: int) -> None:
-        """Refuse files of another origin; a folder that is not there fits.
+        """Refuse files of another origin; a folder that does not exist is accepted.
 
         Args:
             draws: How many besides draw 0; without any, the augmentation does not matter.
 
         Raises:
-            InputError: torn or foreign.
+            InputError: The header is torn, of another format, or of another origin.
         """
         try:
             content = (self.folder / HEADER).read_text()
@@ -84,35 +83,33 @@ class TokenFolder:
                 "choose another folder."
             )
 
-    def whole(self, draw: int) -> bool:
-        """Return whether a draw is complete.
+    def is_complete(self, draw: int) -> bool:
+        """Tell whether a draw has all its rows.
 
         Raises:
-            InputError: it has the wrong size.
+            InputError: Its file is torn.
         """
-        file = self._file(draw, "f16")
-        if not file.is_file():
-            return False
-        if file.stat().st_size != self.draw_bytes:
-            self._torn(file.name, f"has {file.stat().st_size} bytes, not {self.draw_bytes}")
-        return True
+        file = self._file(draw, "npy")
+        if file.is_file():
+            self._map(file)
+        return file.is_file()
 
     def rows(self, draw: int) -> NDArray[np.float16]:
-        """Map a complete draw into memory [C, T, L, D], to be read only."""
-        return np.memmap(self._file(draw, "f16"), np.float16, "r", shape=self.shape)
-
-    def missing_bytes(self, draws: Sequence[int]) -> int:
-        """Return the bytes that complete draws still need, less what parts have reserved."""
-        parts = sum(self._file(draw, "part").is_file() for draw in draws)
-        return (len(draws) - parts) * self.draw_bytes
-
-    def check_space(self, draws: Sequence[int]) -> None:
-        """Refuse to begin what the disk cannot hold.
+        """Map a complete draw [C, T, L, D] into memory, read-only.
 
         Raises:
-            InputError: less than 105 % of the bytes are free.
+            InputError: Its file is torn.
         """
-        needed = self.missing_bytes(draws) * SPARE
+        return self._map(self._file(draw, "npy"))
+
+    def check_space(self, draws: Sequence[int]) -> None:
+        """Refuse to begin draws that the disk cannot hold; parts have reserved their space.
+
+        Raises:
+            InputError: Less than 105 % of the bytes are free.
+        """
+        parts = sum(self._file(draw, "part").is_file() for draw in draws)
+        needed = (len(draws) - parts) * self.draw_bytes * SPARE
         disk = next(
             path for path in (self.folder, *self.folder.absolute().parents) if path.is_dir()
         )
@@ -129,7 +126,7 @@ class TokenFolder:
         """Hold the folder for writing, and write its header where there is none.
 
         Raises:
-            InputError: another process holds it, it is foreign, or it cannot be written.
+            InputError: Another process holds it, it is foreign, or it cannot be written.
         """
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,14 +143,15 @@ class TokenFolder:
             with disk_errors(self.folder):
                 self._remove_scrap()
                 if not (self.folder / HEADER).is_file():
-                    self._write_aside(HEADER, json.dumps(self._header(), indent=2).encode())
+                    header = json.dumps(self._header(), indent=2).encode()
+                    write_file(self.folder / HEADER, header)
             yield
 
-    def parts(self, draws: Iterable[int]) -> dict[int, "DrawPart"]:
+    def parts(self, draws: Iterable[int]) -> dict[int, DrawPart]:
         """Begin draws, their space reserved, or go on with them; only in a claimed folder.
 
         Raises:
-            InputError: a torn part, or a full disk; then nothing new is left in the folder.
+            InputError: A part is torn, or the disk is full; then nothing new is left in the folder.
         """
         begun: list[int] = []
         parts: dict[int, DrawPart] = {}
@@ -162,7 +160,7 @@ class TokenFolder:
                 for draw in draws:
                     if not self._file(draw, "part").is_file():
                         begun.append(draw)
-                        self._reserve(draw)
+                        reserve(self._file(draw, "part"), self._file(draw, "marks"), self.shape)
                     parts[draw] = self._part(draw)
             except OSError:
                 for draw in begun:
@@ -179,26 +177,22 @@ class TokenFolder:
         for aside in self.folder.glob("*.new"):
             aside.unlink()
 
-    def _part(self, draw: int) -> "DrawPart":
+    def _part(self, draw: int) -> DrawPart:
         data, marks = self._file(draw, "part"), self._file(draw, "marks")
-        if data.stat().st_size != self.draw_bytes:
-            self._torn(data.name, f"has {data.stat().st_size} bytes, not {self.draw_bytes}")
+        rows = self._map(data)
         if not marks.is_file() or marks.stat().st_size != self.shape[0]:
             self._torn(marks.name, "is missing or has the wrong size")
-        return DrawPart(data, marks, self._file(draw, "f16"), self.row_bytes)
+        return DrawPart(data, marks, self._file(draw, "npy"), rows)
 
-    def _reserve(self, draw: int) -> None:
-        """Make a part of full size with no mark; scrap of an earlier try is replaced."""
-        aside, marks = self._file(draw, "new"), self._file(draw, "marks")
-        with aside.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self.draw_bytes)
-            os.fsync(file.fileno())
-        with marks.open("wb") as file:
-            file.write(bytes(self.shape[0]))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self._file(draw, "part"))
-        sync_folder(self.folder)
+    def _map(self, file: Path) -> np.memmap[Any, np.dtype[np.float16]]:
+        """Map a file of rows into memory, read-only, or refuse it as torn."""
+        try:
+            rows = open_memmap(file, "r")
+        except (OSError, ValueError) as error:
+            self._torn(file.name, f"cannot be read ({error})")
+        if rows.shape != self.shape or rows.dtype != np.float16:
+            self._torn(file.name, f"holds {rows.dtype} {rows.shape}, not float16 {self.shape}")
+        return rows
 
     def _file(self, draw: int, kind: str) -> Path:
         return self.folder / f"draw_{draw:03d}.{kind}"
@@ -222,7 +216,10 @@ class TokenFolder:
         if not intact:
             self._torn(HEADER, "fails its checksum")
         if header["format"] != FORMAT:
-            self._torn(HEADER, f"has format {header['format']!r}, not {FORMAT!r}")
+            raise InputError(
+                f"{self.folder} holds a trunk cache of format {header['format']!r}, and this "
+                f"version reads {FORMAT!r}; remove the folder, and the tokens are made again."
+            )
         return body
 
     def _torn(self, name: str, what: str) -> NoReturn:
@@ -231,94 +228,9 @@ class TokenFolder:
             "another."
         )
 
-    def _write_aside(self, name: str, content: bytes) -> None:
-        aside = self.folder / f"{name}.new"
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.folder / name)
-        sync_folder(self.folder)
-
-
-class DrawPart:
-    """A draw in progress.
-
-    Args:
-        data: File of the rows.
-        marks: File with one byte a row.
-        whole: Name of the data when no row is missing.
-        row_bytes: Bytes of a row.
-    """
-
-    def __init__(self, data: Path, marks: Path, whole: Path, row_bytes: int) -> None:
-        self.data, self.marks, self.whole, self.row_bytes = data, marks, whole, row_bytes
-        self.done = np.frombuffer(marks.read_bytes(), np.uint8).astype(bool)
-        self.unsettled = False
-
-    def put(self, first: int, rows: NDArray[np.float16]) -> None:
-        """Write rows from `first` on; they count once they are settled."""
-        with disk_errors(self.data.parent), self.data.open("r+b", buffering=0) as file:
-            file.seek(first * self.row_bytes)
-            write_all(file, np.ascontiguousarray(rows).view(np.uint8).tobytes())
-        self.done[first : first + len(rows)] = True
-        self.unsettled = True
-
-    def settle(self) -> None:
-        """Bring data to the disk, then their marks; a part without gaps becomes whole."""
-        if not self.unsettled and not self.done.all():
-            return
-        with disk_errors(self.data.parent):
-            with self.data.open("r+b", buffering=0) as file:
-                os.fsync(file.fileno())
-            with self.marks.open("r+b", buffering=0) as file:
-                write_all(file, self.done.astype(np.uint8).tobytes())
-                os.fsync(file.fileno())
-            self.unsettled = False
-            if self.done.all():
-                self.data.rename(self.whole)
-                sync_folder(self.whole.parent)
-                self.marks.unlink()
-
-
-def write_all(file: FileIO, content: bytes) -> None:
-    """Write all of it; the system may take less at a time, and says why only when asked again."""
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names last: a rename is on disk when its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk answers into one sentence.
-
-    Raises:
-        InputError: the disk is full, or the folder cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise InputError(
-                f"The disk of {folder} became full ({error.strerror}); make room and run again, "
-                "finished clips are kept."
-            ) from error
-        raise InputError(
-            f"{folder} cannot hold a trunk cache ({error}); choose another folder."
-        ) from error
-
 
 def gigabytes(count: float) -> str:
-    """Write bytes for people."""
+    """Return a number of bytes in GB or MB, as text."""
     return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"
 
 

@@ -1,50 +1,38 @@
-"""What the frozen blocks make of every clip and augmentation draw, computed once.
+"""The trunk's output of every clip and augmentation draw, computed once.
 
 Training and evaluation then run the adapted blocks alone. Tokens are kept in half precision and
 mapped into memory; a cache belongs to one backbone, one preprocessing and one list of clips.
 
-Dimensions: C clips, B rows asked for, T frames, H = W pixels, L tokens, D token width.
+Dimensions: C clips, B rows asked for, T frames, L tokens, D token width.
 """
 
 import hashlib
-import os
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from model.checkpoint import hash_tensors
-from model.errors import ClipError
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
 from training.data.local_video import reader_name
 from training.errors import InputError
-from training.features.clip_augmentation import VIEW_RULE, ClipAugmentation, clip_name, read_view
-from training.features.token_files import DrawPart, TokenFolder, gigabytes
-
-PASS_CLIPS = 4  # of one trunk pass; always the same clips, so that a resume gives the same bits
-MOST_WORKERS = 16  # each holds the activations of one pass
-SETTLE_S = 2.0  # work that a killed process loses at most
-LARGEST = float(np.finfo(np.float16).max)
+from training.features.clip_views import VIEW_RULE, ClipAugmentation, clip_name
+from training.features.token_files import TokenFolder, gigabytes
+from training.features.trunk_passes import TrunkPasses
 
 
 class TrunkCache:
     """Tokens of clips, mapped into memory.
 
     Args:
-        views: One array [C, T, L, D] a view: draw 0, the evaluation view, then the draws.
+        views: One array [C, T, L, D] a view: draw 0, the plain view, then the augmentation draws.
     """
 
     def __init__(self, views: Sequence[NDArray[np.float16]]) -> None:
@@ -61,7 +49,7 @@ class TrunkCache:
             draws: Which view of each, 0 to `self.draws`; None is draw 0 for all.
 
         Returns:
-            tokens_BTLD: float16, on the CPU; what `Recognizer.trunk` gives, rounded.
+            tokens_BTLD: float16, on the CPU; the output of `Recognizer.trunk`, rounded.
         """
         tokens_BTLD = torch.empty((len(clips), *self.shape_TLD), dtype=torch.float16)
         rows = tokens_BTLD.numpy()
@@ -84,22 +72,45 @@ def open_trunk_cache(
 ) -> TrunkCache:
     """Open a cache, building first what is missing of it; goes on where a killed process stopped.
 
-    One process builds at a time: of several that start together, let one open it first.
-
     Args:
-        folder: Of the cache; made when it is not there.
+        folder: Of the cache; made when it does not exist.
         recognizer: Whose trunk; adapters do not matter.
         clips: The list of clips; labels do not matter.
-        draws: Augmentation draws of each clip besides the evaluation view; may grow later.
+        draws: Augmentation draws of each clip besides the plain view; may grow later.
         half: Whether to compute in bfloat16.
         seed: Of the draws.
         augmentation: How strongly draws differ.
-        tell: Takes a line for people before anything large is written.
+        tell: Takes a line for people before anything is written.
 
     Raises:
-        InputError: a torn or foreign cache, a clip that cannot be read, a full disk, tokens beyond
-            float16, or a temporal embedding at the input, behind which nothing is constant.
+        InputError: The cache is torn, foreign or being built by another process, a clip cannot be
+            read, the disk is full, tokens exceed float16, or the trunk is trained.
     """
+    _check(recognizer, len(clips), draws)
+    shape_CTLD = (len(clips), *_token_shape(recognizer))
+    origin = _origin(recognizer, clips, half=half)
+    drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
+    files = TokenFolder(folder, shape_CTLD, origin, drawn)
+    files.check(draws)
+    missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
+    if missing:
+        files.check_space(missing)
+        tell(_announcement(files, draws, len(missing)))
+        with files.claim(draws):
+            passes = TrunkPasses(recognizer, clips, half=half, seed=seed, augmentation=augmentation)
+            passes.fill(files.parts(draw for draw in missing if not files.is_complete(draw)))
+    return TrunkCache([files.rows(draw) for draw in range(draws + 1)])
+
+
+def _announcement(files: TokenFolder, draws: int, missing: int) -> str:
+    size, new = (gigabytes(files.draw_bytes * count) for count in (draws + 1, missing))
+    return (
+        f"trunk cache: {size} for {files.shape[0]} clips with {draws} draws each, {new} of it to "
+        f"be made, in {files.folder}"
+    )
+
+
+def _check(recognizer: Recognizer, clips: int, draws: int) -> None:
     if recognizer.video.at_input and recognizer.video.temporal_embedding is not None:
         raise InputError(
             "temporal_embedding 'input' is trained below the frozen blocks, whose output then "
@@ -107,29 +118,9 @@ def open_trunk_cache(
         )
     if not clips or draws < 0:
         raise InputError(
-            f"A trunk cache of {len(clips)} clips and {draws} draws cannot be made; give one clip "
-            "or more, and no draws or more."
+            f"A trunk cache of {clips} clips and {draws} draws cannot be made; give one clip or "
+            "more, and no draws or more."
         )
-    files = TokenFolder(
-        folder,
-        (len(clips), *_token_shape(recognizer)),
-        _origin(recognizer, clips, half=half),
-        {"seed": seed, "reader": reader_name(), **asdict(augmentation)},
-    )
-    files.check(draws)
-    views = range(draws + 1)
-    missing = [draw for draw in views if not files.whole(draw)]
-    if missing:
-        files.check_space(missing)
-        size, new = (gigabytes(files.draw_bytes * len(some)) for some in (views, missing))
-        tell(
-            f"trunk cache: {size} for {len(clips)} clips with {draws} draws each, {new} of it to "
-            f"be made, in {folder}"
-        )
-        with files.claim(draws):
-            builder = _Builder(recognizer, clips, half, seed, augmentation)
-            builder.build(files.parts(draw for draw in missing if not files.whole(draw)))
-    return TrunkCache([files.rows(draw) for draw in views])
 
 
 def _token_shape(recognizer: Recognizer) -> tuple[int, int, int]:
@@ -172,105 +163,3 @@ def _size(path: Path) -> int:
         return sum(file.stat().st_size for file in files)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); remove it from the data.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """Clips of one trunk pass, from `first` on, all in the same draw."""
-
-    draw: int
-    first: int
-
-
-class _Builder:
-    """Makes passes in threads, each of which decodes its clips and runs the trunk on one core.
-
-    A thread's next clips are so decoded while others compute, no thread waits for another inside
-    an operation, and the bits do not depend on how many there are.
-    """
-
-    def __init__(
-        self,
-        recognizer: Recognizer,
-        clips: Sequence[LabelledClip],
-        half: bool,
-        seed: int,
-        augmentation: ClipAugmentation,
-    ) -> None:
-        self.recognizer, self.clips, self.half = recognizer, clips, half
-        self.seed, self.augmentation = seed, augmentation
-        self.workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-        self.device = Lock() if recognizer.device.type != "cpu" else nullcontext()
-
-    def build(self, parts: dict[int, DrawPart]) -> None:
-        """Fill what the parts lack."""
-        todo = [
-            _Pass(draw, first)
-            for draw, part in parts.items()
-            for first in range(0, len(self.clips), PASS_CLIPS)
-            if not part.done[first : first + PASS_CLIPS].all()
-        ]
-        total = len(parts) * len(self.clips)
-        lacking = sum(len(self._clips(one)) for one in todo)
-        settled = time.monotonic()
-        with tqdm(total=total, initial=total - lacking, desc="trunk cache", unit="clip") as bar:
-            for one, rows_BTLD in self._made(todo):
-                part = parts[one.draw]
-                part.put(one.first, rows_BTLD)
-                if part.done.all() or time.monotonic() - settled > SETTLE_S:
-                    part.settle()
-                    settled = time.monotonic()
-                bar.update(len(rows_BTLD))
-        for part in parts.values():  # killed between the last mark and the name
-            if part.data.is_file():
-                part.settle()
-
-    def _clips(self, one: _Pass) -> Sequence[LabelledClip]:
-        return self.clips[one.first : one.first + PASS_CLIPS]
-
-    def _made(self, todo: Sequence[_Pass]) -> Iterator[tuple[_Pass, NDArray[np.float16]]]:
-        """Hand out passes in order, with a few made ahead."""
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(self.workers, "trunk", torch.set_num_threads, (1,))
-        waiting: deque[tuple[_Pass, Future[NDArray[np.float16]]]] = deque()
-        try:
-            for one in todo:
-                waiting.append((one, pool.submit(self._make, one)))
-                if len(waiting) > 2 * self.workers:
-                    first, rows = waiting.popleft()
-                    yield first, rows.result()
-            for one, rows in waiting:
-                yield one, rows.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # also for threads to come
-
-    def _make(self, one: _Pass) -> NDArray[np.float16]:
-        clips = self._clips(one)
-        views_BTHWC = np.stack([self._read(clip, one.draw) for clip in clips])
-        kind = self.recognizer.device.type
-        half = torch.autocast(kind, torch.bfloat16, enabled=self.half)
-        with self.device, torch.inference_mode(), half:
-            tokens_BTLD = self.recognizer.trunk(views_BTHWC).float()
-            largest_B = tokens_BTLD.abs().amax(dim=(1, 2, 3)).tolist()
-            rows_BTLD: NDArray[np.float16] = tokens_BTLD.half().cpu().numpy()
-        for clip, largest in zip(clips, largest_B, strict=True):
-            if not largest <= LARGEST:
-                raise InputError(
-                    f"The frozen blocks give {largest:g} for {clip.path}, beyond float16's "
-                    f"{LARGEST:g}; work without a trunk cache."
-                )
-        return rows_BTLD
-
-    def _read(self, clip: LabelledClip, draw: int) -> NDArray[np.uint8]:
-        try:
-            return read_view(
-                clip,
-                frames=self.recognizer.config.frames,
-                size=self.recognizer.size,
-                draw=draw,
-                seed=self.seed,
-                augmentation=self.augmentation,
-            )
-        except ClipError as error:
-            raise InputError(str(error)) from error

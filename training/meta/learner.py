@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from model.adapters.bottleneck import Bottleneck
 from model.backbones import blocks
@@ -26,7 +25,9 @@ from model.text import StageTexts
 from training.data.episodes import Episode
 from training.errors import InputError
 from training.features.tokens import TokenSource, looked_at
-from training.meta.losses import disagreement, distance, same_stages, stage_contrast
+from training.meta.losses.names import LOSSES
+from training.meta.losses.output import EpisodeOutput
+from training.meta.optimizer import build_optimizer, rate, trained_parameters
 from training.meta.processes import Processes
 from training.meta.recipe import FitRecipe
 
@@ -74,7 +75,7 @@ class Learner:
                 f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
             )
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.optimizer = build_optimizer(list(self.trained.values()), recipe)
+        self.optimizer = build_optimizer(recognizer, recipe)
         self.steps_done = 0
 
     def step(self) -> float:
@@ -120,44 +121,63 @@ class Learner:
         return float(total)
 
     def loss(self, number: int) -> Tensor:
-        """Return the loss of training episode `number`."""
+        """Return the loss of training episode `number`: the weighted sum of the recipe's losses."""
+        output = self.output(number)
+        weights = self.recipe.losses(described=output.described)
+        terms = (weight * LOSSES[name](output) for name, weight in weights.items())
+        return sum(terms, start=output.logits_QN.new_zeros(()))
+
+    def output(self, number: int) -> EpisodeOutput:
+        """Encode and score training episode `number`."""
         recipe, episode = self.recipe, self.episodes.draw(number)
         rng = np.random.default_rng([recipe.seed, number, 1])
         torch.manual_seed(int(rng.integers(2**62)))  # of what is dropped
-        clips = [*episode.support, *episode.query]
-        known = len(clips)
-        if recipe.consistency:
-            clips += episode.query  # once more, by other draws
+        # Draws, text and tokens follow in this order: a resumed run repeats it.
+        again = episode.query if recipe.consistency else ()  # once more, by other draws
+        clips = [*episode.support, *episode.query, *again]
         draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
         described = self._described(episode.labels)
         with_text = rng.random() >= recipe.text_dropout and described
-        device = self.recognizer.device
-        tokens_BTLD = self.source.tokens(clips, draws).to(device, non_blocking=True).float()
-        tokens_BTLD = tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], recipe.patches, rng)]
-        support, query = tokens_BTLD.tensor_split([len(episode.support)])
-        wanted_Q = torch.tensor(episode.query_classes, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
-            classes_S = torch.tensor(episode.support_classes, device=device)
+        tokens_BTLD = self._tokens(clips, draws, rng)
+        with torch.autocast(self.recognizer.device.type, torch.bfloat16, enabled=self.half):
             text_NAE = self._text(episode.labels) if with_text else None
-            features = self.recognizer.video.adapt_episode(support, classes_S, query)
-            scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
-        logits_QN, again_QN = (scores.logits_QN.float() / recipe.temperature).tensor_split(
-            [len(wanted_Q)]
+            features_BTE, logits_QN = self._score(tokens_BTLD, episode, text_NAE)
+        known, asked = len(episode.support) + len(episode.query), len(episode.query)
+        logits_QN, again_QN = (logits_QN.float() / recipe.temperature).tensor_split([asked])
+        tokens_BTLD = tokens_BTLD[:known]
+        return EpisodeOutput(
+            logits_QN=logits_QN,
+            again_QN=again_QN,
+            wanted_Q=torch.tensor(episode.query_classes, device=logits_QN.device),
+            features_BTE=features_BTE[:known],
+            classes_B=(*episode.support_classes, *episode.query_classes),
+            text_NAE=text_NAE,
+            stages=self._stages(episode.labels) if described else (),
+            described=described,
+            config=self.recognizer.config,
+            temperature=recipe.temperature,
+            smoothing=recipe.smoothing,
+            frozen_BTE=partial(self._aside, partial(frozen_features, self.recognizer), tokens_BTLD),
+            start_BTE=partial(self._aside, self._at_start, tokens_BTLD),
         )
-        features_BTE, tokens_BTLD = torch.cat(features)[:known], tokens_BTLD[:known]
-        loss = F.cross_entropy(logits_QN, wanted_Q, label_smoothing=recipe.smoothing)
-        if recipe.stages and text_NAE is not None:
-            loss = loss + recipe.stages * self._stage_contrast(features_BTE, episode, text_NAE)
-        if recipe.consistency:
-            loss = loss + recipe.consistency * disagreement(logits_QN, again_QN)
-        near = recipe.near_frozen + (0.0 if described else recipe.near_frozen_textless)
-        if near:
-            frozen_BTE = self._aside(partial(frozen_features, self.recognizer), tokens_BTLD)
-            loss = loss + near * distance(features_BTE, frozen_BTE)
-        if self._start is not None and not described:
-            start_BTE = self._aside(self._start.adapt_alone, tokens_BTLD)
-            loss = loss + recipe.near_start_textless * distance(features_BTE, start_BTE)
-        return loss
+
+    def _tokens(
+        self, clips: Sequence[int], draws: Sequence[int] | None, rng: np.random.Generator
+    ) -> Tensor:
+        """Return tokens [B, T, L, D], with the share of patches that the recipe looks at."""
+        tokens_BTLD = self.source.tokens(clips, draws)
+        tokens_BTLD = tokens_BTLD.to(self.recognizer.device, non_blocking=True).float()
+        return tokens_BTLD[:, :, looked_at(tokens_BTLD.shape[2], self.recipe.patches, rng)]
+
+    def _score(
+        self, tokens_BTLD: Tensor, episode: Episode, text_NAE: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return features [B, T, E] of supports and queries, and logits [Q, N] of the queries."""
+        support, query = tokens_BTLD.tensor_split([len(episode.support)])
+        classes_S = torch.tensor(episode.support_classes, device=tokens_BTLD.device)
+        features = self.recognizer.video.adapt_episode(support, classes_S, query)
+        scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
+        return torch.cat(features), scores.logits_QN
 
     def _described(self, labels: Sequence[str]) -> bool:
         """Tell whether text takes part: all labels have stages whose words are known."""
@@ -167,21 +187,17 @@ class Learner:
             for label in labels
         )
 
-    def _text(self, labels: Sequence[str]) -> Tensor:
+    def _stages(self, labels: Sequence[str]) -> tuple[StageTexts, ...]:
         assert self.stages is not None
-        return self.recognizer.encode_text(labels, [self.stages[label] for label in labels])
+        return tuple(self.stages[label] for label in labels)
 
-    def _stage_contrast(self, features_BTE: Tensor, episode: Episode, text_NAE: Tensor) -> Tensor:
-        assert self.stages is not None
-        config = self.recognizer.config
-        return stage_contrast(
-            features_BTE,
-            [*episode.support_classes, *episode.query_classes],
-            text_NAE,
-            same_stages([self.stages[label] for label in episode.labels]),
-            config,
-            config.scale / self.recipe.temperature,
-        )
+    def _text(self, labels: Sequence[str]) -> Tensor:
+        return self.recognizer.encode_text(labels, self._stages(labels))
+
+    def _at_start(self, tokens_BTLD: Tensor) -> Tensor:
+        """Encode clips, each alone, by the weights that the training started from."""
+        assert self._start is not None
+        return self._start.adapt_alone(tokens_BTLD)
 
     @torch.no_grad()
     def _aside(self, encode: Callable[[Tensor], Tensor], tokens_BTLD: Tensor) -> Tensor:
@@ -227,11 +243,6 @@ class Learner:
                 parameter.copy_(values[name])
 
 
-def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
-    """Return what is trained, by name: adapters, temporal embedding, matcher."""
-    return {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
-
-
 @contextmanager
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
     """Let adapters and a trained matcher drop what they may; the frozen towers stay as they are."""
@@ -254,28 +265,3 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     for block in tower.blocks[plain:]:
         tokens = blocks.forward(block, tokens)
     return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
-
-
-def build_optimizer(
-    parameters: Sequence[torch.nn.Parameter], recipe: FitRecipe
-) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser; biases and embeddings of places do not decay."""
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        {"params": [p for p in parameters if p.ndim > 2], "weight_decay": 0.0},  # of places
-    ]
-    for group, share in zip(groups, (1.0, 1.0, recipe.place_rate), strict=True):
-        group["share"] = share
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr)
-    return torch.optim.AdamW(groups, lr=recipe.lr)
-
-
-def rate(progress: float, recipe: FitRecipe) -> float:
-    """Return the share of the learning rate at a share of the steps."""
-    if progress < recipe.warmup:
-        return (progress + 1e-3) / (recipe.warmup + 1e-3)
-    if recipe.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))

@@ -1,9 +1,9 @@
 """A method to train: a preset of `model.methods` on a chosen backbone."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import get_args
 
 import torch
 
@@ -12,38 +12,51 @@ from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import (
     AimConfig,
-    BiMhmMatcher,
     DistanceMatcher,
-    FramePairMatcher,
     MatcherConfig,
     MethodConfig,
-    OtamMatcher,
-    PrototypeMatcher,
     QueryContext,
     TaskConfig,
-    TrxMatcher,
 )
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from training.errors import InputError
 
-MatcherKind = Literal["prototype", "frame_pairs", "bi_mhm", "otam", "trx"]
+# Every matcher of the core with its own defaults, by the name that it has in method.json.
+MATCHERS: dict[str, MatcherConfig] = {
+    matcher.kind: matcher
+    for matcher in (config() for config in get_args(get_args(MatcherConfig)[0]))
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MethodChoice:
-    """Which preset, on which backbone, with what changed; None keeps the preset's."""
+class MethodChanges:
+    """What a method changes of its preset; None keeps the preset's."""
 
-    preset: str
-    backbone: str  # as KSHOT_CHECKPOINT: compact, timm:NAME, open_clip:NAME@WEIGHTS
-    backbone_weights: Path | None = None
     blocks: int | None = None  # adapted visual blocks
     text_blocks: int | None = None  # adapted text blocks
     ratio: float | None = None  # hidden width of visual adapters / token width
     query_context: QueryContext | None = None
     frames: int | None = None  # T
-    matcher: MatcherKind = "prototype"
+    matcher: str | None = None  # of MATCHERS
     at_input: bool = False  # temporal embedding at the input, as released
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodChoice(MethodChanges):
+    """Which preset, on which backbone, with what changed."""
+
+    preset: str
+    backbone: str  # as KSHOT_CHECKPOINT: compact, timm:NAME, open_clip:NAME@WEIGHTS
+    backbone_weights: Path | None = None
+
+    def claim(self) -> dict[str, object]:
+        """Return what a run folder belongs to: no path of this machine, and the matcher's name."""
+        weights = self.backbone_weights
+        own = {"backbone_weights": weights.name if weights else None}
+        if self.matcher is None and self.preset in METHODS:
+            own["matcher"] = METHODS[self.preset].matcher.kind
+        return asdict(self) | own
 
 
 def open_method(choice: MethodChoice, name: str) -> Recognizer:
@@ -60,7 +73,7 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     method = changed(METHODS[choice.preset], choice)
     visual, order = method.visual, method.text if text is not None else None
     if visual is not None:
-        _assert_fits(visual, bare.video.tower, choice.backbone)
+        _check_fits(visual, bare.video.tower, choice.backbone)
     if order is not None and text is not None and order.blocks > len(text.blocks):
         raise InputError(
             f"{order.blocks} adapted text blocks do not fit the {len(text.blocks)} of "
@@ -70,7 +83,7 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     return build_recognizer(method, bare.video.tower, text, name=name)
 
 
-def _assert_fits(visual: AimConfig | TaskConfig, tower: ImageTower, backbone: str) -> None:
+def _check_fits(visual: AimConfig | TaskConfig, tower: ImageTower, backbone: str) -> None:
     if visual.blocks > len(tower.blocks):
         raise InputError(
             f"{visual.blocks} adapted blocks do not fit the {len(tower.blocks)} of {backbone!r}; "
@@ -112,40 +125,42 @@ def start_from_adapters(recognizer: Recognizer, folder: Path, weights: Path | No
     return earlier.fingerprint
 
 
-def changed(method: MethodConfig, choice: MethodChoice) -> MethodConfig:
-    """Return a preset with the choice's changes."""
-    visual, text = method.visual, method.text
-    if choice.blocks is not None and isinstance(visual, AimConfig | TaskConfig):
-        visual = replace(visual, blocks=choice.blocks)
-    if choice.ratio is not None and isinstance(visual, AimConfig | TaskConfig):
-        visual = replace(visual, ratio=choice.ratio)
-    if choice.text_blocks is not None and text is not None:
-        text = replace(text, blocks=choice.text_blocks)
-    matcher = matcher_config(choice.matcher)
+def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
+    """Return a preset with some changes.
+
+    Raises:
+        InputError: no such matcher.
+    """
+    visual, text, matcher, fusion = method.visual, method.text, method.matcher, method.fusion
+    if changes.matcher is not None:
+        matcher = matcher_of(changes.matcher)
+        fusion = "video" if isinstance(matcher, DistanceMatcher) else fusion
+    if visual is not None:
+        visual = replace(
+            visual,
+            blocks=visual.blocks if changes.blocks is None else changes.blocks,
+            ratio=visual.ratio if changes.ratio is None else changes.ratio,
+        )
+    if text is not None and changes.text_blocks is not None:
+        text = replace(text, blocks=changes.text_blocks)
     return replace(
         method,
         matcher=matcher,
-        fusion="video" if isinstance(matcher, DistanceMatcher) else method.fusion,
+        fusion=fusion,
         visual=visual,
         text=text,
-        query_context=choice.query_context or method.query_context,
-        frames=choice.frames or method.frames,
-        temporal_embedding="input" if choice.at_input else method.temporal_embedding,
+        query_context=changes.query_context or method.query_context,
+        frames=changes.frames or method.frames,
+        temporal_embedding="input" if changes.at_input else method.temporal_embedding,
     )
 
 
-def matcher_config(kind: MatcherKind) -> MatcherConfig:
-    """Return a matcher with its own defaults."""
-    match kind:
-        case "prototype":
-            return PrototypeMatcher()
-        case "frame_pairs":
-            return FramePairMatcher()
-        case "bi_mhm":
-            return BiMhmMatcher()
-        case "otam":
-            return OtamMatcher()
-        case "trx":
-            return TrxMatcher()
-        case _:
-            assert_never(kind)
+def matcher_of(name: str) -> MatcherConfig:
+    """Return a matcher with its own defaults.
+
+    Raises:
+        InputError: No matcher has this name.
+    """
+    if name not in MATCHERS:
+        raise InputError(f"There is no matcher {name!r}; choose {', '.join(MATCHERS)}.")
+    return MATCHERS[name]

@@ -1,6 +1,6 @@
-"""The processes of one training run, one a device; alone when nothing started several.
+"""Where a run computes: its processes, one a device, its device and its precision.
 
-`torchrun` starts them. Episodes are dealt out by number, never cut in two.
+Without `torchrun` a run is one process. Several share episodes by number; none is cut in two.
 """
 
 import os
@@ -66,3 +66,15 @@ def own_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         return device
     return torch.device(name)
+
+
+def half_precision(choice: str, device: str) -> bool:
+    """Return whether to compute in bfloat16: by default where the hardware has it.
+
+    Args:
+        choice: `auto`, `bf16` or `fp32`.
+        device: `cpu` or another kind.
+    """
+    if choice == "auto":
+        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return choice == "bf16"

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from model.checkpoint import save_checkpoint
 from model.recognizer import Recognizer
 from model.text import StageTexts
-from training.compact.run_folder import write_aside
 from training.data.episodes import EpisodeSampler
 from training.evaluation.scoring import EpisodeScorer
 from training.features.tokens import TokenSource
 from training.meta.learner import Learner
 from training.meta.processes import Processes
+from training.progress import progress
+from training.run_folder import write_aside
 
 STATE, HISTORY = "fit_state.pt", "history.csv"
 
@@ -79,6 +79,12 @@ class History:
     best_step: int = 0
     worse: int = 0  # validations since the best
 
+    @property
+    def untrained(self) -> float:
+        """The mean val accuracy before the first step, percent."""
+        found = [value for name, value in self.rows[0].items() if name.startswith("val_")]
+        return sum(found) / len(found)
+
     def table(self) -> str:
         """Return the rows as CSV."""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -126,12 +132,12 @@ class FitRun:
         else:
             self._validate()  # the untrained method: what training has to beat
             self._save()
-        bar = tqdm(
+        bar = progress(
             total=recipe.steps,
             initial=self.learner.steps_done,
             desc="fit",
             unit="step",
-            disable=not processes.leads,
+            quiet=not processes.leads,
         )
         with bar:
             while not self._finished():

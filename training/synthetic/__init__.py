@@ -1,1 +1,1 @@
-"""Synthetic actions, and labels that differ in order alone."""
+"""Clips of synthetic actions with stage sentences, and labels that differ in order alone."""

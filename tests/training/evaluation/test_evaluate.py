@@ -1,0 +1,202 @@
+"""Evaluation: one set of episodes for all, figures by hand, and the service's rule for text."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.build import build_recognizer
+from model.checkpoint import load_recognizer, save_checkpoint
+from model.config import TaskConfig
+from model.recognizer import Recognizer
+from tests.training.conftest import TEACHER
+from training.data.episodes import Episode
+from training.evaluate import main
+from training.evaluation.tallies import Tally, over_episodes, over_seeds
+from training.evaluation.variants import as_evaluated, is_transductive, under_context, variants
+
+SMALL = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "12", "--device", "cpu"]
+
+
+def trained_teacher(weights: Path, seed: int, **changes: object) -> Recognizer:
+    """A task adapter on the teacher whose adapters hold noise, as if trained."""
+    bare = load_recognizer(TEACHER, weights=weights)
+    visual = TaskConfig(blocks=2)
+    config = replace(bare.config, **{"visual": visual, "query_context": "support", **changes})
+    recognizer = build_recognizer(config, bare.video.tower, None)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in recognizer.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return recognizer
+
+
+@pytest.fixture(scope="module")
+def seeds(teacher_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Checkpoints of two seeds of one method."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for seed in range(2):
+        save_checkpoint(trained_teacher(teacher_weights, seed), folder / str(seed), "made up")
+    return [str(folder / "0"), str(folder / "1")]
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_accuracy_by_hand() -> None:
+    found = over_episodes([0.4, 0.6])
+    assert found.mean == pytest.approx(50)
+    assert found.interval == pytest.approx(1.96 * math.sqrt(200) / math.sqrt(2))
+    assert found.count == 2
+
+
+def test_the_interval_over_seeds_is_student_s_by_hand() -> None:
+    found = over_seeds([50.0, 52.0, 54.0])
+    assert (found.mean, found.count) == (52.0, 3)
+    assert found.interval == pytest.approx(4.303 * 2 / math.sqrt(3), rel=1e-4)
+    assert math.isnan(over_seeds([50.0]).interval)
+    many = over_seeds([float(number % 2) for number in range(12)])  # spread sqrt(3 / 11)
+    assert many.interval == pytest.approx(2.201 * math.sqrt(3 / 11 / 12), rel=1e-3)  # of a table
+
+
+def test_a_tally_by_hand() -> None:
+    def episode(labels: tuple[str, ...], classes: tuple[int, ...]) -> Episode:
+        places = tuple(range(len(classes)))
+        return Episode(labels, places, places, places, classes)
+
+    episodes = [episode(("b", "a"), (0, 1, 1, 0)), episode(("a", "c"), (0, 1))]
+    answers = [torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0])]
+    tally = Tally.of(("a", "b", "c"), episodes, answers)
+    assert tally.shares == (0.5, 0.5)
+    assert tally.by_class["a"] == pytest.approx(200 / 3)
+    assert tally.by_class["c"] == 0
+    # a: 2 queries where b could be answered, 1 where c could; b and c never met
+    want = [[200 / 3, 50, 0], [50, 50, math.nan], [100, math.nan, 0]]
+    np.testing.assert_allclose(tally.confusion, want)
+
+
+def test_seeds_are_joined_episode_by_episode() -> None:
+    zero = np.zeros((1, 1), np.int64)
+    joined = Tally.over_seeds([Tally(("a",), (0.0, 1.0), zero, zero + 2)] * 2)
+    assert joined.shares == (0.0, 1.0)
+    assert joined.asked_NN.item() == 4
+    other = Tally.over_seeds([Tally(("a",), s, zero, zero) for s in ((0.0, 1.0), (1.0, 0.0))])
+    assert other.accuracy.interval == 0
+
+
+def test_an_untrained_method_is_evaluated_without_its_adapters(teacher_weights: Path) -> None:
+    bare = load_recognizer(TEACHER, weights=teacher_weights)
+    config = replace(bare.config, visual=TaskConfig(blocks=2), query_context="support")
+    untrained = build_recognizer(config, bare.video.tower, None)
+    assert not as_evaluated(untrained).video.adapted
+    trained = trained_teacher(teacher_weights, 0)
+    assert as_evaluated(trained) is trained
+
+
+def test_another_context_has_the_same_weights_and_towers(teacher_weights: Path) -> None:
+    own = trained_teacher(teacher_weights, 0)
+    other = under_context(own, "joint")
+    assert is_transductive(other)
+    assert not is_transductive(own)
+    assert other.video.tower is own.video.tower
+    wanted = own.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"query_context": "joint"}, {"query_context": "self", "align": "joint"}]
+)
+def test_what_is_transductive_is_followed_by_itself_without(
+    changes: dict[str, object], teacher_weights: Path
+) -> None:
+    joint, alone = variants(trained_teacher(teacher_weights, 0, **changes), [])
+    assert is_transductive(joint)
+    assert alone.config.query_context == "self"
+    assert not is_transductive(alone)
+
+
+def test_the_command_prints_checkpoint_and_teacher_as_json(
+    indexed: Path, teacher_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--checkpoint", "compact", "--data", str(indexed / "index.csv")]
+    sizes = ["--ways", "2", "--shots", "1", "2", "--queries", "1", "--episodes", "5"]
+    teacher = ["--teacher", TEACHER, "--teacher-weights", str(teacher_weights)]
+    assert main([*arguments, *sizes, *teacher]) == 0
+    result = last_line(capsys)
+    assert [(row["checkpoint"], row["shots"]) for row in result["rows"]] == [
+        ("compact", 1),
+        ("compact", 2),
+        (TEACHER, 1),
+        (TEACHER, 2),
+    ]
+    assert all(0 <= row["accuracy"] <= 100 for row in result["rows"])
+    assert {"split", "ways", "shots", "queries", "episodes", "seed"} <= set(result)
+    assert result["over_seeds"] == []
+
+
+def test_seeds_contexts_and_pictures_of_a_trained_method(
+    indexed: Path,
+    teacher_weights: Path,
+    seeds: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--checkpoint", *seeds, "--backbone-weights", str(teacher_weights)]
+    places = ["--data", str(indexed), "--cache", str(tmp_path / "cache")]
+    wanted = ["--contexts", "self", "joint", "--plots", str(tmp_path / "plots")]
+    assert main([*arguments, *places, *wanted, *SMALL]) == 0
+    cached = last_line(capsys)
+    contexts = [(row["query_context"], row["transductive"]) for row in cached["rows"]]
+    assert contexts == [("support", False), ("self", False), ("joint", True)] * 2
+    assert [row["query_context"] for row in cached["over_seeds"]] == ["support", "self", "joint"]
+    for row in cached["over_seeds"]:
+        same = [r for r in cached["rows"] if r["query_context"] == row["query_context"]]
+        assert row["seeds"] == 2
+        assert row["accuracy"] == pytest.approx(np.mean([r["accuracy"] for r in same]), abs=0.01)
+    pictures = sorted((tmp_path / "plots").iterdir())
+    assert [picture.name for picture in pictures] == sorted(cached["plots"])
+    assert len(pictures) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # one trunk for seeds and contexts
+    assert main([*arguments, "--data", str(indexed), *SMALL]) == 0
+    held = last_line(capsys)
+    assert held["rows"][0]["accuracy"] == cached["rows"][0]["accuracy"]
+
+
+def test_a_written_list_read_again_gives_the_figures_of_what_was_drawn(
+    indexed: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = str(indexed), str(tmp_path / "episodes.json")
+    teacher = ["--checkpoint", TEACHER, "--backbone-weights", str(teacher_weights)]
+    sizes = ["--ways", "2", "--shots", "1", "2", "--queries", "1", "--episodes", "9"]
+    assert main([*teacher, "--data", data, *sizes, "--write-list", file]) == 0
+    drawn = last_line(capsys)
+    assert main([*teacher, "--data", data, "--list", file]) == 0
+    assert last_line(capsys)["rows"] == drawn["rows"]
+    assert main([*teacher, "--data", data, "--list", file, "--episodes", "9"]) == 2
+    assert main([*teacher, "--data", data, "--list", file, "--split", "train"]) == 2
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    indexed: Path, seeds: list[str], teacher_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(indexed / "index.csv")]
+    teacher = ["--checkpoint", TEACHER, "--backbone-weights", str(teacher_weights)]
+    assert main(["--data", str(indexed / "none.csv")]) == 2
+    assert main([*data, "--split", "nope"]) == 2
+    assert main([*data, "--ways", "2", "--shots", "1", "--checkpoint", "no/such/folder"]) == 2
+    assert main([*data, "--ways", "5", "20"]) == 2
+    assert main([*data, *teacher, *SMALL, "--contexts", "self"]) == 2
+    mixed = ["--checkpoint", seeds[0], TEACHER, "--backbone-weights", str(teacher_weights)]
+    assert main([*data, *mixed, *SMALL]) == 2
+    told = capsys.readouterr().err.splitlines()
+    said = [line for line in told if line.startswith("evaluate: ")]
+    assert len(said) == 6
+    assert "5 ways need as many classes; there are 2" in said[3]
+    assert "no task adapter" in said[4]
+    assert "no seeds of one method" in said[5]

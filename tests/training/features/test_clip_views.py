@@ -1,0 +1,61 @@
+"""Augmentation draws of clips: the same change for all frames, at jittered times."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.videos import make_video
+from training.data.datasets import LabelledClip
+from training.features.clip_views import ClipAugmentation, draw_clip_view, read_view
+
+
+def test_all_frames_of_a_draw_are_changed_alike() -> None:
+    frame_HWC = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8))
+    frames_THWC = frame_HWC.expand(6, -1, -1, -1)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        view_TCSS = draw_clip_view(frames_THWC, 32, generator, ClipAugmentation())
+        assert view_TCSS.shape == (6, 3, 32, 32)
+        assert torch.equal(view_TCSS, view_TCSS[:1].expand_as(view_TCSS))
+
+
+def test_frames_keep_their_difference_in_brightness() -> None:
+    frames_THWC = torch.arange(40, 200, 40).view(4, 1, 1, 1).expand(4, 20, 20, 3).to(torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    view_TCSS = draw_clip_view(frames_THWC, 16, generator, ClipAugmentation())
+    level_T = view_TCSS.float().mean(dim=(1, 2, 3))
+    assert (level_T.diff() > 10).all()
+
+
+@pytest.mark.parametrize(("chance", "sides"), [(0.0, {"left"}), (1.0, {"right"})])
+def test_mirroring_can_be_switched_off(chance: float, sides: set[str]) -> None:
+    frames_THWC = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    frames_THWC[:, :, :8] = 255  # bright on the left
+    found = set()
+    for seed in range(12):
+        view_TCSS = draw_clip_view(
+            frames_THWC,
+            16,
+            torch.Generator().manual_seed(seed),
+            ClipAugmentation(mirror=chance, min_area=0.9, max_stretch=1.0),
+        ).float()
+        bright_left = view_TCSS[..., :8].mean() > view_TCSS[..., 8:].mean()
+        found.add("left" if bright_left else "right")
+    assert found == sides
+
+
+def test_frame_times_are_jittered_inside_their_spans(tmp_path: Path) -> None:
+    levels = [np.full((16, 16, 3), 20 + 5 * k, np.uint8) for k in range(40)]
+    (tmp_path / "ramp.mp4").write_bytes(make_video(levels))
+    clip = LabelledClip(tmp_path / "ramp.mp4", "ramp", "ramp")
+    plain = ClipAugmentation(jitter=0.0, grey=0.0)
+    seen = set()
+    for draw in range(1, 5):
+        view = read_view(clip, frames=8, size=16, draw=draw, seed=0, augmentation=plain)
+        frame_T = (view.mean(axis=(1, 2, 3)) - 20) / 5
+        spans = np.round(frame_T) // 5
+        assert np.abs(spans - np.arange(8)).max() <= 1  # the codec may be off by a level
+        seen.add(tuple(np.round(frame_T)))
+    assert len(seen) == 4

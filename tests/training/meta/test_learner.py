@@ -1,0 +1,255 @@
+"""The learner: what it learns, that a resume repeats it, and that processes add up to one."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.adapters.bottleneck import Bottleneck
+from tests.training.learners import RECIPE, tiny_learner
+from training.errors import InputError
+from training.meta.learner import Learner, frozen_features, rate, training_mode
+from training.meta.losses.answers import disagreement
+from training.meta.recipe import FitRecipe
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_training_lowers_the_loss_of_its_episodes() -> None:
+    recipe = replace(RECIPE, episodes=120, dropout=0.0, lr=5e-3)
+    learner = tiny_learner(recipe)
+    losses = [learner.step() for _ in range(recipe.steps)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_only_adapters_and_the_places_of_frames_learn() -> None:
+    learner = tiny_learner()
+    before = {name: tensor.clone() for name, tensor in learner.recognizer.state_dict().items()}
+    learner.step()
+    changed = {
+        name
+        for name, tensor in learner.recognizer.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert changed
+    assert changed <= set(learner.trained)
+
+
+def test_a_resumed_learner_repeats_the_others_steps_to_the_bit() -> None:
+    whole, first = tiny_learner(), tiny_learner()
+    losses = [whole.step() for _ in range(3)]
+    first.step()
+    resumed = tiny_learner()
+    torch.manual_seed(99)  # whatever the process did meanwhile
+    resumed.resume(first.state())
+    assert [resumed.step() for _ in range(2)] == losses[1:]
+    for name, parameter in whole.trained.items():
+        assert torch.equal(parameter, resumed.trained[name])
+        assert torch.equal(whole.average[name], resumed.average[name])
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    script = [str(ROOT / "tests/training/meta/gradient_process.py"), str(tmp_path)]
+    started = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *started, *script],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    learner = tiny_learner()
+    loss = learner.accumulate()
+    for rank in range(2):
+        shared = load_file(tmp_path / f"{rank}-of-2.safetensors")
+        assert float(shared.pop("loss")) == pytest.approx(loss, abs=1e-6)
+        assert set(shared) == set(learner.trained)
+        for name, gradient in shared.items():
+            own = learner.trained[name].grad
+            torch.testing.assert_close(gradient, own, atol=1e-6, rtol=0)
+        assert any(bool(gradient.any()) for gradient in shared.values())
+
+
+def test_dropout_changes_training_alone() -> None:
+    learner = tiny_learner(replace(RECIPE, dropout=0.5))
+    learner.step()
+    episode = learner.episodes.draw(0)
+    tokens = learner.source.tokens([*episode.support, *episode.query])
+    classes = torch.tensor(episode.support_classes)
+    split = [len(episode.support), len(episode.query)]
+    with torch.inference_mode():
+        support, query = tokens.split(split)
+        first = learner.recognizer.video.adapt_episode(support, classes, query)
+        again = learner.recognizer.video.adapt_episode(support, classes, query)
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+
+
+def test_an_episode_goes_without_the_adapters_that_are_left_out() -> None:
+    learner = tiny_learner(replace(RECIPE, dropout=0.0))
+    video, tokens = learner.recognizer.video, learner.source.tokens([0, 1])
+    for module in learner.recognizer.modules():
+        if isinstance(module, Bottleneck):
+            torch.nn.init.normal_(module.up.bias)
+    served = video.adapt_alone(tokens)
+    with training_mode(learner.recognizer, replace(RECIPE, dropout=0.0, drop_path=0.5)):
+        seen = {video.adapt_alone(tokens).sum().item() for _ in range(16)}
+    with training_mode(learner.recognizer, replace(RECIPE, dropout=0.0, drop_path=0.999999)):
+        bare = video.adapt_alone(tokens)
+    assert len(seen) > 8
+    torch.testing.assert_close(bare, frozen_features(learner.recognizer, tokens))
+    assert torch.equal(video.adapt_alone(tokens), served)
+
+
+def test_consistency_teaches_two_draws_of_a_clip_one_answer() -> None:
+    ends = []
+    for consistency in (0.0, 10.0):
+        recipe = replace(RECIPE, episodes=160, draws=4, dropout=0.0, consistency=consistency)
+        learner = tiny_learner(recipe)
+        for _ in range(recipe.steps):
+            learner.step()
+        ends.append(between_draws(learner))
+    assert ends[1] < 0.7 * ends[0]
+
+
+@torch.inference_mode()
+def between_draws(learner: Learner) -> float:
+    """Return how two draws of the queries of twenty episodes differ in their answers."""
+    found = []
+    for number in range(20):
+        episode = learner.episodes.draw(number)
+        clips = [*episode.support, *episode.query, *episode.query]
+        draws = [0] * len(episode.support) + [1] * len(episode.query) + [2] * len(episode.query)
+        tokens = learner.source.tokens(clips, draws)
+        support, query = tokens.tensor_split([len(episode.support)])
+        scores = learner.recognizer.score_episode(support, episode.support_classes, query, None)
+        found.append(disagreement(*(scores.logits_QN / learner.recipe.temperature).chunk(2)))
+    return float(torch.stack(found).mean())
+
+
+def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:
+    plain = tiny_learner(replace(RECIPE, dropout=0.0))
+    near = tiny_learner(replace(RECIPE, dropout=0.0, near_frozen=10.0))
+    assert near.loss(0).item() == pytest.approx(plain.loss(0).item(), abs=1e-4)
+    near.step()
+    tokens = near.source.tokens([0, 1])
+    with torch.inference_mode():
+        frozen = frozen_features(near.recognizer, tokens)
+    assert frozen.shape == (2, 8, near.recognizer.video.tower.features)
+
+
+def test_a_high_temperature_leaves_the_loss_of_a_guess() -> None:
+    learner = tiny_learner(replace(RECIPE, temperature=1e6))
+    ways = len(learner.episodes.draw(0).labels)
+    assert learner.loss(0).item() == pytest.approx(math.log(ways), abs=1e-3)
+
+
+def test_an_episode_looks_at_the_class_token_and_the_share_of_patches_of_the_recipe() -> None:
+    learner = tiny_learner(replace(RECIPE, patches=0.5))
+    held_CTLD = learner.source.tokens_CTLD
+    plain = learner.loss(0).item()
+    looked_at = []
+    for token in range(held_CTLD.shape[2]):
+        changed_CTLD = held_CTLD.clone()
+        changed_CTLD[:, :, token] *= -1
+        learner.source.tokens_CTLD = changed_CTLD
+        looked_at.append(learner.loss(0).item() != plain)
+    assert looked_at[0]
+    assert sum(looked_at) == 1 + round(0.5 * (len(looked_at) - 1))
+
+
+def test_the_contrast_of_stages_is_part_of_the_loss_where_there_is_text() -> None:
+    plain = tiny_learner(replace(RECIPE, text_dropout=0.0))
+    added = tiny_learner(replace(RECIPE, text_dropout=0.0, stages=1.0))
+    assert added.loss(0) > plain.loss(0) + 0.1
+    never = replace(RECIPE, text_dropout=0.999999)
+    assert tiny_learner(replace(never, stages=1.0)).loss(0) == tiny_learner(never).loss(0)
+
+
+TEXT = pytest.mark.parametrize(
+    ("text", "asked"), [("there", False), ("dropped", False), ("none", True)]
+)
+
+
+def learner_with_text(text: str, **changes: float) -> Learner:
+    """Make a learner whose labels have text, or of which it is dropped, or that have none."""
+    dropout = 0.999999 if text == "dropped" else 0.0
+    learner = tiny_learner(replace(RECIPE, text_dropout=dropout, **changes))
+    if text == "none":
+        learner.stages = None
+    return learner
+
+
+@TEXT
+def test_nearness_to_the_frozen_tower_can_be_asked_of_labels_without_text_alone(
+    text: str, asked: bool
+) -> None:
+    learner = learner_with_text(text)
+    learner.step()
+    plain = learner.loss(7).item()
+    learner.recipe = replace(learner.recipe, near_frozen_textless=5.0)
+    assert (learner.loss(7).item() > plain + 1e-6) == asked
+
+
+@TEXT
+def test_labels_without_text_can_be_held_to_what_the_start_made_of_their_clips(
+    text: str, asked: bool
+) -> None:
+    learner = learner_with_text(text, near_start_textless=5.0)
+    learner.step()
+    held = learner.loss(7).item()
+    learner.recipe = replace(learner.recipe, near_start_textless=0.0)
+    assert (held > learner.loss(7).item() + 1e-6) == asked
+
+
+def test_the_places_of_frames_learn_at_their_own_rate() -> None:
+    moved = {}
+    for share in (1.0, 4.0):
+        learner = tiny_learner(replace(RECIPE, place_rate=share, warmup=0.0))
+        learner.step()
+        moved[share] = {name: p.detach().clone() for name, p in learner.trained.items()}
+    places = "video.temporal_embedding"
+    torch.testing.assert_close(4 * moved[1.0][places], moved[4.0][places])
+    others = moved[1.0].keys() - {places}
+    assert all(torch.equal(moved[1.0][name], moved[4.0][name]) for name in others)
+
+
+def test_episodes_with_a_label_that_has_no_text_learn_from_video_alone() -> None:
+    recipe = replace(RECIPE, text_dropout=0.0, dropout=0.0)
+    with_text, video, partly = (tiny_learner(recipe) for _ in range(3))
+    assert partly.stages
+    left_out = partly.episodes.draw(0).labels[0]
+    other = next(n for n in range(50) if left_out not in partly.episodes.draw(n).labels)
+    video.stages = None
+    partly.stages = {label: s for label, s in partly.stages.items() if label != left_out}
+    assert partly.loss(0).item() == pytest.approx(video.loss(0).item(), abs=1e-5)
+    assert partly.loss(other).item() == pytest.approx(with_text.loss(other).item(), abs=1e-5)
+    assert with_text.loss(0).item() != pytest.approx(video.loss(0).item(), abs=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_remedy() -> None:
+    learner = tiny_learner()
+    with torch.no_grad():
+        next(iter(learner.trained.values())).fill_(torch.nan)
+    with pytest.raises(InputError, match="lower lr"):
+        learner.step()
+
+
+def test_a_method_without_adapters_has_nothing_to_train() -> None:
+    with pytest.raises(InputError, match="nothing to train"):
+        tiny_learner(preset="frozen", query_context="none")
+
+
+def test_the_rate_rises_then_falls_or_stays() -> None:
+    cosine = FitRecipe(warmup=0.1)
+    assert rate(0.0, cosine) < 0.02
+    assert rate(0.1, cosine) == pytest.approx(1.0)
+    assert rate(1.0, cosine) == pytest.approx(0.0, abs=1e-6)
+    assert rate(0.9, FitRecipe(schedule="constant", warmup=0.1)) == 1.0

@@ -1,0 +1,295 @@
+"""Methods compared at an equal budget: rows x seeds trained, chosen on val, read once on test.
+
+Each cell of the matrix is a training in `OUT/<row>-seed<k>`. After the last seed of a row, the
+weights that val chose are asked on val and on test, once, and the row is kept in `OUT/<row>.json`.
+What is finished is not done again, and a killed cell goes on where it was.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.data.datasets import DataChoice, Dataset
+from training.errors import InputError
+from training.evaluation.examination import Examination, Subject, evaluate
+from training.evaluation.matrix import Matrix, Row
+from training.evaluation.pictures import draw_lines
+from training.evaluation.questions import DrawnEpisodes, ExaminationJob, open_examination
+from training.evaluation.results import SPLITS, lines, markdown, seeds_of, seeds_row
+from training.meta.fit import FitJob, fit
+from training.meta.methods import open_method
+from training.meta.processes import half_precision
+from training.meta.run import HISTORY
+from training.run_folder import write_aside
+
+SEED = 0  # of the evaluation's episodes, the same for all cells
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareJob:
+    """One comparison.
+
+    Args:
+        matrix: Rows, seeds, budget and evaluation.
+        data: On which clips.
+        out: Folder of cells, rows and tables.
+        weights: File of the weights of each backbone that is not to come from the hub.
+        descriptions: File of stage texts; None takes the template's.
+        cache: Where trunk caches lie; None takes `trunk-cache` in `out`.
+        device: `cpu` or `cuda`.
+        precision: `auto`, `bf16` or `fp32`.
+    """
+
+    matrix: Matrix
+    data: DataChoice
+    out: Path
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    descriptions: Path | None = None
+    cache: Path | None = None
+    device: str = "cpu"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training of a row."""
+
+    folder: Path
+    seed: int
+    trained_parameters: int
+    seconds: float  # of its steps, without cache and validations
+    best_step: int
+    steps: int
+
+
+def compare(job: CompareJob) -> dict[str, Any]:
+    """Do what is not done yet, write the tables, and return what the last line tells.
+
+    Raises:
+        InputError: Something of the job does not fit; told before anything is trained.
+        KshotError: A backbone, a checkpoint or a clip cannot be used.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("compare trains one cell after another; start it without torchrun.")
+    return _Comparison(job).run()
+
+
+class _Comparison:
+    """A matrix on one data set, in one folder."""
+
+    def __init__(self, job: CompareJob) -> None:
+        self.job, self.matrix = job, job.matrix
+        self.data: Dataset = job.data.open()
+        self.device = torch.device(job.device)
+        self.cache = job.cache or job.out / "trunk-cache"
+        # What does not fit fails here, before anything is trained.
+        self.frames = {row.name: self._frames(row) for row in self.matrix.rows}
+        self.examinations = {split: self._examination(split) for split in SPLITS}
+
+    def run(self) -> dict[str, Any]:
+        """Do what is not done yet; return what the last line tells."""
+        self.job.out.mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, Any]] = []
+        for row in self.matrix.rows:
+            rows.append(self._row(row))
+            table = self._write_tables(rows)
+        print(table)
+        return {"out": self.job.out.name, "budget": self._budget(), "rows": rows}
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        """Return a finished row, or finish it: all seeds, then one evaluation on val and test."""
+        file = self.job.out / f"{row.folder}.json"
+        claim = self._claim(row)
+        held = read_result(file, claim)
+        if held is None:
+            cells = [self._cell(row, seed) for seed in self.matrix.seeds_of(row)]
+            held = {"claim": claim, **self._evaluate(row, cells)}
+            write_result(file, held)
+        return {name: value for name, value in held.items() if name != "claim"}
+
+    def _cell(self, row: Row, seed: int) -> Cell:
+        """Train a cell, unless it is trained."""
+        job = self._fit_job(row, seed)
+        claim = plain(
+            {
+                "method": self.matrix.choice(row).claim(),
+                "recipe": asdict(job.recipe),
+                "data": self.data.name,
+            }
+        )
+        held = read_result(job.out / RESULT, claim)
+        if held is None:
+            print(f"{row.name}, seed {seed}", file=sys.stderr)
+            result = fit(job)
+            assert result is not None  # one process, which leads
+            held = {"claim": claim, "fit": asdict(result)}
+            write_result(job.out / RESULT, held)
+        told = held["fit"]
+        return Cell(
+            job.out,
+            seed,
+            told["trained_parameters"],
+            step_seconds(job.out / HISTORY),
+            told["best_step"],
+            told["steps"],
+        )
+
+    def _fit_job(self, row: Row, seed: int) -> FitJob:
+        job, method = self.job, self.matrix.choice(row, self._weights(row))
+        return FitJob(
+            method=method,
+            recipe=self.matrix.recipe_of(row, seed),
+            data=job.data,
+            out=job.out / f"{row.folder}-seed{seed}",
+            descriptions=job.descriptions,
+            cache=self.cache / f"fit-{self.frames[row.name]}",  # caches' names have no T
+            cached=not method.at_input,
+            device=job.device,
+            precision=job.precision,
+        )
+
+    def _evaluate(self, row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
+        """Ask the weights of every seed on val and test; the only reading of test."""
+        found: dict[str, Any] = {}
+        for split in SPLITS:
+            results = evaluate(
+                self.examinations[split], self._subjects(row, cells), device=self.device
+            )
+            found[split] = [seeds_row(*alike) for alike in seeds_of(results).items()]
+        return {
+            "name": row.name,
+            "seeds": [cell.seed for cell in cells],
+            "trained_parameters": cells[0].trained_parameters if cells else 0,
+            "seconds": [round(cell.seconds, 1) for cell in cells],
+            "steps": [cell.steps for cell in cells],
+            "best_steps": [cell.best_step for cell in cells],
+            **found,
+        }
+
+    def _subjects(self, row: Row, cells: Sequence[Cell]) -> list[Subject]:
+        """Return the seeds of a row, or its method untrained."""
+        weights = self._weights(row)
+        if not cells:
+            source = self.matrix.choice(row, weights)
+            return [Subject(name=row.folder, method=row.name, source=source)]
+        return [
+            Subject(
+                name=cell.folder.name, method=row.name, source=str(cell.folder), weights=weights
+            )
+            for cell in cells
+        ]
+
+    def _weights(self, row: Row) -> Path | None:
+        return self.job.weights.get(row.backbone or self.matrix.backbone)
+
+    def _frames(self, row: Row) -> int:
+        """Build a row's method, which fails if it does not fit; return how many frames it sees."""
+        return open_method(self.matrix.choice(row, self._weights(row)), row.name).config.frames
+
+    def _examination(self, split: str) -> Examination:
+        """Return the episodes and clips of a split, the same for all rows."""
+        wanted = self.matrix
+        episodes = DrawnEpisodes(
+            ways=(min(wanted.ways, len(self.data.labels(split))),),
+            shots=wanted.shots,
+            queries=wanted.queries,
+            episodes=wanted.episodes,
+            seed=SEED,
+        )
+        return open_examination(
+            ExaminationJob(
+                data=self.job.data,
+                split=split,
+                episodes=episodes,
+                descriptions=self.job.descriptions,
+                cache=self.cache,
+                half=half_precision(self.job.precision, self.device.type),
+            )
+        )
+
+    def _claim(self, row: Row) -> object:
+        """Return what a row's result follows from."""
+        wanted = self.matrix
+        seeds = wanted.seeds_of(row)
+        return plain(
+            {
+                "method": wanted.choice(row).claim(),
+                "recipes": [asdict(wanted.recipe_of(row, seed)) for seed in seeds],
+                "data": self.data.name,
+                "evaluation": [wanted.ways, wanted.shots, wanted.queries, wanted.episodes],
+            }
+        )
+
+    def _budget(self) -> str:
+        """Say what every row was given."""
+        wanted = self.matrix
+        recipe = wanted.recipe_of(Row(name="any", preset="any"), wanted.seeds[0])
+        ways = [len(self.data.labels(split)) for split in SPLITS]
+        val, test = (min(wanted.ways, count) for count in ways)
+        return (
+            f"{recipe.episodes} training episodes a cell, validated every {recipe.val_every} "
+            f"steps on {recipe.val_episodes} episodes of {list(recipe.val_shots)} shots; "
+            f"{len(wanted.seeds)} seeds; evaluated on {wanted.episodes} episodes for each number "
+            f"of shots, {wanted.queries} queries a class, {val}-way on val and {test}-way on "
+            f"test of {self.data.name}"
+        )
+
+    def _write_tables(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Write the finished rows as Markdown, JSON and a picture; return the Markdown."""
+        out, budget = self.job.out, self._budget()
+        table = markdown(rows, self.matrix.shots, budget)
+        document = {"budget": budget, "rows": list(rows)}
+        write_aside(out / "table.md", table.encode())
+        write_result(out / "table.json", document)
+        draw_lines(
+            {line: points for row in rows for line, points in lines(row).items()},
+            out / "table.png",
+            across="shots",
+            up="test accuracy, %",
+        )
+        return table
+
+
+def read_result(file: Path, claim: object) -> dict[str, Any] | None:
+    """Return what is finished, or None.
+
+    Raises:
+        InputError: it was made from something else, or cannot be read.
+    """
+    if not file.is_file():
+        return None
+    try:
+        held: dict[str, Any] = json.loads(file.read_text())
+        same = held["claim"] == claim
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); remove it to make it again.") from error
+    if not same:
+        raise InputError(
+            f"{file} is of another method, recipe, evaluation or data set; give another --out, or "
+            "the row another name."
+        )
+    return held
+
+
+def write_result(file: Path, result: Mapping[str, Any]) -> None:
+    """Write what is finished, whole or not at all."""
+    write_aside(file, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def plain(value: object) -> object:
+    """Return a value as JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def step_seconds(file: Path) -> float:
+    """Add up the seconds of the steps in a history, of all the processes that made them."""
+    with file.open() as opened:
+        return sum(float(row["seconds"] or 0) for row in csv.DictReader(opened))

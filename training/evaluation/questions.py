@@ -1,0 +1,93 @@
+"""The examination of a data set's split: drawn episodes, or those of a published list."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.datasets import DataChoice, Dataset
+from training.data.descriptions_file import stage_texts
+from training.data.episode_list import read_episode_list, write_episode_list
+from training.data.episodes import Episode
+from training.errors import InputError
+from training.evaluation.examination import Examination, Layout, by_layout, draw_layouts
+from training.features.tokens import TokenSources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnEpisodes:
+    """Episodes of each number of ways and shots, drawn with a seed."""
+
+    ways: tuple[int, ...] = (5,)
+    shots: tuple[int, ...] = (1, 5)
+    queries: int = 5  # of each class
+    episodes: int = 3000  # of each number of ways and shots
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExaminationJob:
+    """What recognisers are to be asked.
+
+    Args:
+        data: On which clips.
+        split: Of the data; None takes test, or the split of a list.
+        episodes: How they are drawn, or the file of a list.
+        written: File to write the list of episodes to, to publish it beside the number.
+        descriptions: File of stage texts; None takes the template's.
+        with_text: Whether text takes part.
+        cache: Where trunk caches lie; None holds tokens in memory.
+        half: Whether to compute in bfloat16.
+    """
+
+    data: DataChoice
+    split: str | None = None
+    episodes: DrawnEpisodes | Path = DrawnEpisodes()
+    written: Path | None = None
+    descriptions: Path | None = None
+    with_text: bool = True
+    cache: Path | None = None
+    half: bool = False
+
+
+def open_examination(job: ExaminationJob) -> Examination:
+    """Open the clips and draw the episodes.
+
+    Raises:
+        InputError: The data, the sizes of episodes or the list do not fit.
+    """
+    data = job.data.open()
+    split, layouts = _episodes(job, data)
+    if job.written is not None:
+        listed = [episode for episodes in layouts.values() for episode in episodes]
+        write_episode_list(job.written, data, split, listed)
+    name = f"{data.name}-{split}"
+    return Examination(
+        split=split,
+        layouts=layouts,
+        labels=data.labels(split),
+        sources=TokenSources(name, data.split(split), cache=job.cache, half=job.half),
+        stages=stage_texts(data, [split], job.descriptions) if job.with_text else None,
+    )
+
+
+def _episodes(job: ExaminationJob, data: Dataset) -> tuple[str, dict[Layout, list[Episode]]]:
+    """Return the split and its episodes."""
+    if isinstance(job.episodes, Path):
+        listed = read_episode_list(job.episodes, data)
+        if job.split not in (None, listed.split):
+            raise InputError(
+                f"{job.episodes} lists episodes of {listed.split}, not of {job.split}; leave out "
+                "--split."
+            )
+        if not listed.same_clips:
+            print("The split has other clips than when the list was written.", file=sys.stderr)
+        return listed.split, by_layout(listed.episodes)
+    split, drawn = job.split or "test", job.episodes
+    wanted = [Layout(ways, shots) for ways in drawn.ways for shots in drawn.shots]
+    return split, draw_layouts(
+        data.split(split),
+        wanted,
+        queries=drawn.queries,
+        episodes=drawn.episodes,
+        seed=drawn.seed,
+    )

@@ -1,0 +1,213 @@
+"""Meta-train a method on the train classes of a data set; the val classes choose the weights."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from model.recognizer import Recognizer
+from training.data.datasets import DataChoice, Dataset
+from training.data.descriptions_file import stage_texts
+from training.errors import InputError
+from training.evaluation.pictures import draw_curve
+from training.features.clip_views import ClipAugmentation
+from training.features.tokens import DecodedTokens, TokenSource
+from training.features.trunk_cache import open_trunk_cache
+from training.meta.card import card, counted, environment, warn_if_few
+from training.meta.learner import Learner
+from training.meta.methods import MethodChoice, open_method, start_from_adapters
+from training.meta.optimizer import trained_parameters
+from training.meta.plans import training_episodes, val_samplers
+from training.meta.processes import (
+    Processes,
+    half_precision,
+    join_processes,
+    leave_processes,
+    own_device,
+)
+from training.meta.recipe import FitRecipe
+from training.meta.run import FitRun, Validator
+from training.run_folder import claim_folder, write_aside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitJob:
+    """One training.
+
+    Args:
+        method: What is trained.
+        recipe: How.
+        data: On which clips.
+        out: The run's folder, which then is a checkpoint; a run that was killed goes on in it.
+        start: Checkpoint whose adapters learn on.
+        descriptions: File of stage texts; None takes the template's.
+        with_text: Whether text takes part; else the video score is trained alone.
+        cache: Where trunk caches lie; None takes `trunk-cache` beside `out`.
+        cached: Whether to use them; else the trunk runs at every step.
+        stored_half: Whether the checkpoint is stored in 16 bits.
+        device: `cpu` or `cuda`; of several processes each has its own.
+        precision: `auto`, `bf16` or `fp32`.
+    """
+
+    method: MethodChoice
+    recipe: FitRecipe
+    data: DataChoice
+    out: Path
+    start: Path | None = None
+    descriptions: Path | None = None
+    with_text: bool = True
+    cache: Path | None = None
+    cached: bool = True
+    stored_half: bool = False
+    device: str = "cpu"
+    precision: str = "auto"
+
+    def claim(self, start: str | None) -> dict[str, object]:
+        """Return what a folder belongs to; where files lie on this machine does not matter.
+
+        Args:
+            start: Fingerprint of the checkpoint whose adapters learn on.
+        """
+        return {
+            "method": self.method.claim(),
+            "data": "+".join(data.name for data in self.data.data),
+            "descriptions": self.descriptions.name if self.descriptions else None,
+            "text": self.with_text,
+            "recipe": asdict(self.recipe),
+            "start": start,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """What a training ended with; accuracies are those of the val classes, percent."""
+
+    steps: int
+    best_step: int
+    best_val: float
+    untrained_val: float
+    trained_parameters: int
+    seconds: float
+    out: str
+
+
+def fit(job: FitJob) -> FitResult | None:
+    """Train; return the result in the leading process, None in the others.
+
+    Raises:
+        InputError: Something of the job does not fit, or the loss is not a number any more.
+        KshotError: The backbone, a checkpoint or a clip cannot be used.
+    """
+    device = own_device(job.device)
+    processes = join_processes(device)
+    try:
+        return _Training(job, device, processes).run()
+    finally:
+        leave_processes(processes)
+
+
+class _Training:
+    """A job in one of its processes."""
+
+    def __init__(self, job: FitJob, device: torch.device, processes: Processes) -> None:
+        self.job, self.device, self.processes = job, device, processes
+        self.began = time.monotonic()
+        self.half = half_precision(job.precision, device.type)
+
+    def run(self) -> FitResult | None:
+        """Open everything, train, and write what the folder holds besides the checkpoint."""
+        job, processes = self.job, self.processes
+        torch.manual_seed(job.recipe.seed)  # adapters start at random below their zero
+        recognizer = open_method(job.method, job.out.name)
+        start = None
+        if job.start is not None:
+            start = start_from_adapters(recognizer, job.start, job.method.backbone_weights)
+        recognizer.to(self.device)
+        data = job.data.open()
+        self.tell(f"{data.name}: {counted(data)}")
+        warn_if_few(data, self.tell)
+        if processes.leads:
+            claim_folder(job.out, job.claim(start))
+        learner, validator = self.open(recognizer, data)
+        describe = partial(card, data, job.method, job.recipe)
+        run = FitRun(learner, validator, job.out, describe, half=job.stored_half)
+        history = run.run(tell=self.tell)
+        if not processes.leads:
+            return None
+        draw_curve(history.rows, job.out / "curve.png")
+        made_with = json.dumps(environment(self.device))
+        write_aside(job.out / "environment.json", made_with.encode())
+        return FitResult(
+            steps=learner.steps_done,
+            best_step=history.best_step,
+            best_val=round(history.best, 2),
+            untrained_val=round(history.untrained, 2),
+            trained_parameters=sum(p.numel() for p in trained_parameters(recognizer).values()),
+            seconds=round(time.monotonic() - self.began, 1),
+            out=job.out.name,
+        )
+
+    def open(self, recognizer: Recognizer, data: Dataset) -> tuple[Learner, Validator]:
+        """Return what trains and what validates, with their clips and episodes."""
+        job, recipe = self.job, self.job.recipe
+        train, val = (self.source(recognizer, data, split) for split in ("train", "val"))
+        stages = stage_texts(data, ("train", "val"), job.descriptions) if job.with_text else None
+        learner = Learner(
+            recognizer,
+            recipe,
+            training_episodes(data.split("train"), recipe, self.tell),
+            train,
+            stages=stages,
+            processes=self.processes,
+            half=self.half,
+        )
+        validator = Validator(
+            source=val,
+            clips=len(data.split("val")),
+            samplers=val_samplers(data.split("val"), recipe, self.tell),
+            episodes=recipe.val_episodes,
+            stages=stages,
+            half=self.half,
+        )
+        return learner, validator
+
+    def source(self, recognizer: Recognizer, data: Dataset, split: str) -> TokenSource:
+        """Open the trunk cache of a split, built by the leading process; or decode at each step."""
+        job, clips = self.job, data.split(split)
+        draws = job.recipe.draws if split == "train" else 0
+        if not job.cached:
+            if draws:
+                raise InputError("Augmentation draws live in the trunk cache; give --set draws=0.")
+            return DecodedTokens(recognizer, clips)
+        root = job.cache or job.out.parent / "trunk-cache"
+        plain = len(recognizer.video.plain_blocks)
+        backbone = job.method.backbone.replace(":", "-").replace("/", "-")
+        mirrored = f"-mirror{job.recipe.mirror:g}" if draws else ""
+        open_cache = partial(
+            open_trunk_cache,
+            root / f"{data.name}-{split}-{backbone}-{plain}{mirrored}",
+            recognizer,
+            clips,
+            draws=draws,
+            half=self.half,
+            augmentation=ClipAugmentation(mirror=job.recipe.mirror),
+        )
+        return self._leader_first(open_cache)
+
+    def _leader_first(self, open_cache: Callable[[], TokenSource]) -> TokenSource:
+        """Let the leading process build a cache, and the others then open it."""
+        for turn in (True, False):
+            if self.processes.leads == turn:
+                opened = open_cache()
+            self.processes.wait()
+        return opened
+
+    def tell(self, line: str) -> None:
+        """Print a line for people, once."""
+        if self.processes.leads:
+            print(line, file=sys.stderr)

@@ -1,0 +1,47 @@
+"""What a recogniser made of one training episode: the value that losses are functions of.
+
+Dimensions: Q queries, B = supports and queries, T frames, N classes, A stages, E feature width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.config import MethodConfig
+from model.text import StageTexts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeOutput:
+    """One training episode, encoded and scored with gradients.
+
+    Args:
+        logits_QN: Answers to the queries, divided by `temperature`.
+        again_QN: Answers to other draws of the same queries [0 or Q, N].
+        wanted_Q: The right classes.
+        features_BTE: Frame features of supports, then queries.
+        classes_B: Class of each of these clips.
+        text_NAE: Stage features of the classes; None in an episode without text.
+        stages: Stage texts of the classes, where they have any.
+        described: Whether all classes have text, although this episode may leave it out.
+        config: How the recogniser scores.
+        temperature: What the loss divides logits by.
+        smoothing: Share of the right answer that is spread over all classes.
+        frozen_BTE: Computes the frozen tower's features of the same clips, without gradient.
+        start_BTE: Computes those of the weights that the training started from, without gradient.
+    """
+
+    logits_QN: Tensor
+    again_QN: Tensor
+    wanted_Q: Tensor
+    features_BTE: Tensor
+    classes_B: tuple[int, ...]
+    text_NAE: Tensor | None
+    stages: tuple[StageTexts, ...]
+    described: bool
+    config: MethodConfig
+    temperature: float
+    smoothing: float
+    frozen_BTE: Callable[[], Tensor]
+    start_BTE: Callable[[], Tensor]
