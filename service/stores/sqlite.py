@@ -6,18 +6,21 @@ tasks through `RedisStore`.
 
 import asyncio
 import contextlib
+import errno
 import logging
+import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from service.stores.errors import StoreError
+from service.stores import errors
+from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.protocol import Shield
 from service.stores.records import TaskRecord
-from service.stores.sqlite_file import SqliteFile, translated
+from service.stores.sqlite_file import SqliteFile
 from service.stores.sqlite_tasks import SqliteTasks, sealed_pictures
 
 logger = logging.getLogger(__name__)
@@ -65,8 +68,10 @@ class SqliteStore:
         store = cls(path, now, text_entries)
         try:
             await store._write(store._file.open)
-        except BaseException:
+        except BaseException as error:
             await store.close()
+            if isinstance(error, StoreError):
+                raise type(error)(f"{path}: {error}") from error.__cause__
             raise
         store._sweeper = asyncio.create_task(store._keep_swept(sweep_s))
         return store
@@ -177,7 +182,29 @@ class SqliteStore:
 
 async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
     def guarded() -> Result:
-        with translated():
+        with _translated():
             return work()
 
     return await asyncio.get_running_loop().run_in_executor(threads, guarded)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn SQLite's errors, and the file system's, into the store's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            raise errors.damaged_file() from error
+        if code == sqlite3.SQLITE_FULL:
+            raise errors.disk_full() from error
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise StoreUnavailableError(
+                "Another program locks the file of the task store; "
+                "repeat the request once the operator has ended it."
+            ) from error
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        raise errors.unusable_file(name) from error
+    except OSError as error:
+        raise errors.unusable_file(errno.errorcode.get(error.errno or 0, "OSError")) from error

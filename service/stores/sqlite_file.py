@@ -5,7 +5,6 @@ once it is in the write-ahead log (`synchronous=FULL`); `merge` copies it from t
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import queue
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Connection
 
+from model.files import sync_folder
 from service.stores import errors
 from service.stores.errors import StoreCorruptError, StoreUnavailableError
 
@@ -51,7 +51,7 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path, readers: int) -> None:
-        self._path = path.expanduser().absolute()
+        self._path = path
         self._readers: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._reader_count = readers
         self._connections: list[Connection] = []
@@ -67,26 +67,23 @@ class SqliteFile:
             StoreCorruptError: it is torn, no store of kshot's, or from a newer version.
         """
         try:
-            self._path = self._path.resolve()
+            self._path = self._path.expanduser().resolve()
             self._make_folder()
             self._take_lock()
             self._check_kind()
-            with translated():
-                self._writer = self._connect()
-                self._check_schema()
-                self._cache = self._connect()
-                self._cache.execute("PRAGMA synchronous=NORMAL")
-                for _ in range(self._reader_count):
-                    reader = self._connect()
-                    reader.execute("PRAGMA query_only=ON")
-                    self._readers.put(reader)
         except OSError as error:
             raise StoreUnavailableError(
-                f"The store file {self._path} cannot be used ({error.strerror}); "
+                f"The store file cannot be used ({error.strerror}); "
                 "choose one in a folder that this user may write to."
             ) from error
-        except (StoreUnavailableError, StoreCorruptError) as error:
-            raise type(error)(f"{self._path}: {error}") from error.__cause__
+        self._writer = self._connect()
+        self._check_schema()
+        self._cache = self._connect()
+        self._cache.execute("PRAGMA synchronous=NORMAL")
+        for _ in range(self._reader_count):
+            reader = self._connect()
+            reader.execute("PRAGMA query_only=ON")
+            self._readers.put(reader)
         self._kept = (self._path, self._beside("-wal"))
         self._identity = self._identities()
 
@@ -120,12 +117,11 @@ class SqliteFile:
         self._unmerged += size + 4 * PAGE_BYTES
         self._check_in_place()
 
-    def merge(self, at_least: int = MERGE_BYTES) -> None:
-        """Copy the log's transactions to the file if they hold about `at_least` bytes."""
-        if self._unmerged < at_least:
-            return
-        cut = self._log_bytes() > LONGEST_LOG_BYTES
-        self._checkpoint("TRUNCATE" if cut else "PASSIVE")
+    def merge(self) -> None:
+        """Copy the log's transactions to the file, if it is worth while."""
+        if self._unmerged >= MERGE_BYTES:
+            too_long = self._log_bytes() > LONGEST_LOG_BYTES
+            self._checkpoint("TRUNCATE" if too_long else "PASSIVE")
 
     def shrink(self) -> bool:
         """Give some free pages back to the file system; False when there were no more."""
@@ -151,7 +147,7 @@ class SqliteFile:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         for parent in reversed(missing):
             parent.mkdir(mode=0o700, exist_ok=True)
-            _sync(parent.parent)
+            sync_folder(parent.parent)
 
     def _take_lock(self) -> None:
         """Take a lock that the kernel frees when this process ends, however it ends."""
@@ -172,7 +168,7 @@ class SqliteFile:
                     "both from a backup, or delete the log (-wal) to start without tasks."
                 )
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            _sync(self._path.parent)
+            sync_folder(self._path.parent)
             return
         with self._path.open("r+b") as file:
             header = file.read(100)
@@ -235,8 +231,10 @@ class SqliteFile:
 
     def _checkpoint(self, mode: str) -> None:
         self._writer.execute(f"PRAGMA busy_timeout={round(1000 * MERGE_BUSY_S)}")
-        self._writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-        self._writer.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_S)}")
+        try:
+            self._writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        finally:
+            self._writer.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_S)}")
         self._unmerged = 0
 
     def _check_room(self, size: int) -> None:
@@ -269,28 +267,6 @@ class SqliteFile:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn SQLite's errors, and the file system's, into the store's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            raise errors.damaged_file() from error
-        if code == sqlite3.SQLITE_FULL:
-            raise errors.disk_full() from error
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise StoreUnavailableError(
-                "Another program locks the file of the task store; "
-                "repeat the request once the operator has ended it."
-            ) from error
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        raise errors.unusable_file(name) from error
-    except OSError as error:
-        raise errors.unusable_file(errno.errorcode.get(error.errno or 0, "OSError")) from error
-
-
-@contextlib.contextmanager
 def _transaction(connection: Connection, begin: str) -> Iterator[Connection]:
     connection.execute(begin)
     try:
@@ -310,11 +286,3 @@ def _set_log_mode(connection: Connection) -> None:
 
 def _number(connection: Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

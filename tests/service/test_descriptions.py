@@ -1,8 +1,10 @@
 """Descriptions asked of a real HTTP endpoint that answers well, badly, late or not at all."""
 
 import asyncio
+import contextlib
 import json
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -90,8 +92,8 @@ async def test_a_damaged_cache_is_asked_again(
     endpoint: Endpoint, make: Make, tmp_path: Path
 ) -> None:
     await make().describe("wave")
-    (path,) = (tmp_path / "store" / "text").iterdir()
-    path.write_bytes(b"damaged")
+    with contextlib.closing(sqlite3.connect(tmp_path / "kshot.db")) as db, db:
+        assert db.execute("UPDATE texts SET value = 'damaged'").rowcount == 1
     assert await make().describe("wave") == WANTED
     assert len(endpoint.calls) == 2
 

@@ -161,7 +161,7 @@ async def test_a_revision_that_does_not_fit_leaves_the_old_one(store: SqliteStor
 
 
 def on_a_small_disk(tmp_path: Path, code: str) -> str:
-    """Run code whose `disk` is a tmpfs of 8 MiB; gives what it prints."""
+    """Run code whose `disk` is a tmpfs of 24 MiB; gives what it prints."""
     script = (
         "import asyncio, os, sys\nfrom pathlib import Path\n"
         "from service.stores import sqlite_file, open_store\n"
@@ -169,7 +169,7 @@ def on_a_small_disk(tmp_path: Path, code: str) -> str:
         "from tests.stored_tasks import a_task, pictures_of\n"
         "disk = Path(sys.argv[1])\n" + code
     )
-    mounted = f'mount -t tmpfs -o size=8m none {tmp_path} && exec {sys.executable} -c "$CODE" $0'
+    mounted = f'mount -t tmpfs -o size=24m none {tmp_path} && exec {sys.executable} -c "$CODE" $0'
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, str(tmp_path)],
         cwd=ROOT,
