@@ -76,11 +76,21 @@ def presets_table() -> str:
     ]
     for name, method in METHODS.items():
         text = f"order, {method.text.blocks} blocks" if method.text else "none"
-        score = "video x text" if method.fusion == "product" else "video"
         rows.append(
-            f"| `{name}` | {_visual(method)} | {text} | `{method.query_context}` | {score} |"
+            f"| `{name}` | {_visual(method)} | {text} | `{method.query_context}` | "
+            f"{_score(method)} |"
         )
     return "\n".join(rows)
+
+
+def _score(method: MethodConfig) -> str:
+    match method.fusion:
+        case "product":
+            return f"{method.matcher.kind} x text"
+        case "video":
+            return method.matcher.kind
+        case fusion:
+            return f"{method.matcher.kind} and text, {fusion.kind} mean"
 
 
 def problems_table() -> str:

@@ -1,78 +1,97 @@
 """The one assembler: a config to modules. The only file that knows all of them."""
 
 import math
+import string
 from collections.abc import Sequence
-from functools import partial
 from typing import assert_never
 
-from model.adapters.aim import AimBlock
+from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
-from model.backbones.blocks import FrozenBlock
-from model.backbones.towers import (
-    ImageTower,
-    TextTower,
-    compact_image_tower,
-    compact_text_tower,
-    open_clip_towers,
-    timm_tower,
-)
+from model.adapters.ted import TedBlock
+from model.backbones.clip import open_clip_towers
+from model.backbones.compact import compact_image_tower, compact_text_tower
+from model.backbones.timm import timm_tower
 from model.config import (
     AimConfig,
     BackboneConfig,
     BiMhmMatcher,
     CompactConfig,
-    DistanceMatcher,
     FramePairMatcher,
+    GeometricFusion,
+    MatcherConfig,
+    MeanPrototypes,
     MethodConfig,
     OpenClipConfig,
     OrderConfig,
     OtamMatcher,
     PrototypeMatcher,
+    PrototypesConfig,
     TaskConfig,
+    TedConfig,
+    TextTokenPrototypes,
     TimmConfig,
     TrxMatcher,
     VisualConfig,
 )
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import MethodError
-from model.matching.cosine import video_scores
-from model.matching.frame_pairs import frame_pair_scores
-from model.matching.hausdorff import bi_mhm_scores
-from model.matching.otam import otam_scores
-from model.matching.stages import MIN_FRAMES
+from model.fusion import Geometric, Product, VideoOnly
+from model.matching.cosine import CosineOfMeans, FramePairs
+from model.matching.hausdorff import BiMhm
+from model.matching.otam import Otam
+from model.matching.stages import LabelText, StageText
 from model.matching.trx import Trx
-from model.recognizer import Matcher, Recognizer
+from model.prototypes import mean, text_token
+from model.recognizer import Recognizer
+from model.slots import (
+    AdaptedBlock,
+    Backbone,
+    Fusion,
+    Matcher,
+    Prototypes,
+    TextBackbone,
+    TextHead,
+    TransformerBlock,
+)
+from model.temporal.convolution import TemporalConvolution
 
 
 def build_recognizer(
     config: MethodConfig,
-    image: ImageTower,
-    text: TextTower | None,
+    image: Backbone,
+    text: TextBackbone | None,
     *,
     name: str = "unnamed",
 ) -> Recognizer:
-    """Put adapters into towers; adapters start at their initial values.
+    """Put parts into their slots; they start at their initial values.
 
     Raises:
-        MethodError: fewer than 4 frames, more adapted blocks than a tower has, or a matcher that
-            does not fit the fusion or the frames.
+        MethodError: the parts do not fit each other or the towers.
     """
-    if config.frames < MIN_FRAMES:
-        raise MethodError(
-            f"frames is {config.frames}; three stages need {MIN_FRAMES} or more frames a clip."
-        )
+    matcher = build_matcher(config.matcher, image.features, config.frames)
+    head = _text_head(config)
     recognizer = Recognizer(
         config,
         _video(config, image),
         _text(config.text, text),
-        _matcher(config, image.features),
+        _prototypes(config.prototypes, image.features),
+        matcher,
+        head,
+        _fusion(config, matcher),
         name=name,
     )
+    if recognizer.has_text and config.frames < head.least_frames:
+        raise MethodError(
+            f"frames is {config.frames}; {config.stages} stages need {head.least_frames} or more "
+            "frames a clip."
+        )
+    _check_prompt(config.prompt)
+    _tune(config, recognizer)
     return recognizer.eval()
 
 
-def towers(config: BackboneConfig) -> tuple[ImageTower, TextTower | None]:
+def towers(config: BackboneConfig) -> tuple[Backbone, TextBackbone | None]:
     """Load or make the backbone.
 
     Raises:
@@ -91,21 +110,56 @@ def towers(config: BackboneConfig) -> tuple[ImageTower, TextTower | None]:
             assert_never(config)
 
 
-def _video(config: MethodConfig, tower: ImageTower) -> VideoEncoder:
-    adapted: list[AimBlock | TaskBlock] = []
+def adapt(
+    block: TransformerBlock, width: int, config: VisualConfig, reads: slice = ALL
+) -> AdaptedBlock:
+    """Wrap one block in the adapters that `config` describes.
+
+    Args:
+        block: The frozen block.
+        width: Of its tokens.
+        config: The adapters.
+        reads: The tokens that anybody reads of the block.
+    """
+    match config:
+        case AimConfig():
+            return AimBlock(block, width, config.ratio, config.joint_scale, reads)
+        case TaskConfig():
+            return TaskBlock(block, width, config.ratio, zero_init=config.zero_init, reads=reads)
+        case TedConfig():
+            return TedBlock(block, width, config.ratio, before_attention=config.before_attention)
+        case _:
+            assert_never(config)
+
+
+def _video(config: MethodConfig, tower: Backbone) -> VideoEncoder:
+    adapted: list[AdaptedBlock] = []
     if config.visual is not None:
+        if isinstance(config.visual, TedConfig) and tower.prefix_tokens != 1:
+            raise MethodError(
+                f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
+                "choose a ViT with a class token and no registers."
+            )
         top = _top(tower.blocks, config.visual.blocks, "image")
-        adapted = [adapt(block, tower.width, config.visual) for block in top]
+        last = CLASS_TOKEN if tower.reads_class_token else ALL
+        reads = [ALL] * (len(top) - 1) + [last]
+        adapted = [
+            adapt(block, tower.width, config.visual, read)
+            for block, read in zip(top, reads, strict=True)
+        ]
+    temporal = None
+    if config.temporal is not None:
+        temporal = TemporalConvolution(tower.features, config.temporal.ratio)
     return VideoEncoder(
         tower,
         adapted,
         frames=config.frames,
         temporal_embedding=config.temporal_embedding,
-        query_context=config.query_context,
+        temporal=temporal,
     )
 
 
-def _text(config: OrderConfig | None, tower: TextTower | None) -> TextEncoder | None:
+def _text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEncoder | None:
     if tower is None:
         return None
     adapted: list[OrderBlock] = []
@@ -115,43 +169,112 @@ def _text(config: OrderConfig | None, tower: TextTower | None) -> TextEncoder | 
     return TextEncoder(tower, adapted)
 
 
-def adapt(block: FrozenBlock, width: int, config: VisualConfig) -> AimBlock | TaskBlock:
-    """Wrap one frozen block in the adapters that `config` describes."""
+def _prototypes(config: PrototypesConfig, features: int) -> Prototypes:
     match config:
-        case AimConfig():
-            return AimBlock(block, width, config.ratio, config.joint_scale)
-        case TaskConfig():
-            return TaskBlock(block, width, config.ratio, zero_init=config.zero_init)
+        case MeanPrototypes():
+            return mean.MeanPrototypes()
+        case TextTokenPrototypes():
+            if features % config.heads:
+                raise MethodError(
+                    f"{config.heads} heads do not divide features of width {features}; "
+                    "choose another number."
+                )
+            layers = [
+                text_token.Layer(
+                    features,
+                    heads=config.heads,
+                    hidden=config.hidden,
+                    dropout=config.dropout,
+                    mlp_dropout=config.mlp_dropout,
+                )
+                for _ in range(config.depth)
+            ]
+            return text_token.TextTokenPrototypes(layers, merge_before=config.merge_before)
         case _:
             assert_never(config)
 
 
-def _matcher(config: MethodConfig, features: int) -> Matcher:
-    matcher = config.matcher
-    if isinstance(matcher, DistanceMatcher) and config.fusion != "video":
-        raise MethodError(
-            f"The matcher {matcher.kind!r} gives distances, which are no factor of fusion "
-            f"{config.fusion!r}; set fusion to 'video'."
-        )
-    match matcher:
+def build_matcher(config: MatcherConfig, features: int, frames: int) -> Matcher:
+    """Build the video score.
+
+    Args:
+        config: Which.
+        features: Width of a frame's features.
+        frames: Of a clip.
+
+    Raises:
+        MethodError: a value of the config is out of range.
+    """
+    match config:
         case PrototypeMatcher():
-            return video_scores
+            return CosineOfMeans()
         case FramePairMatcher():
-            return frame_pair_scores
+            return FramePairs()
         case BiMhmMatcher():
-            return bi_mhm_scores
+            return BiMhm()
         case OtamMatcher():
-            return _otam(matcher)
+            return _otam(config)
         case TrxMatcher():
-            return _trx(matcher, features, config.frames)
+            return _trx(config, features, frames)
         case _:
-            assert_never(matcher)
+            assert_never(config)
 
 
-def _otam(config: OtamMatcher) -> Matcher:
+def _text_head(config: MethodConfig) -> TextHead:
+    if isinstance(config.fusion, GeometricFusion):
+        return LabelText()
+    return StageText(config.stages, config.align, config.stage_cosine)
+
+
+def _fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
+    fusion: Fusion
+    match config.fusion:
+        case "video":
+            fusion = VideoOnly(config.scale if matcher.bounded else 1.0)
+        case "product":
+            fusion = Product(config.scale)
+        case GeometricFusion(text_share=share, softness=softness):
+            fusion = Geometric(share, softness)
+        case _:
+            assert_never(config.fusion)
+    if fusion.needs_bounded and not matcher.bounded:
+        raise MethodError(
+            f"The matcher {config.matcher.kind!r} gives distances, which are no factor of fusion "
+            f"{config.fusion!r}; set fusion to 'video' or 'geometric'."
+        )
+    return fusion
+
+
+def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
+    """Say which weights learn: the backbone's, the adapters' and those of the parts above."""
+    video, text = recognizer.video, recognizer.text
+    video.tower.model.requires_grad_(config.tune == "all")
+    if text is not None:
+        text.tower.model.requires_grad_(False)
+    if config.tune == "frozen":
+        video.adapted.requires_grad_(False)
+        if text is not None:
+            text.adapted.requires_grad_(False)
+        if video.temporal_embedding is not None:
+            video.temporal_embedding.requires_grad_(False)
+
+
+def _check_prompt(prompt: str) -> None:
+    """Refuse a prompt with places that nothing fills."""
+    try:
+        places = {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
+    except ValueError:
+        places = {prompt}
+    if unknown := sorted(places - {"label", "stage"}):
+        raise MethodError(
+            f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}} and {{stage}}."
+        )
+
+
+def _otam(config: OtamMatcher) -> Otam:
     if not 0 < config.smoothing < math.inf:
         raise MethodError(f"smoothing is {config.smoothing}; OTAM needs a number above 0.")
-    return partial(otam_scores, smoothing=config.smoothing)
+    return Otam(config.smoothing, eps=config.eps, one_direction=config.one_direction)
 
 
 def _trx(config: TrxMatcher, features: int, frames: int) -> Trx:
@@ -174,7 +297,7 @@ def _trx(config: TrxMatcher, features: int, frames: int) -> Trx:
     )
 
 
-def _top(blocks: Sequence[FrozenBlock], count: int, tower: str) -> list[FrozenBlock]:
+def _top(blocks: Sequence[TransformerBlock], count: int, tower: str) -> list[TransformerBlock]:
     if not 1 <= count <= len(blocks):
         raise MethodError(
             f"{count} adapted blocks do not fit the {tower} tower; choose 1 to {len(blocks)}."

@@ -98,7 +98,7 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
     method = METHOD_JSON.dump_json(recognizer.config, indent=2) + b"\n"
     kept = {name: recognizer.state_dict()[name] for name in _stored_names(recognizer)}
     tensors = {
-        name: tensor.detach().cpu().to(_stored_dtype(name, half=half)).contiguous()
+        name: tensor.detach().cpu().to(_stored_dtype(name, tensor, half=half)).contiguous()
         for name, tensor in kept.items()
     }
     metadata = {
@@ -145,7 +145,9 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recognizer:
     backbone = config.backbone
-    if weights is None:
+    if weights is None and config.tune == "all" and isinstance(backbone, TimmConfig):
+        image, text = towers(_without_download(backbone))  # the checkpoint holds its weights
+    elif weights is None:
         image, text = towers(backbone)
     else:
         image, text = towers(_without_download(backbone))
@@ -254,20 +256,25 @@ def _compare(what: str, metadata: Mapping[str, str], found: str, folder: Path) -
 
 
 def _stored_names(recognizer: Recognizer) -> list[str]:
+    """Name the tensors of a checkpoint: what is not the frozen backbone's own."""
+    names = list(recognizer.state_dict())
     if isinstance(recognizer.config.backbone, CompactConfig):
-        return list(recognizer.state_dict())
-    return [name for name, tensor in recognizer.named_parameters() if tensor.requires_grad]
+        return names
+    frozen = ["text.tower."] + ([] if recognizer.config.tune == "all" else ["video.tower."])
+    return [name for name in names if not name.startswith(tuple(frozen))]
 
 
-def _stored_dtype(name: str, *, half: bool) -> torch.dtype:
+def _stored_dtype(name: str, tensor: Tensor, *, half: bool) -> torch.dtype:
+    if not tensor.is_floating_point():
+        return tensor.dtype
     if not half:
         return torch.float32
     return torch.float16 if name.startswith("text.") else torch.bfloat16
 
 
 def _backbone_tensors(recognizer: Recognizer) -> dict[str, Tensor]:
-    trained = {name for name, tensor in recognizer.named_parameters() if tensor.requires_grad}
-    return {n: t for n, t in recognizer.state_dict().items() if n not in trained}
+    stored = set(_stored_names(recognizer))
+    return {n: t for n, t in recognizer.state_dict().items() if n not in stored}
 
 
 def _load_exactly(recognizer: Recognizer, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -13,9 +13,13 @@ from model.text import PROMPT, STAGES
 
 QueryContext = Literal["none", "self", "support", "prototype", "joint"]
 Align = Literal["identity", "temporal", "joint"]
+Tune = Literal["frozen", "adapters", "all"]
 
 SERVED_CONTEXTS: tuple[QueryContext, ...] = ("none", "self", "support", "prototype")
 SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ class CompactConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AimConfig(Config):
-    """AIM adapters on the top blocks (arXiv 2302.03024; specs/methods-1, section 4)."""
+    """AIM adapters on the top blocks (arXiv 2302.03024; model/papers/aim.md)."""
 
     kind: Literal["aim"] = "aim"
     blocks: int = 6  # adapted blocks, counted from the output
@@ -81,7 +85,7 @@ class AimConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskConfig(Config):
-    """Task-Adapter on the top blocks (specs/methods-1, section 5.1)."""
+    """Task-Adapter on the top blocks (model/papers/task_adapter.md)."""
 
     kind: Literal["task"] = "task"
     blocks: int = 6
@@ -90,53 +94,88 @@ class TaskConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TedConfig(Config):
+    """Temporal enhancement and difference adapters of M2-CLIP (model/papers/m2clip.md)."""
+
+    kind: Literal["ted"] = "ted"
+    blocks: int = 12
+    ratio: float = 0.5  # width of the convolutions / token width
+    before_attention: bool = False  # one more adapter in front of attention (`24x384`)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig(Config):
-    """Order adapters on the top text blocks (Task-Adapter++; specs/methods-1, section 6.3)."""
+    """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
 
     blocks: int = 8
     ratio: float = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionConfig(Config):
+    """A residual convolution along time over frame features (M2-CLIP's t_adapter)."""
+
+    kind: Literal["convolution"] = "convolution"
+    ratio: float = 0.5  # width of the convolution / feature width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanPrototypes(Config):
+    """Mean frame features of a class's shots."""
+
+    kind: Literal["mean"] = "mean"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTokenPrototypes(Config):
+    """Frames of supports attend to the text of their class (CLIP-FSAR; model/papers/clip_fsar.md).
+
+    The text is part of the support features: other text means other supports.
+    """
+
+    kind: Literal["text_token"] = "text_token"
+    depth: Count = 1  # layers of the transformer
+    heads: Count = 8
+    hidden: Count = 2048
+    dropout: Share = 0.2  # after attention
+    mlp_dropout: Share = 0.05
+    merge_before: bool = False  # average the shots first, as the released 5-shot files do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrototypeMatcher(Config):
-    """Cosine of frame means (specs/methods-1, section 8.1 a)."""
+    """Cosine of frame means (model/papers/matching.md)."""
 
     kind: Literal["prototype"] = "prototype"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramePairMatcher(Config):
-    """Mean cosine of all pairs of frames (specs/methods-1, section 8.1 b)."""
+    """Mean cosine of all pairs of frames (model/papers/matching.md)."""
 
     kind: Literal["frame_pairs"] = "frame_pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistanceMatcher(Config):
-    """Root of matchers by distance: logits are negative distances, without `scale` and text.
-
-    A distance has no bound, so it is no factor of a product: `fusion` must be `video`.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BiMhmMatcher(DistanceMatcher):
-    """Bidirectional mean Hausdorff metric (HyRSM; specs/methods-1, section 8.3)."""
+class BiMhmMatcher(Config):
+    """Bidirectional mean Hausdorff metric (HyRSM; model/papers/matching.md)."""
 
     kind: Literal["bi_mhm"] = "bi_mhm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OtamMatcher(DistanceMatcher):
-    """Soft temporal alignment in both directions (OTAM; specs/methods-1, section 8.2)."""
+class OtamMatcher(Config):
+    """Soft temporal alignment (OTAM; model/papers/matching.md)."""
 
     kind: Literal["otam"] = "otam"
     smoothing: float = 0.1  # lambda; CLIP-FSAR and D2ST use 0.5
+    eps: Annotated[float, Field(ge=0, exclude_if=lambda eps: not eps)] = 0.0  # CLIP-FSAR: 0.01
+    one_direction: Annotated[bool, Field(exclude_if=lambda one: not one)] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrxMatcher(DistanceMatcher):
-    """Attention between ordered tuples of frames, trained (TRX; specs/methods-1, section 8.4)."""
+class TrxMatcher(Config):
+    """Attention between ordered tuples of frames, trained (TRX; model/papers/matching.md)."""
 
     kind: Literal["trx"] = "trx"
     cardinalities: tuple[int, ...] = (2, 3)  # frames of a tuple
@@ -144,16 +183,31 @@ class TrxMatcher(DistanceMatcher):
     dropout: float = 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometricFusion(Config):
+    """Weighted geometric mean of two softmaxes (CLIP-FSAR; model/papers/clip_fsar.md)."""
+
+    kind: Literal["geometric"] = "geometric"
+    text_share: Annotated[float, Field(ge=0, le=1)] = 0.9  # exponent of its softmax; by val
+    softness: Annotated[float, Field(gt=0)] = 8.0  # divides distances
+
+
 BackboneConfig = Annotated[OpenClipConfig | TimmConfig | CompactConfig, Field(discriminator="kind")]
-VisualConfig = Annotated[AimConfig | TaskConfig, Field(discriminator="kind")]
-# The default is left out of method.json, so that fingerprints from before matchers stay.
+VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
+TemporalConfig = ConvolutionConfig
+FusionConfig = Literal["video", "product"] | GeometricFusion
+
+# Defaults are left out of method.json, so that fingerprints from before these fields stay.
 MatcherConfig = Annotated[
     PrototypeMatcher | FramePairMatcher | BiMhmMatcher | OtamMatcher | TrxMatcher,
     Field(discriminator="kind", exclude_if=lambda matcher: matcher == PrototypeMatcher()),
 ]
-
-
-# Defaults are left out of method.json, so that fingerprints from before these fields stay.
+PrototypesConfig = Annotated[
+    MeanPrototypes | TextTokenPrototypes,
+    Field(discriminator="kind", exclude_if=lambda prototypes: prototypes == MeanPrototypes()),
+]
+Temporal = Annotated[TemporalConfig | None, Field(exclude_if=lambda temporal: temporal is None)]
+Tuned = Annotated[Tune, Field(exclude_if=lambda tune: tune == "adapters")]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
 Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
@@ -163,16 +217,19 @@ class MethodConfig(Config):
     """One few-shot method, whole."""
 
     backbone: BackboneConfig
-    frames: int = 8  # T, sampled per clip; at least 4
-    visual: VisualConfig | None = None  # None leaves the image tower frozen
+    frames: int = 8  # T, sampled per clip; more than there are stages
+    visual: VisualConfig | None = None  # None leaves the image tower as it is
     temporal_embedding: Literal["first_adapted", "input"] = "first_adapted"
     query_context: QueryContext = "none"
-    text: OrderConfig | None = None  # None leaves the text tower frozen
+    text: OrderConfig | None = None  # None leaves the text tower as it is
     align: Align = "identity"
     stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16
-    fusion: Literal["video", "product"] = "product"  # the text factor needs a text tower
+    fusion: FusionConfig = "product"  # what has a text factor needs a text tower
     scale: float = 64.0  # of the product of cosines
     matcher: MatcherConfig = PrototypeMatcher()
+    prototypes: PrototypesConfig = MeanPrototypes()
+    temporal: Temporal = None  # what happens along time above the backbone
+    tune: Tuned = "adapters"  # what learns: parts above the backbone, adapters too, or all
     stages: Stages = STAGES  # sentences that describe an action
     prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
 

@@ -7,11 +7,17 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 
 from model.config import (
     AimConfig,
+    BiMhmMatcher,
     CompactConfig,
+    ConvolutionConfig,
+    GeometricFusion,
     MethodConfig,
     OpenClipConfig,
     OrderConfig,
+    OtamMatcher,
     TaskConfig,
+    TedConfig,
+    TextTokenPrototypes,
 )
 
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
@@ -33,6 +39,22 @@ METHODS: dict[str, MethodConfig] = {
         visual=TaskConfig(blocks=6),
         query_context="support",
         text=OrderConfig(blocks=2),
+    ),
+    "ted": MethodConfig(
+        backbone=_CLIP,
+        visual=TedConfig(blocks=12),
+        temporal=ConvolutionConfig(),
+        matcher=BiMhmMatcher(),
+        fusion="video",
+    ),
+    "clip_fsar": MethodConfig(
+        backbone=_CLIP,
+        tune="all",
+        prototypes=TextTokenPrototypes(),
+        matcher=OtamMatcher(smoothing=0.5, eps=0.01),
+        fusion=GeometricFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
     ),
 }
 

@@ -1,107 +1,36 @@
-"""Few-shot recognition: encode a task's supports once, encode queries, match.
+"""Few-shot recognition: encode a task's supports once, encode queries, score them.
 
-Modules hold weights; what belongs to a task is an `EncodedSupport`, a value handed in and out.
+Modules hold weights; what belongs to a task is a value of `model.episode`, handed in and out.
 
-Dimensions: B S Q clips, K shots of a class, N classes, A stages, T frames, H W pixels, C colours,
-L tokens, D token width, E feature width.
+Dimensions: G episodes, B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L tokens,
+D token width, E feature width.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.adapters.bottleneck import Bottleneck, is_zero
-from model.config import (
-    SERVED_ALIGNS,
-    SERVED_CONTEXTS,
-    DistanceMatcher,
-    MethodConfig,
-    QueryContext,
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, MethodConfig
+from model.encoder import TextEncoder, VideoEncoder
+from model.episode import (
+    ClassSet,
+    EncodedSupport,
+    MatchScores,
+    Scored,
+    Scores,
+    checked_classes,
+    joined,
+    plain,
 )
-from model.encoder import SupportContext, TextEncoder, VideoEncoder, class_means
 from model.errors import EpisodeError, MethodError
-from model.matching.stages import align, stage_scores
-from model.matching.trx import Trx
+from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts, prompts
-
-# query_QTE and prototype_NTE to video_QN, larger is better; TRX reads all shots instead.
-Matcher = Callable[[Tensor, Tensor], Tensor] | Trx
+from model.views import episode_view, query_view, support_view
 
 SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedSupport:
-    """All that queries of a task need: a value, derived and rebuildable."""
-
-    prototype_NTE: Tensor
-    context: SupportContext
-    text_NAE: Tensor | None  # None: the video score stands alone
-    counts: tuple[int, ...]  # clips of each class
-    fingerprint: str  # of the weights that made it
-    shots: tuple[Tensor, ...] = ()  # [K, T, E] of each class, where the matcher reads shots
-
-    def __post_init__(self) -> None:
-        if self.text_NAE is not None and len(self.text_NAE) != len(self.counts):
-            raise EpisodeError(
-                f"Text for {len(self.text_NAE)} classes came with supports of {len(self.counts)}; "
-                "give text for every class."
-            )
-
-    @property
-    def bytes(self) -> int:
-        """Memory held by its tensors."""
-        text = 0 if self.text_NAE is None else self.text_NAE.nbytes
-        shots = sum(shots_KTE.nbytes for shots_KTE in self.shots)
-        return self.prototype_NTE.nbytes + self.context.bytes + text + shots
-
-    def with_text(self, text_NAE: Tensor | None) -> "EncodedSupport":
-        """Return the same supports with other text."""
-        return replace(self, text_NAE=text_NAE)
-
-    def to(self, device: torch.device) -> "EncodedSupport":
-        """Return the same supports on another device."""
-        return replace(
-            self,
-            prototype_NTE=self.prototype_NTE.to(device),
-            context=self.context.to(device),
-            text_NAE=None if self.text_NAE is None else self.text_NAE.to(device),
-            shots=tuple(shots_KTE.to(device) for shots_KTE in self.shots),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeScores:
-    """Scores of queries against the classes of one task; every tensor starts [query, class]."""
-
-    video_QN: Tensor
-    text_QN: Tensor | None
-    stages_QNA: Tensor | None
-    logits_QN: Tensor
-
-    def fetched(self) -> "EpisodeScores":
-        """Return them on their way to the machine's memory; they are there once `marked` says."""
-        return EpisodeScores(
-            video_QN=fetched(self.video_QN),
-            text_QN=None if self.text_QN is None else fetched(self.text_QN),
-            stages_QNA=None if self.stages_QNA is None else fetched(self.stages_QNA),
-            logits_QN=fetched(self.logits_QN),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class MatchScores:
-    """One query against the classes of its task, as plain numbers."""
-
-    video_N: list[float]
-    text_N: list[float] | None
-    stages_NA: list[list[float]] | None
-    logits_N: list[float]
 
 
 class Recognizer(nn.Module):
@@ -111,7 +40,10 @@ class Recognizer(nn.Module):
         config: The method.
         video: The image tower with its adapters.
         text: The text tower with its adapters, or None.
+        prototypes: Supports to the classes of a task.
         matcher: The video score.
+        text_head: The text score.
+        fusion: Both scores to logits.
         name: What was asked for, as shown to users.
         fingerprint: Hash of method, trained weights and backbone; names everything derived.
     """
@@ -121,7 +53,10 @@ class Recognizer(nn.Module):
         config: MethodConfig,
         video: VideoEncoder,
         text: TextEncoder | None,
+        prototypes: Prototypes,
         matcher: Matcher,
+        text_head: TextHead,
+        fusion: Fusion,
         *,
         name: str = "unnamed",
         fingerprint: str = "",
@@ -130,9 +65,26 @@ class Recognizer(nn.Module):
         self.config = config
         self.video = video
         self.text = text
-        self.matcher: Matcher = matcher
+        self.prototypes = prototypes
+        self.matcher = matcher
+        self.text_head = text_head
+        self.fusion = fusion
         self.name = name
         self.fingerprint = fingerprint
+
+    def with_encoders(self, video: VideoEncoder, text: TextEncoder | None) -> "Recognizer":
+        """Return the same method with other encoders of the same weights."""
+        return Recognizer(
+            self.config,
+            video,
+            text,
+            self.prototypes,
+            self.matcher,
+            self.text_head,
+            self.fusion,
+            name=self.name,
+            fingerprint=self.fingerprint,
+        )
 
     @property
     def size(self) -> int:
@@ -140,59 +92,66 @@ class Recognizer(nn.Module):
         return self.video.tower.size
 
     @property
-    def has_text(self) -> bool:
-        """Whether text takes part in the score."""
-        return self.text is not None and self.config.fusion == "product"
-
-    @property
-    def trained(self) -> bool:
-        """Whether any adapter differs from its start; an untrained method equals its backbone.
-
-        A matcher with weights has no start that equals the backbone, so it counts as trained.
-        """
-        if isinstance(self.matcher, Trx):
-            return True
-        adapters = (m for m in self.modules() if isinstance(m, Bottleneck))
-        return any(not is_zero(adapter) for adapter in adapters)
-
-    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.video.parameters()).device
 
-    def folded(self) -> "Recognizer":
-        """Return a copy for inference with its own, folded image tower; the rest is shared."""
-        video = deepcopy(self.video).eval().requires_grad_(False)
-        video.fold()
-        return self.with_video(video)
+    @property
+    def has_text(self) -> bool:
+        """Whether text takes part in the score."""
+        return self.text is not None and (self.fusion.reads_text or self.needs_text)
 
-    def with_video(self, video: VideoEncoder) -> "Recognizer":
-        """Return the same method with another image tower of the same weights."""
-        return Recognizer(
-            self.config,
-            video,
-            self.text,
-            self.matcher,
-            name=self.name,
-            fingerprint=self.fingerprint,
-        )
+    @property
+    def needs_text(self) -> bool:
+        """Whether class text enters the support features: other text, other supports."""
+        return self.text is not None and self.prototypes.needs_text
 
-    def served(self) -> None:
+    @property
+    def per_task(self) -> bool:
+        """Whether queries are scored against the classes of their own task alone."""
+        return self.matcher.per_task or self.fusion.per_task or self.text_head.per_task
+
+    @property
+    def transductive(self) -> bool:
+        """Whether a query's answer depends on other queries of its episode."""
+        joint = self.video.across_clips and self.config.query_context == "joint"
+        return joint or (self.has_text and self.text_head.transductive)
+
+    @property
+    def trained(self) -> bool:
+        """Whether any part differs from its start; an untrained method equals its backbone."""
+        return self.config.tune == "all" or not all(part.is_initial() for part in self.parts())
+
+    def parts(self) -> Iterator[Part]:
+        """Yield every part above the backbone that may learn."""
+        yield self.video
+        if self.text is not None:
+            yield self.text
+        yield from (self.prototypes, self.matcher, self.text_head, self.fusion)
+
+    def learning_modules(self) -> list[nn.Module]:
+        """List the modules that may drop values while they learn: all but the towers."""
+        encoders = [self.video.adapted, self.video.temporal]
+        if self.text is not None:
+            encoders.append(self.text.adapted)
+        parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]
+        return [part for part in parts if isinstance(part, nn.Module)]
+
+    def check_served(self) -> None:
         """Refuse a method whose answers depend on other queries.
 
         Raises:
             MethodError: `query_context` or `align` is `joint`.
         """
-        if self.config.query_context not in SERVED_CONTEXTS:
-            raise MethodError(
-                f"query_context {self.config.query_context!r} lets queries see each other; "
-                f"serve one of {', '.join(SERVED_CONTEXTS)}."
-            )
-        if self.config.align not in SERVED_ALIGNS:
-            raise MethodError(
-                f"align {self.config.align!r} lets queries see each other; "
-                f"serve one of {', '.join(SERVED_ALIGNS)}."
-            )
+        for field, value, served in (
+            ("query_context", self.config.query_context, SERVED_CONTEXTS),
+            ("align", self.config.align, SERVED_ALIGNS),
+        ):
+            if value not in served:
+                raise MethodError(
+                    f"{field} {value!r} lets queries see each other; "
+                    f"serve one of {', '.join(served)}."
+                )
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words that the text tower never saw; none for CLIP's."""
@@ -223,7 +182,7 @@ class Recognizer(nn.Module):
         return self.text.stages(ids.unflatten(0, (len(labels), -1)))
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
-        """Run the frozen blocks below the adapters; knows no task, batches over anything.
+        """Run the blocks below the adapters; knows no task, batches over anything.
 
         Args:
             frames_BTHWC: RGB uint8, square at `size`.
@@ -234,12 +193,11 @@ class Recognizer(nn.Module):
         Raises:
             EpisodeError: frames of another number or size.
         """
-        frames = self.checked_frames(frames_BTHWC)
-        slices = frames.split(SLICE_CLIPS)
+        slices = self.checked_frames(frames_BTHWC).split(SLICE_CLIPS)
         return torch.cat([self.video.trunk(part.to(self.device)) for part in slices])
 
     def checked_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
-        """Return frames as a tensor, or say why they do not fit.
+        """Return frames as a tensor.
 
         Raises:
             EpisodeError: frames of another number or size.
@@ -253,11 +211,7 @@ class Recognizer(nn.Module):
         return torch.as_tensor(frames_BTHWC)
 
     def encode_support(
-        self,
-        tokens_STLD: Tensor,
-        classes: Sequence[int],
-        text_NAE: Tensor | None,
-        query_context: QueryContext | None = None,
+        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
         """Encode the supports of one task; labels may have different numbers of clips.
 
@@ -265,21 +219,20 @@ class Recognizer(nn.Module):
             tokens_STLD: From `trunk`.
             classes: Class index of each clip; 0 .. N-1, every class present, in any order.
             text_NAE: From `encode_text`, or None to score by video alone.
-            query_context: What queries will attend to, where that is less than the method's own.
 
         Raises:
             EpisodeError: fewer than two classes, a class without a clip, or other lengths.
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
-        features_STE, context = self.video.adapt_support(tokens_STLD, classes_S, query_context)
-        features_STE = features_STE.float()  # means and cosines are fp32, whatever the blocks are
+        text_NAE = text_NAE if self.has_text else None
+        view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
+        features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
         return EncodedSupport(
-            prototype_NTE=prototypes(features_STE, classes_S),
-            context=context,
-            text_NAE=text_NAE if self.has_text else None,
-            counts=tuple(torch.bincount(classes_S).tolist()),
-            fingerprint=self.fingerprint,
-            shots=self._shots(features_STE, classes_S),
+            self._class_set(features_STE, classes_S, text_NAE),
+            tuple(view.memories.get(place) for place in range(len(self.video.adapted))),
+            text_NAE,
+            self.fingerprint,
+            text_inside=self.needs_text and text_NAE is not None,
         )
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
@@ -291,11 +244,11 @@ class Recognizer(nn.Module):
         Raises:
             EpisodeError: a support set that other weights made, or other lengths.
         """
-        self.assert_own(supports, len(tokens_QTLD))
-        contexts = [support.context for support in supports]
-        return self.video.adapt_query(tokens_QTLD, contexts).float()
+        self.check_own(supports, len(tokens_QTLD))
+        memories = [support.memories for support in supports]
+        return self.video(tokens_QTLD, query_view(self.config.query_context, memories)).float()
 
-    def assert_own(self, supports: Sequence[EncodedSupport], queries: int) -> None:
+    def check_own(self, supports: Sequence[EncodedSupport], queries: int) -> None:
         """Refuse support sets that are not one for each query, made by these weights.
 
         Raises:
@@ -312,57 +265,54 @@ class Recognizer(nn.Module):
                     f"not {self.fingerprint[:12]}; encode them again."
                 )
 
+    def encode_episodes(
+        self, tokens_GSTLD: Tensor, classes_S: Tensor, tokens_GQTLD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode episodes of one layout in one masked pass, as training does.
+
+        Equals `encode_support`, then `encode_query` for each query; `joint` exists here alone.
+
+        Returns:
+            features_GSTE and features_GQTE.
+        """
+        episodes, supports = tokens_GSTLD.shape[:2]
+        tokens_GBTLD = torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1)
+        queries, context = tokens_GQTLD.shape[1], self.config.query_context
+        view = episode_view(context, classes_S, queries, episodes, tokens_GBTLD.dtype)
+        features = self.video(tokens_GBTLD.flatten(0, 1), view).unflatten(0, (episodes, -1))
+        return features[:, :supports], features[:, supports:]
+
     def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+        """Score queries, each against the classes of its own task, as plain numbers."""
+        return plain(self.score(features_QTE, supports))
+
+    def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
         """Score queries, each against the classes of its own task.
 
-        Those that are scored alike are scored at once against the classes of all their tasks, and
-        keep what is theirs: no class's score depends on another class.
+        Queries that are scored alike are scored at once against the classes of all their tasks and
+        keep their own columns, unless a part declares `per_task`.
         """
-        return self.start_match(features_QTE, supports)()
-
-    def start_match(
-        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
-    ) -> Callable[[], list[MatchScores]]:
-        """Begin what `match` does; the call that it returns waits for the device to be done."""
-        reads_shots = isinstance(self.matcher, Trx)
         groups: dict[object, list[int]] = {}
         for place, support in enumerate(supports):
-            alike = id(support) if reads_shots else support.text_NAE is None
+            alike = id(support) if self.per_task else support.text_NAE is None
             groups.setdefault(alike, []).append(place)
-        begun = []
-        for places in groups.values():
-            alone = len(places) == len(supports)
-            own_QTE = features_QTE if alone else features_QTE[places]  # an index is an upload
-            begun.append((places, *self._start(own_QTE, [supports[place] for place in places])))
-        ready = marked(features_QTE.device)
+        return [self._score_alike(features_QTE, supports, places) for places in groups.values()]
 
-        def finish() -> list[MatchScores]:
-            ready()
-            found: dict[int, MatchScores] = {}
-            for places, scores, columns in begun:
-                found.update(zip(places, plain_scores(scores, columns), strict=True))
-            return [found[place] for place in range(len(supports))]
-
-        return finish
-
-    def _start(
-        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
-    ) -> tuple[EpisodeScores, list[slice]]:
-        """Score queries against all classes; returns the scores and the columns of each query."""
-        tasks = {id(support): support for support in supports}
+    def _score_alike(
+        self, features_QTE: Tensor, supports: Sequence[EncodedSupport], places: list[int]
+    ) -> Scored:
+        own_QTE = features_QTE if len(places) == len(supports) else features_QTE[places]
+        tasks = {id(supports[place]): supports[place] for place in places}
         ends = itertools.accumulate(len(task.counts) for task in tasks.values())
         columns = {
             key: slice(end - len(task.counts), end)
             for (key, task), end in zip(tasks.items(), ends, strict=True)
         }
+        classes = joined([task.classes for task in tasks.values()])
         texts = [task.text_NAE for task in tasks.values() if task.text_NAE is not None]
-        scores = self._scores(
-            features_QTE,
-            torch.cat([task.prototype_NTE for task in tasks.values()]),
-            [shots_KTE for task in tasks.values() for shots_KTE in task.shots],
-            torch.cat(texts) if texts else None,
-        )
-        return scores.fetched(), [columns[id(support)] for support in supports]
+        scores = self._scores(own_QTE, classes, torch.cat(texts) if texts else None)
+        own = tuple(columns[id(supports[place])] for place in places)
+        return Scored(tuple(places), own, scores)
 
     def score_features(
         self,
@@ -370,7 +320,7 @@ class Recognizer(nn.Module):
         classes_S: Tensor,
         query_QTE: Tensor,
         text_NAE: Tensor | None,
-    ) -> EpisodeScores:
+    ) -> Scores:
         """Score queries of one episode by features that are made already.
 
         Args:
@@ -382,111 +332,20 @@ class Recognizer(nn.Module):
         Raises:
             EpisodeError: text for another number of classes.
         """
-        prototype_NTE = prototypes(support_STE, classes_S)
-        return self._scores(query_QTE, prototype_NTE, self._shots(support_STE, classes_S), text_NAE)
+        return self._scores(query_QTE, self._class_set(support_STE, classes_S, text_NAE), text_NAE)
 
-    def _shots(self, features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...]:
-        reads_shots = isinstance(self.matcher, Trx)
-        return shots_by_class(features_STE, classes_S) if reads_shots else ()
+    def _class_set(
+        self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
+    ) -> ClassSet:
+        text_NE = None
+        if self.needs_text and text_NAE is not None:
+            text_NE = text_NAE.mean(dim=1).to(support_STE.device)
+        classes = self.prototypes(support_STE, classes_S, text_NE)
+        return classes if self.matcher.reads_shots else classes.without_shots()
 
-    def _scores(
-        self,
-        query_QTE: Tensor,
-        prototype_NTE: Tensor,
-        shots: Sequence[Tensor],
-        text_NAE: Tensor | None,
-    ) -> EpisodeScores:
-        """Score queries of one episode (design 3.3): logits = scale * video * text.
-
-        Without text the video factor stands alone; a negative distance is a logit as it is.
-        """
-        if isinstance(self.matcher, Trx):
-            video_QN = self.matcher(query_QTE, shots)
-        else:
-            video_QN = self.matcher(query_QTE, prototype_NTE)
-        if isinstance(self.config.matcher, DistanceMatcher):
-            return EpisodeScores(video_QN, None, None, video_QN)
-        if text_NAE is None or not self.has_text:
-            return EpisodeScores(video_QN, None, None, self.config.scale * video_QN)
-        aligned_QUE = align(query_QTE, self.config.align)
-        stages_QNA = stage_scores(aligned_QUE, text_NAE, self.config.stage_cosine)
-        text_QN = stages_QNA.mean(dim=-1)
-        if text_QN.shape != video_QN.shape:
-            raise EpisodeError(
-                f"Text scores {tuple(text_QN.shape)} and video scores {tuple(video_QN.shape)} "
-                "are not both [query, class]; give text for every class."
-            )
-        logits_QN = self.config.scale * video_QN * text_QN
-        return EpisodeScores(video_QN, text_QN, stages_QNA, logits_QN)
-
-    def score_episode(
-        self,
-        tokens_STLD: Tensor,
-        classes: Sequence[int],
-        tokens_QTLD: Tensor,
-        text_NAE: Tensor | None,
-    ) -> EpisodeScores:
-        """Score a whole episode in one masked pass; what training differentiates.
-
-        For the served contexts it equals `encode_support`, `encode_query`, `match`.
-        """
-        classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
-        support_STE, query_QTE = self.video.adapt_episode(tokens_STLD, classes_S, tokens_QTLD)
-        return self.score_features(support_STE, classes_S, query_QTE, text_NAE)
-
-
-def prototypes(features_STE: Tensor, classes_S: Tensor) -> Tensor:
-    """Average the shots of each class, unnormalised [N, T, E]."""
-    means_NS = class_means(classes_S, features_STE.dtype)
-    return torch.einsum("ns,ste->nte", means_NS, features_STE)
-
-
-def shots_by_class(features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...]:
-    """Sort shots into their classes; [K, T, E] each, K may differ."""
-    sorted_STE = features_STE[classes_S.argsort(stable=True)]
-    return sorted_STE.split(torch.bincount(classes_S).tolist())
-
-
-def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
-    """Return class indices as a tensor, or say what is wrong with them."""
-    ways = max(classes, default=-1) + 1
-    if len(classes) != clips:
-        raise EpisodeError(f"{clips} clips came with {len(classes)} classes; give one for each.")
-    if ways < 2:
-        raise EpisodeError(f"An episode needs two classes or more, not {ways}; add a label.")
-    missing = sorted(set(range(ways)) - set(classes))
-    if missing or min(classes) < 0:
-        raise EpisodeError(
-            f"Class indices must cover 0 to {ways - 1}; without a clip: {missing}; add clips."
-        )
-    return torch.tensor(list(classes))
-
-
-def fetched(scores: Tensor) -> Tensor:
-    """Begin to copy scores to the machine's memory."""
-    return scores.detach().to("cpu", non_blocking=scores.device.type == "cuda")
-
-
-def marked(device: torch.device) -> Callable[[], object]:
-    """Mark this moment of a device; the call that it returns waits until it has come there."""
-    if device.type != "cuda":
-        return lambda: None
-    event = torch.cuda.Event(blocking=True)  # spinning would take a core from the decoders
-    event.record(torch.cuda.current_stream(device))
-    return event.synchronize
-
-
-def plain_scores(scores: EpisodeScores, columns: Sequence[slice]) -> list[MatchScores]:
-    """Turn the scores of each query in its own columns into numbers."""
-    video_QN, logits_QN = scores.video_QN.numpy(), scores.logits_QN.numpy()
-    text_QN = None if scores.text_QN is None else scores.text_QN.numpy()
-    stages_QNA = None if scores.stages_QNA is None else scores.stages_QNA.numpy()
-    return [
-        MatchScores(
-            video_N=video_QN[row, own].tolist(),
-            text_N=None if text_QN is None else text_QN[row, own].tolist(),
-            stages_NA=None if stages_QNA is None else stages_QNA[row, own].tolist(),
-            logits_N=logits_QN[row, own].tolist(),
-        )
-        for row, own in enumerate(columns)
-    ]
+    def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
+        video_QN = self.matcher(self.prototypes.query(query_QTE), classes)
+        if text_NAE is None or self.text is None or not self.fusion.reads_text:
+            return Scores(video_QN, None, None, self.fusion(video_QN, None))
+        text_QN, stages_QNA = self.text_head(query_QTE, text_NAE)
+        return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN))

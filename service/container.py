@@ -18,7 +18,7 @@ from service.engine.engine import Engine
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.shares import lanes_of, usual_batch_frames
-from service.engine.support_cache import HostTier, SupportCache
+from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.http.admission import Pace
 from service.http.schemas import Health, InfoView, LimitsView, ModelView
@@ -55,7 +55,7 @@ class Parts:
         """Tell how fast work is done, for who decides what to let in."""
         return Pace(
             frames_s=self.engine.drain_rate,
-            frames_clip=self.engine.facts.frames,
+            frames_clip=self.engine.model.frames,
             decoders=self.pool.workers,
             clip_bytes=self.pool.pace.clip_bytes,
             decode_s_byte=self.pool.pace.s_byte,
@@ -85,18 +85,18 @@ class Parts:
 
     async def info(self) -> InfoView:
         """Say what runs here."""
-        facts = self.engine.facts
+        model = self.engine.model
         return InfoView(
             version=importlib.metadata.version("kshot"),
             model=ModelView(
-                name=facts.name,
-                fingerprint=facts.fingerprint,
-                trained=facts.trained,
-                text=facts.has_text,
-                frames=facts.frames,
-                size=facts.size,
-                query_context=facts.query_context,
-                backbone=facts.backbone,
+                name=model.name,
+                fingerprint=model.fingerprint,
+                trained=model.trained,
+                text=model.has_text,
+                frames=model.frames,
+                size=model.size,
+                query_context=model.query_context,
+                backbone=model.backbone,
                 temperature=self.settings.temperature,
             ),
             runtime=runtime_view(self.choice),
@@ -150,7 +150,6 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             folder=onnx_folder(settings.onnx, settings.checkpoint),
             threads=torch.get_num_threads(),
             batch_frames=batch_frames(recognizer.device, settings),
-            compiled=settings.compile,
         )
         engine = engine_of(choice.runtime, settings)
         store = await open_store(settings.store)
@@ -158,8 +157,8 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         pool = await stack.enter_async_context(
             DecodePool(
                 workers=settings.decode_workers or usable_cores(),
-                frames=engine.facts.frames,
-                size=engine.facts.size,
+                frames=engine.model.frames,
+                size=engine.model.size,
                 media=settings.media,
                 sandbox=settings.sandbox,
             )
@@ -177,7 +176,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         if describer is not None:
             stack.push_async_callback(describer.close)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
-        cache = cache_of(engine, recognizer.device, settings)
+        cache = cache_of(engine, settings)
         supports = Supports(
             store=store,
             engine=engine,
@@ -192,7 +191,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             engine=engine,
             temperature=settings.temperature,
         )
-        log.info("Serving %s on %s", engine.facts.name, engine.facts.device)
+        log.info("Serving %s on %s", engine.model.name, engine.model.device)
         yield Parts(settings, store, pool, choice, engine, texts, tasks, classifier)
 
 
@@ -209,16 +208,13 @@ def engine_of(runtime: Runtime, settings: Settings) -> Engine:
         slice_clips=settings.slice_clips,
         max_wait_s=settings.max_wait_ms / 1e3,
         support_bytes=settings.support_cache_bytes,
-        support_share=settings.support_share,
         lanes=lanes_of(runtime),
     )
 
 
-def cache_of(engine: Engine, device: torch.device, settings: Settings) -> SupportCache:
+def cache_of(engine: Engine, settings: Settings) -> SupportCache:
     """Make the support cache; it gives memory back when the device has none left."""
-    second = settings.support_host_bytes > 0 and device.type != "cpu"
-    host = HostTier(settings.support_host_bytes, engine.move, device) if second else None
-    cache = SupportCache(settings.support_cache_bytes, host)
+    cache = SupportCache(settings.support_cache_bytes)
     engine.relieve_with(cache.free)
     return cache
 

@@ -103,6 +103,12 @@ class Base64Error(RequestError):
     code = "base64-invalid"
 
 
+class TaskTooLargeError(RequestError):
+    """The encoded supports of the task would not fit the memory for them."""
+
+    code = "task-too-large"
+
+
 class TooFewLabelsError(RequestError):
     """A task needs at least two labels."""
 

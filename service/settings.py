@@ -62,11 +62,6 @@ class Settings(BaseSettings):
         description="What `python -m model.export` wrote; default: `onnx` in the checkpoint's "
         "folder, where there is one.",
     )
-    compile: bool = Field(
-        False,
-        description="Compile the trunk, on CUDA: faster, after half a minute more at start; needs "
-        "triton and a C compiler, which the image leaves out.",
-    )
     decode_workers: int = Field(
         0,
         ge=0,
@@ -94,15 +89,6 @@ class Settings(BaseSettings):
     )
     support_cache_bytes: int = Field(
         1024 * MIB, ge=0, description="Encoded supports kept; the least recently used leave first."
-    )
-    support_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Part of it that one task may take; a larger task's queries attend to less.",
-    )
-    support_host_bytes: int = Field(
-        0, ge=0, description="Supports kept in the machine's memory when they leave a CUDA device."
     )
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."

@@ -1,14 +1,12 @@
 """Devices that are not there: the same methods as a runtime, and a fault or a delay of choice."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from model.recognizer import EncodedSupport, MatchScores
 
 
 class Device:
@@ -29,12 +27,6 @@ class Device:
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
         self.before(len(frames_BTHWC))
         return self.runtime.trunk(frames_BTHWC)
-
-    def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
-        return self.runtime.encode_query(tokens_QTLD, supports)
-
-    def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
-        return self.runtime.match(features_QTE, supports)
 
 
 class SmallMemory:

@@ -17,6 +17,7 @@ from deploy.demo_synthetic import draw_actions
 from deploy.local_service import LocalServiceError, local_service
 from model.build import build_recognizer, towers
 from model.config import CompactConfig, MethodConfig, TaskConfig
+from tests.episodes import score_episode
 from training.data.episodes import draw_episode
 from training.errors import InputError
 from training.evaluation.variants import without_adapters
@@ -113,8 +114,8 @@ def test_the_frozen_counterpart_of_an_untrained_method_scores_the_same() -> None
     frames_BTHWC = torch.randint(256, (5, 8, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
         want, found = (
-            one.score_episode(
-                one.trunk(frames_BTHWC[:4]), [0, 0, 1, 1], one.trunk(frames_BTHWC[4:]), None
+            score_episode(
+                one, one.trunk(frames_BTHWC[:4]), [0, 0, 1, 1], one.trunk(frames_BTHWC[4:]), None
             )
             for one in (recognizer, frozen)
         )

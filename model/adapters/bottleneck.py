@@ -7,7 +7,7 @@ from torchvision.ops import stochastic_depth
 
 
 class Bottleneck(nn.Module):
-    """Down-project, exact GELU, up-project (specs/methods-1, section 1). Starts as zero.
+    """Down-project, exact GELU, up-project (model/papers/aim.md). Starts as zero.
 
     Args:
         width: Token width D of the block it sits in.
@@ -33,7 +33,6 @@ class Bottleneck(nn.Module):
         hidden = F.dropout(F.gelu(self.down(tokens)), self.dropout, self.training)
         return stochastic_depth(self.up(hidden), self.drop_path, "batch", self.training)
 
-
-def is_zero(adapter: Bottleneck) -> bool:
-    """Tell whether the adapter is the zero function, as before training."""
-    return not (torch.any(adapter.up.weight) or torch.any(adapter.up.bias))
+    def is_initial(self) -> bool:
+        """Tell whether it is the zero function, as before training."""
+        return not (torch.any(self.up.weight) or torch.any(self.up.bias))

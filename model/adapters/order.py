@@ -1,4 +1,4 @@
-"""Order adapter: attention across the stages of one class (Task-Adapter++; specs/methods-1, 6.3).
+"""Order adapter: attention across the stages of one class (model/papers/task_adapter.md).
 
 Dimensions: N classes, A stages, L text tokens, D width.
 """
@@ -6,8 +6,8 @@ Dimensions: N classes, A stages, L text tokens, D width.
 from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck
-from model.backbones import blocks
-from model.backbones.blocks import FrozenBlock
+from model.backbones.attention import attention
+from model.slots import TransformerBlock
 
 
 class OrderBlock(nn.Module):
@@ -19,19 +19,23 @@ class OrderBlock(nn.Module):
         ratio: Hidden width of the adapter as a fraction of D.
     """
 
-    def __init__(self, block: FrozenBlock, width: int, ratio: float) -> None:
+    def __init__(self, block: TransformerBlock, width: int, ratio: float) -> None:
         super().__init__()
         self.block = block
         self.order = Bottleneck(width, ratio)
+
+    def is_initial(self) -> bool:
+        """Tell whether the adapter changes nothing, as before training."""
+        return self.order.is_initial()
 
     def forward(self, tokens_NALD: Tensor, mask_LL: Tensor) -> Tensor:
         """Attend causally in each text, then across stages at each token, then the MLP."""
         classes, stages, length, _ = tokens_NALD.shape
         normed = self.block.norm_attention(tokens_NALD).flatten(0, 1)
-        in_text = blocks.attention(self.block, normed, mask_LL)
+        in_text = attention(self.block, normed, mask_LL)
         tokens_NALD = tokens_NALD + in_text.unflatten(0, (classes, stages))
         normed = self.block.norm_attention(tokens_NALD).transpose(1, 2).contiguous().flatten(0, 1)
-        across = blocks.attention(self.block, normed)  # one class a row: classes never meet
+        across = attention(self.block, normed)  # one class a row: classes never meet
         across_NALD = across.unflatten(0, (classes, length)).transpose(1, 2)
         tokens_NALD = tokens_NALD + self.order(across_NALD)
         return tokens_NALD + self.block.mlp(self.block.norm_mlp(tokens_NALD))

@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.encoder import ALONE, TextEncoder, VideoEncoder
+from model.encoder import TextEncoder, VideoEncoder
 from model.errors import ExportError
 from model.export.manifest import GraphFile, GraphName, Shape, sha256_of
 from model.recognizer import Recognizer
-from model.text import STAGES, prompts, template_stages
+from model.slots import View
+from model.text import prompts, template_stages
+from model.views import ALONE, alone_view
 
 OPSET = 20  # the first with Gelu
 EXAMPLES = 2  # clips or classes in the example: a size of 1 would be taken for a constant
@@ -38,29 +40,20 @@ class TrunkGraph(nn.Module):
 
 
 class AdaptedGraph(nn.Module):
-    """tokens_QTLD of clips that see nobody else, to features_QTE."""
+    """tokens_BTLD of clips that see nobody else, to features_BTE.
 
-    def __init__(self, video: VideoEncoder) -> None:
+    Args:
+        video: The encoder.
+        view: A view in which clips are alone.
+    """
+
+    def __init__(self, video: VideoEncoder, view: View) -> None:
         super().__init__()
-        self.video = video
+        self.video, self.view = video, view
 
     def forward(self, batch: Tensor) -> Tensor:
         """Run the adapted blocks."""
-        return self.video.adapt_alone(batch)
-
-
-class SupportGraph(nn.Module):
-    """tokens_STLD of the supports of one task, which see each other, to features_STE."""
-
-    def __init__(self, video: VideoEncoder) -> None:
-        super().__init__()
-        self.video = video
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Run the adapted blocks over all of them; nothing is kept for queries."""
-        classes_S = torch.zeros(0, dtype=torch.int64)  # unread where queries see no support
-        features_STE, _ = self.video.adapt_support(batch, classes_S)
-        return features_STE
+        return self.video(batch, self.view)
 
 
 class TextGraph(nn.Module):
@@ -76,33 +69,40 @@ class TextGraph(nn.Module):
 
 
 def graphs_of(recognizer: Recognizer) -> dict[GraphName, tuple[nn.Module, Tensor]]:
-    """List what can be exported, each with an example; folds pixels into the trunk.
+    """List what can be exported, each with an example.
 
     Where queries attend to supports, the adapted blocks stay in torch: each query brings a memory
     of its own size.
     """
-    video = recognizer.video
-    video.fold()
-    clip = (recognizer.config.frames, recognizer.size, recognizer.size, 3)
+    video, config = recognizer.video, recognizer.config
+    clip = (config.frames, recognizer.size, recognizer.size, 3)
     frames = torch.randint(0, 256, (EXAMPLES, *clip), dtype=torch.uint8)
     graphs: dict[GraphName, tuple[nn.Module, Tensor]] = {"trunk": (TrunkGraph(video), frames)}
-    if video.query_context in ALONE:
+    if config.query_context in ALONE:
         with torch.inference_mode():
             tokens = video.trunk(frames)
-        graphs["adapted"] = (AdaptedGraph(video), tokens.clone())
-        if video.query_context == "self":
-            graphs["support"] = (SupportGraph(video), tokens.clone())
+        alone = alone_view(config.query_context)
+        graphs["adapted"] = (AdaptedGraph(video, alone), tokens.clone())
     if recognizer.text is not None:
-        texts = [*prompts("walk", template_stages("walk")), *prompts("run", template_stages("run"))]
-        ids = recognizer.text.tower.tokenize(texts).unflatten(0, (EXAMPLES, STAGES))
+        texts = [
+            text
+            for label in ("walk", "run")
+            for text in prompts(label, template_stages(label, config.stages), config.prompt)
+        ]
+        ids = recognizer.text.tower.tokenize(texts).unflatten(0, (EXAMPLES, -1))
         graphs["text"] = (TextGraph(recognizer.text), ids)
     return graphs
 
 
 def torch_parts(recognizer: Recognizer) -> tuple[str, ...]:
     """Name what runs in torch beside the exported graphs."""
-    matching = ("matching",)
-    return matching if recognizer.video.query_context in ALONE else ("adapted blocks", *matching)
+    match recognizer.config.query_context:
+        case "none":
+            return ("matching",)
+        case "self":
+            return ("adapted blocks of supports", "matching")
+        case _:
+            return ("adapted blocks", "matching")
 
 
 def write_graph(module: nn.Module, example: Tensor, file: Path) -> GraphFile:

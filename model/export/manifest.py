@@ -15,7 +15,7 @@ from model.files import write_file
 MANIFEST = "manifest.json"
 FORMAT = "kshot-onnx-1"
 
-GraphName = Literal["trunk", "trunk_int8", "adapted", "support", "text"]
+GraphName = Literal["trunk", "adapted", "text"]
 Shape = tuple[int | str, ...]  # a name is a size that may vary
 
 
@@ -28,19 +28,6 @@ class GraphFile(Config):
     input: Shape
     output: Shape
     parity: float | None = None  # largest difference from torch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy(Config):
-    """How the quantised trunk compares with fp32 on given clips."""
-
-    clips: int
-    calibration_clips: int
-    accuracy_fp32: float  # of episodes: nearest prototype by the method's own score
-    accuracy_int8: float
-    same_label: float  # share of queries with the same arg-max
-    score_difference: float  # largest, of cosines
-    score_difference_p99: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +44,6 @@ class Manifest(Config):
     torch_parts: tuple[str, ...]  # what is not exported, and runs in torch
     graphs: dict[GraphName, GraphFile]
     score_parity: float  # largest difference of scores from torch
-    int8: Accuracy | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.episode import MatchScores
 from model.errors import ExportError
-from model.recognizer import MatchScores, Recognizer
+from model.recognizer import Recognizer
 from model.text import template_stages
 
 FEATURES, SCORES = 1e-4, 1e-5  # largest difference that passes, relative to the largest value
@@ -25,7 +26,6 @@ class Answers:
 
     trunk_BTLD: Tensor
     features_QTE: Tensor
-    prototype_NTE: Tensor
     text_NAE: Tensor | None
     scores: list[MatchScores]
 
@@ -46,15 +46,15 @@ def answers(recognizer: Recognizer, clips_BTHWC: Tensor) -> Answers:
     """Run an episode."""
     supports = WAYS * SHOTS
     classes = [number for number in range(WAYS) for _ in range(SHOTS)]
-    text = None
+    text, count = None, recognizer.config.stages
     if recognizer.has_text:
-        text = recognizer.encode_text(LABELS, [template_stages(label) for label in LABELS])
+        text = recognizer.encode_text(LABELS, [template_stages(label, count) for label in LABELS])
     tokens = recognizer.trunk(clips_BTHWC)
     support = recognizer.encode_support(tokens[:supports], classes, text)
     queries = tokens[supports:]
     features = recognizer.encode_query(queries, [support] * len(queries))
     scores = recognizer.match(features, [support] * len(queries))
-    return Answers(tokens, features, support.prototype_NTE, text, scores)
+    return Answers(tokens, features, text, scores)
 
 
 def difference(one: Tensor, other: Tensor) -> float:
@@ -77,7 +77,6 @@ def compare(torch_answers: Answers, onnx_answers: Answers) -> tuple[dict[str, fl
     pairs = {
         "trunk": (torch_answers.trunk_BTLD, onnx_answers.trunk_BTLD),
         "adapted": (torch_answers.features_QTE, onnx_answers.features_QTE),
-        "support": (torch_answers.prototype_NTE, onnx_answers.prototype_NTE),
     }
     if torch_answers.text_NAE is not None and onnx_answers.text_NAE is not None:
         pairs["text"] = (torch_answers.text_NAE, onnx_answers.text_NAE)

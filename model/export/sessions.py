@@ -8,18 +8,17 @@ import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.config import QueryContext
-from model.encoder import ALONE, SupportContext, TextEncoder, VideoEncoder
+from model.encoder import TextEncoder, VideoEncoder
 from model.errors import ExportError
 from model.export.manifest import GraphName, Manifest, checked_file
 from model.recognizer import Recognizer
-
-TrunkPrecision = Literal["fp32", "int8"]
+from model.slots import View
+from model.views import ALONE
 
 
 def onnxruntime() -> Any:  # noqa: ANN401  onnxruntime ships no types
@@ -136,45 +135,30 @@ class Sessions:
 
 
 class OnnxVideoEncoder(VideoEncoder):
-    """A video encoder whose trunk, and adapted blocks where clips see no other task, are ONNX."""
+    """A video encoder whose trunk, and adapted blocks where clips are alone, are ONNX."""
 
-    def __init__(self, video: VideoEncoder, sessions: Sessions, precision: TrunkPrecision) -> None:
+    def __init__(self, recognizer: Recognizer, sessions: Sessions) -> None:
+        video, config = recognizer.video, recognizer.config
         super().__init__(
             video.tower,
             [*video.adapted],
-            frames=sessions.manifest.frames,
-            temporal_embedding="input" if video.at_input else "first_adapted",
-            query_context=video.query_context,
+            frames=config.frames,
+            temporal_embedding=config.temporal_embedding,
+            temporal=video.temporal,
         )
         self.temporal_embedding = video.temporal_embedding
-        alone = video.query_context in ALONE
-        self._trunk = sessions.open("trunk" if precision == "fp32" else "trunk_int8")
-        self._adapted = sessions.open("adapted") if alone else None
-        self._support = sessions.open("support") if video.query_context == "self" else None
+        self._trunk = sessions.open("trunk")
+        self._adapted = sessions.open("adapted") if config.query_context in ALONE else None
 
     def trunk(self, frames_BTHWC: Tensor) -> Tensor:
-        """Run the plain frozen blocks; returns tokens_BTLD."""
+        """Run the plain blocks; returns tokens_BTLD."""
         return self._trunk.run(frames_BTHWC)
 
-    def adapt_support(
-        self,
-        tokens_STLD: Tensor,
-        classes_S: Tensor,
-        query_context: QueryContext | None = None,
-    ) -> tuple[Tensor, SupportContext]:
-        """Encode the support clips of one task, as `VideoEncoder.adapt_support`."""
-        run = self._support or self._adapted
-        if run is None:
-            return super().adapt_support(tokens_STLD, classes_S, query_context)
-        return run.run(tokens_STLD), SupportContext((None,) * len(self.adapted))
-
-    def adapt_alone(self, tokens_BTLD: Tensor) -> Tensor:
-        """Encode clips that attend to nothing but themselves; returns features_BTE."""
-        return (
-            super().adapt_alone(tokens_BTLD)
-            if self._adapted is None
-            else self._adapted.run(tokens_BTLD)
-        )
+    def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
+        """Run the adapted blocks; returns features_BTE."""
+        if self._adapted is None or not view.alone:
+            return super().forward(tokens_BTLD, view)
+        return self._adapted.run(tokens_BTLD)
 
 
 class OnnxTextEncoder(TextEncoder):
@@ -190,12 +174,7 @@ class OnnxTextEncoder(TextEncoder):
 
 
 def onnx_recognizer(
-    recognizer: Recognizer,
-    folder: Path,
-    manifest: Manifest,
-    *,
-    precision: TrunkPrecision = "fp32",
-    threads: int = 1,
+    recognizer: Recognizer, folder: Path, manifest: Manifest, *, threads: int = 1
 ) -> Recognizer:
     """Return the recognizer with its encoders run by ONNX Runtime on the recognizer's device.
 
@@ -206,11 +185,7 @@ def onnx_recognizer(
     sessions = Sessions(folder, manifest, recognizer, threads=threads)
     text = recognizer.text
     with torch.no_grad():
-        return Recognizer(
-            recognizer.config,
-            OnnxVideoEncoder(recognizer.video, sessions, precision).to(recognizer.device),
+        return recognizer.with_encoders(
+            OnnxVideoEncoder(recognizer, sessions).to(recognizer.device),
             None if text is None else OnnxTextEncoder(text, sessions.open("text")),
-            recognizer.matcher,
-            name=recognizer.name,
-            fingerprint=recognizer.fingerprint,
         ).eval()

@@ -1,27 +1,29 @@
 """Bi-MHM: the bidirectional mean Hausdorff metric, which knows no order of frames.
 
-Source: HyRSM (specs/methods-1, section 8.3), with the sums over frames of the released code, which
-are T times the means of the paper.
+Source: HyRSM (model/papers/matching.md), with the sums over frames of the released code, which are
+T times the means of the paper.
 
-Dimensions: Q clips, N classes, T frames of a query, U frames of a prototype, E feature width.
+Dimensions: Q clips, N classes, T frames of a query, U frames of a prototype.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from model.episode import ClassSet
 from model.matching.frame_pairs import frame_distances
 
 
-def bi_mhm_scores(query_QTE: Tensor, prototype_NTE: Tensor) -> Tensor:
-    """Compare each frame with the nearest of the other clip, in both directions.
+class BiMhm(nn.Module):
+    """The negative sum of distances of frames to their nearest, of both clips."""
 
-    Args:
-        query_QTE: Frame features of the queries.
-        prototype_NTE: Mean frame features of each class's shots.
+    bounded, reads_shots, per_task = False, False, False
 
-    Returns:
-        video_QN, the negative distance.
-    """
-    return -bi_mhm_distance(frame_distances(query_QTE, prototype_NTE))
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, query_QTE: Tensor, classes: ClassSet) -> Tensor:
+        """Return video_QN, at most 0."""
+        return -bi_mhm_distance(frame_distances(query_QTE, classes.prototype_NTE))
 
 
 def bi_mhm_distance(distance_QNTU: Tensor) -> Tensor:

@@ -1,36 +1,52 @@
 """OTAM: the cheapest way through two clips in temporal order, by soft dynamic time warping.
 
-Source: OTAM in Perrett's form (specs/methods-1, section 8.2). The recursion runs over
+Source: OTAM in Perrett's form (model/papers/matching.md). The recursion runs over
 R = -smoothing * log(weight): the soft minimum of costs is the logarithm of a sum of weights, so
 log-weights are kept, which neither overflow nor vanish at a small smoothing. The padded columns on
 the left and right, which let a way skip leading and trailing rows, are summed in closed form.
 
-Dimensions: Q clips, N classes, T frames of a query, U frames of a prototype, E feature width.
+Dimensions: Q clips, N classes, T frames of a query, U frames of a prototype.
 """
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from model.episode import ClassSet
 from model.matching.frame_pairs import frame_distances
 
 
-def otam_scores(query_QTE: Tensor, prototype_NTE: Tensor, *, smoothing: float) -> Tensor:
-    """Align queries with prototypes in temporal order, in both directions.
+class Otam(nn.Module):
+    """Soft alignment of queries with prototypes in temporal order, in both directions.
 
     Args:
-        query_QTE: Frame features of the queries.
-        prototype_NTE: Mean frame features of each class's shots.
         smoothing: Of the soft minimum (lambda), above 0; the smaller, the harder.
-
-    Returns:
-        video_QN, the negative distance; a soft minimum lies below the minimum, so it may be
-        positive.
+        eps: Added to the product of norms in cosines.
+        one_direction: Align queries to prototypes alone, not prototypes to queries too.
     """
-    distance_QNTU = frame_distances(query_QTE, prototype_NTE)
-    forward_QN = otam_distance(distance_QNTU, smoothing)
-    return -(forward_QN + otam_distance(distance_QNTU.transpose(-1, -2), smoothing))
+
+    bounded, reads_shots, per_task = False, False, False
+
+    def __init__(self, smoothing: float, *, eps: float = 0.0, one_direction: bool = False) -> None:
+        super().__init__()
+        self.smoothing, self.eps, self.one_direction = smoothing, eps, one_direction
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, query_QTE: Tensor, classes: ClassSet) -> Tensor:
+        """Return video_QN, the negative distance.
+
+        A soft minimum lies below the minimum, so it may be above 0.
+        """
+        distance_QNTU = frame_distances(query_QTE, classes.prototype_NTE, self.eps)
+        distance_QN = otam_distance(distance_QNTU, self.smoothing)
+        if not self.one_direction:
+            backward_QNUT = distance_QNTU.transpose(-1, -2)
+            distance_QN = distance_QN + otam_distance(backward_QNUT, self.smoothing)
+        return -distance_QN
 
 
 def otam_distance(distance_QNTU: Tensor, smoothing: float) -> Tensor:

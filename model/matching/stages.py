@@ -1,6 +1,6 @@
-"""The text score: three stages of a class against three windows of a clip.
+"""The text score: the stages of a class against windows of a clip, or a label against a clip.
 
-Source: Task-Adapter++ (specs/methods-1, sections 6.5 and 6.10).
+Source: Task-Adapter++ (model/papers/task_adapter.md), CLIP-FSAR (model/papers/clip_fsar.md).
 
 Dimensions: Q clips, N classes, A stages, T frames, U = T - 1 aligned steps, E feature width.
 """
@@ -8,14 +8,62 @@ Dimensions: Q clips, N classes, A stages, T frames, U = T - 1 aligned steps, E f
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Align
-from model.errors import EpisodeError
-from model.text import STAGES
 
-MIN_FRAMES = STAGES + 1
+
+class StageText(nn.Module):
+    """Cosine of each stage's text with its window of the clip, and their mean.
+
+    Args:
+        stages: A.
+        align: How T frames become T - 1 aligned steps.
+        cosine: `frames` averages the cosines of a window's frames, as released; `mean` takes the
+            cosine of their mean (Task-Adapter++, Eq. 16 and 17).
+    """
+
+    def __init__(self, stages: int, align: Align, cosine: Literal["frames", "mean"]) -> None:
+        super().__init__()
+        self.align: Align = align
+        self.cosine: Literal["frames", "mean"] = cosine
+        self.transductive = align == "joint"
+        self.per_task = False
+        self.least_frames = stages + 1
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, query_QTE: Tensor, text_NAE: Tensor) -> tuple[Tensor, Tensor]:
+        """Return text_QN and stages_QNA, both in [-1, 1]."""
+        stages_QNA = stage_scores(align(query_QTE, self.align), text_NAE, self.cosine)
+        return stages_QNA.mean(dim=-1), stages_QNA
+
+
+class LabelText(nn.Module):
+    """Log-probability of each label by its text: the scaled cosine with the mean frame.
+
+    The scale is trained and starts at 1 (CLIP-FSAR).
+    """
+
+    transductive, per_task = False, True
+    least_frames = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def is_initial(self) -> bool:
+        """Tell whether the scale is where it starts."""
+        return bool(self.scale == 1)
+
+    def forward(self, query_QTE: Tensor, text_NAE: Tensor) -> tuple[Tensor, None]:
+        """Return text_QN, at most 0; stages are averaged."""
+        query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
+        text_NE = F.normalize(text_NAE.float().mean(dim=1), dim=-1)
+        return (self.scale * query_QE @ text_NE.T).log_softmax(dim=-1), None
 
 
 def align(query_QTE: Tensor, mode: Align) -> Tensor:
@@ -29,15 +77,7 @@ def align(query_QTE: Tensor, mode: Align) -> Tensor:
 
     Returns:
         aligned_QUE.
-
-    Raises:
-        EpisodeError: fewer than 4 frames.
     """
-    if query_QTE.shape[1] < MIN_FRAMES:
-        raise EpisodeError(
-            f"Three stages need clips of {MIN_FRAMES} frames or more, not {query_QTE.shape[1]}; "
-            "raise frames in the method."
-        )
     earlier_QUE, later_QUE = query_QTE[:, :-1], query_QTE[:, 1:]
     scale = query_QTE.shape[-1] ** -0.5
     match mode:
@@ -51,19 +91,19 @@ def align(query_QTE: Tensor, mode: Align) -> Tensor:
             return torch.einsum("uqr,rue->que", logits_UQR.softmax(dim=-1), later_QUE) + later_QUE
 
 
-def stage_windows(steps: int) -> tuple[slice, ...]:
-    """Cut aligned steps into three windows that meet or overlap by one.
+def stage_windows(steps: int, stages: int) -> tuple[slice, ...]:
+    """Cut aligned steps into a window for each stage; windows meet or overlap by one.
 
-    Seven steps, of 8 frames, give the paper's 1-3, 3-5 and 5-7 (counted from 1).
+    Seven steps, of 8 frames, and three stages give the paper's 1-3, 3-5 and 5-7 (from 1).
     """
     return tuple(
-        slice(stage * steps // STAGES, -(-(stage + 1) * steps // STAGES)) for stage in range(STAGES)
+        slice(stage * steps // stages, -(-(stage + 1) * steps // stages)) for stage in range(stages)
     )
 
 
-def stage_means(aligned_QUE: Tensor) -> Tensor:
+def stage_means(aligned_QUE: Tensor, stages: int) -> Tensor:
     """Return the mean of each stage's window [Q, A, E]."""
-    windows = stage_windows(aligned_QUE.shape[1])
+    windows = stage_windows(aligned_QUE.shape[1], stages)
     return torch.stack([aligned_QUE[:, window].mean(dim=1) for window in windows], dim=1)
 
 
@@ -85,7 +125,7 @@ def stage_scores(
     frames_QUE = aligned_QUE.float()
     if cosine == "frames":
         frames_QUE = F.normalize(frames_QUE, dim=-1)
-    window_QAE = stage_means(frames_QUE)
+    window_QAE = stage_means(frames_QUE, text_NAE.shape[1])
     if cosine == "mean":
         window_QAE = F.normalize(window_QAE, dim=-1)
     return torch.einsum("qae,nae->qna", window_QAE, text_NAE)

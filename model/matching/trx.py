@@ -1,6 +1,6 @@
 """TRX: each ordered tuple of query frames against all tuples of a class's shots, by attention.
 
-Source: TRX (specs/methods-1, section 8.4), of one head, without the LayerNorm of values that the
+Source: TRX (model/papers/matching.md), of one head, without the LayerNorm of values that the
 released code makes and never uses. Frames are standardised first (LayerNorm without weights): the
 distances are squared and unscaled, and frozen CLIP and ViT features are far from unit scale, at
 which the place encoding is a tenth of a feature.
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.episode import ClassSet
+
 PLACE_SCALE = 0.1
 
 
@@ -30,6 +32,9 @@ class Trx(nn.Module):
         width: W.
         dropout: Of frames with their places added, in training.
     """
+
+    bounded, reads_shots = False, True
+    per_task = True  # no class depends on another, but foreign shots would cost attention
 
     place_TE: Tensor
 
@@ -50,18 +55,19 @@ class Trx(nn.Module):
         place_TE = PLACE_SCALE * sinusoids(frames, features)
         self.register_buffer("place_TE", place_TE, persistent=False)
 
-    def forward(self, query_QTE: Tensor, shots: Sequence[Tensor]) -> Tensor:
-        """Compare queries with all shots of each class.
+    def is_initial(self) -> bool:
+        """Tell that no start of it equals the backbone without it."""
+        return False
 
-        Args:
-            query_QTE: Frame features of the queries.
-            shots: Frame features [K, T, E] of the shots of each class; K may differ.
+    def forward(self, query_QTE: Tensor, classes: ClassSet) -> Tensor:
+        """Compare queries with all shots of each class.
 
         Returns:
             video_QN, the negative distance.
         """
-        counts = [len(shots_KTE) for shots_KTE in shots]
-        query_QTE, support_STE = self._placed(query_QTE), self._placed(torch.cat(list(shots)))
+        counts = [len(shots_KTE) for shots_KTE in classes.shots]
+        support_STE = self._placed(torch.cat(list(classes.shots)))
+        query_QTE = self._placed(query_QTE)
         distances = [attend(query_QTE, support_STE, counts) for attend in self.tuples]
         return -torch.stack(distances).mean(dim=0)
 

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.episode import EncodedSupport, MatchScores
 from model.lanes import Lanes
-from model.recognizer import EncodedSupport, MatchScores
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
 from service.engine.fair_queue import Work
 from service.engine.faults import is_device_lost, is_out_of_memory
 from service.engine.futures import settle
+from service.engine.passes.landing import landing
 from service.engine.passes.staging import Staging
 from service.engine.queue import Batcher, Dropped
 from service.engine.runtimes.protocol import Runtime
@@ -279,7 +280,7 @@ class DeviceThread:
     ) -> Callable[[], list[MatchScores]]:
         tokens_QTLD = self.runtime.trunk(frames_QTHWC)
         features_QTE = self.runtime.encode_query(tokens_QTLD, supports)
-        return self.runtime.start_match(features_QTE, supports)
+        return landing(self.runtime.score(features_QTE, supports), self.runtime.device)
 
     def _advance(self, step: Step, *, freed: bool = False) -> None:
         """Run one step, in two parts if there was no memory for it."""

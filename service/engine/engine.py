@@ -8,32 +8,58 @@ import concurrent.futures
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from model.config import QueryContext
-from model.recognizer import EncodedSupport
+from model.episode import EncodedSupport
 from model.text import StageTexts
-from service.engine.contexts import (
-    PROBE_CLASSES,
-    ContextChoice,
-    clips_of,
-    limit_of,
-    measured_sizes,
-)
 from service.engine.cost import CostModel
 from service.engine.device import Classified, DeviceThread, Outcome, Query, Step
-from service.engine.facts import ModelFacts, facts_of
 from service.engine.fair_queue import Kind, Work
 from service.engine.queue import Batcher, Reason
 from service.engine.registration import Progress, Registration, silent
 from service.engine.runtimes.protocol import Runtime
-from service.errors import DeadlineError, DeadlineUnmetError
+from service.errors import DeadlineError, DeadlineUnmetError, TaskTooLargeError
 
 RELIEF_S = 2.0  # longest the device waits for caches to be freed
+PROBES = ((0, 0, 1), (0, 1))  # classes of clips: they differ in one clip
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What the service says about its model; nothing here changes while the process lives."""
+
+    name: str
+    fingerprint: str
+    trained: bool
+    has_text: bool
+    needs_text: bool  # better text means encoding the supports again
+    stages: int  # sentences that describe a label
+    frames: int
+    size: int
+    query_context: QueryContext
+    backbone: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class SupportSize:
+    """Bytes of a task's encoded supports, by what they grow with."""
+
+    a_class: int
+    a_clip: int
+
+    def of(self, classes: Sequence[int]) -> int:
+        """Return the bytes of a task.
+
+        Args:
+            classes: Class index of each support clip.
+        """
+        return len(set(classes)) * self.a_class + len(classes) * self.a_clip
 
 
 class Engine:
@@ -44,8 +70,7 @@ class Engine:
         batch_frames: Most frames in one batch of queries.
         slice_clips: Support clips between two looks at the queries.
         max_wait_s: Longest a batch waits for more queries while the device is free.
-        support_bytes: Budget of all encoded supports.
-        support_share: Part of it that one task may take before its context becomes a cheaper one.
+        support_bytes: Budget of all encoded supports; 0 limits no task.
         ahead: Whether the device works by itself, so that it can be given the next full batch
             before it is done; None says yes to CUDA and to lanes.
         lanes: Cores that each take their share of a batch.
@@ -62,23 +87,22 @@ class Engine:
         slice_clips: int = 8,
         max_wait_s: float = 0.003,
         support_bytes: int = 0,
-        support_share: float = 0.5,
         ahead: bool | None = None,
         lanes: int = 1,
     ) -> None:
-        recognizer.served()
-        self.facts: ModelFacts = facts_of(recognizer)
+        recognizer.check_served()
+        self.model = served_model(recognizer)
         self.cost = CostModel()
         self.batcher = Batcher(
-            budget_frames=max(batch_frames, self.facts.frames),
-            clip_frames=self.facts.frames,
+            budget_frames=max(batch_frames, self.model.frames),
+            clip_frames=self.model.frames,
             cost=self.cost,
             max_wait_s=max_wait_s,
         )
         self._recognizer = recognizer
         self._slice_clips = slice_clips
-        self._limit_bytes = limit_of(support_bytes, support_share)
-        self._contexts: ContextChoice | None = None
+        self._support_bytes = support_bytes
+        self._support_size = SupportSize(0, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._relief: list[Callable[[], None]] = []
         self._thread = DeviceThread(
@@ -94,14 +118,13 @@ class Engine:
         """Start the device thread and run the model once, so that no client waits for that."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        shape = (len(PROBE_CLASSES), self.facts.frames, self.facts.size, self.facts.size, 3)
+        shape = (len(PROBES[0]), self.model.frames, self.model.size, self.model.size, 3)
         frames = np.zeros(shape, np.uint8)
-        probe = await self.encode_support(frames, PROBE_CLASSES, None)
-        sizes = measured_sizes(probe, self._recognizer.config.query_context, self.facts.has_text)
-        self._contexts = ContextChoice(
-            self._recognizer.config.query_context, sizes, self._limit_bytes
-        )
-        await self.classify(frames[:1], probe)
+        more, less = [
+            await self.encode_support(frames[: len(classes)], classes, None) for classes in PROBES
+        ]
+        self._support_size = support_size(more, less, self.model)
+        await self.classify(frames[:1], less)
 
     async def close(self) -> None:
         """Finish the work at hand and stop the thread."""
@@ -140,15 +163,22 @@ class Engine:
         """Name the words of a class that the text tower never saw."""
         return self._recognizer.unknown_words(label, stages)
 
-    def context_of(self, classes: Sequence[int]) -> QueryContext:
-        """Tell what the queries of a task attend to: the method's own, or less for a large task.
+    def check_size(self, classes: Sequence[int]) -> None:
+        """Refuse a task whose encoded supports are more than the budget of all of them.
 
         Args:
             classes: Class index of each support clip.
+
+        Raises:
+            TaskTooLargeError: It is too large.
         """
-        if self._contexts is None:
-            return self._recognizer.config.query_context
-        return self._contexts.of(*clips_of(classes))
+        wanted = self._support_size.of(classes)
+        if self._support_bytes and wanted > self._support_bytes:
+            raise TaskTooLargeError(
+                f"The encoded supports of {len(classes)} clips take {wanted:,} bytes and the limit "
+                f"is {self._support_bytes:,}; register fewer clips or labels, or raise "
+                "KSHOT_SUPPORT_CACHE_BYTES."
+            )
 
     async def encode_support(
         self,
@@ -176,16 +206,8 @@ class Engine:
             DeadlineError: The deadline has passed; DeadlineUnmetError: it cannot be met.
             DeviceMemoryError: The device has no memory for it.
         """
-        self._admit(work, len(frames_STHWC) * self.facts.frames, tenant, deadline)
-        own, context = self._recognizer.config.query_context, self.context_of(classes)
-        registration = Registration(
-            self._recognizer,
-            frames_STHWC,
-            classes,
-            text_NAE,
-            progress,
-            None if context == own else context,
-        )
+        self._admit(work, len(frames_STHWC) * self.model.frames, tenant, deadline)
+        registration = Registration(self._recognizer, frames_STHWC, classes, text_NAE, progress)
         done: asyncio.Future[EncodedSupport] = asyncio.get_running_loop().create_future()
         steps = registration.steps(
             self._slice_clips, kind=work, tenant=tenant, deadline=deadline, done=done
@@ -205,13 +227,6 @@ class Engine:
             done=done,
             run=lambda _: Outcome(self._recognizer.encode_text(labels, stages)),
         )
-        with self._queued([step]):
-            return await done
-
-    async def move(self, support: EncodedSupport, device: torch.device) -> EncodedSupport:
-        """Move encoded supports between the device and the machine's memory."""
-        done: asyncio.Future[EncodedSupport] = asyncio.get_running_loop().create_future()
-        step = Step(kind="rebuild", frames=1, done=done, run=lambda _: Outcome(support.to(device)))
         with self._queued([step]):
             return await done
 
@@ -236,12 +251,12 @@ class Engine:
             DeviceMemoryError: The device has no memory for it.
         """
         loop = asyncio.get_running_loop()
-        self._admit("classify", len(frames_QTHWC) * self.facts.frames, tenant, deadline)
+        self._admit("classify", len(frames_QTHWC) * self.model.frames, tenant, deadline)
         answers: list[asyncio.Future[Classified]] = [loop.create_future() for _ in frames_QTHWC]
         queries = [
             Query(
                 kind="classify",
-                frames=self.facts.frames,
+                frames=self.model.frames,
                 tenant=tenant,
                 deadline=deadline,
                 done=answer,
@@ -272,7 +287,7 @@ class Engine:
         ahead = self.batcher.ahead(kind, tenant, frames)
         ahead[kind] += frames
         full = {"classify": self.batcher.budget_frames}
-        slice_frames = self._slice_clips * self.facts.frames
+        slice_frames = self._slice_clips * self.model.frames
         needed_s = sum(
             self.cost.drained_s(each, count, full.get(each, slice_frames))
             for each, count in ahead.items()
@@ -299,3 +314,35 @@ class Engine:
 
         self._loop.call_soon_threadsafe(free)
         concurrent.futures.wait([freed], timeout=RELIEF_S)
+
+
+def served_model(runtime: Runtime) -> ServedModel:
+    """Ask a runtime what it serves."""
+    config = runtime.config
+    return ServedModel(
+        name=runtime.name,
+        fingerprint=runtime.fingerprint,
+        trained=runtime.trained,
+        has_text=runtime.has_text,
+        needs_text=runtime.needs_text,
+        stages=config.stages,
+        frames=config.frames,
+        size=runtime.size,
+        query_context=config.query_context,
+        backbone=config.backbone.kind,
+        device=str(runtime.device),
+    )
+
+
+def support_size(more: EncodedSupport, less: EncodedSupport, model: ServedModel) -> SupportSize:
+    """Read off two tasks, which differ in one clip, what supports take.
+
+    Args:
+        more: Has one clip more, and as many classes.
+        less: Has a clip a class.
+        model: Text is as wide as features, and not yet in either.
+    """
+    classes, features = len(less.counts), less.classes.prototype_NTE.shape[-1]
+    a_clip = more.bytes - less.bytes
+    text = 4 * model.stages * features if model.has_text else 0
+    return SupportSize(less.bytes // classes - a_clip + text, a_clip)

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import QueryContext
-from model.recognizer import EncodedSupport
+from model.episode import EncodedSupport
 from service.engine.device import Outcome, Step
 from service.engine.fair_queue import Kind
 from service.engine.runtimes.protocol import Runtime
@@ -23,7 +22,7 @@ Progress = Callable[[int], None]
 
 
 def silent(_: int) -> None:
-    """Tell nobody how far it is."""
+    """Ignore progress."""
 
 
 @dataclass(slots=True)
@@ -36,7 +35,6 @@ class Registration:
         classes: Class index of each clip.
         text_NAE: Or None to score by video alone.
         progress: Told the number of clips done.
-        context: What queries will attend to, where that is less than the method's own.
     """
 
     runtime: Runtime
@@ -44,7 +42,6 @@ class Registration:
     classes: Sequence[int]
     text_NAE: Tensor | None
     progress: Progress
-    context: QueryContext | None
     tokens: list[Tensor] = field(default_factory=list)
 
     def steps(
@@ -82,6 +79,4 @@ class Registration:
             return None
         text_NAE = None if self.text_NAE is None else self.text_NAE.to(self.runtime.device)
         self.tokens = [torch.cat(self.tokens)]
-        return Outcome(
-            self.runtime.encode_support(self.tokens[0], self.classes, text_NAE, self.context)
-        )
+        return Outcome(self.runtime.encode_support(self.tokens[0], self.classes, text_NAE))

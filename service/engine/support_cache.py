@@ -1,25 +1,18 @@
 """Encoded supports at hand: least recently used out first, one build at a time for each.
 
-Two tiers: the device's memory, under a budget of bytes, and optionally the machine's, to which
-supports move when they leave the device and from which they come back without being built again.
-What somebody uses is pinned: it stays, though the budget be overshot, until nobody does.
+What somebody uses is pinned: it stays until nobody does, though the budget be overshot.
 """
 
 import asyncio
 import logging
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-
-from model.recognizer import EncodedSupport
+from model.episode import EncodedSupport
 from service.errors import NotReadyError
-
-HOST = torch.device("cpu")
 
 log = logging.getLogger("kshot.engine")
 
@@ -33,7 +26,6 @@ class SupportKey(NamedTuple):
 
 
 Build = Callable[[], Awaitable[EncodedSupport]]
-Move = Callable[[EncodedSupport, torch.device], Awaitable[EncodedSupport]]
 
 
 @dataclass(slots=True)
@@ -43,24 +35,7 @@ class SupportCounts:
     hits: int = 0
     misses: int = 0
     evictions: int = 0
-    returns: int = 0  # misses that came back from the host tier
     builds: int = 0
-    build_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostTier:
-    """The machine's memory behind a device.
-
-    Args:
-        max_bytes: Memory for the tensors of all entries.
-        move: Copies supports to another device.
-        device: Where they come back to.
-    """
-
-    max_bytes: int
-    move: Move
-    device: torch.device
 
 
 class SupportCache:
@@ -68,20 +43,15 @@ class SupportCache:
 
     Args:
         max_bytes: Device memory for the tensors of all entries; 0 keeps what is pinned alone.
-        host: Where entries go that leave the device; None lets them go for good.
     """
 
-    def __init__(self, max_bytes: int, host: HostTier | None = None) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.host = host
         self.counts = SupportCounts()
         self.bytes = 0
-        self.host_bytes = 0
         self._entries: OrderedDict[SupportKey, EncodedSupport] = OrderedDict()
-        self._on_host: OrderedDict[SupportKey, EncodedSupport] = OrderedDict()
         self._pins: Counter[SupportKey] = Counter()
         self._builds: dict[SupportKey, asyncio.Task[EncodedSupport]] = {}
-        self._leaving: dict[SupportKey, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -129,7 +99,6 @@ class SupportCache:
     def put(self, key: SupportKey, entry: EncodedSupport) -> None:
         """Keep an entry, and let the least recently used go."""
         self._drop(key)
-        self._drop_from_host(key)
         self._entries[key] = entry
         self.bytes += entry.bytes
         self._trim()
@@ -143,10 +112,6 @@ class SupportCache:
 
         for key in filter(stale, list(self._entries)):
             self._drop(key)
-        for key in filter(stale, list(self._on_host)):
-            self._drop_from_host(key)
-        for key in filter(stale, list(self._leaving)):
-            self._leaving.pop(key).cancel()
         if below_revision is None:
             for key in filter(stale, list(self._builds)):
                 self._builds[key].cancel()
@@ -159,25 +124,17 @@ class SupportCache:
 
     async def close(self) -> None:
         """Stop the builds and drop everything."""
-        work = [*self._builds.values(), *self._leaving.values()]
-        for task in work:
+        builds = list(self._builds.values())
+        for task in builds:
             task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(*builds, return_exceptions=True)
         self._entries.clear()
-        self._on_host.clear()
-        self.bytes = self.host_bytes = 0
+        self.bytes = 0
 
     async def _build(self, key: SupportKey, build: Build) -> EncodedSupport:
         try:
-            stored = self._on_host.get(key)
-            if self.host is not None and stored is not None:
-                entry = await self.host.move(stored, self.host.device)
-                self.counts.returns += 1
-            else:
-                begun = time.monotonic()
-                entry = await build()
-                self.counts.builds += 1
-                self.counts.build_s += time.monotonic() - begun
+            entry = await build()
+            self.counts.builds += 1
             self.put(key, entry)
             return entry
         finally:
@@ -188,43 +145,14 @@ class SupportCache:
         if self.bytes <= self.max_bytes:
             return
         for key in [key for key in self._entries if key not in self._pins]:
-            entry = self._entries[key]
             self._drop(key)
             self.counts.evictions += 1
-            if self.host is not None and entry.bytes <= self.host.max_bytes:
-                self._leave(key, entry, self.host)
             if self.bytes <= self.max_bytes:
                 return
-
-    def _leave(self, key: SupportKey, entry: EncodedSupport, host: HostTier) -> None:
-        async def leave() -> None:
-            moved = await host.move(entry, HOST)
-            if key in self._entries:  # built again meanwhile
-                return
-            self._drop_from_host(key)
-            self._on_host[key] = moved
-            self.host_bytes += moved.bytes
-            while self.host_bytes > host.max_bytes:
-                self._drop_from_host(next(iter(self._on_host)))
-
-        def finished(task: "asyncio.Task[None]") -> None:
-            if self._leaving.get(key) is task:
-                del self._leaving[key]
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.warning("Supports of a task did not reach the machine's memory: %s", error)
-
-        if (before := self._leaving.pop(key, None)) is not None:
-            before.cancel()
-        self._leaving[key] = asyncio.create_task(leave())
-        self._leaving[key].add_done_callback(finished)
 
     def _drop(self, key: SupportKey) -> None:
         if (entry := self._entries.pop(key, None)) is not None:
             self.bytes -= entry.bytes
-
-    def _drop_from_host(self, key: SupportKey) -> None:
-        if (entry := self._on_host.pop(key, None)) is not None:
-            self.host_bytes -= entry.bytes
 
 
 def _retrieve(task: "asyncio.Task[EncodedSupport]") -> None:

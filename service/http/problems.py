@@ -51,6 +51,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.InvalidRequestError: 422,
     refused.UnknownFieldError: 422,
     refused.RequestTooLargeError: 413,
+    refused.TaskTooLargeError: 413,
     refused.UploadTooSlowError: 408,
     refused.ClientLeftError: 400,
     refused.Base64Error: 422,

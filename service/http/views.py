@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import torch
 
 from model.config import QueryContext
+from model.episode import MatchScores
 from model.media.sampling import Clip
-from model.recognizer import MatchScores
-from service.engine.facts import ModelFacts
+from service.engine.engine import ServedModel
 from service.engine.passes.choice import Choice
 from service.errors import ClipFault
 from service.http.schemas import (
@@ -30,7 +30,7 @@ from service.tasks.supports import Preparation
 
 def task_view(
     record: TaskRecord,
-    facts: ModelFacts,
+    model: ServedModel,
     *,
     context: QueryContext,
     text_reason: str | None,
@@ -68,9 +68,9 @@ def task_view(
             )
             for clip in record.clips
         ],
-        model=facts.name,
-        model_revision=facts.fingerprint,
-        trained=facts.trained,
+        model=model.name,
+        model_revision=model.fingerprint,
+        trained=model.trained,
         context=context,
         text=None if text_reason else record.labels[0].text_source,
         text_reason=text_reason,

@@ -52,7 +52,7 @@ class LabelRecord:
     """One label and the three sentences that describe it."""
 
     label: str
-    stages: tuple[str, str, str]
+    stages: tuple[str, ...]
     text_source: Literal["client", "llm", "template"]
 
 

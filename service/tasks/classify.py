@@ -3,8 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 
+from model.episode import EncodedSupport
 from model.media.sampling import Clip
-from model.recognizer import EncodedSupport
 from service.decoding.pool import DecodePool
 from service.engine.device import Classified
 from service.engine.engine import Engine
@@ -84,7 +84,7 @@ class Classifier:
         begun = time.monotonic()
         async with deadline.bounding("decoding"):
             clips, faults = await decode_clips(self.pool, drafts)
-        ticket.hold.correct(decode_ms=0, frames=len(clips) * self.engine.facts.frames)
+        ticket.hold.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
         if not clips:
             raise refuse_clips(faults, len(drafts))
         decoded = time.monotonic()
@@ -101,8 +101,8 @@ class Classifier:
         return Classification(
             task_id=record.task_id,
             task_revision=record.revision,
-            model_revision=self.engine.facts.fingerprint,
-            context=self.tasks.supports.context(record),
+            model_revision=self.engine.model.fingerprint,
+            context=self.engine.model.query_context,
             text_source=None if reason else record.labels[0].text_source,
             text_reason=reason,
             results=self._results(

@@ -71,6 +71,7 @@ class Tasks:
         ticket.hold.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
         _check_left(draft, clips, faults)
         record, frames = await asyncio.to_thread(_record, draft, clips)
+        self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(draft.labels))
         pictures = await asyncio.to_thread(
             lambda: {clip_id: encode_pictures(clip) for clip_id, clip in frames.items()}

@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from model.config import QueryContext
+from model.episode import EncodedSupport
 from model.errors import KshotError
 from model.media.pictures import decode_pictures
-from model.recognizer import EncodedSupport
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import NotReadyError, TaskIncompatibleError
@@ -114,9 +113,9 @@ class Supports:
         """Keep a task's encoded supports at hand, now or when they come, during the context."""
         return self.cache.pinned(self._key(record))
 
-    def context(self, record: TaskRecord) -> QueryContext:
-        """Tell what the queries of a task attend to."""
-        return self.engine.context_of([clip.label for clip in record.clips])
+    def check_size(self, record: TaskRecord) -> None:
+        """Refuse a task whose encoded supports do not fit the budget."""
+        self.engine.check_size([clip.label for clip in record.clips])
 
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background."""
@@ -175,13 +174,13 @@ class Supports:
         work: Literal["register", "rebuild"],
         tenant: str = "",
     ) -> EncodedSupport:
-        facts = self.engine.facts
-        want = (facts.frames, facts.size, facts.size, 3)
+        model = self.engine.model
+        want = (model.frames, model.size, model.size, 3)
         for clip in frames.values():
             if clip.shape != want:
                 raise TaskIncompatibleError(
                     f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
-                    f"this checkpoint takes {facts.frames} of {facts.size}; register it again."
+                    f"this checkpoint takes {model.frames} of {model.size}; register it again."
                 )
         frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
         text_NAE = await self.texts.encode(record.labels)
@@ -211,7 +210,7 @@ class Supports:
             log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
             return
         if text_NAE is not None and (support := self.cache.peek(self._key(record))) is not None:
-            text_NAE = text_NAE.to(support.prototype_NTE.device)
+            text_NAE = text_NAE.to(support.classes.prototype_NTE.device)
             self.cache.put(self._key(newer), support.with_text(text_NAE))
         self.cache.forget(record.task_id, below_revision=newer.revision)
 
@@ -231,4 +230,4 @@ class Supports:
         return task
 
     def _key(self, record: TaskRecord) -> SupportKey:
-        return SupportKey(record.task_id, record.revision, self.engine.facts.fingerprint)
+        return SupportKey(record.task_id, record.revision, self.engine.model.fingerprint)

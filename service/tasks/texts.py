@@ -94,8 +94,8 @@ class TaskTexts:
 
     def reason(self, labels: Sequence[LabelRecord]) -> str | None:
         """Say why no text takes part in the scores of these labels; None when it does."""
-        if not self.engine.facts.has_text:
-            return f"The checkpoint {self.engine.facts.name!r} scores by video alone."
+        if not self.engine.model.has_text:
+            return f"The checkpoint {self.engine.model.name!r} scores by video alone."
         for label in labels:
             if words := self._unknown_words(label.label, label.stages):
                 named = ", ".join(repr(word) for word in words[:5])
@@ -124,7 +124,7 @@ class TaskTexts:
 
     def _key(self, label: LabelRecord) -> str:
         text = json.dumps([label.label, *label.stages]).encode()
-        return f"features:{self.engine.facts.fingerprint}:{hashlib.sha256(text).hexdigest()}"
+        return f"features:{self.engine.model.fingerprint}:{hashlib.sha256(text).hexdigest()}"
 
     async def _read(self, key: str) -> bytes | None:
         try:

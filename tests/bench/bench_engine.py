@@ -25,12 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.episode import EncodedSupport, MatchScores
 from model.export.manifest import read_manifest
-from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.recognizer import Recognizer
 from service.engine.engine import Engine
+from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import label, onnx_folder
 from service.engine.passes.measuring import TOLERANCE
-from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import (
     TorchRuntime,
@@ -53,6 +55,7 @@ from tests.bench.independence import (
 )
 from tests.bench.schedule import percentile
 from tests.bench.subjects import VIT_B, copies, forward, recognizer_of, text_of
+from tests.episodes import score_episode
 
 PARTS = ("released", "bare", "tasks", "alone")
 CLASSES = [place % WAYS for place in range(WAYS * SHOTS)]
@@ -81,7 +84,7 @@ class Bench:
         self.engine = engine
         self.loop = asyncio.get_running_loop()
         self.text_NAE = text_of(recognizer)
-        shape = (engine.facts.frames, engine.facts.size)
+        shape = (engine.model.frames, engine.model.size)
         self.support_STHWC = synthetic_clips(WAYS * SHOTS, *shape, seed=1)
         self.clips_QTHWC = synthetic_clips(options.clips, *shape, seed=2)
 
@@ -101,7 +104,7 @@ class Bench:
             begun = time.perf_counter()
             network = self.runtime.recognizer
             tokens = network.trunk(both)
-            scores = network.score_episode(tokens[:-1], CLASSES, tokens[-1:], self.text_NAE)
+            scores = score_episode(network, tokens[:-1], CLASSES, tokens[-1:], self.text_NAE)
             scores.logits_QN.cpu()  # waits for the device
             return time.perf_counter() - begun
 
@@ -168,7 +171,7 @@ class Bench:
 
     async def alone(self) -> tuple[list[Bar], dict[str, Any]]:
         """Batch independence, and agreement with plain torch."""
-        options, facts = self.options, self.engine.facts
+        options, facts = self.options, self.engine.model
         clips = synthetic_clips(options.alone, facts.frames, facts.size, seed=3)
         batches = mixed_batches(options.alone, options.batches, seed=4)
         bars: list[Bar] = []
@@ -236,7 +239,7 @@ def runtimes_of(options: argparse.Namespace, recognizer: Recognizer) -> dict[str
     folder = options.onnx if options.method == VIT_B else onnx_folder(options.onnx, options.method)
     if folder is not None:
         manifest, threads = read_manifest(folder), torch.get_num_threads()
-        runtimes += onnx_runtimes(recognizer, folder, manifest, threads=threads)
+        runtimes.append(onnx_runtime(recognizer, folder, manifest, threads=threads))
     return {label(runtime): runtime for runtime in runtimes}
 
 
@@ -266,7 +269,7 @@ def medians(found: dict[str, list[float]]) -> dict[str, float]:
 async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
     """Start an engine and measure the parts asked for."""
     recognizer = recognizer_of(options.method).to(options.device)
-    recognizer.video.fold()  # as the service does
+    fuse_activations(recognizer.video)  # as the service does
     runtime = plain_torch(recognizer)
     batch_frames = usual_batch_frames(runtime.device)
     if runtime.device.type == "cuda":
@@ -276,7 +279,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any
     try:
         bench = Bench(options, recognizer, runtime, engine)
         bars: list[Bar] = []
-        details: dict[str, Any] = {"method": engine.facts.name}
+        details: dict[str, Any] = {"method": engine.model.name}
         for part in options.parts:
             begun = time.monotonic()
             found, told = await getattr(bench, part)()

@@ -22,15 +22,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.backbones.towers import open_clip_towers
+from model.backbones.clip import open_clip_towers
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig
 from model.export.manifest import read_manifest
 from model.lanes import Lanes
 from model.recognizer import Recognizer
+from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import label, onnx_folder
-from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch
 from service.engine.shares import lanes_of, shares, usual_batch_frames
@@ -94,20 +95,18 @@ def passes_of(
 
 def runtimes_of(options: argparse.Namespace, plain: Recognizer) -> dict[str, Runtime]:
     """List plain torch first, then what may be faster."""
-    folded = recognizer_of(options)
-    folded.video.fold()
+    served = recognizer_of(options)
+    fuse_activations(served.video)
     found: dict[str, Runtime] = {"torch-plain": TorchRuntime(plain)}
-    found["torch-fp32"] = plain_torch(folded)
+    found["torch-fp32"] = plain_torch(served)
     frames = options.clips * plain.config.frames
-    found |= {label(runtime): runtime for runtime in reduced_torch(folded, frames)}
-    if options.compile:
-        found["torch-compiled"] = reduced_torch(folded, frames, compiled=True)[0]
+    found |= {label(runtime): runtime for runtime in reduced_torch(served, frames)}
     folder = options.onnx if options.vit_b else onnx_folder(options.onnx, options.checkpoint)
     if folder is not None:
         manifest = read_manifest(folder)
         threads = torch.get_num_threads()
-        opened = onnx_runtimes(folded, folder, manifest, threads=threads)
-        found.update({label(runtime): runtime for runtime in opened})
+        opened = onnx_runtime(served, folder, manifest, threads=threads)
+        found[label(opened)] = opened
     return found
 
 
@@ -194,7 +193,6 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=0, help="of one pass; default: a full batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--compile", action="store_true", help="also a compiled trunk, on CUDA")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.threads:

@@ -45,6 +45,7 @@ from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck
 from model.recognizer import Recognizer
+from tests.episodes import score_episode
 from training.data.datasets import LabelledClip, open_dataset
 from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.evaluation.scoring import EpisodeScorer
@@ -239,7 +240,7 @@ def answer(recognizer: Recognizer, source: DecodedAhead, episode: Episode, *, ha
     tokens_BTLD = source.tokens(used(episode))
     support, query = tokens_BTLD.split([len(episode.support), len(episode.query)])
     with torch.autocast(recognizer.device.type, torch.bfloat16, enabled=half):
-        scores = recognizer.score_episode(support, episode.support_classes, query, None)
+        scores = score_episode(recognizer, support, episode.support_classes, query, None)
     return scores.logits_QN.argmax(dim=1).cpu()
 
 

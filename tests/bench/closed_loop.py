@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from model.recognizer import EncodedSupport
+from model.episode import EncodedSupport
 from service.engine.engine import Engine
 
 

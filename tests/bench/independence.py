@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.recognizer import EncodedSupport, MatchScores
+from model.episode import EncodedSupport, MatchScores
 from service.engine.runtimes.protocol import Runtime
 from tests.bench.clips import WAYS
 from tests.bench.subjects import forward

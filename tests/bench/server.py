@@ -104,7 +104,7 @@ class Door:
     def _clip(self, body: str) -> Clip:
         """Decode a body's clip, once: these pictures are our own."""
         if body not in self._clips:
-            facts, media = self.parts.engine.facts, self.parts.settings.media
+            facts, media = self.parts.engine.model, self.parts.settings.media
             self._clips[body] = read_pictures(
                 pictures_of(Path(body)), frames=facts.frames, size=facts.size, limits=media
             )

@@ -15,8 +15,9 @@ from torch import Tensor
 from model.build import build_recognizer, towers
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import OpenClipConfig
+from model.episode import EncodedSupport, MatchScores
 from model.methods import METHODS
-from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.recognizer import Recognizer
 from service.engine.runtimes.protocol import Runtime
 from tests.bench.clips import SEED, actions
 

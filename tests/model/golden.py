@@ -9,7 +9,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from model.backbones.towers import ClipImageTower, ClipTextTower
+from model.backbones.clip import ClipImageTower, ClipTextTower
 from model.build import build_recognizer
 from model.config import MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
 from model.recognizer import Recognizer

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.backbones.blocks import attend
+from model.backbones.attention import attend
 
 CAUSAL = torch.full((6, 6), -torch.inf).triu(1)
 MASKS = {"none": None, "bool": CAUSAL == 0, "additive": CAUSAL}

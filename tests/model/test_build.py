@@ -9,22 +9,22 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from model.adapters.bottleneck import is_zero
-from model.backbones.towers import (
+from model.backbones.clip import (
     ClipImageTower,
     ClipTextTower,
-    InPlaceGelu,
-    TimmImageTower,
     assert_quick_gelu,
     open_clip_towers,
     split_clip,
 )
+from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
 from model.build import build_recognizer, towers
 from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import BackboneError, KshotError, MethodError
 from model.methods import METHODS
+from model.views import Alone
+from tests.episodes import score_episode
 from tests.model.tiny import clips, tiny_method, tiny_recognizer
 
 VIT_B = OpenClipConfig(name="ViT-B-16-quickgelu")
@@ -87,11 +87,9 @@ def test_timm_tower_computes_what_timm_computes() -> None:
         TimmImageTower(vit, (0.5,) * 3, (0.5,) * 3),
         [],
         frames=4,
-        temporal_embedding="first_adapted",
-        query_context="none",
     )
     pixels_BTCHW = torch.randn(2, 4, 3, 224, 224)
-    features, _ = encoder.adapt_support(encoder.trunk_of_pixels(pixels_BTCHW), torch.tensor([0, 1]))
+    features = encoder(encoder.trunk_of_pixels(pixels_BTCHW), Alone())
     want = vit(pixels_BTCHW.flatten(0, 1)).unflatten(0, (2, 4))
     torch.testing.assert_close(features, want, atol=1e-5, rtol=1e-4)
 
@@ -104,49 +102,12 @@ def test_clip_towers_compute_what_open_clip_computes() -> None:
     pixels = torch.randn(4, 3, 224, 224)
     want_image, want_text = clip.encode_image(pixels), clip.encode_text(ids)
     image = ClipImageTower(clip.visual, (0.5,) * 3, (0.5,) * 3)
-    encoder = VideoEncoder(
-        image, [], frames=4, temporal_embedding="first_adapted", query_context="none"
-    )
-    got = encoder.adapt_query(encoder.trunk_of_pixels(pixels[None]), [])
+    encoder = VideoEncoder(image, [], frames=4)
+    got = encoder(encoder.trunk_of_pixels(pixels[None]), Alone())
     torch.testing.assert_close(got[0], want_image, atol=1e-5, rtol=1e-4)
     del clip.visual
     text = TextEncoder(ClipTextTower(clip, WordTokenizer([], 3)), [])
     torch.testing.assert_close(text.stages(ids[None])[0], want_text, atol=1e-5, rtol=1e-4)
-
-
-@torch.inference_mode()
-def test_a_folded_clip_tower_gives_the_same_tokens() -> None:
-    torch.manual_seed(0)
-    clip: Any = open_clip.create_model("ViT-B-32-quickgelu", precision="fp32").eval()
-    image = ClipImageTower(clip.visual, (0.5,) * 3, (0.5,) * 3)
-    for block in clip.visual.transformer.resblocks:  # where the sigmoid of QuickGELU bends
-        block.mlp.c_fc.weight.mul_(20)
-    encoder = VideoEncoder(
-        image, [], frames=2, temporal_embedding="first_adapted", query_context="none"
-    ).eval()
-    frames_BTHWC = clips(2, frames=2, size=224)
-    want = encoder.trunk(frames_BTHWC)
-    encoder.fold()
-    assert encoder.folded
-    torch.testing.assert_close(encoder.trunk(frames_BTHWC), want, atol=2e-4, rtol=1e-4)
-    encoder.fold()
-    torch.testing.assert_close(encoder.trunk(frames_BTHWC), want, atol=2e-4, rtol=1e-4)
-
-
-@torch.inference_mode()
-def test_a_folded_timm_tower_gives_the_same_features() -> None:
-    recognizer = tiny_recognizer("task_adapter")
-    video = recognizer.video
-    for block in video.tower.model.blocks:  # where GELU bends
-        block.mlp.fc1.weight.mul_(20)
-    frames_BTHWC = clips(2)
-    want_tokens = video.trunk(frames_BTHWC)
-    want = video.adapt_alone(want_tokens)
-    video.fold()
-    assert all(type(block.mlp.act) is InPlaceGelu for block in video.tower.model.blocks)
-    tokens = video.trunk(frames_BTHWC)
-    torch.testing.assert_close(tokens, want_tokens, atol=2e-4, rtol=1e-4)
-    torch.testing.assert_close(video.adapt_alone(tokens), want, atol=2e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -190,7 +151,7 @@ def test_only_adapters_receive_gradients() -> None:
     recognizer = tiny_recognizer()
     tokens = recognizer.trunk(clips(4))
     text = recognizer.encode_text(["jump", "wave"], [("a jump", "goes", "ends")] * 2)
-    recognizer.score_episode(tokens[:3], [0, 1, 1], tokens[3:], text).logits_QN.sum().backward()
+    score_episode(recognizer, tokens[:3], [0, 1, 1], tokens[3:], text).logits_QN.sum().backward()
     with_gradient = {n for n, p in recognizer.named_parameters() if p.grad is not None}
     adapters = {n for n, _ in recognizer.named_parameters() if ".adapted." in n}
     assert with_gradient == adapters | {"video.temporal_embedding"}
@@ -201,7 +162,9 @@ def test_released_initialisation_leaves_the_task_adapter_random() -> None:
     assert not fresh.trained
     released = tiny_recognizer(trained=False, visual=TaskConfig(blocks=1, zero_init=False))
     (block,) = released.video.adapted
-    zero = {name for name in ("time", "space", "task", "joint") if is_zero(getattr(block, name))}
+    zero = {
+        name for name in ("time", "space", "task", "joint") if getattr(block, name).is_initial()
+    }
     assert zero == {"time", "space", "joint"}
 
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from model.adapters.aim import ALL
 from model.config import QueryContext
 from model.recognizer import Recognizer
+from model.views import alone_view
 from tests.model.tiny import clips, tiny_recognizer
 
 CLASSES = torch.tensor([0, 0, 1, 2, 2, 2])
@@ -21,37 +23,39 @@ def test_tokens_that_nobody_reads_of_the_last_block_change_no_feature(
     recognizer: Recognizer,
 ) -> None:
     tokens = recognizer.trunk(clips(10))
-    short = recognizer.video.adapt_episode(tokens[:6], CLASSES, tokens[6:])
-    recognizer.video.tower.reads_class_token = False
-    whole = recognizer.video.adapt_episode(tokens[:6], CLASSES, tokens[6:])
+    episode = tokens[None, :6], CLASSES, tokens[None, 6:]
+    short = recognizer.encode_episodes(*episode)
+    recognizer.video.adapted[-1].reads = ALL
+    whole = recognizer.encode_episodes(*episode)
     torch.testing.assert_close(short, whole, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
 def test_queries_of_a_task_keep_only_the_class_token_of_the_last_block() -> None:
-    video = tiny_recognizer("task_adapter", query_context="support").video
-    tokens = video.trunk(clips(6))
-    _, context = video.adapt_support(tokens, CLASSES)
-    first, last = context.memories
+    recognizer = tiny_recognizer("task_adapter", query_context="support")
+    tokens = recognizer.trunk(clips(6))
+    first, last = recognizer.encode_support(tokens, CLASSES.tolist(), None).memories
     assert first is not None
     assert last is not None
     frames, length = tokens.shape[1:3]
-    assert len(first.keys_PHME) == frames * length
-    assert len(last.keys_PHME) == frames
+    assert len(first.keys_PHMW) == frames * length
+    assert len(last.keys_PHMW) == frames
 
 
 @torch.inference_mode()
 def test_episodes_in_one_pass_equal_one_by_one(recognizer: Recognizer) -> None:
     tokens = recognizer.trunk(clips(30)).unflatten(0, (3, 10))
-    together = recognizer.video.adapt_episodes(tokens[:, :6], CLASSES, tokens[:, 6:])
-    for number, episode in enumerate(tokens):
-        alone = recognizer.video.adapt_episode(episode[:6], CLASSES, episode[6:])
+    together = recognizer.encode_episodes(tokens[:, :6], CLASSES, tokens[:, 6:])
+    for number in range(3):
+        episode = tokens[number : number + 1]
+        alone = recognizer.encode_episodes(episode[:, :6], CLASSES, episode[:, 6:])
         for batch, single in zip(together, alone, strict=True):
-            torch.testing.assert_close(batch[number], single, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(batch[number], single[0], atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_of_episodes_in_one_pass_are_the_sum_of_theirs() -> None:
-    video = tiny_recognizer("task_adapter", query_context="support").video
+    recognizer = tiny_recognizer("task_adapter", query_context="support")
+    video = recognizer.video
     with torch.no_grad():
         tokens = video.trunk(clips(20)).unflatten(0, (2, 10))
     trained = [
@@ -59,7 +63,7 @@ def test_gradients_of_episodes_in_one_pass_are_the_sum_of_theirs() -> None:
     ]
 
     def gradients(part: torch.Tensor) -> list[torch.Tensor]:
-        support, query = video.adapt_episodes(part[:, :6], CLASSES, part[:, 6:])
+        support, query = recognizer.encode_episodes(part[:, :6], CLASSES, part[:, 6:])
         return list(torch.autograd.grad((support.square().sum() + query.sin().sum()), trained))
 
     together = gradients(tokens)
@@ -76,6 +80,6 @@ def test_one_clip_rounds_in_bfloat16_as_it_does_in_a_batch() -> None:
                 parameter.add_(torch.randn_like(parameter))  # added before or after rounding
         video.to(torch.bfloat16)
         tokens = video.trunk(clips(6))
-        together = video.adapt_alone(tokens)
-        alone = torch.cat([video.adapt_alone(tokens[q : q + 1]) for q in range(6)])
+        together = video(tokens, alone_view("support"))
+        alone = torch.cat([video(tokens[q : q + 1], alone_view("support")) for q in range(6)])
     assert (alone != together).float().mean() < 0.05  # of nearly all, where one clip stays a view

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.matching.cosine import video_scores
+from model.episode import mean_by_class
+from model.matching.cosine import CosineOfMeans
 from model.matching.stages import align, stage_scores
-from model.recognizer import prototypes
+from model.views import query_view, support_view
+from tests.episodes import score_episode
 from tests.model.golden import Golden
+from tests.model.tiny import class_set
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
 FILES = sorted(GOLDEN_DIR.glob("*.npz"))
@@ -35,7 +38,10 @@ def test_joint_pass_reproduces_every_published_output(golden: Golden) -> None:
     tokens_STLD = recognizer.video.trunk_of_pixels(golden.support_STCHW)
     tokens_QTLD = recognizer.video.trunk_of_pixels(golden.query_QTCHW)
     classes_S = torch.tensor(golden.classes)
-    support, query = recognizer.video.adapt_episode(tokens_STLD, classes_S, tokens_QTLD)
+    support_GSTE, query_GQTE = recognizer.encode_episodes(
+        tokens_STLD[None], classes_S, tokens_QTLD[None]
+    )
+    support, query = support_GSTE[0], query_GQTE[0]
     close(support, golden.want("support_features"))
     close(query, golden.want("query_features"))
 
@@ -46,10 +52,10 @@ def test_joint_pass_reproduces_every_published_output(golden: Golden) -> None:
     close(aligned_QUE, golden.want("aligned"))
     text_QN = stage_scores(aligned_QUE, text_NAE, "frames").mean(dim=-1)
     close(text_QN, golden.want("text_score_class_by_query").T)
-    video_QN = video_scores(query, prototypes(support, classes_S))
+    video_QN = CosineOfMeans()(query, class_set(mean_by_class(support, classes_S)))
     close(video_QN, golden.want("video_score_query_by_class"))
 
-    scores = recognizer.score_episode(tokens_STLD, golden.classes, tokens_QTLD, text_NAE)
+    scores = score_episode(recognizer, tokens_STLD, golden.classes, tokens_QTLD, text_NAE)
     want_QN = golden.want("video_score_query_by_class") * golden.want("text_score_class_by_query").T
     close(scores.logits_QN / recognizer.config.scale, want_QN)
 
@@ -59,7 +65,7 @@ def test_self_encodes_each_query_as_published_alone(golden: Golden) -> None:
     recognizer = golden.recognizer("self", "identity")
     tokens_STLD = recognizer.video.trunk_of_pixels(golden.support_STCHW)
     tokens_QTLD = recognizer.video.trunk_of_pixels(golden.query_QTCHW)
-    features, context = recognizer.video.adapt_support(tokens_STLD, torch.tensor(golden.classes))
-    close(features, golden.want("support_features"))
-    query = recognizer.video.adapt_query(tokens_QTLD, [context] * len(tokens_QTLD))
+    view = support_view("self", torch.tensor(golden.classes), tokens_STLD.dtype)
+    close(recognizer.video(tokens_STLD, view), golden.want("support_features"))
+    query = recognizer.video(tokens_QTLD, query_view("self", []))
     close(query, golden.want("query_features_alone"))

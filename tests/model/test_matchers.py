@@ -1,4 +1,4 @@
-"""The matching heads: vectors of specs/methods-1 section 8, naive references, invariants."""
+"""The matching heads: vectors of model/papers/matching.md, naive references, invariants."""
 
 import itertools
 import json
@@ -27,14 +27,16 @@ from model.config import (
     TimmConfig,
     TrxMatcher,
 )
+from model.episode import ClassSet, shots_by_class
 from model.errors import CheckpointError, MethodError
-from model.matching.cosine import video_scores
-from model.matching.frame_pairs import frame_distances, frame_pair_scores
-from model.matching.hausdorff import bi_mhm_distance, bi_mhm_scores
-from model.matching.otam import otam_distance, otam_scores
+from model.matching.cosine import CosineOfMeans, FramePairs
+from model.matching.frame_pairs import frame_distances
+from model.matching.hausdorff import BiMhm, bi_mhm_distance
+from model.matching.otam import Otam, otam_distance
 from model.matching.trx import Trx, sinusoids
-from model.recognizer import Recognizer, shots_by_class
-from tests.model.tiny import LABELS, clips, tiny_method, tiny_recognizer, tiny_text
+from model.recognizer import Recognizer
+from tests.episodes import score_episode
+from tests.model.tiny import LABELS, class_set, clips, tiny_method, tiny_recognizer, tiny_text
 
 TRX = TrxMatcher(width=16)
 COSINES: list[MatcherConfig] = [PrototypeMatcher(), FramePairMatcher()]
@@ -68,15 +70,17 @@ def random_frames(clips: int, *, seed: int = 0, frames: int = 8, features: int =
 def test_frame_pairs_average_all_cosines() -> None:
     query, prototype = random_frames(3), random_frames(2, seed=1, frames=5)
     want = F.cosine_similarity(query[:, None, :, None], prototype[None, :, None], dim=-1)
-    torch.testing.assert_close(frame_pair_scores(query, prototype), want.mean(dim=(2, 3)))
+    torch.testing.assert_close(FramePairs()(query, class_set(prototype)), want.mean(dim=(2, 3)))
     torch.testing.assert_close(frame_distances(query, prototype), 1 - want)
 
 
 def test_frame_pairs_score_below_frame_means_where_frames_differ() -> None:
     """Frames X and Y against themselves: pairs average 1, 0, 0, 1; the means are equal."""
     clip_1TE = torch.eye(2)[None]
-    torch.testing.assert_close(frame_pair_scores(clip_1TE, clip_1TE), torch.tensor([[0.5]]))
-    torch.testing.assert_close(video_scores(clip_1TE, clip_1TE), torch.tensor([[1.0]]))
+    torch.testing.assert_close(FramePairs()(clip_1TE, class_set(clip_1TE)), torch.tensor([[0.5]]))
+    torch.testing.assert_close(
+        CosineOfMeans()(clip_1TE, class_set(clip_1TE)), torch.tensor([[1.0]])
+    )
 
 
 # Bi-MHM
@@ -96,8 +100,8 @@ def test_bi_mhm_by_hand() -> None:
 def test_bi_mhm_knows_no_order_of_frames(of_query: list[int], of_prototype: list[int]) -> None:
     query, prototype = random_frames(2), random_frames(3, seed=1)
     torch.testing.assert_close(
-        bi_mhm_scores(query[:, of_query], prototype[:, of_prototype]),
-        bi_mhm_scores(query, prototype),
+        BiMhm()(query[:, of_query], class_set(prototype[:, of_prototype])),
+        BiMhm()(query, class_set(prototype)),
     )
 
 
@@ -190,11 +194,18 @@ def test_otam_approaches_the_hard_minimum_and_never_overflows(smoothing: float) 
 @given(st.permutations(range(8)).filter(lambda order: order != list(range(8))))
 def test_otam_prefers_the_right_order_of_frames(order: list[int]) -> None:
     clip_1TE = torch.eye(8)[None]  # frames without likeness to each other
-    right = otam_scores(clip_1TE, clip_1TE, smoothing=0.1)
-    assert float(otam_scores(clip_1TE[:, order], clip_1TE, smoothing=0.1)) < float(right) - 0.5
+    otam, classes = Otam(0.1), class_set(clip_1TE)
+    right = otam(clip_1TE, classes)
+    assert float(otam(clip_1TE[:, order], classes)) < float(right) - 0.5
 
 
 # TRX
+
+
+def of_shots(*shots: Tensor) -> ClassSet:
+    """Return classes with these shots, as TRX reads them."""
+    means = torch.stack([shots_KTE.mean(dim=0) for shots_KTE in shots])
+    return ClassSet(means, tuple(map(len, shots)), shots)
 
 
 def trx_of(features: int = 6, frames: int = 8, width: int = 5, seed: int = 0) -> Trx:
@@ -241,7 +252,7 @@ def test_trx_equals_attention_written_out() -> None:
             made = logits.softmax(dim=1) @ head.value(theirs)
             distances.append(((head.value(own) - made) ** 2).sum(dim=1).mean())
     want_QN = -torch.stack(distances).view(2, 2, 2).mean(dim=0)
-    torch.testing.assert_close(trx(query_QTE, shots), want_QN, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trx(query_QTE, of_shots(*shots)), want_QN, atol=1e-4, rtol=1e-4)
 
 
 def test_places_are_encoded_as_sines_and_cosines() -> None:
@@ -252,8 +263,8 @@ def test_places_are_encoded_as_sines_and_cosines() -> None:
 @torch.inference_mode()
 def test_trx_does_not_depend_on_the_scale_of_features() -> None:
     trx, query, support = trx_of(), random_frames(2), random_frames(3, seed=1)
-    want = trx(query, [support[:1], support[1:]])
-    got = trx(100 * query, [100 * support[:1], 100 * support[1:]])
+    want = trx(query, of_shots(support[:1], support[1:]))
+    got = trx(100 * query, of_shots(100 * support[:1], 100 * support[1:]))
     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
 
 
@@ -262,16 +273,18 @@ def test_trx_does_not_depend_on_the_scale_of_features() -> None:
 @torch.inference_mode()
 def test_trx_knows_no_order_of_shots_but_one_of_frames(order: list[int]) -> None:
     trx, query, shots = trx_of(), random_frames(2), random_frames(4, seed=1)
-    want = trx(query, [shots, shots[:1]])
-    torch.testing.assert_close(trx(query, [shots[order], shots[:1]]), want, atol=1e-4, rtol=1e-4)
+    want = trx(query, of_shots(shots, shots[:1]))
+    torch.testing.assert_close(
+        trx(query, of_shots(shots[order], shots[:1])), want, atol=1e-4, rtol=1e-4
+    )
     twice = torch.cat([shots, shots])
-    torch.testing.assert_close(trx(query, [twice, shots[:1]]), want, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(trx(query.flip(1), [shots, shots[:1]]), want, atol=1e-2)
+    torch.testing.assert_close(trx(query, of_shots(twice, shots[:1])), want, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(trx(query.flip(1), of_shots(shots, shots[:1])), want, atol=1e-2)
 
 
 def test_trx_drops_out_in_training_alone() -> None:
     trx, query = trx_of(), random_frames(2)
-    shots = list(random_frames(2, seed=1)[:, None])
+    shots = of_shots(*random_frames(2, seed=1)[:, None])
     torch.testing.assert_close(trx(query, shots), trx(query, shots), atol=0, rtol=0)
     trx.train()
     assert not torch.equal(trx(query, shots), trx(query, shots))
@@ -289,7 +302,7 @@ def test_shots_are_sorted_into_their_classes() -> None:
 @torch.inference_mode()
 def test_cached_supports_score_as_the_whole_episode(recognizer: Recognizer) -> None:
     support, query = recognizer.trunk(clips(6, seed=1)), recognizer.trunk(clips(4, seed=3))
-    whole = recognizer.score_episode(support, CLASSES, query, None)
+    whole = score_episode(recognizer, support, CLASSES, query, None)
     task = recognizer.encode_support(support, CLASSES, None)
     cached = recognizer.match(recognizer.encode_query(query, [task] * 4), [task] * 4)
     got = torch.tensor([score.logits_N for score in cached])
@@ -344,7 +357,7 @@ def test_gradients_are_finite_even_for_equal_and_zero_frames(recognizer: Recogni
 
 
 def test_every_matcher_may_be_served(recognizer: Recognizer) -> None:
-    recognizer.served()
+    recognizer.check_served()
 
 
 @pytest.mark.parametrize("matcher", COSINES, ids=kind)
@@ -373,7 +386,7 @@ def test_only_trx_keeps_shots_with_the_supports(matcher: MatcherConfig) -> None:
     recognizer = tiny_recognizer("frozen", matcher=matcher, fusion="video")
     with torch.inference_mode():
         task = recognizer.encode_support(recognizer.trunk(clips(6)), CLASSES, None)
-    kept = [len(shots_KTE) for shots_KTE in task.shots]
+    kept = [len(shots_KTE) for shots_KTE in task.classes.shots]
     floats = 3 * 8 * 32 + sum(kept) * 8 * 32
     assert kept == ([2, 3, 1] if matcher.kind == "trx" else [])
     assert task.bytes == 4 * floats
@@ -384,7 +397,7 @@ def test_only_trx_keeps_shots_with_the_supports(matcher: MatcherConfig) -> None:
 
 @pytest.mark.parametrize("matcher", DISTANCES, ids=kind)
 def test_a_distance_is_no_factor_of_a_product(matcher: MatcherConfig) -> None:
-    with pytest.raises(MethodError, match=f"'{matcher.kind}'.*set fusion to 'video'"):
+    with pytest.raises(MethodError, match=f"'{matcher.kind}'.*set fusion to 'video' or"):
         tiny_recognizer(matcher=matcher)
 
 

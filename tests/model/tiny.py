@@ -7,7 +7,14 @@ from torch import Tensor
 
 from model.backbones.words import split_words
 from model.build import build_recognizer, towers
-from model.config import CompactConfig, CompactTextConfig, MethodConfig, OrderConfig
+from model.config import (
+    CompactConfig,
+    CompactTextConfig,
+    MethodConfig,
+    OrderConfig,
+    TextTokenPrototypes,
+)
+from model.episode import ClassSet
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from model.text import prompts, template_stages
@@ -38,7 +45,10 @@ def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodCon
     method = METHODS[preset]
     visual = replace(method.visual, blocks=2) if method.visual else None
     text = OrderConfig(blocks=2) if method.text else None
-    return replace(method, **{"backbone": TOWERS, "visual": visual, "text": text, **changes})
+    tiny = {"backbone": TOWERS, "visual": visual, "text": text}
+    if isinstance(method.prototypes, TextTokenPrototypes):
+        tiny["prototypes"] = replace(method.prototypes, heads=4, hidden=48)
+    return replace(method, **{**tiny, **changes})
 
 
 def tiny_recognizer(
@@ -48,11 +58,14 @@ def tiny_recognizer(
     torch.manual_seed(seed)
     method = tiny_method(preset, **changes)
     recognizer = build_recognizer(method, *towers(method.backbone))
+    encoders = (recognizer.video, recognizer.text)
+    towers_own = {id(p) for one in encoders if one is not None for p in one.tower.parameters()}
     with torch.no_grad():
         for parameter in recognizer.parameters():
-            if not parameter.requires_grad and parameter.ndim > 1:
+            learns = id(parameter) not in towers_own
+            if not learns and parameter.ndim > 1:
                 parameter.mul_(6)  # sharp attention, features that differ: what bugs would move
-            elif trained and parameter.requires_grad:
+            elif trained and learns:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return recognizer
 
@@ -67,8 +80,14 @@ def clips(count: int, *, seed: int = 0, frames: int = 8, size: int = 16) -> Tens
     return (fine * 127).to(torch.uint8).unflatten(0, (count, frames)).permute(0, 1, 3, 4, 2)
 
 
+def class_set(prototype_NTE: Tensor) -> ClassSet:
+    """Return classes of one shot each, with that shot as their prototype."""
+    return ClassSet(prototype_NTE, (1,) * len(prototype_NTE), tuple(prototype_NTE[:, None]))
+
+
 def tiny_text(recognizer: Recognizer, labels: tuple[str, ...]) -> Tensor | None:
     """Encode the template text of labels, where the method uses text."""
     if not recognizer.has_text:
         return None
-    return recognizer.encode_text(labels, [template_stages(label) for label in labels])
+    count = recognizer.config.stages
+    return recognizer.encode_text(labels, [template_stages(label, count) for label in labels])

@@ -5,12 +5,12 @@ import gc
 import time
 import weakref
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from model.errors import MethodError
-from model.recognizer import EncodedSupport
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
 from service.errors import DeadlineError, DeadlineUnmetError, EngineError
@@ -63,9 +63,7 @@ async def test_registration_goes_on_under_a_flood_of_queries(engine: Engine) -> 
 
 async def test_a_query_that_fails_leaves_its_batch_alone(engine: Engine) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
-    foreign = EncodedSupport(
-        support.prototype_NTE, support.context, None, support.counts, "other weights"
-    )
+    foreign = replace(support, fingerprint="other weights")
     with device_held(engine):
         good = [asyncio.create_task(engine.classify(frames(1, seed), support)) for seed in range(3)]
         bad = asyncio.create_task(engine.classify(frames(1), foreign))
@@ -113,6 +111,16 @@ def test_a_transductive_method_is_not_served() -> None:
     ):
         with pytest.raises(MethodError, match="see each other"):
             Engine(method, batch_frames=32, slice_clips=2)
+
+
+@pytest.mark.parametrize(
+    ("preset", "needs_text", "stages"), [("clip_fsar", True, 1), ("task_adapter_pp", False, 3)]
+)
+def test_the_engine_says_what_its_model_wants_of_text(
+    preset: str, needs_text: bool, stages: int
+) -> None:
+    model = Engine(tiny_recognizer(preset), batch_frames=32).model
+    assert (model.has_text, model.needs_text, model.stages) == (True, needs_text, stages)
 
 
 async def test_work_past_its_deadline_is_refused(engine: Engine) -> None:
@@ -187,7 +195,7 @@ async def test_nothing_of_a_task_is_kept_by_the_engine(engine: Engine) -> None:
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
     await engine.classify(frames(2), support)
     await engine.encode_support(frames(4), [0, 0, 1, 1], None)  # the thread lets the last one go
-    gone = weakref.ref(support.prototype_NTE)
+    gone = weakref.ref(support.classes.prototype_NTE)
     del support
     for _ in range(100):
         await asyncio.sleep(0.01)

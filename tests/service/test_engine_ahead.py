@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 import pytest
-from torch import Tensor
+import torch
 
-from model.recognizer import EncodedSupport, MatchScores
+from model.episode import EncodedSupport, MatchScores, Scored, plain
 from service.engine.device import Classified
 from service.engine.engine import Engine
 from service.errors import EngineError
@@ -27,19 +27,16 @@ class FarDevice(Device):
         self.events: list[str] = []
         self.fails: list[Exception] = []
 
-    def start_match(
-        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
-    ) -> Callable[[], list[MatchScores]]:
-        count = len(supports)
+    def landing(self, scored: Sequence[Scored], _: torch.device) -> Callable[[], list[MatchScores]]:
+        count = sum(len(group.places) for group in scored)
         self.events.append(f"sent {count}")
-        finish = self.runtime.start_match(features_QTE, supports)
 
         def landed() -> list[MatchScores]:
             assert self.free.acquire(timeout=20)
             self.events.append(f"landed {count}")
             if self.fails:
                 raise self.fails.pop()
-            return finish()
+            return plain(scored)
 
         return landed
 
@@ -50,8 +47,10 @@ class FarDevice(Device):
 
 
 @pytest.fixture
-def device() -> FarDevice:
-    return FarDevice()
+def device(monkeypatch: pytest.MonkeyPatch) -> FarDevice:
+    far = FarDevice()
+    monkeypatch.setattr("service.engine.device.landing", far.landing)
+    return far
 
 
 @pytest.fixture
@@ -187,8 +186,7 @@ async def test_a_fault_before_the_device_costs_one_clip_alone(engine: Engine) ->
     assert [isinstance(answer, EngineError) for answer in answers] == [False, True, False, False]
 
 
-async def test_stopping_answers_what_is_under_way() -> None:
-    device = FarDevice()
+async def test_stopping_answers_what_is_under_way(device: FarDevice) -> None:
     engine = Engine(device, batch_frames=8 * BATCH, ahead=True)
     await engine.start()
     support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,9 +140,7 @@ async def test_a_clip_that_fails_in_its_lane_fails_alone(engine: Engine) -> None
     other = tiny_recognizer(seed=1)
     with torch.inference_mode():
         foreign = other.encode_support(other.trunk(frames(4)), CLASSES, None)
-        foreign = type(foreign)(
-            foreign.prototype_NTE, foreign.context, None, foreign.counts, "other weights"
-        )
+        foreign = replace(foreign, fingerprint="other weights")
     tasks = [support, support, foreign, support, support, support]
     answers = await asyncio.gather(
         *(engine.classify([clip], one) for clip, one in zip(frames(6), tasks, strict=True)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.recognizer import EncodedSupport, MatchScores
+from model.episode import EncodedSupport, MatchScores
 from service.engine.engine import Engine
 from service.engine.faults import is_device_lost, is_out_of_memory
 from service.errors import DeviceMemoryError, EngineError

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load_recognizer
+from model.config import QueryContext
+from model.episode import EncodedSupport, plain
 from model.export.__main__ import export
 from model.export.manifest import MANIFEST, read_manifest, sha256_of
 from model.export.parity import factors
-from model.recognizer import EncodedSupport, Recognizer
+from model.recognizer import Recognizer
+from model.views import alone_view
+from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import choose, onnx_folder, open_runtime
 from service.engine.passes.graphs import bucket_clips
 from service.engine.passes.traces import TracedPass, traced_or_none
-from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Precision, Runtime
 from service.engine.runtimes.pytorch import (
     TorchRuntime,
@@ -44,7 +48,7 @@ BATCHES = int(os.environ.get("KSHOT_TEST_BATCHES", "6"))
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny checkpoint whose clips see nobody else, and its ONNX folder with every graph."""
     folder = tiny_checkpoint(tmp_path_factory.mktemp("exported"), query_context="self")
-    export(load(folder), load(folder), folder / "onnx")
+    export(load(folder), folder / "onnx")
     return folder, folder / "onnx"
 
 
@@ -56,8 +60,8 @@ def runtime_of(kind: str, exported: tuple[Path, Path]) -> Runtime:
     recognizer = load(exported[0])
     if kind == "onnx-fp32":
         manifest = read_manifest(exported[1])
-        return onnx_runtimes(recognizer, exported[1], manifest, threads=1)[0]
-    recognizer.video.fold()
+        return onnx_runtime(recognizer, exported[1], manifest, threads=1)
+    fuse_activations(recognizer.video)
     if kind == "torch-bf16":
         return TorchRuntime(with_bfloat16_video(recognizer), precision="bf16")
     return TorchRuntime(recognizer)
@@ -73,28 +77,21 @@ def supports_of(runtime: Runtime, seed: int) -> EncodedSupport:
 def scored(runtime: Runtime, frames: Tensor, supports: list[EncodedSupport]) -> Tensor:
     """Video and text factors [clip, class of both]."""
     features = runtime.encode_query(runtime.trunk(frames), supports)
-    return factors(runtime.match(features, supports))
+    return factors(plain(runtime.score(features, supports)))
 
 
 def test_onnx_scores_text_and_supports_are_torchs(exported: tuple[Path, Path]) -> None:
-    plain = TorchRuntime(load(exported[0]))
+    torch_fp32 = TorchRuntime(load(exported[0]))
     onnx = runtime_of("onnx-fp32", exported)
-    one, other = supports_of(plain, 1), supports_of(onnx, 1)
-    torch.testing.assert_close(one.prototype_NTE, other.prototype_NTE, atol=1e-4, rtol=1e-5)
+    one, other = supports_of(torch_fp32, 1), supports_of(onnx, 1)
+    prototypes = [task.classes.prototype_NTE for task in (one, other)]
+    torch.testing.assert_close(*prototypes, atol=1e-4, rtol=1e-5)
     assert one.text_NAE is not None
     assert other.text_NAE is not None
     torch.testing.assert_close(one.text_NAE, other.text_NAE, atol=1e-4, rtol=1e-5)
     frames = clips(5, seed=2)
-    gap = scored(plain, frames, [one] * 5) - scored(onnx, frames, [other] * 5)
+    gap = scored(torch_fp32, frames, [one] * 5) - scored(onnx, frames, [other] * 5)
     assert gap.abs().max() <= 1e-5
-
-
-def test_folded_pixels_give_the_same_tokens() -> None:
-    plain, folded = tiny_recognizer(), tiny_recognizer()
-    folded.video.fold()
-    frames = clips(3)
-    with torch.inference_mode():
-        torch.testing.assert_close(plain.trunk(frames), folded.trunk(frames), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +128,9 @@ class Timed(TorchRuntime):
 
 @pytest.mark.parametrize("context", ["none", "self", "support"])
 @pytest.mark.parametrize("half", [False, True])
-def test_traced_passes_give_the_values_of_the_plain_ones(context: str, half: bool) -> None:
+def test_traced_passes_give_the_values_of_the_plain_ones(context: QueryContext, half: bool) -> None:
     recognizer = tiny_recognizer(query_context=context).eval().requires_grad_(False)
-    recognizer.video.fold()
+    fuse_activations(recognizer.video)
     if half:
         recognizer = with_bfloat16_video(recognizer)
     traced = plain_torch(recognizer)
@@ -144,8 +141,28 @@ def test_traced_passes_give_the_values_of_the_plain_ones(context: str, half: boo
             tokens = recognizer.trunk(clips(count, seed=count))
             assert torch.equal(traced.trunk(clips(count, seed=count)), tokens)
             if traced.adapted_pass is not None:
-                adapted = recognizer.video.adapt_alone(tokens)
+                adapted = recognizer.video(tokens, alone_view(context))
                 assert torch.equal(traced.adapted_pass(tokens), adapted)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("preset", ["ted", "clip_fsar"])
+def test_methods_of_other_parts_are_traced_and_exported_to_the_same_scores(
+    preset: str, tmp_path: Path
+) -> None:
+    export(tiny_recognizer(preset), tmp_path)
+    exported = onnx_runtime(tiny_recognizer(preset), tmp_path, read_manifest(tmp_path), threads=1)
+    traced = plain_torch(tiny_recognizer(preset))
+    assert traced.trunk_pass is not None
+    assert traced.adapted_pass is not None
+    found = []
+    for runtime in (TorchRuntime(tiny_recognizer(preset)), traced, exported):
+        task = supports_of(runtime, 1)
+        features = runtime.encode_query(runtime.trunk(clips(3, seed=2)), [task] * 3)
+        found.append([score.logits_N for score in plain(runtime.score(features, [task] * 3))])
+    want, *others = map(torch.tensor, found)
+    for got in others:
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
 def test_what_serves_on_a_processor_is_traced() -> None:
@@ -186,17 +203,18 @@ def test_a_pass_that_counts_its_clips_is_not_traced(caplog: pytest.LogCaptureFix
 
 
 def test_auto_keeps_the_fastest_that_agrees() -> None:
-    fp32, bf16, int8 = Timed("fp32", 0.03), Timed("bf16", 0.01), Timed("int8", 0.0, error=2.0)
-    choice = choose(fp32, [fp32, bf16, int8])
+    fp32, bf16, wrong = Timed("fp32", 0.03), Timed("bf16", 0.01), Timed("bf16", 0.0, error=2.0)
+    wrong.kind = "onnx"
+    choice = choose(fp32, [fp32, bf16, wrong])
     assert choice.runtime is bf16
     assert choice.clips_s["torch-bf16"] > choice.clips_s["torch-fp32"]
-    assert "torch-int8" in choice.refused
+    assert "onnx-bf16" in choice.refused
     assert "torch-bf16" in choice.why
 
 
 def test_a_runtime_that_disagrees_is_never_served() -> None:
-    with pytest.raises(SettingsError, match=r"int8: (its scores differ|it gives other labels)"):
-        choose(Timed("fp32", 0.0), [Timed("int8", 0.0, error=2.0)])
+    with pytest.raises(SettingsError, match=r"bf16: (its scores differ|it gives other labels)"):
+        choose(Timed("fp32", 0.0), [Timed("bf16", 0.0, error=2.0)])
 
 
 def test_onnx_without_a_folder_is_refused() -> None:

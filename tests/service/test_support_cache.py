@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.encoder import SupportContext
-from model.recognizer import EncodedSupport
-from service.engine.support_cache import HostTier, SupportCache, SupportKey
+from model.episode import EncodedSupport
+from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import EngineError, NotReadyError
+from tests.model.tiny import class_set
 
-SUPPORT = EncodedSupport(torch.zeros(2, 8, 4), SupportContext(()), None, (1, 1), "weights")
+SUPPORT = EncodedSupport(class_set(torch.zeros(2, 8, 4)).without_shots(), (), None, "weights")
 SIZE = SUPPORT.bytes
 
 
@@ -139,57 +139,11 @@ async def test_freeing_memory_leaves_what_is_used() -> None:
 async def test_counts_tell_what_happened() -> None:
     cache = SupportCache(SIZE)
 
-    async def slowly() -> EncodedSupport:
-        await asyncio.sleep(0.02)
-        return SUPPORT
-
     for name in "aab":
-        await cache.get(key(name), slowly)
+        await cache.get(key(name), give)
     counts = cache.counts
     assert (counts.hits, counts.misses, counts.builds, counts.evictions) == (1, 2, 2, 1)
-    assert counts.build_s >= 0.03
     assert (len(cache), cache.bytes) == (1, SIZE)
-
-
-class Mover:
-    """Moves between a device that is not there and memory; counts the ways."""
-
-    def __init__(self) -> None:
-        self.ways: list[str] = []
-
-    async def __call__(self, support: EncodedSupport, device: torch.device) -> EncodedSupport:
-        self.ways.append(device.type)
-        await asyncio.sleep(0)
-        return replace(support)
-
-
-async def test_what_leaves_the_device_comes_back_from_memory_without_a_build() -> None:
-    mover = Mover()
-    cache = SupportCache(SIZE, HostTier(SIZE, mover, torch.device("meta")))
-    cache.put(key("a"), SUPPORT)
-    cache.put(key("b"), SUPPORT)
-    await asyncio.sleep(0.01)
-    assert (cache.bytes, cache.host_bytes) == (SIZE, SIZE)
-
-    async def build() -> EncodedSupport:
-        raise AssertionError("It is in memory.")
-
-    await cache.get(key("a"), build)
-    await asyncio.sleep(0.01)
-    assert mover.ways == ["cpu", "meta", "cpu"]  # a out, a in, b out
-    assert (cache.counts.returns, cache.counts.builds) == (1, 0)
-    assert (cache.bytes, cache.host_bytes) == (SIZE, SIZE)
-    cache.forget("b")
-    assert (cache.bytes, cache.host_bytes) == (SIZE, 0)
-
-
-async def test_a_task_forgotten_on_its_way_to_memory_does_not_arrive() -> None:
-    cache = SupportCache(0, HostTier(SIZE, Mover(), torch.device("meta")))
-    cache.put(key("a"), SUPPORT)
-    cache.forget("a")
-    await asyncio.sleep(0.01)
-    assert (cache.bytes, cache.host_bytes) == (0, 0)
-    await cache.close()
 
 
 async def test_an_entry_costs_its_bytes_and_little_more() -> None:

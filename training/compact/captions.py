@@ -19,6 +19,7 @@ from model.media.container import UNLIMITED
 from model.media.video import read_clip
 from model.recognizer import SLICE_CLIPS, Recognizer
 from model.text import STAGES, StageTexts, prompts, template_stages
+from model.views import alone_view
 from training.data.listings import Split, read_index
 from training.data.local_video import decode_local
 from training.progress import progress
@@ -154,8 +155,9 @@ def features_of(recognizer: Recognizer, clips: CaptionedClips) -> Tensor:
     """Return the frame features [C, T, E] of clips, each alone."""
     parts = clips.tokens_CTLD.split(SLICE_CLIPS)
     bar = progress(parts, desc="features", unit="slice")
+    alone = alone_view(recognizer.config.query_context)
     return torch.cat(
-        [recognizer.video.adapt_alone(part.to(recognizer.device).float()).float() for part in bar]
+        [recognizer.video(part.to(recognizer.device).float(), alone).float() for part in bar]
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from model.backbones.towers import TimmImageTower
+from model.backbones.timm import TimmImageTower
 from training.compact.distillation import Distiller, matched_depths, measure_scales
 from training.compact.pictures import FramePools
 from training.compact.teacher import Round, Rounds

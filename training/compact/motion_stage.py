@@ -24,6 +24,8 @@ from torch.nn import functional as F
 from model.encoder import VideoEncoder
 from model.matching.stages import align, stage_means
 from model.recognizer import Recognizer
+from model.slots import View
+from model.views import alone_view
 from training.compact.captions import CaptionedClips
 from training.features.tokens import looked_at
 from training.meta.losses.nearness import distance
@@ -56,14 +58,15 @@ class _Held(NamedTuple):
 
     start: VideoEncoder
     clips: CaptionedClips
+    alone: View
 
     def moved(self, video: VideoEncoder, recipe: MotionRecipe, rng: np.random.Generator) -> Tensor:
         """Return how far the features of some clips are from those of the start."""
         picks = rng.integers(len(self.clips.subjects), size=recipe.keep_batch)
         tokens_BTLD = _seen(self.clips, picks, recipe, rng).to(next(video.parameters()).device)
         with torch.no_grad():
-            before_BTE = self.start.adapt_alone(tokens_BTLD)
-        return distance(video.adapt_alone(tokens_BTLD), before_BTE)
+            before_BTE = self.start(tokens_BTLD, self.alone)
+        return distance(video(tokens_BTLD, self.alone), before_BTE)
 
 
 def train_motions(
@@ -91,7 +94,10 @@ def train_motions(
     adapters = {n: p for n, p in trained_parameters(recognizer).items() if n.startswith("video.")}
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
     rng = np.random.default_rng(recipe.seed)
-    held = _Held(deepcopy(recognizer.video), others) if recipe.keep and others else None
+    held = None
+    if recipe.keep and others is not None:
+        alone = alone_view(recognizer.config.query_context)
+        held = _Held(deepcopy(recognizer.video), others, alone)
     shares = []
     for step in progress(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
@@ -126,8 +132,9 @@ def _name_motions(
 
 def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     """Return the mean feature of each stage [B, A, E], as scores see it."""
-    features_BTE = recognizer.video.adapt_alone(tokens_BTLD)
-    return stage_means(align(features_BTE, recognizer.config.align))
+    config = recognizer.config
+    features_BTE = recognizer.video(tokens_BTLD, alone_view(config.query_context))
+    return stage_means(align(features_BTE, config.align), config.stages)
 
 
 def motion_numbers(subjects: Sequence[object]) -> Tensor:

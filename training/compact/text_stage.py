@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from model.backbones.towers import TimmImageTower, compact_text_tower
+from model.backbones.compact import compact_text_tower
+from model.backbones.timm import TimmImageTower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig

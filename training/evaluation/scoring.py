@@ -1,33 +1,32 @@
 """Answers of a recogniser to many episodes, with as little work an episode as its method allows.
 
 Where queries do not look at the task their features are made once a clip, and where nothing looks
-at the task the supports' too; else episodes of one layout share a forward pass, what a clip goes
-through before it meets others is done once a clip, and each core of a processor has passes of its
-own.
+at the task the supports' too; else episodes of one layout share a forward pass, and each core of a
+processor has passes of its own.
 
-Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, R read tokens,
-D token width, N classes, A stages, E feature width.
+Dimensions: C clips, G episodes, S Q clips of an episode, T frames, L tokens, D token width,
+N classes, A stages, E feature width.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 
-from model.adapters.task import TaskBlock
-from model.encoder import SupportContext
 from model.lanes import Lanes
 from model.recognizer import Recognizer
 from model.text import StageTexts
+from model.views import alone_view
 from training.data.episodes import Episode
 from training.features.tokens import TokenSource
 from training.progress import progress
 
 # Clips of episodes that share a forward pass; on a processor, more leave its caches (1.5 x slower).
 PASS_CLIPS = {"cpu": 16, "cuda": 256}
-HELD_BYTES = 4 << 30  # of clips' tokens on the device; a larger set is begun in every episode
+HELD_BYTES = 4 << 30  # of clips' tokens on the device; a larger set is read for every pass
 
 
 class EpisodeScorer:
@@ -50,12 +49,13 @@ class EpisodeScorer:
         stages: Mapping[str, StageTexts] | None = None,
         half: bool = False,
     ) -> None:
-        self.recognizer, self.source, self.half = recognizer.folded(), source, half
+        video = deepcopy(recognizer.video).requires_grad_(False)
+        self.recognizer = recognizer.with_encoders(video, recognizer.text).eval()
+        self.source, self.half = source, half
         context = recognizer.config.query_context
-        by_task = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
-        self.support_alone = context == "none" or not by_task
+        self.support_alone = context == "none" or not recognizer.video.across_clips
         self.query_alone = self.support_alone or context == "self"
-        self.begun_CTRD = None if self.support_alone else self._begun(clips)
+        self.held_CTLD = None if self.support_alone else self._held(clips)
         self.features_CTE = self._features(clips) if self.query_alone else None
         self.text = self._texts(stages or {})
 
@@ -109,7 +109,6 @@ class EpisodeScorer:
         return [score.logits_QN.float().cpu() for score in scores]
 
     def _encode(self, episodes: Sequence[Episode], classes_S: Tensor) -> tuple[Tensor, Tensor]:
-        begun = self.begun_CTRD is not None
         support_GS = torch.tensor([episode.support for episode in episodes])
         query_GQ = torch.tensor([episode.query for episode in episodes])
         if self.features_CTE is not None:
@@ -118,43 +117,31 @@ class EpisodeScorer:
                 return self.features_CTE[support_GS], query_GQTE
             tokens_GSTLD = self._tokens(support_GS)
             nobody = tokens_GSTLD[:, :0]
-            support, _ = self.recognizer.video.adapt_episodes(
-                tokens_GSTLD, classes_S, nobody, begun=begun
-            )
-            return support, query_GQTE
+            return self.recognizer.encode_episodes(tokens_GSTLD, classes_S, nobody)[0], query_GQTE
         tokens = self._tokens(torch.cat([support_GS, query_GQ], dim=1))
         supports = support_GS.shape[1]
-        return self.recognizer.video.adapt_episodes(
-            tokens[:, :supports], classes_S, tokens[:, supports:], begun=begun
+        return self.recognizer.encode_episodes(
+            tokens[:, :supports], classes_S, tokens[:, supports:]
         )
 
     def _tokens(self, clips_GB: Tensor) -> Tensor:
-        """Fetch tokens of episodes, each clip once; begun ones where those are held."""
-        if self.begun_CTRD is not None:
-            return self.begun_CTRD[clips_GB.to(self.begun_CTRD.device)]
+        """Fetch the tokens of episodes, each clip once, or from memory where they are held."""
+        if self.held_CTLD is not None:
+            return self.held_CTLD[clips_GB.to(self.held_CTLD.device)]
         distinct, places = clips_GB.unique(return_inverse=True)
         tokens = self.source.tokens(distinct.tolist()).to(self.recognizer.device)
         return tokens.float()[places]
 
-    def _begun(self, clips: int) -> Tensor | None:
+    def _held(self, clips: int) -> Tensor | None:
         if 4 * clips * self.source.tokens([0]).numel() > HELD_BYTES:
             return None
-        return self._each(clips, self._of_source, self.recognizer.video.begin)
+        return self._each(clips, self._of_source, lambda tokens: tokens)
 
     def _features(self, clips: int) -> Tensor:
         """Encode each clip as a query that stands alone."""
-        video, begun_CTRD = self.recognizer.video, self.begun_CTRD
-        if begun_CTRD is None:
-            alone = [SupportContext((None,) * len(video.adapted))]
-            return self._each(
-                clips, self._of_source, lambda tokens: video.adapt_query(tokens, alone)
-            )
-        device = self.recognizer.device
-        nobody = begun_CTRD[None, :0].to(device), torch.tensor([], dtype=torch.long, device=device)
+        alone = alone_view(self.recognizer.config.query_context)
         return self._each(
-            clips,
-            lambda clip: begun_CTRD[clip : clip + 1],
-            lambda tokens: video.adapt_episodes(*nobody, tokens[None], begun=True)[1][0],
+            clips, self._of_source, lambda tokens: self.recognizer.video(tokens, alone)
         )
 
     def _of_source(self, clip: int) -> Tensor:

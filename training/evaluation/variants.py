@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model.adapters.task import TaskBlock
 from model.build import build_recognizer
 from model.config import QueryContext
 from model.recognizer import Recognizer
@@ -13,7 +12,7 @@ from training.errors import InputError
 def without_adapters(recognizer: Recognizer) -> Recognizer:
     """Return the same towers alone, which an untrained method equals (design invariant 5)."""
     text = None if recognizer.text is None else recognizer.text.tower
-    config = replace(recognizer.config, visual=None, text=None, query_context="none")
+    config = replace(recognizer.config, visual=None, text=None, temporal=None, query_context="none")
     bare = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
     return bare.to(recognizer.device)
 
@@ -32,7 +31,7 @@ def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[R
         InputError: nothing in the recogniser attends across clips, so contexts change nothing.
     """
     own = recognizer.config.query_context
-    across = any(isinstance(block, TaskBlock) for block in recognizer.video.adapted)
+    across = recognizer.video.across_clips
     if contexts and not across:
         raise InputError(
             f"{recognizer.name!r} has no task adapter, so what its queries attend to cannot "

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from model.adapters.bottleneck import Bottleneck
-from model.backbones import blocks
-from model.matching.trx import Trx
+from model.backbones.attention import forward
 from model.recognizer import Recognizer
 from model.text import StageTexts
+from model.views import alone_view
 from training.data.episodes import Episode
 from training.errors import InputError
 from training.features.tokens import TokenSource, looked_at
@@ -175,9 +175,12 @@ class Learner:
         """Return features [B, T, E] of supports and queries, and logits [Q, N] of the queries."""
         support, query = tokens_BTLD.tensor_split([len(episode.support)])
         classes_S = torch.tensor(episode.support_classes, device=tokens_BTLD.device)
-        features = self.recognizer.video.adapt_episode(support, classes_S, query)
-        scores = self.recognizer.score_features(features[0], classes_S, features[1], text_NAE)
-        return torch.cat(features), scores.logits_QN
+        support_GSTE, query_GQTE = self.recognizer.encode_episodes(
+            support[None], classes_S, query[None]
+        )
+        (support_STE,), (query_QTE,) = support_GSTE, query_GQTE
+        scores = self.recognizer.score_features(support_STE, classes_S, query_QTE, text_NAE)
+        return torch.cat([support_STE, query_QTE]), scores.logits_QN
 
     def _described(self, labels: Sequence[str]) -> bool:
         """Tell whether text takes part: all labels have stages whose words are known."""
@@ -197,7 +200,7 @@ class Learner:
     def _at_start(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode clips, each alone, by the weights that the training started from."""
         assert self._start is not None
-        return self._start.adapt_alone(tokens_BTLD)
+        return self._start(tokens_BTLD, alone_view(self.recognizer.config.query_context))
 
     @torch.no_grad()
     def _aside(self, encode: Callable[[Tensor], Tensor], tokens_BTLD: Tensor) -> Tensor:
@@ -245,11 +248,12 @@ class Learner:
 
 @contextmanager
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
-    """Let adapters and a trained matcher drop what they may; the frozen towers stay as they are."""
-    modules = [m for m in recognizer.modules() if isinstance(m, Bottleneck | Trx)]
-    for module in modules:
+    """Let the parts above the backbone drop what they may; the towers stay as they are."""
+    modules = recognizer.learning_modules()
+    for module in (part for whole in modules for part in whole.modules()):
         if isinstance(module, Bottleneck):
             module.dropout, module.drop_path = recipe.dropout, recipe.drop_path
+    for module in modules:
         module.train()
     try:
         yield
@@ -263,5 +267,5 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     tower, plain = recognizer.video.tower, len(recognizer.video.plain_blocks)
     tokens = tokens_BTLD.flatten(0, 1)
     for block in tower.blocks[plain:]:
-        tokens = blocks.forward(block, tokens)
+        tokens = forward(block, tokens)
     return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])

@@ -7,21 +7,20 @@ from typing import get_args
 
 import torch
 
-from model.backbones.towers import ImageTower
-from model.build import build_recognizer
+from model.build import build_matcher, build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import (
-    AimConfig,
-    DistanceMatcher,
     MatcherConfig,
     MethodConfig,
     QueryContext,
-    TaskConfig,
+    VisualConfig,
 )
 from model.methods import METHODS
 from model.recognizer import Recognizer
+from model.slots import Backbone
 from training.errors import InputError
 
+FEATURES = 8  # of a matcher that is built to be asked what it declares
 # Every matcher of the core with its own defaults, by the name that it has in method.json.
 MATCHERS: dict[str, MatcherConfig] = {
     matcher.kind: matcher
@@ -68,6 +67,11 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     """
     if choice.preset not in METHODS:
         raise InputError(f"There is no method {choice.preset!r}; choose {', '.join(METHODS)}.")
+    if METHODS[choice.preset].tune == "all":
+        raise InputError(
+            f"{choice.preset!r} tunes its backbone, and training works on cached tokens of a "
+            "frozen one; choose another method."
+        )
     bare = load_recognizer(choice.backbone, weights=choice.backbone_weights)
     text = None if bare.text is None else bare.text.tower
     method = changed(METHODS[choice.preset], choice)
@@ -83,7 +87,7 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     return build_recognizer(method, bare.video.tower, text, name=name)
 
 
-def _check_fits(visual: AimConfig | TaskConfig, tower: ImageTower, backbone: str) -> None:
+def _check_fits(visual: VisualConfig, tower: Backbone, backbone: str) -> None:
     if visual.blocks > len(tower.blocks):
         raise InputError(
             f"{visual.blocks} adapted blocks do not fit the {len(tower.blocks)} of {backbone!r}; "
@@ -134,7 +138,8 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
     visual, text, matcher, fusion = method.visual, method.text, method.matcher, method.fusion
     if changes.matcher is not None:
         matcher = matcher_of(changes.matcher)
-        fusion = "video" if isinstance(matcher, DistanceMatcher) else fusion
+        if fusion == "product" and not _is_bounded(matcher, method.frames):
+            fusion = "video"  # a distance is no factor of a product
     if visual is not None:
         visual = replace(
             visual,
@@ -164,3 +169,9 @@ def matcher_of(name: str) -> MatcherConfig:
     if name not in MATCHERS:
         raise InputError(f"There is no matcher {name!r}; choose {', '.join(MATCHERS)}.")
     return MATCHERS[name]
+
+
+def _is_bounded(config: MatcherConfig, frames: int) -> bool:
+    """Tell whether a matcher gives similarities; its weights are not made."""
+    with torch.device("meta"):
+        return build_matcher(config, FEATURES, frames).bounded

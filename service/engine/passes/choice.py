@@ -13,6 +13,7 @@ from model.errors import ExportError
 from model.export.manifest import exported_beside, read_manifest
 from model.export.sessions import onnxruntime, provider_of
 from model.recognizer import Recognizer
+from service.engine.passes.activations import fuse_activations
 from service.engine.passes.measuring import (
     MOST_CLIPS,
     clips_per_second,
@@ -20,7 +21,7 @@ from service.engine.passes.measuring import (
     scores_of,
     synthetic_clips,
 )
-from service.engine.runtimes.onnx import onnx_runtimes
+from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import TorchRuntime, plain_torch, reduced_torch
 from service.errors import SettingsError
@@ -42,7 +43,7 @@ class Choice:
 
 
 def label(runtime: Runtime) -> str:
-    """Name a candidate: `torch-fp32`, `onnx-int8`."""
+    """Name a candidate: `torch-fp32`, `onnx-fp32`."""
     return f"{runtime.kind}-{runtime.precision}"
 
 
@@ -53,9 +54,8 @@ def open_runtime(
     folder: Path | None = None,
     threads: int = 1,
     batch_frames: int = 16,
-    compiled: bool = False,
 ) -> Choice:
-    """Open what serves a recognizer; its pixels are folded by that.
+    """Open what serves a recognizer; the activations of its image tower are fused by that.
 
     Args:
         recognizer: Loaded, on its device.
@@ -63,21 +63,20 @@ def open_runtime(
         folder: What `python -m model.export` wrote; None leaves ONNX out.
         threads: Of one pass in ONNX Runtime.
         batch_frames: Frames of the largest pass.
-        compiled: Whether the trunk is compiled, on CUDA.
 
     Raises:
         SettingsError: What is asked for is not there, belongs to other weights, scores
             differently, or does not fit the memory.
         MethodError: Its answers would depend on other queries.
     """
-    recognizer.served()
-    recognizer.video.fold()
+    recognizer.check_served()
+    fuse_activations(recognizer.video)
     reference = TorchRuntime(recognizer) if wanted == "onnx" else plain_torch(recognizer)
     assert_fits(reference, batch_frames)
     candidates: list[Runtime] = []
     refused: dict[str, str] = {}
     if wanted != "onnx":
-        candidates += [reference, *reduced_torch(recognizer, batch_frames, compiled=compiled)]
+        candidates += [reference, *reduced_torch(recognizer, batch_frames)]
     if wanted != "torch":
         candidates += _exported(recognizer, wanted, folder, threads, refused)
     batch_clips = batch_frames // recognizer.config.frames
@@ -154,7 +153,7 @@ def _exported(
         return []
     try:
         manifest = read_manifest(folder)
-        return onnx_runtimes(recognizer, folder, manifest, threads=threads)
+        return [onnx_runtime(recognizer, folder, manifest, threads=threads)]
     except ExportError as error:
         raise SettingsError(f"The ONNX folder {folder}: {error}") from error
 

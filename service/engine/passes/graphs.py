@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from service.errors import SettingsError
-
 BUCKET_FRAMES = (8, 16, 32, 64, 128, 256)
 WARM_PASSES = 3  # before a capture: libraries choose their kernels and take their workspaces
 
@@ -96,34 +94,6 @@ def capture(run: Pass, given: tuple[Tensor, ...], pool: Any) -> Captured:  # noq
     with torch.cuda.graph(graph, pool=pool):
         made = run(*given)
     return Captured(graph, given, made)
-
-
-def compiled_pass(run: Pass, clip: Tensor, device: torch.device) -> Pass:
-    """Compile a pass: what stands between its matrix products becomes fewer kernels.
-
-    Args:
-        run: As `CapturedPass` takes it.
-        clip: One clip, as the pass takes it: [T, ...] of its type, wherever it is.
-        device: The CUDA device.
-
-    Raises:
-        SettingsError: There is nothing to compile with.
-    """
-    compiled: Pass = torch.compile(run)
-    (given,) = zeros(2, [clip], device)
-    torch._dynamo.mark_dynamic(given, 0)  # one program for all buckets
-    try:
-        with torch.inference_mode(), torch.cuda.device(device):
-            compiled(given)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever the compiler's parts raise
-        reason = str(error).strip().partition("\n")[0]
-        raise SettingsError(
-            f"KSHOT_COMPILE is set, but torch.compile fails here ({reason}); install triton and a "
-            "C compiler, or unset it."
-        ) from error
-    return compiled
 
 
 def bucket_clips(frames: int, batch_frames: int) -> list[int]:

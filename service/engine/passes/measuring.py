@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from model.recognizer import MatchScores
+from model.episode import MatchScores, plain
 from service.engine.runtimes.protocol import Runtime
 
 TOLERANCE = 5e-3  # of cosines (design, invariant 1); of distances, relative to the largest
@@ -38,7 +38,7 @@ def scores_of(runtime: Runtime, clips_BTHWC: np.ndarray) -> list[MatchScores]:
     support = runtime.encode_support(tokens[:WAYS], range(WAYS), None)
     queries = tokens[WAYS:]
     many = [support] * len(queries)
-    return runtime.match(runtime.encode_query(queries, many), many)
+    return plain(runtime.score(runtime.encode_query(queries, many), many))
 
 
 def disagreement(reference: Sequence[MatchScores], scores: Sequence[MatchScores]) -> str | None:

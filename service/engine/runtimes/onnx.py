@@ -5,7 +5,7 @@ from pathlib import Path
 from model.export.manifest import Manifest
 from model.export.sessions import onnx_recognizer, provider_of
 from model.recognizer import Recognizer
-from service.engine.runtimes.protocol import Kind, Precision
+from service.engine.runtimes.protocol import Kind
 from service.engine.runtimes.pytorch import TorchRuntime
 
 
@@ -24,22 +24,12 @@ class OnnxRuntime(TorchRuntime):
         return given if isinstance(given, str) else given[0]
 
 
-def onnx_runtimes(
+def onnx_runtime(
     recognizer: Recognizer, folder: Path, manifest: Manifest, *, threads: int
-) -> list[OnnxRuntime]:
-    """Open what a folder holds: fp32, and int8 where it was quantised.
+) -> OnnxRuntime:
+    """Open what a folder holds.
 
     Raises:
         ExportError: The folder is torn or belongs to other weights.
     """
-    precisions: list[Precision] = ["fp32"]
-    if "trunk_int8" in manifest.graphs:
-        precisions.append("int8")
-    return [
-        OnnxRuntime(
-            onnx_recognizer(recognizer, folder, manifest, precision=precision, threads=threads),
-            precision=precision,
-        )
-        for precision in precisions
-        if precision != "bf16"
-    ]
+    return OnnxRuntime(onnx_recognizer(recognizer, folder, manifest, threads=threads))

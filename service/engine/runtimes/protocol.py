@@ -4,19 +4,19 @@ Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L
 width, E feature width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import MethodConfig, QueryContext
-from model.recognizer import EncodedSupport, MatchScores
+from model.config import MethodConfig
+from model.episode import EncodedSupport, Scored
 from model.text import StageTexts
 
 Kind = Literal["torch", "onnx"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16"]
 
 
 class Runtime(Protocol):
@@ -70,11 +70,15 @@ class Runtime(Protocol):
         """Whether text takes part in the score."""
 
     @property
-    def trained(self) -> bool:
-        """Whether any adapter differs from its start."""
+    def needs_text(self) -> bool:
+        """Whether class text enters the support features: other text, other supports."""
 
-    def served(self) -> None:
-        """Refuse a method whose answers depend on other queries, as `Recognizer.served`."""
+    @property
+    def trained(self) -> bool:
+        """Whether any part differs from its start."""
+
+    def check_served(self) -> None:
+        """Refuse a method whose answers depend on other queries, as `Recognizer.check_served`."""
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words that the text tower never saw."""
@@ -86,21 +90,12 @@ class Runtime(Protocol):
         """Run the frozen blocks below the adapters on RGB uint8; returns tokens_BTLD."""
 
     def encode_support(
-        self,
-        tokens_STLD: Tensor,
-        classes: Sequence[int],
-        text_NAE: Tensor | None,
-        query_context: QueryContext | None = None,
+        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
         """Encode the supports of one task, as `Recognizer.encode_support`."""
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries, one support set each, tasks mixed; returns features_QTE in fp32."""
 
-    def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
-        """Score queries, each against the classes of its own task."""
-
-    def start_match(
-        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
-    ) -> Callable[[], list[MatchScores]]:
-        """Begin what `match` does; the call that it returns waits for the device to be done."""
+    def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
+        """Score queries, each against the classes of its own task; does not wait for the device."""

@@ -8,19 +8,19 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.adapters.memory_table import kernel_or_none, table_of
-from model.config import MethodConfig, QueryContext
-from model.encoder import ALONE
-from model.recognizer import EncodedSupport, MatchScores, Recognizer
+from model.config import MethodConfig
+from model.episode import EncodedSupport, Scored
+from model.recognizer import Recognizer
 from model.text import StageTexts
-from service.engine.passes.graphs import CapturedPass, Pass, captured_or_none, compiled_pass
+from model.views import ALONE, alone_view
+from service.engine.passes.graphs import CapturedPass, Pass, captured_or_none
+from service.engine.passes.memory_table import TableView, kernel_or_none, table_of
 from service.engine.passes.traces import TracedPass, traced_or_none
 from service.engine.runtimes.protocol import Kind, Precision
 from service.errors import SettingsError
@@ -97,13 +97,18 @@ class TorchRuntime:
         return self.recognizer.has_text
 
     @property
+    def needs_text(self) -> bool:
+        """Whether class text enters the support features."""
+        return self.recognizer.needs_text
+
+    @property
     def trained(self) -> bool:
-        """Whether any adapter differs from its start."""
+        """Whether any part differs from its start."""
         return self.recognizer.trained
 
-    def served(self) -> None:
+    def check_served(self) -> None:
         """Refuse a method whose answers depend on other queries."""
-        self.recognizer.served()
+        self.recognizer.check_served()
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words that the text tower never saw."""
@@ -120,34 +125,24 @@ class TorchRuntime:
         return self.trunk_pass(self.recognizer.checked_frames(frames_BTHWC))
 
     def encode_support(
-        self,
-        tokens_STLD: Tensor,
-        classes: Sequence[int],
-        text_NAE: Tensor | None,
-        query_context: QueryContext | None = None,
+        self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
         """Encode the supports of one task."""
-        return self.recognizer.encode_support(tokens_STLD, classes, text_NAE, query_context)
+        return self.recognizer.encode_support(tokens_STLD, classes, text_NAE)
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries; returns features_QTE."""
         if self.adapted_pass is None:
             return self.recognizer.encode_query(tokens_QTLD, supports)
-        self.recognizer.assert_own(supports, len(tokens_QTLD))
-        if self.recognizer.video.query_context in ALONE:
+        self.recognizer.check_own(supports, len(tokens_QTLD))
+        if self.config.query_context in ALONE:
             return self.adapted_pass(tokens_QTLD).float()
-        memories_QB = [support.context.memories for support in supports]
+        memories_QB = [support.memories for support in supports]
         return self.adapted_pass(tokens_QTLD, table_of(memories_QB, tokens_QTLD)).float()
 
-    def match(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[MatchScores]:
+    def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
         """Score queries, each against the classes of its own task."""
-        return self.recognizer.match(features_QTE, supports)
-
-    def start_match(
-        self, features_QTE: Tensor, supports: Sequence[EncodedSupport]
-    ) -> Callable[[], list[MatchScores]]:
-        """Begin what `match` does; the call that it returns waits for the device to be done."""
-        return self.recognizer.start_match(features_QTE, supports)
+        return self.recognizer.score(features_QTE, supports)
 
 
 def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
@@ -156,8 +151,8 @@ def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
     Text stays fp32, so that text features in a shared store do not depend on who made them.
     """
     video = deepcopy(recognizer.video).to(torch.bfloat16)
-    video.mean, video.std = recognizer.video.mean, recognizer.video.std
-    return recognizer.with_video(video)
+    video.normalize = recognizer.video.normalize
+    return recognizer.with_encoders(video, recognizer.text)
 
 
 def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
@@ -177,19 +172,15 @@ def plain_torch(recognizer: Recognizer) -> TorchRuntime:
     return TorchRuntime(recognizer)
 
 
-def reduced_torch(
-    recognizer: Recognizer, batch_frames: int, *, compiled: bool = False
-) -> list[TorchRuntime]:
+def reduced_torch(recognizer: Recognizer, batch_frames: int) -> list[TorchRuntime]:
     """Offer bfloat16 where the device has it, with passes that are recorded.
 
     Args:
         recognizer: Loaded, on its device.
         batch_frames: Frames of the largest pass.
-        compiled: Whether a captured trunk goes through torch.compile first.
 
     Raises:
-        SettingsError: The largest bucket does not fit the device, or there is nothing to compile
-            with.
+        SettingsError: The largest bucket does not fit the device.
     """
     device = recognizer.device
     if not has_bfloat16(device):
@@ -202,11 +193,7 @@ def reduced_torch(
         return captured_or_none(run, one, device, batch_frames)
 
     try:
-        run: Pass = half.video.trunk
-        if compiled:
-            with torch.inference_mode():
-                run = compiled_pass(run, clip_of(half), device)
-        trunk, adapted = _recorded(half, run, captured)
+        trunk, adapted = _recorded(half, captured)
     except torch.OutOfMemoryError as error:
         raise SettingsError(
             f"KSHOT_BATCH_FRAMES is {batch_frames}: a pass of so many does not fit {device}'s "
@@ -217,7 +204,7 @@ def reduced_torch(
 
 def _traced(recognizer: Recognizer, precision: Precision) -> TorchRuntime:
     recognizer.eval().requires_grad_(False)
-    trunk, adapted = _recorded(recognizer, recognizer.video.trunk, traced_or_none)
+    trunk, adapted = _recorded(recognizer, traced_or_none)
     return TorchRuntime(recognizer, precision=precision, trunk_pass=trunk, adapted_pass=adapted)
 
 
@@ -229,16 +216,23 @@ def clip_of(recognizer: Recognizer) -> Tensor:
 
 @torch.inference_mode()
 def _recorded(
-    recognizer: Recognizer, trunk: Pass, record: Callable[..., Recorded | None]
+    recognizer: Recognizer, record: Callable[..., Recorded | None]
 ) -> tuple[Recorded | None, Pass | None]:
     """Record the trunk, and the adapted blocks where what they read can be given to a record."""
     clip_THWC, video = clip_of(recognizer), recognizer.video
-    recorded = record(trunk, clip_THWC)
+    context = recognizer.config.query_context
+    recorded = record(video.trunk, clip_THWC)
     tokens_TLD = video.trunk(clip_THWC[None].to(recognizer.device))[0]
-    if video.query_context in ALONE:
-        return recorded, record(video.adapt_alone, tokens_TLD)
+    if context in ALONE:
+        alone = alone_view(context)
+        return recorded, record(lambda tokens: video(tokens, alone), tokens_TLD)
     kernel = kernel_or_none(recognizer.device)
     if kernel is None:
         return recorded, None
     nothing_B3 = torch.zeros(len(video.adapted), 3, dtype=torch.int64)
-    return recorded, record(partial(video.adapt_by_table, kernel), tokens_TLD, nothing_B3)
+
+    def by_table(tokens: Tensor, table: Tensor) -> Tensor:
+        features: Tensor = video(tokens, TableView(kernel, table))
+        return features
+
+    return recorded, record(by_table, tokens_TLD, nothing_B3)

@@ -32,8 +32,8 @@ async def create_task(
     record, faults = await parts.tasks.register(draft, wait_s, ticket)
     view = task_view(
         record,
-        parts.engine.facts,
-        context=parts.tasks.supports.context(record),
+        parts.engine.model,
+        context=parts.engine.model.query_context,
         text_reason=parts.texts.reason(record.labels),
         preparation=parts.tasks.supports.preparation(record.task_id),
         faults=faults,
@@ -83,8 +83,8 @@ async def delete_task(task_id: TaskId, parts: PartsDep) -> None:
 def _view(parts: Parts, record: TaskRecord) -> TaskView:
     return task_view(
         record,
-        parts.engine.facts,
-        context=parts.tasks.supports.context(record),
+        parts.engine.model,
+        context=parts.engine.model.query_context,
         text_reason=parts.texts.reason(record.labels),
         preparation=parts.tasks.supports.preparation(record.task_id),
     )

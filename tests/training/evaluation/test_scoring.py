@@ -14,6 +14,7 @@ from torch import Tensor
 from model.config import QueryContext
 from model.recognizer import Recognizer
 from model.text import StageTexts, template_stages
+from tests.episodes import score_episode
 from tests.model.tiny import clips, tiny_recognizer
 from tests.training.learners import CLASSES, SHOWN, labelled
 from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
@@ -70,7 +71,7 @@ def one_by_one(
                 text = recognizer.encode_text(labels, stages)
             support = tokens.tokens_CTLD[list(episode.support)]
             query = tokens.tokens_CTLD[list(episode.query)]
-            scores = recognizer.score_episode(support, episode.support_classes, query, text)
+            scores = score_episode(recognizer, support, episode.support_classes, query, text)
             found.append(scores.logits_QN)
     return found
 

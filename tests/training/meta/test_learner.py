@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from model.adapters.bottleneck import Bottleneck
+from model.views import alone_view
+from tests.episodes import score_episode
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
 from training.meta.learner import Learner, frozen_features, rate, training_mode
@@ -87,8 +89,8 @@ def test_dropout_changes_training_alone() -> None:
     split = [len(episode.support), len(episode.query)]
     with torch.inference_mode():
         support, query = tokens.split(split)
-        first = learner.recognizer.video.adapt_episode(support, classes, query)
-        again = learner.recognizer.video.adapt_episode(support, classes, query)
+        first = learner.recognizer.encode_episodes(support[None], classes, query[None])
+        again = learner.recognizer.encode_episodes(support[None], classes, query[None])
     torch.testing.assert_close(first, again, atol=0, rtol=0)
 
 
@@ -98,14 +100,15 @@ def test_an_episode_goes_without_the_adapters_that_are_left_out() -> None:
     for module in learner.recognizer.modules():
         if isinstance(module, Bottleneck):
             torch.nn.init.normal_(module.up.bias)
-    served = video.adapt_alone(tokens)
+    alone = alone_view(learner.recognizer.config.query_context)
+    served = video(tokens, alone)
     with training_mode(learner.recognizer, replace(RECIPE, dropout=0.0, drop_path=0.5)):
-        seen = {video.adapt_alone(tokens).sum().item() for _ in range(16)}
+        seen = {video(tokens, alone).sum().item() for _ in range(16)}
     with training_mode(learner.recognizer, replace(RECIPE, dropout=0.0, drop_path=0.999999)):
-        bare = video.adapt_alone(tokens)
+        bare = video(tokens, alone)
     assert len(seen) > 8
     torch.testing.assert_close(bare, frozen_features(learner.recognizer, tokens))
-    assert torch.equal(video.adapt_alone(tokens), served)
+    assert torch.equal(video(tokens, alone), served)
 
 
 def test_consistency_teaches_two_draws_of_a_clip_one_answer() -> None:
@@ -129,7 +132,7 @@ def between_draws(learner: Learner) -> float:
         draws = [0] * len(episode.support) + [1] * len(episode.query) + [2] * len(episode.query)
         tokens = learner.source.tokens(clips, draws)
         support, query = tokens.tensor_split([len(episode.support)])
-        scores = learner.recognizer.score_episode(support, episode.support_classes, query, None)
+        scores = score_episode(learner.recognizer, support, episode.support_classes, query, None)
         found.append(disagreement(*(scores.logits_QN / learner.recipe.temperature).chunk(2)))
     return float(torch.stack(found).mean())
 

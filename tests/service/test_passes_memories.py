@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.adapters.memory import Memory, attend_own, attend_to
-from model.adapters.memory_table import kernel_or_none, table_of
+from model.episode import Memory
+from model.views import attend_own, attend_to, query_view, support_view
+from service.engine.passes.memory_table import ALIGNED, TableView, kernel_or_none, table_of
 from tests.model.tiny import clips, tiny_recognizer
 
-kernel = pytest.importorskip("model.adapters.memory_kernel", reason="there is no triton")
+kernel = pytest.importorskip("service.engine.passes.memory_kernel", reason="there is no triton")
 
 ROOT = Path(__file__).parents[2]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # there, by interpretation
@@ -74,7 +75,7 @@ def test_the_kernel_reads_memories_where_they_lie_as_torch_reads_them(
         parts[0] = parts[0].contiguous()
     # Blocks before and behind: rows of a table of several are not dense.
     table_QB3 = table_of([[None, one, None] for one in memories], parts[0]).to(DEVICE)
-    got = kernel.attend_by_table(*parts, table_QB3[:, 1])
+    got = kernel.attend_by_table(*parts, table_QB3[:, 1], ALIGNED)
     torch.testing.assert_close(got, attend_own(*parts, memories), atol=1e-5, rtol=1e-5)
 
 
@@ -83,37 +84,40 @@ def test_the_kernel_reads_memories_where_they_lie_as_torch_reads_them(
 def test_queries_by_table_are_queries_by_memories(context: str) -> None:
     video = tiny_recognizer(query_context=context).eval().to(DEVICE).video
     tokens = video.trunk(clips(8).to(DEVICE))
-    tasks = [
-        video.adapt_support(tokens[:count], torch.arange(count, device=DEVICE), of_task)[1]
-        for count, of_task in ((2, None), (3, None), (2, "self"))
-    ]
-    contexts = [tasks[place] for place in (0, 1, 2, 1, 0)]
-    table_QB3 = table_of([context.memories for context in contexts], tokens).to(DEVICE)
-    got = video.adapt_by_table(kernel.attend_by_table, tokens[3:], table_QB3)
-    torch.testing.assert_close(got, video.adapt_query(tokens[3:], contexts), atol=1e-5, rtol=1e-4)
+    memories = []
+    for count in (2, 3):
+        view = support_view(context, torch.arange(count, device=DEVICE), tokens.dtype)
+        video(tokens[:count], view)
+        memories.append([view.memories[place] for place in range(len(video.adapted))])
+    memories.append([None] * len(video.adapted))
+    of_clips = [memories[place] for place in (0, 1, 2, 1, 0)]
+    table_QB3 = table_of(of_clips, tokens).to(DEVICE)
+    got = video(tokens[3:], TableView(kernel.attend_by_table, table_QB3))
+    want = video(tokens[3:], query_view(context, of_clips))
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
 def test_memories_that_the_kernel_would_misread_are_refused() -> None:
     like, good = torch.zeros(1, device=DEVICE), memory(1, 2, 2, 3, 4)
     with pytest.raises(ValueError, match=r"torch\.float64 .* cannot be read by tokens of torch\.f"):
-        table_of([[replace(good, values_PHME=good.values_PHME.double())]], like)
+        table_of([[replace(good, values_PHMW=good.values_PHMW.double())]], like)
     with pytest.raises(ValueError, match="on meta cannot be read"):
-        table_of([[good.to(torch.device("meta"))]], like)
+        table_of([[replace(good, values_PHMW=good.values_PHMW.to("meta"))]], like)
     with pytest.raises(ValueError, match="not dense"):
-        table_of([[replace(good, keys_PHME=good.keys_PHME.transpose(0, 1))]], like)
+        table_of([[replace(good, keys_PHMW=good.keys_PHMW.transpose(0, 1))]], like)
     with pytest.raises(ValueError, match="not aligned"):
-        table_of([[replace(good, keys_PHME=noise(1, 49)[1:].view(2, 2, 3, 4))]], like)
+        table_of([[replace(good, keys_PHMW=noise(1, 49)[1:].view(2, 2, 3, 4))]], like)
 
 
 def test_a_table_of_other_clips_is_refused() -> None:
     parts = of_clips(2, 2, 3, 4)
     table_QB3 = table_of([[None], [None]], parts[0]).to(DEVICE)
     with pytest.raises(ValueError, match="A table of 2 rows came with 3 clips"):
-        kernel.attend_by_table(*parts, table_QB3[:, 0])
+        kernel.attend_by_table(*parts, table_QB3[:, 0], ALIGNED)
 
 
 def test_the_kernel_compiles_for_a_gpu_and_loads_sixteen_bytes_at_once(tmp_path: Path) -> None:
-    script = ROOT / "tests/model/compile_kernel.py"
+    script = ROOT / "tests/service/compile_kernel.py"
     own = {"PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, str(script)],

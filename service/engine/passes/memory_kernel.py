@@ -10,13 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.adapters.memory import ALIGNED
-
 ROWS = 16  # of a program; about the fastest on an H100 (`tests/bench/figures/h100.md`)
 
 
 def attend_by_table(
-    query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, table_Q3: Tensor
+    query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, table_Q3: Tensor, aligned: int
 ) -> Tensor:
     """Let each clip attend to the memory that its row names, and itself.
 
@@ -27,6 +25,7 @@ def attend_by_table(
         key_PHQE: The clips' own.
         value_PHQE: Likewise.
         table_Q3: One block's rows of `table_of`, on the device.
+        aligned: Bytes; every memory begins at a multiple.
 
     Returns:
         attended_PHQE.
@@ -53,7 +52,7 @@ def attend_by_table(
         *parts[0].stride()[:3],
         ROWS=ROWS,
         COLUMNS=triton.next_power_of_2(width),
-        ALIGNED=ALIGNED,
+        ALIGNED=aligned,
     )
     return attended_PQHE.transpose(1, 2)
 

@@ -6,7 +6,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from model.adapters.memory_kernel import ALIGNED, ROWS, _attend
+from service.engine.passes.memory_kernel import ROWS, _attend
+from service.engine.passes.memory_table import ALIGNED
 
 NUMBERS = dict.fromkeys(("table_clip", "sites", "heads", "width"), "i32") | {"scale": "fp32"}
 STEPS = dict.fromkeys(("by_site", "by_head", "by_clip"), "i32")

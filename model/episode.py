@@ -1,0 +1,235 @@
+"""The values of an episode: what is kept of a task's supports, and the scores of its queries.
+
+Nothing here holds weights. What belongs to a task is handed in and out as a value.
+
+Dimensions: S Q clips, K shots of a class, N classes, A stages, T frames, E feature width, P sites,
+H heads, M memory entries, W width of a head.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from model.errors import EpisodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a query may attend to in one adapted block, beside itself."""
+
+    keys_PHMW: Tensor
+    values_PHMW: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by the keys and values."""
+        return self.keys_PHMW.nbytes + self.values_PHMW.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSet:
+    """The classes of a task, as a matcher compares queries with them.
+
+    Args:
+        prototype_NTE: One sequence of frame features a class.
+        counts: Support clips of each class.
+        shots: Frame features [K, T, E] of each class's support clips, for a matcher that reads
+            them; else empty.
+    """
+
+    prototype_NTE: Tensor
+    counts: tuple[int, ...]
+    shots: tuple[Tensor, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by its tensors."""
+        return self.prototype_NTE.nbytes + sum(shots_KTE.nbytes for shots_KTE in self.shots)
+
+    def without_shots(self) -> "ClassSet":
+        """Return the prototypes alone."""
+        return replace(self, shots=())
+
+
+def joined(sets: Sequence[ClassSet]) -> ClassSet:
+    """Return the classes of several tasks as one set, in order."""
+    if len(sets) == 1:
+        return sets[0]
+    return ClassSet(
+        torch.cat([one.prototype_NTE for one in sets]),
+        tuple(itertools.chain.from_iterable(one.counts for one in sets)),
+        tuple(itertools.chain.from_iterable(one.shots for one in sets)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSupport:
+    """All that queries of a task need: derived from its pictures, and rebuilt from them.
+
+    Args:
+        classes: What queries are compared with.
+        memories: What queries attend to in each adapted block; None where they see only themselves.
+        text_NAE: Text features of the classes, or None to score by video alone.
+        fingerprint: Of the weights that made it.
+        text_inside: Whether class text is part of the support features.
+    """
+
+    classes: ClassSet
+    memories: tuple[Memory | None, ...]
+    text_NAE: Tensor | None
+    fingerprint: str
+    text_inside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.text_NAE is not None and len(self.text_NAE) != len(self.counts):
+            raise EpisodeError(
+                f"Text for {len(self.text_NAE)} classes came with supports of {len(self.counts)}; "
+                "give text for every class."
+            )
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Support clips of each class."""
+        return self.classes.counts
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by its tensors."""
+        text = 0 if self.text_NAE is None else self.text_NAE.nbytes
+        memories = sum(memory.bytes for memory in self.memories if memory is not None)
+        return self.classes.bytes + memories + text
+
+    def with_text(self, text_NAE: Tensor | None) -> "EncodedSupport":
+        """Return the same supports with other text.
+
+        Raises:
+            EpisodeError: The old text is part of the support features.
+        """
+        if self.text_inside:
+            raise EpisodeError(
+                "These support features hold the text of their classes; "
+                "encode the supports again with the new text."
+            )
+        return replace(self, text_NAE=text_NAE)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of queries against classes; every tensor starts [query, class]."""
+
+    video_QN: Tensor
+    text_QN: Tensor | None
+    stages_QNA: Tensor | None
+    logits_QN: Tensor
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Scores":
+        """Return the same scores on another device."""
+
+        def moved(scores: Tensor | None) -> Tensor | None:
+            return None if scores is None else scores.detach().to(device, non_blocking=non_blocking)
+
+        video_QN = self.video_QN.detach().to(device, non_blocking=non_blocking)
+        logits_QN = self.logits_QN.detach().to(device, non_blocking=non_blocking)
+        return Scores(video_QN, moved(self.text_QN), moved(self.stages_QNA), logits_QN)
+
+
+@dataclass(frozen=True, slots=True)
+class MatchScores:
+    """One query against the classes of its task, as plain numbers."""
+
+    video_N: list[float]
+    text_N: list[float] | None
+    stages_NA: list[list[float]] | None
+    logits_N: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Queries that were scored together.
+
+    Args:
+        places: Where each query stands in the batch.
+        columns: Which classes are the query's own task's.
+        scores: Of these queries, against the classes of all their tasks.
+    """
+
+    places: tuple[int, ...]
+    columns: tuple[slice, ...]
+    scores: Scores
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Scored":
+        """Return the same on another device."""
+        return replace(self, scores=self.scores.to(device, non_blocking=non_blocking))
+
+
+def plain(scored: Sequence[Scored]) -> list[MatchScores]:
+    """Turn scores into numbers, in the order of the batch; waits for the device."""
+    found: dict[int, MatchScores] = {}
+    for group in scored:
+        scores = group.scores.to(torch.device("cpu"))
+        video_QN, logits_QN = scores.video_QN.numpy(), scores.logits_QN.numpy()
+        text_QN = None if scores.text_QN is None else scores.text_QN.numpy()
+        stages_QNA = None if scores.stages_QNA is None else scores.stages_QNA.numpy()
+        for row, (place, own) in enumerate(zip(group.places, group.columns, strict=True)):
+            found[place] = MatchScores(
+                video_N=video_QN[row, own].tolist(),
+                text_N=None if text_QN is None else text_QN[row, own].tolist(),
+                stages_NA=None if stages_QNA is None else stages_QNA[row, own].tolist(),
+                logits_N=logits_QN[row, own].tolist(),
+            )
+    return [found[place] for place in range(len(found))]
+
+
+def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
+    """Return class indices as a tensor.
+
+    Args:
+        classes: Class index of each clip; 0 .. N-1, every class present, in any order.
+        clips: How many clips there are.
+
+    Raises:
+        EpisodeError: Other lengths, fewer than two classes, or a class without a clip.
+    """
+    ways = max(classes, default=-1) + 1
+    if len(classes) != clips:
+        raise EpisodeError(f"{clips} clips came with {len(classes)} classes; give one for each.")
+    if ways < 2:
+        raise EpisodeError(f"An episode needs two classes or more, not {ways}; add a label.")
+    missing = sorted(set(range(ways)) - set(classes))
+    if missing or min(classes) < 0:
+        raise EpisodeError(
+            f"Class indices must cover 0 to {ways - 1}; without a clip: {missing}; add clips."
+        )
+    return torch.tensor(list(classes))
+
+
+def class_means(classes_S: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return rows [N, S] that average the clips of each class."""
+    member_SN = nn.functional.one_hot(classes_S).to(dtype)
+    return (member_SN / member_SN.sum(dim=0)).T
+
+
+def mean_by_class(features_STE: Tensor, classes_S: Tensor) -> Tensor:
+    """Average the shots of each class, unnormalised [N, T, E]."""
+    return torch.einsum("ns,ste->nte", class_means(classes_S, features_STE.dtype), features_STE)
+
+
+def shots_by_class(features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...]:
+    """Sort shots into their classes; [K, T, E] each, K may differ."""
+    sorted_STE = features_STE[classes_S.argsort(stable=True)]
+    return sorted_STE.split(torch.bincount(classes_S).tolist())
+
+
+def class_set(features_STE: Tensor, prototype_NTE: Tensor, classes_S: Tensor) -> ClassSet:
+    """Put prototypes and shots of a task together.
+
+    Args:
+        features_STE: Frame features of the support clips, as a matcher reads shots.
+        prototype_NTE: Of each class.
+        classes_S: Class index of each clip.
+    """
+    counts = tuple(torch.bincount(classes_S).tolist())
+    return ClassSet(prototype_NTE, counts, shots_by_class(features_STE, classes_S))

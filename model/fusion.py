@@ -1,0 +1,93 @@
+"""How the video score and the text score meet.
+
+Dimensions: Q clips, N classes.
+"""
+
+from torch import Tensor, nn
+
+from model.errors import EpisodeError
+
+
+class VideoOnly(nn.Module):
+    """The video score alone: a similarity times a scale, or a negative distance as it is.
+
+    Args:
+        scale: Of the video score.
+    """
+
+    reads_text, needs_bounded, per_task = False, False, False
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, video_QN: Tensor, text_QN: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Return logits_QN."""
+        return self.scale * video_QN
+
+
+class Product(nn.Module):
+    """scale * video * text, of two cosines (Task-Adapter++; model/papers/task_adapter.md).
+
+    Args:
+        scale: Of the product.
+    """
+
+    reads_text, needs_bounded, per_task = True, True, False
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, video_QN: Tensor, text_QN: Tensor | None) -> Tensor:
+        """Return logits_QN; without text, of the video score alone."""
+        if text_QN is None:
+            return self.scale * video_QN
+        if text_QN.shape != video_QN.shape:
+            raise EpisodeError(
+                f"Text scores {tuple(text_QN.shape)} and video scores {tuple(video_QN.shape)} "
+                "are not both [query, class]; give text for every class."
+            )
+        return self.scale * video_QN * text_QN
+
+
+class Geometric(nn.Module):
+    """text^share * softmax(video / softness)^(1 - share) (CLIP-FSAR; model/papers/clip_fsar.md).
+
+    A distance becomes a probability by its softmax over the classes of the task, which is why a
+    class's logit depends on the other classes.
+
+    Args:
+        text_share: Exponent of the text's probability, 0 to 1.
+        softness: Distances are divided by it.
+    """
+
+    reads_text, needs_bounded, per_task = True, False, True
+
+    def __init__(self, text_share: float, softness: float) -> None:
+        super().__init__()
+        self.text_share, self.softness = text_share, softness
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, video_QN: Tensor, text_QN: Tensor | None) -> Tensor:
+        """Return logits_QN, the logarithm of the mean; without text, the video score.
+
+        Args:
+            video_QN: A negative distance or a similarity.
+            text_QN: Log-probability of each class by its text.
+        """
+        if text_QN is None:
+            return video_QN
+        log_video_QN = (video_QN / self.softness).log_softmax(dim=-1)
+        return self.text_share * text_QN + (1 - self.text_share) * log_video_QN

@@ -1,0 +1,1 @@
+"""Support features, and class text, to the classes of a task."""

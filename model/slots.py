@@ -1,0 +1,191 @@
+"""The slots of a method: what each part takes and gives, and what it declares.
+
+    frames -> Backbone -> tokens -> adapted blocks under a View -> Temporal -> features
+    support features, class text -> Prototypes -> ClassSet
+    query features, ClassSet -> Matcher -> video score; text -> TextHead -> text score
+    video score, text score -> Fusion -> logits
+
+Recognizer, service, training and export read these declarations and nothing else; no part asks
+which other part it meets.
+
+Dimensions: B S Q clips or frames, N classes, A stages, T frames, C H W pixels, L tokens, R tokens
+that are read, D token width, E feature width, J heads, W width of a head.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from model.episode import ClassSet
+
+RGB = tuple[float, float, float]
+
+
+class TransformerBlock(Protocol):
+    """A pre-norm transformer block of a backbone, in the parts that adapters reuse."""
+
+    def norm_attention(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply the LayerNorm in front of attention."""
+
+    def heads(self, normed_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project to queries, keys and values, each [B, J, L, W]."""
+
+    def merge(self, attended_BJLW: Tensor) -> Tensor:
+        """Project attended heads back to tokens [B, L, D]."""
+
+    def norm_mlp(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply the LayerNorm in front of the MLP."""
+
+    def mlp(self, normed_BLD: Tensor) -> Tensor:
+        """Apply the MLP."""
+
+
+class Backbone(Protocol):
+    """An image tower: frames to tokens, blocks that adapters may wrap, tokens to features."""
+
+    model: Any  # the library's own module
+    size: int  # pixels, square
+    mean: RGB  # of RGB in [0, 1]
+    std: RGB
+    width: int  # D
+    features: int  # E
+    prefix_tokens: int  # tokens in front of the patches, the class token first
+    reads_class_token: bool  # whether `head` looks at the first token alone
+    blocks: Sequence[TransformerBlock]
+
+    def patches(self, pixels_BCHW: Tensor) -> Tensor:
+        """Turn normalised pixels into tokens [B, L, D] with their places added."""
+
+    def norm(self, tokens_BLD: Tensor) -> Tensor:
+        """Apply what stands between places and the first block."""
+
+    def head(self, tokens_BLD: Tensor) -> Tensor:
+        """Turn the last block's tokens into one feature [B, E] a frame."""
+
+
+class TextBackbone(Protocol):
+    """A causal text tower, in the parts that adapters need."""
+
+    model: Any
+    width: int
+    features: int
+    blocks: Sequence[TransformerBlock]
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Turn texts into token ids [B, L]."""
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Name the words of a text that the tower cannot represent."""
+
+    def embed(self, ids_BL: Tensor) -> Tensor:
+        """Look up tokens [B, L, D] and add their places."""
+
+    def mask(self) -> Tensor:
+        """Return the additive causal mask [L, L]."""
+
+    def pool(self, tokens_BLD: Tensor, ids_BL: Tensor) -> Tensor:
+        """Turn the last block's tokens into one feature [B, E] a text."""
+
+
+class BlockView(Protocol):
+    """Who is seen in one adapted block of a pass."""
+
+    def attend(self, block: TransformerBlock, tokens_BTRD: Tensor) -> Tensor | None:
+        """Run a block's attention over clips at each frame and token.
+
+        Args:
+            block: The block whose LayerNorm and attention are used.
+            tokens_BTRD: All clips of the pass.
+
+        Returns:
+            update_BTRD, or None where no clip attends to any.
+        """
+
+
+class View(Protocol):
+    """Who is seen in a pass through the adapted blocks."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no clip of the pass sees another."""
+
+    def at(self, place: int, /) -> BlockView:
+        """Return the view of one adapted block; 0 is the lowest."""
+
+
+class Part(Protocol):
+    """What every part of a method says of itself."""
+
+    def is_initial(self) -> bool:
+        """Tell whether it computes what the frozen backbone would without it."""
+
+
+class AdaptedBlock(Part, Protocol):
+    """A block with adapters around it or in it."""
+
+    across_clips: bool  # whether it asks its view for attention across clips
+
+    def __call__(self, tokens_BTLD: Tensor, view: BlockView, /) -> Tensor:
+        """Run the block over all clips of a pass; returns tokens_BTRD."""
+
+
+class AdaptedTextBlock(Part, Protocol):
+    """A text block with adapters; the stages of one class may see each other, classes never."""
+
+    def __call__(self, tokens_NALD: Tensor, mask_LL: Tensor, /) -> Tensor:
+        """Run the block; returns tokens_NALD."""
+
+
+class Temporal(Part, Protocol):
+    """What happens along time above the backbone."""
+
+    def __call__(self, features_BTE: Tensor, /) -> Tensor:
+        """Return features_BTE of clips, each by itself."""
+
+
+class Prototypes(Part, Protocol):
+    """Support features, and class text where the part wants it, to a `ClassSet`."""
+
+    needs_text: bool  # class text enters the support features: other text, other supports
+
+    def __call__(
+        self, support_STE: Tensor, classes_S: Tensor, text_NE: Tensor | None, /
+    ) -> ClassSet:
+        """Return the classes of one task; without text, of what the clips alone give."""
+
+    def query(self, query_QTE: Tensor) -> Tensor:
+        """Return query features as matchers compare them with the `ClassSet`."""
+
+
+class Matcher(Part, Protocol):
+    """Query features and a `ClassSet` to the video score."""
+
+    bounded: bool  # a similarity in [-1, 1]; else a negative distance
+    reads_shots: bool  # whether it compares with each shot, not with prototypes alone
+    per_task: bool  # whether queries must be scored against their own task's classes alone
+
+    def __call__(self, query_QTE: Tensor, classes: ClassSet, /) -> Tensor:
+        """Return video_QN; larger is better."""
+
+
+class TextHead(Part, Protocol):
+    """Query features and class text to the text score."""
+
+    transductive: bool  # whether a query's score depends on the other queries
+    per_task: bool  # whether a class's score depends on the other classes
+    least_frames: int  # frames that a clip needs
+
+    def __call__(self, query_QTE: Tensor, text_NAE: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """Return text_QN and, where the head has them, the scores of the stages [Q, N, A]."""
+
+
+class Fusion(Part, Protocol):
+    """How the video score and the text score meet."""
+
+    reads_text: bool
+    needs_bounded: bool  # whether the video score has to be a similarity
+    per_task: bool  # whether a class's logit depends on the other classes
+
+    def __call__(self, video_QN: Tensor, text_QN: Tensor | None, /) -> Tensor:
+        """Return logits_QN; without text, of the video score alone."""
