@@ -26,12 +26,14 @@ def seal(subject: str, payload: bytes) -> bytes:
     return header + b"\n" + payload
 
 
-def unseal(subject: str, sealed: bytes) -> memoryview:
+def unseal(subject: str, sealed: object) -> memoryview:
     """Return the payload of a value that was sealed for `subject`, without copying it.
 
     Raises:
         StoreCorruptError: damaged, cut short, of another subject or another format version.
     """
+    if not isinstance(sealed, bytes):  # what a torn row of SQLite may hold
+        raise _damaged(subject, "is no sealed value")
     end = sealed.find(b"\n", 0, _LONGEST_HEADER + 1)
     header, payload = sealed[: max(end, 0)], memoryview(sealed)[end + 1 :]
     parts = header.split(b" ")

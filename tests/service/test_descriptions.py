@@ -281,7 +281,7 @@ async def test_no_label_or_an_endless_one_is_not_sent(
 async def test_a_store_that_fails_does_not_stop_a_description(
     endpoint: Endpoint, make: Make, tmp_path: Path
 ) -> None:
-    (tmp_path / "store" / "text").rmdir()
+    (tmp_path / "kshot.db").unlink()
     assert await make().describe("wave") == WANTED
     assert len(endpoint.calls) == 1
 

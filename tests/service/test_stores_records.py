@@ -29,8 +29,8 @@ def test_json_gives_back_an_equal_record(record: records.TaskRecord) -> None:
         ({"revision": "1"}, "revision"),
         ({"created_at": None}, "created_at"),
         (
-            {"labels": [{"label": "x", "stages": ["a", "b"], "text_source": "llm"}]},
-            "labels.0.stages",
+            {"labels": [{"label": "x", "stages": ["a", 2], "text_source": "llm"}]},
+            "labels.0.stages.1",
         ),
         ({"task_id": "../x"}, "task_id"),
     ],
