@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from model.config import AimConfig, MethodConfig, TaskConfig
+from model.config import MethodConfig
 from model.methods import METHODS
 from service.http.problems import STATUS
 from service.settings import PREFIX, Settings
@@ -57,40 +57,38 @@ def settings_table() -> str:
 
 
 def _visual(method: MethodConfig) -> str:
-    match method.visual:
-        case None:
-            return "none"
-        case AimConfig(blocks=blocks):
-            return f"AIM, {blocks} blocks"
-        case TaskConfig(blocks=blocks):
-            return f"Task-Adapter, {blocks} blocks"
-        case other:
-            return f"{other.kind}, {other.blocks} blocks"
+    adapted = method.visual
+    parts = [f"`{adapted.kind}`, {adapted.blocks} blocks"] if adapted else []
+    parts += [f"`{method.temporal.kind}` along time"] if method.temporal else []
+    parts += ["the whole tower learns"] if method.tune == "all" else []
+    return "; ".join(parts) or "frozen"
+
+
+def _logits(method: MethodConfig) -> str:
+    if method.fusion == "product":
+        return "video x text"
+    return "video" if method.fusion == "video" else method.fusion.kind
 
 
 def presets_table() -> str:
     """List every preset of `METHODS`."""
     rows = [
-        "| preset | visual adapter | text adapter | a query attends to | score |",
-        "|---|---|---|---|---|",
+        "| preset | image tower | text tower | a query sees | prototypes | matcher | logits |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, method in METHODS.items():
-        text = f"order, {method.text.blocks} blocks" if method.text else "none"
-        rows.append(
-            f"| `{name}` | {_visual(method)} | {text} | `{method.query_context}` | "
-            f"{_score(method)} |"
-        )
+        text = f"order, {method.text.blocks} blocks" if method.text else "frozen"
+        cells = [
+            f"`{name}`",
+            _visual(method),
+            text if method.fusion != "video" else "not used",
+            f"`{method.query_context}`",
+            f"`{method.prototypes.kind}`",
+            f"`{method.matcher.kind}`",
+            _logits(method),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _score(method: MethodConfig) -> str:
-    match method.fusion:
-        case "product":
-            return f"{method.matcher.kind} x text"
-        case "video":
-            return method.matcher.kind
-        case fusion:
-            return f"{method.matcher.kind} and text, {fusion.kind} mean"
 
 
 def problems_table() -> str:

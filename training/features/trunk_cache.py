@@ -111,16 +111,24 @@ def _announcement(files: TokenFolder, draws: int, missing: int) -> str:
 
 
 def _check(recognizer: Recognizer, clips: int, draws: int) -> None:
-    if recognizer.video.at_input and recognizer.video.temporal_embedding is not None:
+    if trains_trunk(recognizer):
+        remedy = "tune 'adapters'" if recognizer.config.tune == "all" else "'first_adapted'"
         raise InputError(
-            "temporal_embedding 'input' is trained below the frozen blocks, whose output then "
-            "changes; use 'first_adapted', or no trunk cache."
+            "What is below the adapted blocks is trained (temporal_embedding 'input' or tune "
+            f"'all'), so that their input changes; use {remedy}, or no trunk cache."
         )
     if not clips or draws < 0:
         raise InputError(
             f"A trunk cache of {clips} clips and {draws} draws cannot be made; give one clip or "
             "more, and no draws or more."
         )
+
+
+def trains_trunk(recognizer: Recognizer) -> bool:
+    """Tell whether the trunk's output changes while the recogniser learns."""
+    video = recognizer.video
+    at_input = video.at_input and video.temporal_embedding is not None
+    return at_input or any(p.requires_grad for p in video.tower.model.parameters())
 
 
 def _token_shape(recognizer: Recognizer) -> tuple[int, int, int]:
