@@ -133,7 +133,7 @@ def _episodes(
         ),
         labels,
         TokenSources("clips", clips, cache=None, half=False),
-        {label: template_stages(label) for label in labels},
+        lambda count: {label: template_stages(label, count) for label in labels},
     )
     for source, weights in sources:
         recognizer = load_recognizer(source, weights=weights)

@@ -56,13 +56,10 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-VISUAL = {"aim": "AIM", "task": "Task-Adapter", "ted": "TED"}
-
-
 def _visual(method: MethodConfig) -> str:
     adapted = method.visual
-    parts = [f"{VISUAL[adapted.kind]}, {adapted.blocks} blocks"] if adapted else []
-    parts += [f"{method.temporal.kind} along time"] if method.temporal else []
+    parts = [f"`{adapted.kind}`, {adapted.blocks} blocks"] if adapted else []
+    parts += [f"`{method.temporal.kind}` along time"] if method.temporal else []
     parts += ["the whole tower learns"] if method.tune == "all" else []
     return "; ".join(parts) or "frozen"
 

@@ -8,24 +8,10 @@ import uvloop
 
 from model.errors import KshotError
 from service.app import create_app
-from service.http.server import server_of
-from service.http.telemetry import start_logging
+from service.http.server import serve, start_logging
 from service.settings import Settings
 
 log = logging.getLogger("kshot.service")
-
-
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests that run get their grace.
-
-    Raises:
-        KshotError: A part cannot start.
-    """
-    app = create_app(settings)
-    server = server_of(app, settings)
-    server.heed_signals()
-    async with app.router.lifespan_context(app):
-        await server.serve()
 
 
 def main() -> int:
@@ -40,7 +26,7 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         log.info("Settings: %s", settings.shown())
-        uvloop.run(serve(settings))
+        uvloop.run(serve(create_app(settings), settings))
     except KshotError as error:
         log.error("%s", error)
         return 2

@@ -1,4 +1,4 @@
-"""The application: routes, errors, limits, and one set of parts whose lifetime is its own."""
+"""The application: routes, errors, admission, and a service that lives as long as it does."""
 
 import gc
 from collections.abc import AsyncIterator, Iterator
@@ -6,18 +6,16 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
 
-from service.container import Parts, running
-from service.http import openapi as documents
-from service.http import problems as errors
-from service.http.admission import Admission, AdmissionRules, Pace
-from service.http.credits import Ledger
-from service.http.disconnects import DisconnectWatcher
-from service.http.receiving import BodyRules
-from service.http.routes import classify, operations, tasks
-from service.http.telemetry import RequestLog
+from service.container import running
+from service.http import openapi, problems
+from service.http.admission import Admission
+from service.http.connection import DisconnectWatcher, RequestLog
+from service.http.routes import operations, tasks
+from service.limits import limits_of
 from service.settings import Settings
+from service.tasks.allowance import Cost, Ledger
 
-ROUTERS = (tasks.router, classify.router, operations.router)
+ROUTERS = (tasks.router, operations.router)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -25,8 +23,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings) as app.state.parts:
-            with unpaused():
+        async with running(settings) as app.state.service:
+            with without_long_collections():
                 yield
 
     app = FastAPI(
@@ -35,29 +33,35 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    errors.install(app)
+    limits = limits_of(settings)
+    problems.install(app)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)  # permanent aliases
-    documents.install(app)
-    app.state.ledger = Ledger(settings.credits, share=settings.tenant_share)
-
-    def pace() -> Pace:
-        parts: Parts = app.state.parts
-        return parts.pace()
+    openapi.install(app, limits)
+    app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost
-    app.add_middleware(Admission, ledger=app.state.ledger, rules=_rules(settings), pace=pace)
+    app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(RequestLog)
     return app
 
 
-@contextmanager
-def unpaused() -> Iterator[None]:
-    """Keep the garbage collector from what is there now, half a million objects of libraries.
+def capacity_of(settings: Settings) -> Cost:
+    """Return what all running requests may hold together."""
+    return Cost(
+        bytes=settings.max_inflight_bytes,
+        decode_ms=round(1e3 * settings.max_inflight_decode_s),
+        frames=settings.max_inflight_frames,
+    )
 
-    A full collection would look at all of them, and let every request wait for 0.2 s meanwhile.
+
+@contextmanager
+def without_long_collections() -> Iterator[None]:
+    """Exempt all objects that exist now, half a million of libraries, from garbage collection.
+
+    A full collection looks at each of them, and every request would wait 0.2 s for it.
     """
     gc.collect()
     gc.freeze()
@@ -65,17 +69,3 @@ def unpaused() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _rules(settings: Settings) -> AdmissionRules:
-    return AdmissionRules(
-        body=BodyRules(
-            max_bytes=settings.max_request_bytes,
-            min_bytes_s=settings.min_upload_bytes_s,
-            patience_s=settings.upload_patience_s,
-        ),
-        deadline_s=settings.deadline_s,
-        max_deadline_s=settings.max_deadline_s,
-        query_clips=settings.max_query_clips,
-        support_clips=settings.max_support_clips,
-    )

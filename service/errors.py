@@ -7,6 +7,7 @@ KshotError
 │   ├── ClipsRefusedError         some clips cannot be used; names each
 │   └── NotReadyError, DeadlineError, ServerFullError, TenantOverShareError: ask again
 ├── EngineError                   the device failed on this work
+├── DescriptionUnavailableError   the language model gave nothing usable
 └── SettingsError                 an environment variable that cannot be followed
 """
 
@@ -237,6 +238,12 @@ class EngineError(KshotError):
     """The device failed on this work."""
 
     code = "engine-failed"
+
+
+class DescriptionUnavailableError(KshotError):
+    """The language model gave no usable description; template text stays."""
+
+    code = "description-unavailable"
 
 
 class SettingsError(KshotError):

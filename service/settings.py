@@ -12,10 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from model.media.container import MediaLimits
 from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
-from service.http.credits import Cost
 
 PREFIX = "KSHOT_"
 MIB = 2**20
+CLIP = MediaLimits()  # the defaults of what one clip may be
 
 
 def _split(value: object) -> object:
@@ -138,21 +138,23 @@ class Settings(BaseSettings):
     upload_patience_s: float = Field(
         10.0, gt=0, description="Seconds of waiting for a body before its speed counts."
     )
-    max_clip_bytes: int = Field(25 * MIB, ge=1, description="One clip as a file part.")
+    max_clip_bytes: int = Field(CLIP.max_bytes, ge=1, description="One clip as a file part.")
     max_base64_bytes: int = Field(8 * MIB, ge=1, description="One clip in JSON, decoded.")
     containers: Words = Field(
-        ("mp4", "webm", "avi"), description="Containers taken; mp4 means mov too, webm mkv."
+        CLIP.containers, description="Containers taken; mp4 means mov too, webm mkv."
     )
-    codecs: Words = Field(
-        ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4"), description="Video codecs taken."
+    codecs: Words = Field(CLIP.codecs, description="Video codecs taken.")
+    min_clip_s: float = Field(CLIP.min_duration_s, ge=0, description="Shortest clip.")
+    max_clip_s: float = Field(CLIP.max_duration_s, gt=0, description="Longest clip.")
+    max_pixels: int = Field(CLIP.max_pixels, ge=1, description="Pixels of one picture.")
+    max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames walked in one clip.")
+    max_streams: int = Field(CLIP.max_streams, ge=1, description="Streams in one container.")
+    min_pictures: int = Field(
+        CLIP.min_pictures, ge=1, description="Fewest pictures of a clip given as pictures."
     )
-    min_clip_s: float = Field(0.2, ge=0, description="Shortest clip.")
-    max_clip_s: float = Field(60.0, gt=0, description="Longest clip.")
-    max_pixels: int = Field(2_100_000, ge=1, description="Pixels of one picture.")
-    max_frames: int = Field(3600, ge=1, description="Frames walked in one clip.")
-    max_streams: int = Field(8, ge=1, description="Streams in one container.")
-    min_pictures: int = Field(8, ge=1, description="Fewest pictures of a clip given as pictures.")
-    max_pictures: int = Field(32, ge=1, description="Most pictures of a clip given as pictures.")
+    max_pictures: int = Field(
+        CLIP.max_pictures, ge=1, description="Most pictures of a clip given as pictures."
+    )
     max_labels: int = Field(50, ge=2, le=200, description="Labels of one task; the least is 2.")
     max_shots: int = Field(16, ge=1, le=64, description="Support clips of one label.")
     max_support_clips: int = Field(200, ge=2, le=1000, description="Support clips of one task.")
@@ -166,38 +168,13 @@ class Settings(BaseSettings):
     )
 
     def shown(self) -> str:
-        """Give what differs from the defaults, for the log: no key, no password."""
+        """Return what differs from the defaults, for the log, without keys and passwords."""
         text = self.model_dump_json(exclude_defaults=True)
         return re.sub(r"//[^@/\s]*@", "//***@", text)
 
     @property
-    def media(self) -> MediaLimits:
-        """Give what one clip may be, as the decoder takes it."""
-        return MediaLimits(
-            max_bytes=self.max_clip_bytes,
-            containers=self.containers,
-            codecs=self.codecs,
-            min_duration_s=self.min_clip_s,
-            max_duration_s=self.max_clip_s,
-            max_pixels=self.max_pixels,
-            max_frames=self.max_frames,
-            max_streams=self.max_streams,
-            min_pictures=self.min_pictures,
-            max_pictures=self.max_pictures,
-        )
-
-    @property
-    def credits(self) -> Cost:
-        """Give what all running requests may hold together."""
-        return Cost(
-            bytes=self.max_inflight_bytes,
-            decode_ms=round(1e3 * self.max_inflight_decode_s),
-            frames=self.max_inflight_frames,
-        )
-
-    @property
     def sandbox(self) -> SandboxLimits:
-        """Give what one decoder process may use."""
+        """What one decoder process may use."""
         return SandboxLimits(
             memory_bytes=self.decode_memory_bytes,
             cpu_s=self.decode_cpu_s,

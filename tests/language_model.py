@@ -22,6 +22,7 @@ class Endpoint:
 
     mode: str = "good"
     content: str = json.dumps({"stages": STAGES})
+    by_label: dict[str, str] = field(default_factory=dict)  # content where a label is asked about
     finish_reason: str = "stop"
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
@@ -32,20 +33,19 @@ class Endpoint:
     url: str = ""
 
     async def answer(self, request: Request) -> Response:
-        self.calls.append(
-            await request.json() | {"authorization": request.headers["authorization"]}
-        )
+        call = await request.json() | {"authorization": request.headers["authorization"]}
+        self.calls.append(call)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await asyncio.sleep(self.delay_s)
             if len(self.calls) <= self.failures_first:
                 return _error(500, {})
-            return self._answer("response_format" in self.calls[-1])
+            return self._answer(call)
         finally:
             self.at_once -= 1
 
-    def _answer(self, structured: bool) -> Response:
+    def _answer(self, call: dict[str, Any]) -> Response:
         if self.mode == "refusal":
             return _completion({"refusal": "I can't help with that.", "content": None}, "stop")
         if self.mode == "not json":
@@ -56,11 +56,13 @@ class Endpoint:
             return JSONResponse({"id": "x", "object": "chat.completion", "choices": []})
         if self.mode == "drip":
             return StreamingResponse(_drip(), media_type="application/json")
-        if self.mode == "plain only" and structured:
+        if self.mode == "plain only" and "response_format" in call:
             return _error(400, {})
         if self.mode.isdigit():
             return _error(int(self.mode), self.headers)
-        return _completion({"content": self.content}, self.finish_reason)
+        asked = call["messages"][-1]["content"]
+        named = [content for label, content in self.by_label.items() if json.dumps(label) in asked]
+        return _completion({"content": (named or [self.content])[0]}, self.finish_reason)
 
 
 def _completion(message: dict[str, Any], finish_reason: str) -> Response:

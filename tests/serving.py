@@ -20,7 +20,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from model.checkpoint import save_checkpoint
-from model.config import Align, QueryContext
 from service.app import create_app
 from service.http.server import Protocol
 from service.settings import Settings
@@ -32,9 +31,7 @@ START_S = 60.0
 Files = list[tuple[str, tuple[str, bytes, str]]]
 
 
-def tiny_checkpoint(
-    folder: Path, preset: str = "task_adapter_pp", **changes: QueryContext | Align
-) -> Path:
+def tiny_checkpoint(folder: Path, preset: str = "task_adapter_pp", **changes: object) -> Path:
     """Write a tiny trained-looking checkpoint: 16 pixels, 3 blocks, a text tower of few words."""
     save_checkpoint(tiny_recognizer(preset, **changes), folder, "# Random weights, for tests\n")
     return folder
@@ -92,7 +89,7 @@ def scores(answer: Mapping[str, Any]) -> list[dict[str, tuple[float, ...]]]:
             ranked["label"]: (
                 ranked["score"],
                 ranked["video"],
-                *([] if ranked["text"] is None else [ranked["text"], *ranked["stages"]]),
+                *([] if ranked["text"] is None else [ranked["text"], *(ranked["stages"] or ())]),
             )
             for ranked in result["ranking"]
         }

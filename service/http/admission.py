@@ -1,25 +1,32 @@
 """Who gets in: deadline and credits of a request, settled before its body is read; pure ASGI.
 
-A refusal takes no body, no thread and no wait, so that it is fast when the server is full.
+A refusal reads no body, takes no thread and does not wait, so it is fast when the server is full.
 """
 
 import ipaddress
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import RequestError, ServerFullError, TenantOverShareError
-from service.http import problems as errors
-from service.http.credits import Cost, Ledger
-from service.http.deadlines import HEADER, Deadline, read_timeout
-from service.http.receiving import BodyRules, CountedBody, UnreadBody, declared_bytes
-from service.http.tickets import Ticket
+from service.container import Service
+from service.errors import (
+    FieldFault,
+    InvalidRequestError,
+    RequestError,
+    ServerFullError,
+    TenantOverShareError,
+)
+from service.http.connection import CountedBody, UnreadBody, declared_bytes, too_large
+from service.http.problems import TIMEOUT_HEADER, refusal
+from service.limits import Limits
+from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
 
+MOST_DIGITS = 9
 UNPRICED = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})  # they have no body that is read
 REGISTER = re.compile(r"(?:/v1)?/tasks")
 CLASSIFY = re.compile(r"(?:/v1)?/tasks/[^/]+/classify")
@@ -39,33 +46,40 @@ class Pace:
     decode_s_byte: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionRules:
-    """What a request may be and how long it may take."""
-
-    body: BodyRules
-    deadline_s: float  # where the client says nothing
-    max_deadline_s: float  # the same for registrations, and the cap
-    query_clips: int
-    support_clips: int
+def pace_of(scope: Scope) -> Pace:
+    """Ask the service that a request came to."""
+    service = scope["app"].state.service
+    assert isinstance(service, Service)
+    return Pace(
+        frames_s=service.engine.drain_rate,
+        frames_clip=service.engine.model.frames,
+        decoders=service.pool.workers,
+        clip_bytes=service.pool.pace.clip_bytes,
+        decode_s_byte=service.pool.pace.s_byte,
+    )
 
 
 class Admission:
-    """Gives each request that brings work a ticket, or refuses it.
+    """Gives each request that brings work an allowance, or refuses it.
 
     Args:
         app: The application inside.
         ledger: The credits.
-        rules: What a request may be.
+        limits: What a request may be.
         pace: How fast the service works now.
     """
 
     def __init__(
-        self, app: ASGIApp, *, ledger: Ledger, rules: AdmissionRules, pace: Callable[[], Pace]
+        self,
+        app: ASGIApp,
+        *,
+        ledger: Ledger,
+        limits: Limits,
+        pace: Callable[[Scope], Pace] = pace_of,
     ) -> None:
         self.app = app
         self.ledger = ledger
-        self.rules = rules
+        self.limits = limits
         self.pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,65 +88,58 @@ class Admission:
             await self.app(scope, receive, send)
             return
         try:
-            ticket = self._admit(scope)
+            allowance = self._admit(scope)
         except RequestError as error:
-            response = errors.refusal(error, scope)
+            response = refusal(error, scope)
             await response(scope, receive, UnreadBody(scope, receive, send).send)
             return
-        with ticket.hold:
-            scope["kshot.ticket"] = ticket
-            body = CountedBody(
-                scope,
-                receive,
-                send,
-                rules=self.rules.body,
-                deadline=ticket.deadline,
-                hold=ticket.hold,
-            )
+        with allowance.credits:
+            scope["kshot.allowance"] = allowance
+            body = CountedBody(scope, receive, send, limits=self.limits, allowance=allowance)
             try:
                 await self.app(scope, body.receive, body.send)
             finally:
                 scope["kshot.body_bytes"] = body.seen_bytes
 
-    def _admit(self, scope: Scope) -> Ticket:
+    def _admit(self, scope: Scope) -> Allowance:
         """Settle the deadline and take the credits.
 
         Raises:
             RequestError: The deadline cannot be read, the body is too large, or there is no room.
         """
-        rules, declared = self.rules, declared_bytes(scope)
-        if declared is not None and declared > rules.body.max_bytes:
-            raise rules.body.too_large()
+        limits, declared = self.limits, declared_bytes(scope)
+        if declared is not None and declared > limits.request_bytes:
+            raise too_large(limits)
         registers = REGISTER.fullmatch(scope["path"]) is not None
-        default_s = rules.max_deadline_s if registers else rules.deadline_s
-        given = Headers(scope=scope).getlist(HEADER)
-        deadline = Deadline.after(read_timeout(given, default_s, rules.max_deadline_s))
-        tenant, pace = tenant_of(scope), self.pace()
+        default_s = limits.max_deadline_s if registers else limits.deadline_s
+        values = Headers(scope=scope).getlist(TIMEOUT_HEADER)
+        deadline = Deadline.after(read_timeout(values, default_s, limits.max_deadline_s))
+        tenant, pace = tenant_of(scope), self.pace(scope)
         room = self._room(deadline.left_s, pace)
         try:
-            hold = self.ledger.take(tenant, self._estimate(scope, declared, pace), room)
+            credits = self.ledger.take(tenant, self._estimate(scope, declared, pace), room)
         except TenantOverShareError as error:
             error.retry_after_s = _retry_after_s(self.ledger.held_by(tenant), pace)
             raise
         except ServerFullError as error:
             error.retry_after_s = _retry_after_s(self.ledger.held, pace)
             raise
-        return Ticket(tenant, deadline, hold)
+        return Allowance(tenant, deadline, credits)
 
     def _estimate(self, scope: Scope, declared: int | None, pace: Pace) -> Cost:
         """Guess what a request costs, by its route and the length of its body."""
-        size = self.rules.body.max_bytes if declared is None else declared
+        size = self.limits.request_bytes if declared is None else declared
         if REGISTER.fullmatch(scope["path"]):
-            least, most = 2, self.rules.support_clips
+            least, most = 2, self.limits.support_clips
         elif CLASSIFY.fullmatch(scope["path"]):
-            least, most = 1, self.rules.query_clips
+            least, most = 1, self.limits.query_clips
         else:
             return Cost(bytes=size)
-        told = least * pace.clip_bytes if declared is None else declared
-        clips = min(max(least, math.ceil(told / pace.clip_bytes)), most)
+        likely = least * pace.clip_bytes if declared is None else declared
+        clips = min(max(least, math.ceil(likely / pace.clip_bytes)), most)
         return Cost(
             bytes=size,
-            decode_ms=math.ceil(1e3 * told * pace.decode_s_byte),
+            decode_ms=math.ceil(1e3 * likely * pace.decode_s_byte),
             frames=clips * pace.frames_clip,
         )
 
@@ -163,3 +170,28 @@ def _retry_after_s(held: Cost, pace: Pace) -> float:
     least, most = RETRY_S
     jitter = random.uniform(*JITTER)
     return min(most, max(least, jitter * max(device_s, decoding_s)))
+
+
+def read_timeout(values: Sequence[str], default_s: float, most_s: float) -> float:
+    """Read the seconds that a client allows its request.
+
+    Args:
+        values: The header, as often as it was sent.
+        default_s: Where there is none.
+        most_s: Cap; more is cut to it.
+
+    Raises:
+        InvalidRequestError: It is no positive whole number of milliseconds.
+    """
+    if not values:
+        return min(default_s, most_s)
+    text = values[0].strip()
+    digits = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+    if len(values) > 1 or not digits or int(text) == 0:
+        shown = ", ".join(values)[:40]
+        raise InvalidRequestError(
+            f"{TIMEOUT_HEADER} is {shown!r}; give one positive whole number of milliseconds, "
+            f"such as {round(1e3 * default_s)}.",
+            [FieldFault(TIMEOUT_HEADER, "not a positive whole number of milliseconds")],
+        )
+    return min(int(text) / 1e3, most_s)

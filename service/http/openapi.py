@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service.http.deadlines import HEADER
-from service.http.problems import MEDIA_TYPE
+from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Problem, QueryBody, TaskBody
+from service.limits import Limits
 
 REFERENCE = "#/components/schemas/{model}"
 Responses = dict[int | str, dict[str, Any]]
@@ -58,7 +58,7 @@ TASK_REQUEST: dict[str, Any] = {
                         "name": {"type": "string"},
                         "descriptions": {
                             "type": "string",
-                            "description": "JSON: three sentences for every label.",
+                            "description": "JSON: for every label, one sentence a stage.",
                         },
                         "ttl_s": {"type": "number"},
                         "allow_partial": {"type": "boolean"},
@@ -99,7 +99,7 @@ PREFER: dict[str, Any] = {
 
 def _timeout(description: str) -> dict[str, Any]:
     return {
-        "name": HEADER,
+        "name": TIMEOUT_HEADER,
         "in": "header",
         "schema": {"type": "integer", "minimum": 1},
         "example": 5000,
@@ -115,23 +115,24 @@ REGISTER_HEADERS: dict[str, Any] = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Let the document have the bodies that are read by hand, and the errors as they are."""
+def install(app: FastAPI, limits: Limits) -> None:
+    """Add to the document what FastAPI cannot know: the bodies, their limits, the errors."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(made())
+            app.openapi_schema = _completed(made(), limits)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _completed(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
     _, ours = models_json_schema(
         [(TaskBody, "validation"), (QueryBody, "validation"), (Problem, "serialization")],
         ref_template=REFERENCE,
     )
+    _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]
     document["components"]["schemas"] = {**ours["$defs"], **schemas}
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -142,3 +143,13 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
                 del operation["responses"]["422"]
     return document
+
+
+def _bound(schemas: dict[str, Any], limits: Limits) -> None:
+    """Write the limits into the schemas of JSON bodies."""
+    task = schemas["TaskBody"]["properties"]
+    task["labels"] |= {"minItems": limits.labels[0], "maxItems": limits.labels[1]}
+    label = schemas["LabelBody"]["properties"]
+    label["label"] |= {"minLength": 1, "maxLength": limits.label_chars}
+    label["clips"] |= {"minItems": limits.shots[0], "maxItems": limits.shots[1]}
+    schemas["QueryBody"]["properties"]["clips"] |= {"minItems": 1, "maxItems": limits.query_clips}

@@ -16,11 +16,11 @@ import model.errors as core
 import service.errors as refused
 from model.errors import KshotError
 from service.decoding import process as decoding
-from service.http.schemas import ClipProblem, FieldProblem, Problem
+from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
 from service.stores import errors as stores
-from service.tasks.describe import DescriptionUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
@@ -84,9 +84,21 @@ STATUS: dict[type[KshotError], int] = {
     stores.StoreUnavailableError: 503,
     stores.StoreCorruptError: 500,
     decoding.DecoderUnavailableError: 503,
-    DescriptionUnavailableError: 503,
+    refused.DescriptionUnavailableError: 503,
 }
 RETRYABLE = frozenset({429, 503, 504})
+# How a remedy is written in HTTP, which the errors of the use cases do not know.
+HINTS: dict[type[KshotError], str] = {
+    refused.DeadlineError: f" The header {TIMEOUT_HEADER} sets the time.",
+    refused.NotReadyError: " The header 'Prefer: wait=20' lets a request wait.",
+    refused.TooFewLabelsError: " Labels are multipart support[LABEL]=@FILE or JSON labels[].",
+    refused.NoClipsError: " Clips are multipart clip=@FILE or JSON clips[].",
+}
+# Faults found by pydantic that have a code of their own; the first of these names the problem.
+FAULTS: dict[str, type[refused.RequestError]] = {
+    "extra_forbidden": refused.UnknownFieldError,
+    BASE64_FAULT: refused.Base64Error,
+}
 
 log = logging.getLogger("kshot.http")
 
@@ -108,10 +120,11 @@ def code_of(error: KshotError) -> str:
 
 
 def problem_of(error: KshotError, instance: str) -> Problem:
-    """Describe an error to the client; what is the server's own fault is kept out of it."""
+    """Describe an error to the client; a fault of the server's own is not described."""
     status, code = status_of(error), code_of(error)
     public = isinstance(error, refused.RequestError) or status < HTTPStatus.INTERNAL_SERVER_ERROR
-    problem = blank(status, code, str(error) if public else _own_fault(status), instance)
+    detail = str(error) + HINTS.get(type(error), "") if public else _own_fault(status)
+    problem = blank(status, code, detail, instance)
     problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE
     if isinstance(error, refused.RequestError):
         problem.errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
@@ -153,21 +166,17 @@ def refusal(error: KshotError, scope: Scope) -> JSONResponse:
 
 
 def _expected(error: KshotError) -> bool:
-    """Tell what load alone does: thousands of these a minute are no thousand faults."""
+    """Tell whether load alone explains an error; these are not logged, since there may be many."""
     return isinstance(error, (refused.ServerFullError, refused.DeadlineError))
 
 
 def invalid(errors: Sequence[Mapping[str, object]]) -> refused.RequestError:
     """Put pydantic's list of faults into one sentence, and each into `errors[]`."""
     faults = [_fault(error) for error in errors]
-    unknown = any(error["type"] == "extra_forbidden" for error in errors)
-    kind = refused.UnknownFieldError if unknown else refused.InvalidRequestError
+    kinds = [FAULTS.get(str(error["type"]), refused.InvalidRequestError) for error in errors]
+    kind = next((kind for kind in FAULTS.values() if kind in kinds), refused.InvalidRequestError)
+    first = faults[kinds.index(kind)]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    first = next(
-        fault
-        for fault, error in zip(faults, errors, strict=True)
-        if not unknown or error["type"] == "extra_forbidden"
-    )
     return kind(f"{first.field}: {first.message}{more}.", faults)
 
 
@@ -203,7 +212,7 @@ def install(app: FastAPI) -> None:
 
 
 def request_id(request: Request) -> str:
-    """Give the id under which the log has this request."""
+    """Return the id under which the log has this request."""
     return str(request.scope.get("kshot.request_id", ""))
 
 

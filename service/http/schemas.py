@@ -1,17 +1,53 @@
 """Request and response bodies; the routes' OpenAPI document is made of these."""
 
-from typing import Literal
+import binascii
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
+from pydantic_core import PydanticCustomError
 
 from model.config import QueryContext
+from service.tasks.inputs import TextSource
 
-TextSource = Literal["client", "llm", "template"]
+BASE64_FAULT = "base64_invalid"  # as pydantic lists it
 Status = Literal["processing", "ready", "failed"]
 
 
+class StrictBase64(EncoderProtocol):
+    """Base64 by RFC 4648; pydantic's own `Base64Bytes` skips characters that are not base64."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            PydanticCustomError: It is not base64.
+        """
+        try:
+            return binascii.a2b_base64(data, strict_mode=True)
+        except binascii.Error:
+            raise PydanticCustomError(
+                BASE64_FAULT,
+                "is not base64; encode the file's bytes by RFC 4648, without line breaks or a "
+                "data: prefix",
+            ) from None
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        """Return the base64 of bytes."""
+        return binascii.b2a_base64(value, newline=False)
+
+    @classmethod
+    def get_json_format(cls) -> str:
+        """Name the format in the OpenAPI document."""
+        return "base64"
+
+
+Base64 = Annotated[bytes, Field(strict=False), EncodedBytes(encoder=StrictBase64)]
+
+
 class Body(BaseModel):
-    """Root of all bodies: unknown fields are refused, and no number passes for a string."""
+    """Parent of all request bodies: refuses unknown fields, and numbers in the place of strings."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -19,8 +55,10 @@ class Body(BaseModel):
 class ClipBody(Body):
     """One clip in JSON: a video file or its pictures, as base64."""
 
-    video: str | None = Field(None, description="A video file as base64.")
-    frames: list[str] | None = Field(None, description="JPEG or PNG pictures in order, as base64.")
+    video: Base64 | None = Field(None, description="A video file as base64.")
+    frames: list[Base64] | None = Field(
+        None, description="JPEG or PNG pictures in order, as base64."
+    )
     start_s: float | None = Field(None, description="Where the action starts, seconds.")
     end_s: float | None = Field(None, description="Where the action ends, seconds.")
 
@@ -52,7 +90,7 @@ class TaskBody(Body):
 
 
 class Descriptions(Body):
-    """The multipart field `descriptions`: three sentences a label."""
+    """The multipart field `descriptions`: the sentences of every label."""
 
     descriptions: dict[str, list[str]]
 
@@ -105,7 +143,7 @@ class LabelView(BaseModel):
 
     label: str = Field(examples=["wave"])
     clips: int = Field(description="Support clips.", examples=[5])
-    descriptions: tuple[str, str, str] = Field(description="Its three stages in words.")
+    descriptions: tuple[str, ...] = Field(description="Its stages in words.")
     text_source: TextSource
 
 
@@ -154,8 +192,8 @@ class Ranked(BaseModel):
     label: str
     score: float = Field(description="Softmax over the task's labels; not comparable across tasks.")
     video: float = Field(description="How well the frames match the label's clips.")
-    text: float | None = Field(description="How well the frames match the label's three stages.")
-    stages: tuple[float, float, float] | None = Field(description="The same, stage by stage.")
+    text: float | None = Field(description="How well the frames match the label's text.")
+    stages: tuple[float, ...] | None = Field(description="The same, stage by stage.")
 
 
 class ClipResult(BaseModel):
@@ -190,33 +228,6 @@ class Classification(BaseModel):
     text_reason: str | None = Field(description="Why no text took part.")
     results: list[ClipResult] = Field(description="In the order of the clips.")
     timing_ms: Timing
-
-
-class LimitsView(BaseModel):
-    """What a request may be."""
-
-    request_bytes: int
-    clip_bytes: int
-    clip_base64_bytes: int
-    clip_duration_s: tuple[float, float]
-    picture_pixels: int
-    clip_frames: int
-    clip_streams: int
-    containers: tuple[str, ...]
-    codecs: tuple[str, ...]
-    pictures: tuple[int, int]
-    labels: tuple[int, int]
-    shots: tuple[int, int]
-    support_clips: int
-    query_clips: int
-    label_chars: int
-    name_chars: int
-    stages: int
-    stage_chars: int
-    ttl_s: float
-    wait_s: float
-    deadline_s: float
-    max_deadline_s: float
 
 
 class ModelView(BaseModel):

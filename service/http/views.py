@@ -1,20 +1,18 @@
-"""Records and scores as the API shows them."""
+"""What use cases return, as the API shows it."""
 
 import importlib.metadata
-import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import torch
 
-from model.config import QueryContext
-from model.episode import MatchScores
-from model.media.sampling import Clip
 from service.engine.engine import ServedModel
 from service.engine.passes.choice import Choice
 from service.errors import ClipFault
+from service.http.problems import problem_of
 from service.http.schemas import (
+    Classification,
     ClipProblem,
     ClipResult,
     ClipView,
@@ -23,8 +21,10 @@ from service.http.schemas import (
     RuntimeView,
     Status,
     TaskView,
+    Timing,
 )
 from service.stores.records import TaskRecord
+from service.tasks.classify import ClipAnswer, TaskAnswer
 from service.tasks.supports import Preparation
 
 
@@ -32,14 +32,11 @@ def task_view(
     record: TaskRecord,
     model: ServedModel,
     *,
-    context: QueryContext,
     text_reason: str | None,
     preparation: Preparation | None,
     faults: Sequence[ClipFault] = (),
 ) -> TaskView:
     """Show a task."""
-    shots = Counter(clip.label for clip in record.clips)
-    names = [label.label for label in record.labels]
     return TaskView(
         id=record.task_id,
         name=record.name,
@@ -48,30 +45,12 @@ def task_view(
         revision=record.revision,
         created_at=_time(record.created_at),
         expires_at=None if record.expires_at is None else _time(record.expires_at),
-        labels=[
-            LabelView(
-                label=label.label,
-                clips=shots[place],
-                descriptions=label.stages,
-                text_source=label.text_source,
-            )
-            for place, label in enumerate(record.labels)
-        ],
-        clips=[
-            ClipView(
-                clip_id=clip.clip_id,
-                label=names[clip.label],
-                duration_s=clip.duration_s,
-                codec=clip.codec,
-                frames_s=clip.frames_s,
-                distinct=clip.distinct,
-            )
-            for clip in record.clips
-        ],
+        labels=_labels(record),
+        clips=_clips(record),
         model=model.name,
         model_revision=model.fingerprint,
         trained=model.trained,
-        context=context,
+        context=model.query_context,
         text=None if text_reason else record.labels[0].text_source,
         text_reason=text_reason,
         refused_clips=[
@@ -81,50 +60,86 @@ def task_view(
     )
 
 
-def clip_result(
-    index: int, clip: Clip, labels: Sequence[str], scores: MatchScores, temperature: float
-) -> ClipResult:
-    """Show what one query clip is."""
-    shares = softmax(scores.logits_N, temperature)
+def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> Classification:
+    """Show what clips are; the problem of a clip that could not be read names the request."""
+    record, reason = answer.record, answer.text_reason
+    labels = [label.label for label in record.labels]
+    results = [_clip_result(each, labels) for each in answer.clips]
+    results += [
+        ClipResult(clip_index=fault.index, error=problem_of(fault.error, request_id))
+        for fault in answer.faults
+    ]
+    return Classification(
+        task_id=record.task_id,
+        task_revision=record.revision,
+        model_revision=model.fingerprint,
+        context=model.query_context,
+        text_source=None if reason else record.labels[0].text_source,
+        text_reason=reason,
+        results=sorted(results, key=lambda result: result.clip_index),
+        timing_ms=Timing(
+            decode=round(answer.decode_ms, 3),
+            queue=round(answer.queue_ms, 3),
+            compute=round(answer.compute_ms, 3),
+        ),
+    )
+
+
+def _clip_result(answer: ClipAnswer, labels: Sequence[str]) -> ClipResult:
+    scores = answer.scores
     ranking = [
         Ranked(
             label=label,
-            score=shares[place],
+            score=answer.probabilities_N[place],
             video=scores.video_N[place],
             text=None if scores.text_N is None else scores.text_N[place],
-            stages=None if scores.stages_NA is None else _three(scores.stages_NA[place]),
+            stages=None if scores.stages_NA is None else tuple(scores.stages_NA[place]),
         )
         for place, label in enumerate(labels)
     ]
     ranking.sort(key=lambda ranked: -ranked.score)
     first, second = ranking[:2]
     return ClipResult(
-        clip_index=index,
+        clip_index=answer.index,
         label=first.label,
         score=first.score,
         margin=first.score - second.score,
         ranking=ranking,
-        frames_s=list(clip.times_s),
+        frames_s=list(answer.clip.times_s),
     )
 
 
-def softmax(logits: Sequence[float], temperature: float) -> list[float]:
-    """Return shares in [0, 1] that sum to 1."""
-    most = max(logits)
-    powers = [math.exp((logit - most) / temperature) for logit in logits]
-    total = math.fsum(powers)
-    return [power / total for power in powers]
+def _labels(record: TaskRecord) -> list[LabelView]:
+    shots = Counter(clip.label for clip in record.clips)
+    return [
+        LabelView(
+            label=label.label,
+            clips=shots[place],
+            descriptions=label.stages,
+            text_source=label.text_source,
+        )
+        for place, label in enumerate(record.labels)
+    ]
+
+
+def _clips(record: TaskRecord) -> list[ClipView]:
+    return [
+        ClipView(
+            clip_id=clip.clip_id,
+            label=record.labels[clip.label].label,
+            duration_s=clip.duration_s,
+            codec=clip.codec,
+            frames_s=clip.frames_s,
+            distinct=clip.distinct,
+        )
+        for clip in record.clips
+    ]
 
 
 def _status(preparation: Preparation | None) -> Status:
     if preparation is None:
         return "ready"
     return "failed" if preparation.failed else "processing"
-
-
-def _three(stages: Sequence[float]) -> tuple[float, float, float]:
-    start, middle, end = stages
-    return start, middle, end
 
 
 def _time(unix_s: float) -> str:

@@ -45,7 +45,7 @@ class ClipRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class LabelRecord:
-    """One label and the three sentences that describe it."""
+    """One label and the sentences that describe it, one a stage."""
 
     label: str
     stages: tuple[str, ...]

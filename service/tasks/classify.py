@@ -1,134 +1,143 @@
-"""The use case of classifying clips against a task."""
+"""The use case of classifying clips against a task.
 
+Dimensions: N classes.
+"""
+
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from model.episode import EncodedSupport
+from model.episode import EncodedSupport, MatchScores
 from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
-from service.engine.device import Classified
 from service.engine.engine import Engine
 from service.errors import ClipFault
-from service.http.problems import problem_of
-from service.http.schemas import Classification, ClipResult, Timing
-from service.http.tickets import Ticket
-from service.http.views import clip_result
 from service.stores.records import TaskRecord
-from service.tasks.clips import decode_clips, refuse_clips
-from service.tasks.drafts import ClipDraft
-from service.tasks.register import Tasks
+from service.tasks.allowance import Allowance
+from service.tasks.inputs import ClipInput, decode_clips, refuse_clips
+from service.tasks.supports import Supports
+from service.tasks.texts import TaskTexts
+
+
+@dataclass(frozen=True, slots=True)
+class ClipAnswer:
+    """What one query clip is."""
+
+    index: int  # in the order of the request
+    clip: Clip
+    scores: MatchScores
+    probabilities_N: tuple[float, ...]  # in the order of the task's labels; they sum to 1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswer:
+    """What the clips of a request are, among the labels of a task."""
+
+    record: TaskRecord
+    text_reason: str | None  # why no text took part; None when it did
+    clips: tuple[ClipAnswer, ...]
+    faults: tuple[ClipFault, ...]  # clips that could not be read
+    decode_ms: float
+    queue_ms: float
+    compute_ms: float
 
 
 class Classifier:
     """Tells what clips are, among the labels of a task.
 
     Args:
-        tasks: Gives the task and its supports.
+        supports: Gives the task and its encoded supports.
+        texts: Says why no text takes part.
         pool: Reads untrusted clips.
         engine: Scores them.
-        temperature: Scores are softmax(logits / temperature).
+        temperature: Probabilities are softmax(logits / temperature).
     """
 
     def __init__(
         self,
         *,
-        tasks: Tasks,
+        supports: Supports,
+        texts: TaskTexts,
         pool: DecodePool,
         engine: Engine,
         temperature: float,
     ) -> None:
-        self.tasks = tasks
+        self.supports = supports
+        self.texts = texts
         self.pool = pool
         self.engine = engine
         self.temperature = temperature
 
     async def classify(
-        self,
-        task_id: str,
-        drafts: Sequence[ClipDraft],
-        wait_s: float,
-        instance: str,
-        ticket: Ticket,
-    ) -> Classification:
-        """Classify clips; one that cannot be read leaves the others alone.
+        self, task_id: str, inputs: Sequence[ClipInput], wait_s: float, allowance: Allowance
+    ) -> TaskAnswer:
+        """Classify clips; one that cannot be read does not affect the others.
 
         Args:
             task_id: The task.
-            drafts: The clips.
+            inputs: The clips.
             wait_s: How long to wait for a task that is getting ready.
-            instance: Id of the request, for problems of single clips.
-            ticket: What the request was let in with; its deadline bounds all of this.
+            allowance: Its deadline bounds all of this.
 
         Raises:
             ClipsRefusedError: None of the clips can be read.
             NotReadyError: The task is still getting ready.
             DeadlineError: It took too long.
         """
-        deadline = ticket.deadline
+        deadline = allowance.deadline
         async with deadline.bounding("looking up the task"):
-            record = await self.tasks.get_for_queries(task_id)
-        with self.tasks.supports.pinned(record):
+            record = await self.supports.record(task_id)
+        with self.supports.pinned(record):
             async with deadline.bounding("waiting for the task"):
-                support = await self.tasks.supports.get(record, wait_s)
-            return await self._answer(record, support, drafts, instance, ticket)
+                support = await self.supports.get(record, wait_s)
+            return await self._answer(record, support, inputs, allowance)
 
     async def _answer(
         self,
         record: TaskRecord,
         support: EncodedSupport,
-        drafts: Sequence[ClipDraft],
-        instance: str,
-        ticket: Ticket,
-    ) -> Classification:
-        deadline = ticket.deadline
-        begun = time.monotonic()
-        async with deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, drafts)
-        ticket.hold.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
+        inputs: Sequence[ClipInput],
+        allowance: Allowance,
+    ) -> TaskAnswer:
+        start_s = time.monotonic()
+        async with allowance.deadline.bounding("decoding"):
+            clips, faults = await decode_clips(self.pool, inputs)
+        allowance.credits.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
         if not clips:
-            raise refuse_clips(faults, len(drafts))
-        decoded = time.monotonic()
+            raise refuse_clips(faults, len(inputs))
+        decoded_s = time.monotonic()
+        with_text = support.text_NAE is not None
         order = sorted(clips)
-        async with deadline.bounding("computing"):
-            answers = await self.engine.classify(
+        async with allowance.deadline.bounding("computing"):
+            found = await self.engine.classify(
                 [clips[index].frames_THWC for index in order],
                 support,
-                tenant=ticket.tenant,
-                deadline=deadline.at,
+                tenant=allowance.tenant,
+                deadline=allowance.deadline.at,
             )
-        reason = self.tasks.texts.reason(record.labels)
-        labels = [label.label for label in record.labels]
-        return Classification(
-            task_id=record.task_id,
-            task_revision=record.revision,
-            model_revision=self.engine.model.fingerprint,
-            context=self.engine.model.query_context,
-            text_source=None if reason else record.labels[0].text_source,
-            text_reason=reason,
-            results=self._results(
-                clips, dict(zip(order, answers, strict=True)), labels, faults, instance
+        return TaskAnswer(
+            record=record,
+            text_reason=None if with_text else self.texts.reason(record.labels),
+            clips=tuple(
+                ClipAnswer(
+                    index,
+                    clips[index],
+                    each.scores,
+                    softmax(each.scores.logits_N, self.temperature),
+                )
+                for index, each in zip(order, found, strict=True)
             ),
-            timing_ms=Timing(
-                decode=round(1e3 * (decoded - begun), 3),
-                queue=round(max(answer.queue_ms for answer in answers), 3),
-                compute=round(max(answer.compute_ms for answer in answers), 3),
-            ),
+            faults=tuple(faults),
+            decode_ms=1e3 * (decoded_s - start_s),
+            queue_ms=max(each.queue_ms for each in found),
+            compute_ms=max(each.compute_ms for each in found),
         )
 
-    def _results(
-        self,
-        clips: Mapping[int, Clip],
-        answers: Mapping[int, Classified],
-        labels: Sequence[str],
-        faults: Sequence[ClipFault],
-        instance: str,
-    ) -> list[ClipResult]:
-        read = [
-            clip_result(index, clip, labels, answers[index].scores, self.temperature)
-            for index, clip in clips.items()
-        ]
-        unread = [
-            ClipResult(clip_index=fault.index, error=problem_of(fault.error, instance))
-            for fault in faults
-        ]
-        return sorted(read + unread, key=lambda result: result.clip_index)
+
+def softmax(logits_N: Sequence[float], temperature: float) -> tuple[float, ...]:
+    """Return shares in [0, 1] that sum to 1."""
+    most = max(logits_N)
+    powers = [math.exp((logit - most) / temperature) for logit in logits_N]
+    total = math.fsum(powers)
+    return tuple(power / total for power in powers)

@@ -1,7 +1,9 @@
-"""Encoded supports of tasks: made at registration, rebuilt from stored pictures, kept at hand."""
+"""Encoded supports of tasks: made at registration, cached, rebuilt from stored pictures."""
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,11 +17,18 @@ from model.media.pictures import decode_pictures
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import NotReadyError, TaskIncompatibleError
-from service.http.credits import Hold
-from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
+from service.stores.errors import (
+    RevisionConflictError,
+    StoreUnavailableError,
+    TaskExpiredError,
+    TaskNotFoundError,
+)
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
+from service.tasks.allowance import Credits
 from service.tasks.texts import TaskTexts
+
+REMEMBERED = 1000  # tasks that still classify while the store is away
 
 log = logging.getLogger("kshot.tasks")
 
@@ -36,12 +45,12 @@ class Preparation:
 
 
 class Supports:
-    """Gives a task's encoded supports, and improves its text behind the scenes.
+    """Gives a task's record and encoded supports, and improves its text in the background.
 
     Args:
         store: Has the pictures.
         engine: Encodes them.
-        cache: Encoded supports at hand.
+        cache: Keeps them in the device's memory.
         texts: The tasks' words.
     """
 
@@ -57,25 +66,43 @@ class Supports:
         self.engine = engine
         self.cache = cache
         self.texts = texts
+        self._remembered: OrderedDict[str, TaskRecord] = OrderedDict()
         self._preparations: dict[str, Preparation] = {}
         self._improving: set[str] = set()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def prepare(
-        self, record: TaskRecord, frames: Frames, wait_s: float, hold: Hold
+        self, record: TaskRecord, frames: Frames, wait_s: float, credits: Credits
     ) -> Preparation:
         """Begin to encode a new task, and return when it is ready or `wait_s` are over.
 
-        The hold is given back when the work has ended, which may be later.
+        The credits go back when the work has ended, which may be later.
         """
         preparation = self._preparations[record.task_id] = Preparation(len(frames))
-        work = self._start(record.task_id, self._prepare(record, frames, preparation, hold.tenant))
-        work.add_done_callback(lambda _: hold.give_back())
+        work = self._start(
+            record.task_id, self._prepare(record, frames, preparation, credits.tenant)
+        )
+        work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
         return preparation
 
+    async def record(self, task_id: str) -> TaskRecord:
+        """Return a task as it stands in the store, or as it last stood while the store is away."""
+        try:
+            record = await self.store.get(task_id)
+        except StoreUnavailableError:
+            remembered = self._remembered.get(task_id)
+            if remembered is None or remembered.expired(time.time()):
+                raise
+            return remembered
+        self._remembered[task_id] = record
+        self._remembered.move_to_end(task_id)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return record
+
     def preparation(self, task_id: str) -> Preparation | None:
-        """Tell how far a task is that is not ready yet; None when it is, or can be at once."""
+        """Return the progress of a task that is getting ready; None for all others."""
         return self._preparations.get(task_id)
 
     async def get(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
@@ -110,7 +137,7 @@ class Supports:
         return support
 
     def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:
-        """Keep a task's encoded supports at hand, now or when they come, during the context."""
+        """Keep a task's encoded supports in the cache during the context, once they are there."""
         return self.cache.pinned(self._key(record))
 
     def check_size(self, record: TaskRecord) -> None:
@@ -118,7 +145,8 @@ class Supports:
         self.engine.check_size([clip.label for clip in record.clips])
 
     def end_work(self, task_id: str) -> None:
-        """Stop what runs for a task in the background."""
+        """Stop what runs for a task in the background, and answer no more queries of it."""
+        self._remembered.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()
         self._preparations.pop(task_id, None)
@@ -190,8 +218,7 @@ class Supports:
         )
 
     def _improve_later(self, record: TaskRecord) -> None:
-        waits = any(label.text_source == "template" for label in record.labels)
-        if waits and self.texts.describer is not None and record.task_id not in self._improving:
+        if self.texts.may_improve(record.labels) and record.task_id not in self._improving:
             self._improving.add(record.task_id)
             work = self._start(record.task_id, self._improve(record))
             work.add_done_callback(lambda _: self._improving.discard(record.task_id))
@@ -201,18 +228,35 @@ class Supports:
         try:
             if (labels := await self.texts.better(record.labels)) is None:
                 return
-            text_NAE = await self.texts.encode(labels)
             newer = replace(record, labels=labels, revision=record.revision + 1)
+            support = await self._with_text_of(newer, self.cache.peek(self._key(record)))
             await self.store.replace(newer, expected_revision=record.revision)
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
             return  # somebody was faster, and what they wrote stands
         except KshotError as error:
             log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
             return
-        if text_NAE is not None and (support := self.cache.peek(self._key(record))) is not None:
-            text_NAE = text_NAE.to(support.classes.prototype_NTE.device)
-            self.cache.put(self._key(newer), support.with_text(text_NAE))
+        if support is not None:
+            self.cache.put(self._key(newer), support)
         self.cache.forget(record.task_id, below_revision=newer.revision)
+
+    async def _with_text_of(
+        self, newer: TaskRecord, older: EncodedSupport | None
+    ) -> EncodedSupport | None:
+        """Return the supports of a revision that differs from an older one in its text alone.
+
+        Text that stands beside the support features is swapped. Text that is part of them means
+        encoding the stored pictures again. None where no supports are at hand: then a query
+        encodes them.
+        """
+        text_NAE = await self.texts.encode(newer.labels)
+        if older is None:
+            return None
+        if self.engine.model.needs_text:
+            return await self._rebuild(newer)
+        if text_NAE is None:
+            return None
+        return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
 
     def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

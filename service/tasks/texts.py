@@ -1,4 +1,4 @@
-"""The words of a task: where its stages come from, whether they can be used, their features.
+"""The text of a task: where it comes from, whether it can be used, and its features.
 
 Dimensions: N classes, A stages, E feature width.
 """
@@ -19,10 +19,9 @@ from torch import Tensor
 from model.errors import KshotError
 from model.text import StageTexts, template_stages
 from service.engine.engine import Engine
-from service.http.schemas import TextSource
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
-from service.tasks.drafts import LabelDraft
+from service.tasks.inputs import NewLabel, TextSource
 
 REMEMBERED = 4096  # classes of which it is known whether the text tower has their words
 
@@ -30,10 +29,10 @@ log = logging.getLogger("kshot.texts")
 
 
 class Describes(Protocol):
-    """What describes labels better than a template; `service.tasks.describe.Describer` does."""
+    """A source of better text than templates, such as `service.tasks.describe.Describer`."""
 
     async def cached(self, label: str) -> StageTexts | None:
-        """Return stages that are at hand."""
+        """Return the stages of a label if they are known already."""
         ...
 
     async def describe(self, label: str) -> StageTexts:
@@ -60,27 +59,34 @@ class TaskTexts:
         self.ttl_s = ttl_s
         self._unknown_words = lru_cache(REMEMBERED)(engine.unknown_words)
 
-    async def first(self, drafts: Sequence[LabelDraft]) -> tuple[LabelRecord, ...]:
+    async def first(self, new: Sequence[NewLabel]) -> tuple[LabelRecord, ...]:
         """Return the text a task starts with: the client's, else the cached, else a template."""
-        if all(draft.stages is not None for draft in drafts):
-            return tuple(_record(d.label, d.stages, "client") for d in drafts if d.stages)
-        templates = tuple(_record(d.label, template_stages(d.label), "template") for d in drafts)
+        if all(label.stages is not None for label in new):
+            return tuple(_record(each.label, each.stages, "client") for each in new if each.stages)
+        count = self.engine.model.stages
+        templates = tuple(
+            _record(each.label, template_stages(each.label, count), "template") for each in new
+        )
         if self.describer is None or self.reason(templates) is not None:
             return templates
-        cached = [await self.describer.cached(draft.label) for draft in drafts]
+        cached = [await self.describer.cached(label.label) for label in new]
         described = tuple(
-            _record(draft.label, stages, "llm")
-            for draft, stages in zip(drafts, cached, strict=True)
+            _record(label.label, stages, "llm")
+            for label, stages in zip(new, cached, strict=True)
             if stages is not None
         )
         usable = len(described) == len(templates) and self.reason(described) is None
         return described if usable else templates
 
+    def may_improve(self, labels: Sequence[LabelRecord]) -> bool:
+        """Tell whether a language model could replace the text of these labels."""
+        templates = any(label.text_source == "template" for label in labels)
+        return templates and self.describer is not None
+
     async def better(self, labels: Sequence[LabelRecord]) -> tuple[LabelRecord, ...] | None:
-        """Return the language model's text for all labels, or None where there is no use in it."""
+        """Return the language model's text for all labels, or None where it cannot help."""
         describer = self.describer
-        wanted = any(label.text_source == "template" for label in labels)
-        if describer is None or not wanted or self.reason(labels) is not None:
+        if describer is None or not self.may_improve(labels) or self.reason(labels) is not None:
             return None
         answers = await asyncio.gather(*(describer.describe(label.label) for label in labels))
         described = tuple(
@@ -97,6 +103,11 @@ class TaskTexts:
         if not self.engine.model.has_text:
             return f"The checkpoint {self.engine.model.name!r} scores by video alone."
         for label in labels:
+            if len(label.stages) != self.engine.model.stages:
+                return (
+                    f"The task has {len(label.stages)} sentences a label and the checkpoint reads "
+                    f"{self.engine.model.stages}, so the task is scored by video alone."
+                )
             if words := self._unknown_words(label.label, label.stages):
                 named = ", ".join(repr(word) for word in words[:5])
                 return (

@@ -22,9 +22,9 @@ from fastapi import FastAPI, Request
 from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from service.app import create_app
-from service.container import Parts
-from service.http.server import server_of
-from service.http.telemetry import start_logging
+from service.container import Service
+from service.http.server import server_of, start_logging
+from service.limits import media_limits
 from service.settings import Settings
 from tests.bench.bodies import pictures_of
 from tests.bench.closed_loop import drive
@@ -37,15 +37,15 @@ class Meter:
     """Counts the clips that reach the device, and holds it up when told to.
 
     Args:
-        parts: Of the service; its engine's device is wrapped.
+        service: The service; its engine's device is wrapped.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, service: Service) -> None:
         self.clips = 0
         self.passes = 0
         self.pass_s = 0.0
         self.clip_s = 0.0
-        thread = parts.engine._thread
+        thread = service.engine._thread
         thread.runtime = Device(thread.runtime, self)
 
     def __call__(self, clips: int) -> None:
@@ -64,35 +64,35 @@ class Door:
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
-        self.parts: Parts = app.state.parts
-        self.meter = Meter(self.parts)
+        self.service: Service = app.state.service
+        self.meter = Meter(self.service)
         self._clips: dict[str, Clip] = {}
 
     async def state(self) -> dict[str, Any]:
         """Tell what is there now."""
         names = [repr(task.get_coro()) for task in asyncio.all_tasks()]
-        ledger, parts = self.app.state.ledger, self.parts
+        ledger, service = self.app.state.ledger, self.service
         return {
             "held": asdict(ledger.held),
             "tenants": ledger.tenants,
-            "queued_frames": parts.engine.queued_frames,
+            "queued_frames": service.engine.queued_frames,
             "pending": sum(any(word in name for word in OF_A_REQUEST) for name in names) - 1,
-            "dropped": parts.engine.dropped,
+            "dropped": service.engine.dropped,
             "clips": self.meter.clips,
             "passes": self.meter.passes,
             "cpu_s": time.process_time(),
-            "decoders_cpu_s": sum(cpu_s(decoder.pid) for decoder in parts.pool._decoders),
+            "decoders_cpu_s": sum(cpu_s(decoder.pid) for decoder in service.pool._decoders),
         }
 
     async def engine(self, request: Request) -> dict[str, Any]:
         """Classify so many clips of a task, so many at a time; tell what each took."""
         asked = json.loads(await request.body())
-        record = await self.parts.tasks.get_for_queries(asked["task"])
-        support = await self.parts.tasks.supports.get(record, 60.0)
+        record = await self.service.tasks.supports.record(asked["task"])
+        support = await self.service.tasks.supports.get(record, 60.0)
         frames = [self._clip(body).frames_THWC for body in asked["bodies"]]
         clips = [frames[number % len(frames)] for number in range(asked["clips"])]
         begun = time.perf_counter()
-        times = await drive(self.parts.engine, clips, [support], asked["in_flight"])
+        times = await drive(self.service.engine, clips, [support], asked["in_flight"])
         return {"wall_s": time.perf_counter() - begun, "times_s": times}
 
     async def device(self, request: Request) -> dict[str, Any]:
@@ -104,9 +104,9 @@ class Door:
     def _clip(self, body: str) -> Clip:
         """Decode a body's clip, once: these pictures are our own."""
         if body not in self._clips:
-            facts, media = self.parts.engine.model, self.parts.settings.media
+            model, media = self.service.engine.model, media_limits(self.service.limits)
             self._clips[body] = read_pictures(
-                pictures_of(Path(body)), frames=facts.frames, size=facts.size, limits=media
+                pictures_of(Path(body)), frames=model.frames, size=model.size, limits=media
             )
         return self._clips[body]
 

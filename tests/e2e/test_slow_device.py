@@ -26,7 +26,7 @@ def test_livez_answers_at_once_while_a_batch_runs_for_five_seconds(tmp_path: Pat
     clip = moving_clip(1)
     with serving_app(app) as client, ThreadPoolExecutor(1) as threads:
         task = register(client, {"jump": [clip], "wave": [moving_clip(2)]})
-        thread = app.state.parts.engine._thread
+        thread = app.state.service.engine._thread
         begun = threading.Event()
         wait = slow(BATCH_S)
         thread.runtime = Device(thread.runtime, lambda clips: (begun.set(), wait(clips)))

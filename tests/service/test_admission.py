@@ -18,21 +18,15 @@ from torch import Tensor
 
 from model.recognizer import Recognizer
 from service.app import create_app
-from service.http.admission import Admission, AdmissionRules, Pace, tenant_of
-from service.http.credits import NOTHING, Cost, Ledger
-from service.http.receiving import BodyRules
+from service.http.admission import Admission, Pace, tenant_of
+from service.limits import limits_of
 from service.settings import Settings
+from service.tasks.allowance import NOTHING, Cost, Ledger
 from tests.model.tiny import tiny_recognizer
 from tests.serving import classify, moving_clip, problem, query_files, register, serving_app
 
 PACE = Pace(frames_s=100.0, frames_clip=8, decoders=2, clip_bytes=1000.0, decode_s_byte=1e-4)
-RULES = AdmissionRules(
-    body=BodyRules(max_bytes=10_000),
-    deadline_s=10.0,
-    max_deadline_s=60.0,
-    query_clips=16,
-    support_clips=200,
-)
+LIMITS = replace(limits_of(Settings()), request_bytes=10_000)
 MOST = Cost(bytes=100_000, decode_ms=100_000, frames=10_000)
 CLASSIFY = "/v1/tasks/abc/classify"
 
@@ -88,17 +82,17 @@ class Held:
         self.failure: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
-        ticket = scope["kshot.ticket"]
-        self.costs.append(ticket.hold.cost)
+        allowance = scope["kshot.allowance"]
+        self.costs.append(allowance.credits.cost)
         await receive()
-        self.costs.append(ticket.hold.cost)
+        self.costs.append(allowance.credits.cost)
         await self.go.wait()
         if self.failure:
             raise self.failure
 
 
 def admission(app: Held, pace: Pace = PACE) -> Admission:
-    return Admission(app, ledger=app.ledger, rules=RULES, pace=lambda: pace)
+    return Admission(app, ledger=app.ledger, limits=LIMITS, pace=lambda _: pace)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis.stateful import (
 )
 
 from service.errors import ServerFullError, TenantOverShareError
-from service.http.credits import ACTIVE_S, NOTHING, Cost, Hold, Ledger
+from service.tasks.allowance import ACTIVE_S, NOTHING, Cost, Credits, Ledger
 
 MOST = Cost(bytes=1000, decode_ms=1000, frames=100)
 AMOUNTS = st.builds(
@@ -42,20 +42,20 @@ def frames(count: int) -> Cost:
 
 def test_what_was_taken_comes_back_once() -> None:
     book, _ = ledger()
-    with book.take("a", Cost(bytes=10, decode_ms=20, frames=30)) as hold:
+    with book.take("a", Cost(bytes=10, decode_ms=20, frames=30)) as credits:
         assert book.held == Cost(bytes=10, decode_ms=20, frames=30)
-        hold.correct(decode_ms=0, frames=40)
+        credits.correct(decode_ms=0, frames=40)
         assert book.held_by("a") == Cost(bytes=10, frames=40)
-        hold.give_back()
-    hold.give_back()
-    hold.correct(frames=5)
+        credits.give_back()
+    credits.give_back()
+    credits.correct(frames=5)
     assert (book.held, book.tenants) == (NOTHING, 0)
 
 
 def test_frames_that_are_handed_over_outlive_the_request() -> None:
     book, _ = ledger()
-    with book.take("a", Cost(bytes=10, frames=30)) as hold:
-        later = hold.hand_over()
+    with book.take("a", Cost(bytes=10, frames=30)) as credits:
+        later = credits.hand_over()
     assert book.held == frames(30)
     later.give_back()
     assert book.held == NOTHING
@@ -110,44 +110,44 @@ def test_costs_add_and_subtract(one: Cost, other: Cost) -> None:
 
 
 class Books(RuleBasedStateMachine):
-    """Requests come, are corrected, hand over, leave twice; the sums must always hold."""
+    """Requests come, are corrected, hand over, leave twice; the sums must always credits."""
 
     holds = Bundle("holds")
 
     def __init__(self) -> None:
         super().__init__()
         self.ledger, self.clock = ledger()
-        self.open: list[tuple[str, Hold]] = []
+        self.open: list[tuple[str, Credits]] = []
 
     @rule(target=holds, tenant=st.sampled_from("abc"), cost=AMOUNTS, room=AMOUNTS)
-    def take(self, tenant: str, cost: Cost, room: Cost) -> Hold | None:
+    def take(self, tenant: str, cost: Cost, room: Cost) -> Credits | None:
         before = self.ledger.held
         try:
-            hold = self.ledger.take(tenant, cost, room)
+            credits = self.ledger.take(tenant, cost, room)
         except (ServerFullError, TenantOverShareError):
             assert self.ledger.held == before
             return None
-        self.open.append((tenant, hold))
-        return hold
+        self.open.append((tenant, credits))
+        return credits
 
-    @rule(hold=holds, cost=AMOUNTS)
-    def correct(self, hold: Hold | None, cost: Cost) -> None:
-        if hold:
-            hold.correct(bytes=cost.bytes, frames=cost.frames)
+    @rule(credits=holds, cost=AMOUNTS)
+    def correct(self, credits: Credits | None, cost: Cost) -> None:
+        if credits:
+            credits.correct(bytes=cost.bytes, frames=cost.frames)
 
-    @rule(target=holds, hold=holds)
-    def hand_over(self, hold: Hold | None) -> Hold | None:
-        if hold is None:
+    @rule(target=holds, credits=holds)
+    def hand_over(self, credits: Credits | None) -> Credits | None:
+        if credits is None:
             return None
-        moved = hold.hand_over()
-        self.open += [(tenant, moved) for tenant, given in self.open if given is hold]
+        moved = credits.hand_over()
+        self.open += [(tenant, moved) for tenant, given in self.open if given is credits]
         return moved
 
-    @rule(hold=holds)
-    def give_back(self, hold: Hold | None) -> None:
-        if hold:
-            hold.give_back()
-            self.open = [(tenant, given) for tenant, given in self.open if given is not hold]
+    @rule(credits=holds)
+    def give_back(self, credits: Credits | None) -> None:
+        if credits:
+            credits.give_back()
+            self.open = [(tenant, given) for tenant, given in self.open if given is not credits]
 
     @rule(seconds=st.floats(0, 20))
     def wait(self, seconds: float) -> None:
@@ -156,14 +156,14 @@ class Books(RuleBasedStateMachine):
     @invariant()
     def sums_hold(self) -> None:
         for tenant in "abc":
-            mine = sum((hold.cost for t, hold in self.open if t == tenant), NOTHING)
+            mine = sum((credits.cost for t, credits in self.open if t == tenant), NOTHING)
             assert self.ledger.held_by(tenant) == mine
             assert min(mine.bytes, mine.decode_ms, mine.frames) >= 0
-        assert self.ledger.held == sum((hold.cost for _, hold in self.open), NOTHING)
+        assert self.ledger.held == sum((credits.cost for _, credits in self.open), NOTHING)
 
     def teardown(self) -> None:
-        for _, hold in self.open:
-            hold.give_back()
+        for _, credits in self.open:
+            credits.give_back()
         assert self.ledger.held == NOTHING
         assert self.ledger.tenants == 0
 

@@ -12,10 +12,12 @@ from starlette.types import Message
 
 from service.app import create_app
 from service.errors import DeadlineError, InvalidRequestError
-from service.http.credits import NOTHING, Hold, Ledger
-from service.http.deadlines import HEADER, Deadline, read_timeout
-from service.http.receiving import BodyRules, CountedBody
+from service.http.admission import read_timeout
+from service.http.connection import CountedBody
+from service.http.problems import TIMEOUT_HEADER as HEADER
+from service.limits import limits_of
 from service.settings import Settings
+from service.tasks.allowance import NOTHING, Allowance, Credits, Deadline, Ledger
 from tests.held_device import device_held
 from tests.serving import base64_of, moving_clip, problem, query_files, serving_app, support_files
 
@@ -71,7 +73,7 @@ def test_each_stage_answers_504(served: tuple[httpx.Client, FastAPI]) -> None:
     task = client.post("/tasks", files=support_files(CLIPS)).json()["id"]
     files, half = query_files(CLIPS["jump"][0]), {HEADER: "500"}
     url = f"/tasks/{task}/classify"
-    with device_held(app.state.parts.engine):
+    with device_held(app.state.service.engine):
         answer = client.post(url, files=files, headers=half)
         stage = problem(answer, 504, "deadline-passed")
         assert "computing" in stage["detail"]
@@ -82,7 +84,7 @@ def test_each_stage_answers_504(served: tuple[httpx.Client, FastAPI]) -> None:
         answer = client.post(fresh, files=files, headers=half)
         assert "waiting for the task" in problem(answer, 504, "deadline-passed")["detail"]
         assert time.monotonic() - begun < 5
-    decoders = app.state.parts.pool
+    decoders = app.state.service.pool
     taken = [decoders._idle.get_nowait() for _ in range(decoders.workers)]
     for path, given in (("/tasks", support_files(CLIPS)), (url, files)):
         answer = client.post(path, files=given, headers=half)
@@ -119,9 +121,10 @@ async def test_a_body_is_late_though_the_timer_of_its_deadline_was_early() -> No
         {"type": "http", "headers": []},
         early,
         send,
-        rules=BodyRules(max_bytes=10, min_bytes_s=1),
-        deadline=Deadline.after(5.0),
-        hold=Hold(Ledger(NOTHING, share=1.0), "", NOTHING),
+        limits=limits_of(Settings(max_request_bytes=10, min_upload_bytes_s=1)),
+        allowance=Allowance(
+            "", Deadline.after(5.0), Credits(Ledger(NOTHING, share=1.0), "", NOTHING)
+        ),
     )
     with pytest.raises(DeadlineError, match="receiving"):
         await body.receive()
@@ -139,7 +142,7 @@ def test_a_registration_is_encoded_beyond_its_deadline(
     served: tuple[httpx.Client, FastAPI],
 ) -> None:
     client, app = served
-    with device_held(app.state.parts.engine):
+    with device_held(app.state.service.engine):
         headers = {HEADER: "3000", "prefer": "wait=4"}
         answer = client.post("/tasks", files=support_files(CLIPS), headers=headers)
         assert answer.status_code == 202

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from model.recognizer import Recognizer
 from service.app import create_app
-from service.http.credits import NOTHING
-from service.http.disconnects import DisconnectWatcher
+from service.http.connection import DisconnectWatcher
 from service.http.server import Protocol
 from service.settings import Settings
+from service.tasks.allowance import NOTHING
 from tests.model.tiny import tiny_recognizer
 from tests.serving import moving_clip, query_files, support_files
 
@@ -134,7 +134,7 @@ async def test_clients_that_leave_take_their_work_with_them(
         reached = (device.frames - before) // 8 - len(staying) - done_when_leaving
         assert left >= CLIENTS // 10, "too few left in time to tell"
         assert reached <= max(2, 0.1 * left), f"the work of {reached} of {left} was done"
-        assert app.state.parts.engine.queued_frames == 0
+        assert app.state.service.engine.queued_frames == 0
     gc.collect()
     assert not found
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
@@ -164,12 +164,12 @@ async def test_a_registration_is_undone_when_its_client_left_and_goes_on_when_ac
         known = await client.post("/tasks", files=files, headers={"prefer": "wait=0"})
         assert known.status_code == 202
         leaving = asyncio.create_task(client.post("/tasks", files=files))
-        await until(lambda: len(app.state.parts.tasks.supports._preparations) == 2)
+        await until(lambda: len(app.state.service.tasks.supports._preparations) == 2)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         device.free.set()
 
-        tasks = app.state.parts.tasks
+        tasks = app.state.service.tasks
         await until(lambda: not tasks._undoing and not tasks.supports._preparations)
         listed = (await client.get("/tasks")).json()["tasks"]
         assert [(task["id"], task["status"]) for task in listed] == [(known.json()["id"], "ready")]
@@ -182,7 +182,7 @@ async def test_clips_that_wait_for_a_decoder_do_not_begin_when_their_client_leav
     app = create_app(settings)
     async with served(app) as client:
         made = await client.post("/tasks", files=support_files(CLIPS))
-        pool = app.state.parts.pool
+        pool = app.state.service.pool
         await until(lambda: pool._idle.qsize() == pool.workers)
         taken = [pool._idle.get_nowait() for _ in range(pool.workers)]
         read = [decoder.clips for decoder in taken]

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 import service
 from model.errors import KshotError
 from service.http import problems as errors
-from service.http.telemetry import RequestLog
+from service.http.connection import RequestLog
 from service.settings import Settings
 from tests.serving import moving_clip, problem, register, serving
 

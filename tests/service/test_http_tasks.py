@@ -5,7 +5,16 @@ import json
 import httpx
 import pytest
 
-from tests.serving import base64_of, classify, moving_clip, problem, register, support_files
+from service.settings import Settings
+from tests.serving import (
+    base64_of,
+    classify,
+    moving_clip,
+    problem,
+    register,
+    serving,
+    support_files,
+)
 
 Clips = dict[str, list[bytes]]
 
@@ -167,3 +176,14 @@ def test_one_bad_clip_is_left_out_when_asked(client: httpx.Client, clips: Clips)
         415,
         "container-not-allowed",
     )
+
+
+def test_a_task_too_large_for_the_supports_is_refused_and_not_stored(
+    settings: Settings, clips: Clips
+) -> None:
+    with serving(settings.model_copy(update={"support_cache_bytes": 1000})) as client:
+        refused = client.post("/tasks", files=support_files(clips))
+        detail = problem(refused, 413, "task-too-large")["detail"]
+        assert "1,000" in detail
+        assert "KSHOT_SUPPORT_CACHE_BYTES" in detail
+        assert client.get("/tasks").json()["tasks"] == []

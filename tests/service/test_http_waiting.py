@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.container import Parts
+from service.container import Service
 from service.settings import Settings
 from tests.held_device import device_held
 from tests.serving import moving_clip, problem, query_files, serving_app, support_files
@@ -17,14 +17,14 @@ CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
 
 
 @pytest.fixture
-def busy(settings: Settings) -> Iterator[tuple[httpx.Client, Parts]]:
+def busy(settings: Settings) -> Iterator[tuple[httpx.Client, Service]]:
     app = create_app(settings)
     with serving_app(app) as client:
-        yield client, app.state.parts
+        yield client, app.state.service
 
 
 def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
-    busy: tuple[httpx.Client, Parts],
+    busy: tuple[httpx.Client, Service],
 ) -> None:
     client, parts = busy
     with device_held(parts.engine) as free:
@@ -49,7 +49,7 @@ def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
     assert client.get(f"/tasks/{task['id']}").json()["status"] == "ready"
 
 
-def test_deleting_a_task_that_gets_ready_ends_it(busy: tuple[httpx.Client, Parts]) -> None:
+def test_deleting_a_task_that_gets_ready_ends_it(busy: tuple[httpx.Client, Service]) -> None:
     client, parts = busy
     with device_held(parts.engine):
         prefer = {"prefer": "respond-async"}
@@ -69,7 +69,7 @@ def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
 ) -> None:
     app = create_app(settings.model_copy(update={"heartbeat_s": 2.5}))
     with serving_app(app) as client:
-        with device_held(app.state.parts.engine):
+        with device_held(app.state.service.engine):
             assert client.get("/livez").json() == {
                 "ok": True,
                 "degraded": False,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import SettingsError
+from service.limits import limits_of, media_limits
 from service.settings import Settings
 
 
@@ -25,7 +26,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
     settings = Settings.from_env()
     assert settings.port == 9000
-    assert settings.media.codecs == ("h264", "vp9")
+    assert media_limits(limits_of(settings)).codecs == ("h264", "vp9")
     assert settings.backbone_weights == Path("/w/tiny.npz")
     assert settings.llm_model == Settings().llm_model
     assert settings.openai_api_key is not None

@@ -60,6 +60,11 @@ class _Held(NamedTuple):
     clips: CaptionedClips
     alone: View
 
+    @classmethod
+    def at_start(cls, recognizer: Recognizer, clips: CaptionedClips) -> "_Held":
+        """Keep the encoder as it is now."""
+        return cls(deepcopy(recognizer.video), clips, alone_view(recognizer.config.query_context))
+
     def moved(self, video: VideoEncoder, recipe: MotionRecipe, rng: np.random.Generator) -> Tensor:
         """Return how far the features of some clips are from those of the start."""
         picks = rng.integers(len(self.clips.subjects), size=recipe.keep_batch)
@@ -94,10 +99,7 @@ def train_motions(
     adapters = {n: p for n, p in trained_parameters(recognizer).items() if n.startswith("video.")}
     optimizer = torch.optim.AdamW(_groups(adapters, head, recipe), weight_decay=0.0)
     rng = np.random.default_rng(recipe.seed)
-    held = None
-    if recipe.keep and others is not None:
-        alone = alone_view(recognizer.config.query_context)
-        held = _Held(deepcopy(recognizer.video), others, alone)
+    held = _Held.at_start(recognizer, others) if recipe.keep and others else None
     shares = []
     for step in progress(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from model.errors import DescriptionError
-from model.text import StageTexts, parse_stages, spoken, template_stages
+from model.text import STAGES, StageTexts, parse_stages, spoken, template_stages
 from training.data.datasets import Dataset
 from training.errors import InputError
 from training.run_folder import write_aside
@@ -21,15 +21,15 @@ SUFFIXES = (".yaml", ".yml", ".json")
 SHOWN = 5  # labels that an error lists
 
 
-def read_descriptions(file: Path) -> dict[str, StageTexts]:
-    """Return the stages of a file by `spoken` label.
+def read_descriptions(file: Path, count: int = STAGES) -> dict[str, StageTexts]:
+    """Return the stages of a file by `spoken` label, `count` of each.
 
     An entry is the list of its sentences, or holds it as `sub_act_en_li` or `stages`. Where an
     entry's key and its `label` differ, it is found by both.
 
     Raises:
-        InputError: The file cannot be read, an entry is not three sentences, or two contradict
-            each other.
+        InputError: The file cannot be read, an entry has another number of sentences, or two
+            contradict each other.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def read_descriptions(file: Path) -> dict[str, StageTexts]:
         raise InputError(f"{file} is no table of labels; write 'label: {{sub_act_en_li: [...]}}'.")
     found: dict[str, StageTexts] = {}
     for key, entry in loaded.items():
-        stages = _stages(file, key, entry)
+        stages = _stages(file, key, entry, count)
         label = entry.get("label", key) if isinstance(entry, Mapping) else key
         for name in (key, label):
             if not isinstance(name, str):
@@ -76,14 +76,20 @@ def stages_of(
 
 
 def stage_texts(
-    data: Dataset, splits: Iterable[str], file: Path | None
+    data: Dataset, splits: Iterable[str], file: Path | None, count: int = STAGES
 ) -> dict[str, StageTexts] | None:
     """Return the stages of the labels of some splits; None where labels are no names.
 
     A data set that was joined to others and has no label in the file is left to video alone.
 
+    Args:
+        data: Whose labels.
+        splits: Of the data.
+        file: Of stage sentences; None takes the template's.
+        count: Stages of an action.
+
     Raises:
-        InputError: the file cannot be read, or describes a part of a data set's labels.
+        InputError: The file cannot be read, or describes a part of a data set's labels.
     """
     if not data.named:
         return None
@@ -92,8 +98,9 @@ def stage_texts(
         for clip in data.split(split):
             labels[clip.dataset].add(clip.label)
     if file is None:
-        return {label: template_stages(label) for own in labels.values() for label in sorted(own)}
-    held = read_descriptions(file)
+        every = [label for own in labels.values() for label in sorted(own)]
+        return {label: template_stages(label, count) for label in every}
+    held = read_descriptions(file, count)
     described = [
         label
         for own in labels.values()
@@ -120,8 +127,8 @@ def write_descriptions(file: Path, descriptions: Mapping[str, StageTexts]) -> No
     write_aside(file, text.encode())
 
 
-def _stages(file: Path, key: object, entry: object) -> StageTexts:
+def _stages(file: Path, key: object, entry: object, count: int) -> StageTexts:
     try:
-        return parse_stages(entry)
+        return parse_stages(entry, count)
     except DescriptionError as error:
         raise InputError(f"{file}, {key!r}: {error}") from error

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from model.config import MethodConfig
 from training.data.datasets import DataChoice, Dataset
 from training.errors import InputError
 from training.evaluation.examination import Examination, Subject, evaluate
@@ -58,7 +59,7 @@ class CompareJob:
     precision: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One training of a row."""
 
@@ -91,7 +92,7 @@ class _Comparison:
         self.device = torch.device(job.device)
         self.cache = job.cache or job.out / "trunk-cache"
         # What does not fit fails here, before anything is trained.
-        self.frames = {row.name: self._frames(row) for row in self.matrix.rows}
+        self.methods = {row.name: self._method(row) for row in self.matrix.rows}
         self.examinations = {split: self._examination(split) for split in SPLITS}
 
     def run(self) -> dict[str, Any]:
@@ -132,26 +133,20 @@ class _Comparison:
             assert result is not None  # one process, which leads
             held = {"claim": claim, "fit": asdict(result)}
             write_result(job.out / RESULT, held)
-        told = held["fit"]
-        return Cell(
-            job.out,
-            seed,
-            told["trained_parameters"],
-            step_seconds(job.out / HISTORY),
-            told["best_step"],
-            told["steps"],
-        )
+        told = {name: held["fit"][name] for name in ("trained_parameters", "best_step", "steps")}
+        return Cell(folder=job.out, seed=seed, seconds=step_seconds(job.out / HISTORY), **told)
 
     def _fit_job(self, row: Row, seed: int) -> FitJob:
-        job, method = self.job, self.matrix.choice(row, self._weights(row))
+        job, config = self.job, self.methods[row.name]
+        method = self.matrix.choice(row, self._weights(row))
         return FitJob(
             method=method,
             recipe=self.matrix.recipe_of(row, seed),
             data=job.data,
             out=job.out / f"{row.folder}-seed{seed}",
             descriptions=job.descriptions,
-            cache=self.cache / f"fit-{self.frames[row.name]}",  # caches' names have no T
-            cached=not method.at_input,
+            cache=self.cache / f"fit-{config.frames}",  # caches' names have no T
+            cached=not method.at_input and config.tune != "all",
             device=job.device,
             precision=job.precision,
         )
@@ -190,9 +185,9 @@ class _Comparison:
     def _weights(self, row: Row) -> Path | None:
         return self.job.weights.get(row.backbone or self.matrix.backbone)
 
-    def _frames(self, row: Row) -> int:
-        """Build a row's method, which fails if it does not fit; return how many frames it sees."""
-        return open_method(self.matrix.choice(row, self._weights(row)), row.name).config.frames
+    def _method(self, row: Row) -> MethodConfig:
+        """Return a row's method; building it fails if it does not fit."""
+        return open_method(self.matrix.choice(row, self._weights(row)), row.name).config
 
     def _examination(self, split: str) -> Examination:
         """Return the episodes and clips of a split, the same for all rows."""
@@ -204,7 +199,7 @@ class _Comparison:
             episodes=wanted.episodes,
             seed=SEED,
         )
-        return open_examination(
+        examination = open_examination(
             ExaminationJob(
                 data=self.job.data,
                 split=split,
@@ -214,6 +209,10 @@ class _Comparison:
                 half=half_precision(self.job.precision, self.device.type),
             )
         )
+        if examination.stages is not None:
+            for method in self.methods.values():
+                examination.stages(method.stages)
+        return examination
 
     def _claim(self, row: Row) -> object:
         """Return what a row's result follows from."""

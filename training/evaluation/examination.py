@@ -1,7 +1,7 @@
 """Recognisers asked the same episodes of one split, and what each answered."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.errors import InputError
 from training.evaluation.scoring import EpisodeScorer
 from training.evaluation.tallies import Tally, measure
-from training.evaluation.variants import as_evaluated, is_transductive, variants
+from training.evaluation.variants import as_evaluated, variants
 from training.features.tokens import TokenSources
 from training.meta.methods import MethodChoice, open_method
 
@@ -105,14 +105,14 @@ class Examination:
         layouts: Episodes of each layout.
         labels: Of the split.
         sources: Tokens of its clips.
-        stages: Stage texts of its labels; None leaves text out.
+        stages: Gives stage texts of its labels for a number of stages; None leaves text out.
     """
 
     split: str
     layouts: Mapping[Layout, Sequence[Episode]]
     labels: Sequence[str]
     sources: TokenSources
-    stages: Mapping[str, StageTexts] | None
+    stages: Callable[[int], Mapping[str, StageTexts] | None] | None
 
     def ask(
         self,
@@ -139,11 +139,11 @@ class Examination:
                 asked,
                 self.sources.of(asked),
                 len(self.sources.clips),
-                stages=self.stages,
+                stages=None if self.stages is None else self.stages(asked.config.stages),
                 half=self.sources.half,
             )
             for layout, episodes in self.layouts.items():
-                setting = Setting(method, context, is_transductive(variant), layout)
+                setting = Setting(method, context, variant.transductive, layout)
                 tally = measure(scorer, self.labels, episodes, name=f"{checkpoint} {setting}")
                 yield Result(checkpoint, setting, tally, len(scorer.text), variant.trained)
 

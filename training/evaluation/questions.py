@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from training.data.datasets import DataChoice, Dataset
@@ -66,7 +67,7 @@ def open_examination(job: ExaminationJob) -> Examination:
         layouts=layouts,
         labels=data.labels(split),
         sources=TokenSources(name, data.split(split), cache=job.cache, half=job.half),
-        stages=stage_texts(data, [split], job.descriptions) if job.with_text else None,
+        stages=partial(stage_texts, data, [split], job.descriptions) if job.with_text else None,
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from model.lanes import Lanes
 from model.recognizer import Recognizer
 from model.text import StageTexts
-from model.views import alone_view
+from model.views import ALONE, alone_view
 from training.data.episodes import Episode
 from training.features.tokens import TokenSource
 from training.progress import progress
@@ -54,7 +54,7 @@ class EpisodeScorer:
         self.source, self.half = source, half
         context = recognizer.config.query_context
         self.support_alone = context == "none" or not recognizer.video.across_clips
-        self.query_alone = self.support_alone or context == "self"
+        self.query_alone = self.support_alone or context in ALONE
         self.held_CTLD = None if self.support_alone else self._held(clips)
         self.features_CTE = self._features(clips) if self.query_alone else None
         self.text = self._texts(stages or {})

@@ -10,7 +10,7 @@ from training.errors import InputError
 
 
 def without_adapters(recognizer: Recognizer) -> Recognizer:
-    """Return the same towers alone, which an untrained method equals (design invariant 5)."""
+    """Return the same towers alone, which an untrained method equals (README.md, invariant 5)."""
     text = None if recognizer.text is None else recognizer.text.tower
     config = replace(recognizer.config, visual=None, text=None, temporal=None, query_context="none")
     bare = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
@@ -38,8 +38,8 @@ def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[R
             "change; leave out --contexts."
         )
     found = [recognizer]
-    if is_transductive(recognizer):
-        found.append(under_context(recognizer, "self" if across else own))
+    if recognizer.transductive:
+        found.append(under_context(recognizer, "self" if across or own == "joint" else own))
     made = {one.config.query_context for one in found}
     others = [context for context in dict.fromkeys(contexts) if context not in made]
     return found + [under_context(recognizer, context) for context in others]
@@ -58,8 +58,3 @@ def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
     changed = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
     changed.load_state_dict(recognizer.state_dict())
     return changed.to(recognizer.device)
-
-
-def is_transductive(recognizer: Recognizer) -> bool:
-    """Tell whether a query's answer depends on the episode's other queries."""
-    return "joint" in (recognizer.config.query_context, recognizer.config.align)

@@ -15,7 +15,7 @@ from model.checkpoint import hash_tensors
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
 from training.features.clip_views import read_frames
-from training.features.trunk_cache import is_trunk_trained, open_trunk_cache
+from training.features.trunk_cache import open_trunk_cache, trains_trunk
 from training.progress import progress
 
 
@@ -83,7 +83,7 @@ class TokenSources:
         """Return a recogniser's tokens.
 
         Raises:
-            InputError: A trunk cache cannot be used.
+            InputError: a trunk cache cannot be used.
         """
         trunk = trunk_fingerprint(recognizer)
         if trunk not in self._opened:
@@ -91,7 +91,7 @@ class TokenSources:
         return self._opened[trunk]
 
     def _open(self, recognizer: Recognizer, trunk: str) -> TokenSource:
-        if self.cache is not None and not is_trunk_trained(recognizer):
+        if self.cache is not None and not trains_trunk(recognizer):
             folder = self.cache / cache_name(self.name, trunk, half=self.half)
             return open_trunk_cache(folder, recognizer, self.clips, draws=0, half=self.half)
         decoded = DecodedTokens(recognizer, self.clips)
@@ -103,16 +103,15 @@ class TokenSources:
 
 
 def cache_name(name: str, trunk: str, *, half: bool) -> str:
-    """Return the name of a trunk cache's folder, another one for each trunk and precision."""
+    """Name a trunk cache's folder by all that it depends on, so that different ones never meet."""
     return f"{name}-{trunk}-{'bf16' if half else 'fp32'}"
 
 
 def trunk_fingerprint(recognizer: Recognizer) -> str:
-    """Return what identifies the trunk's output of a clip: weights, number of blocks, frames."""
+    """Name what the trunk's output of a clip depends on: weights, number of blocks, frames."""
     video = recognizer.video
     tensors = dict(video.tower.model.state_dict())
-    if is_trunk_trained(recognizer):
-        assert video.temporal_embedding is not None
+    if video.at_input and video.temporal_embedding is not None:
         tensors["temporal_embedding"] = video.temporal_embedding
     plain, frames = len(video.plain_blocks), recognizer.config.frames
     return f"{hash_tensors(tensors)[:12]}-{plain}x{frames}"

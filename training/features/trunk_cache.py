@@ -75,11 +75,11 @@ def open_trunk_cache(
     Args:
         folder: Of the cache; made when it does not exist.
         recognizer: Whose trunk; adapters do not matter.
-        clips: Their labels do not matter.
+        clips: The list of clips; labels do not matter.
         draws: Augmentation draws of each clip besides the plain view; may grow later.
         half: Whether to compute in bfloat16.
         seed: Of the draws.
-        augmentation: Strength of the draws.
+        augmentation: How strongly draws differ.
         tell: Takes a line for people before anything is written.
 
     Raises:
@@ -87,9 +87,9 @@ def open_trunk_cache(
             read, the disk is full, tokens exceed float16, or the trunk is trained.
     """
     _check(recognizer, len(clips), draws)
-    shape_CTLD = len(clips), *_token_shape(recognizer)
+    shape_CTLD = (len(clips), *_token_shape(recognizer))
     origin = _origin(recognizer, clips, half=half)
-    drawn = {"seed": seed, "reader": reader_name()} | asdict(augmentation)
+    drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
     files = TokenFolder(folder, shape_CTLD, origin, drawn)
     files.check(draws)
     missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
@@ -110,22 +110,25 @@ def _announcement(files: TokenFolder, draws: int, missing: int) -> str:
     )
 
 
-def is_trunk_trained(recognizer: Recognizer) -> bool:
-    """Tell whether a temporal embedding is trained in front of the frozen blocks."""
-    return recognizer.video.at_input and recognizer.video.temporal_embedding is not None
-
-
 def _check(recognizer: Recognizer, clips: int, draws: int) -> None:
-    if is_trunk_trained(recognizer):
+    if trains_trunk(recognizer):
+        remedy = "tune 'adapters'" if recognizer.config.tune == "all" else "'first_adapted'"
         raise InputError(
-            "temporal_embedding 'input' is trained below the frozen blocks, whose output then "
-            "changes; use 'first_adapted', or no trunk cache."
+            "What is below the adapted blocks is trained (temporal_embedding 'input' or tune "
+            f"'all'), so that their input changes; use {remedy}, or no trunk cache."
         )
     if not clips or draws < 0:
         raise InputError(
             f"A trunk cache of {clips} clips and {draws} draws cannot be made; give one clip or "
             "more, and no draws or more."
         )
+
+
+def trains_trunk(recognizer: Recognizer) -> bool:
+    """Tell whether the trunk's output changes while the recogniser learns."""
+    video = recognizer.video
+    at_input = video.at_input and video.temporal_embedding is not None
+    return at_input or any(p.requires_grad for p in video.tower.model.parameters())
 
 
 def _token_shape(recognizer: Recognizer) -> tuple[int, int, int]:

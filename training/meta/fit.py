@@ -156,7 +156,10 @@ class _Training:
         """Return what trains and what validates, with their clips and episodes."""
         job, recipe = self.job, self.job.recipe
         train, val = (self.source(recognizer, data, split) for split in ("train", "val"))
-        stages = stage_texts(data, ("train", "val"), job.descriptions) if job.with_text else None
+        stages = None
+        if job.with_text:
+            count = recognizer.config.stages
+            stages = stage_texts(data, ("train", "val"), job.descriptions, count)
         learner = Learner(
             recognizer,
             recipe,

@@ -1,95 +1,182 @@
-"""What routes may ask for.
+"""What routes may ask for: the service, the request's allowance, its body read into values.
 
-All are coroutines: FastAPI would call a plain function in a thread, a hop for each and request.
+All are coroutines, since FastAPI calls a plain function in a thread.
 """
 
+import asyncio
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
 
-from service.container import Parts
+from service.container import Service
 from service.decoding.pool import ClipRequest
-from service.http.body.reading import read_query, read_task
-from service.http.tickets import Ticket
+from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsError
+from service.http.body import parse_json, query_of_json, task_of_json, validate
+from service.http.multipart import query_of_form, task_of_form
+from service.http.schemas import QueryBody, TaskBody
+from service.limits import Limits
 from service.stores.errors import TaskNotFoundError
 from service.stores.records import is_id
-from service.tasks.drafts import ClipDraft, TaskDraft
+from service.tasks.allowance import Allowance
+from service.tasks.inputs import ClipInput, NewTask, check_task
 
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+MAX_TEXT_PART_BYTES = 2**20
+MAX_TEXT_PARTS = 1000
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
 
-async def parts(request: Request) -> Parts:
-    """Give the parts of the running service."""
-    running = request.app.state.parts
-    assert isinstance(running, Parts)
+async def service(request: Request) -> Service:
+    """Return the running service."""
+    running = request.app.state.service
+    assert isinstance(running, Service)
     return running
 
 
-PartsDep = Annotated[Parts, Depends(parts)]
+ServiceDep = Annotated[Service, Depends(service)]
 
 
 async def known_id(task_id: str) -> str:
-    """Give the task id of the path, if it can be one.
+    """Return the task id of the path.
 
     Raises:
-        TaskNotFoundError: It cannot.
+        TaskNotFoundError: It cannot be the id of a task.
     """
     if not is_id(task_id):
         raise TaskNotFoundError(f"There is no task {task_id[:64]!r}; see GET /v1/tasks.")
     return task_id
 
 
-async def wait_s(request: Request, running: PartsDep) -> float:
-    """Give how long the client lets the request wait: the header `Prefer` (RFC 7240), capped."""
+async def wait_s(request: Request, running: ServiceDep) -> float:
+    """Return how long the client lets the request wait: header `Prefer` (RFC 7240), capped."""
     prefer = ", ".join(request.headers.getlist("prefer"))
     if match := WAIT.search(prefer):
-        return min(float(match[1]), running.settings.wait_s)
-    return 0.0 if ASYNC.search(prefer) else running.settings.wait_s
+        return min(float(match[1]), running.limits.wait_s)
+    return 0.0 if ASYNC.search(prefer) else running.limits.wait_s
 
 
-async def ticket(request: Request) -> Ticket:
-    """Give what the request was let in with."""
-    given = request.scope["kshot.ticket"]
-    assert isinstance(given, Ticket)
-    return given
+async def allowance(request: Request) -> Allowance:
+    """Return what the request was admitted with."""
+    admitted = request.scope["kshot.allowance"]
+    assert isinstance(admitted, Allowance)
+    return admitted
 
 
-TicketDep = Annotated[Ticket, Depends(ticket)]
+async def request_id(request: Request) -> str:
+    """Return the id under which the log has this request."""
+    return str(request.scope.get("kshot.request_id", ""))
 
 
-async def task_draft(request: Request, given: TicketDep, running: PartsDep) -> TaskDraft:
-    """Give the task that the body asks for."""
-    given.deadline.check("receiving")
-    draft = await read_task(request, running.settings)
-    _correct(given, [clip for label in draft.labels for clip in label.clips], running)
-    return draft
+AllowanceDep = Annotated[Allowance, Depends(allowance)]
 
 
-async def query_drafts(
-    request: Request, given: TicketDep, running: PartsDep
-) -> tuple[ClipDraft, ...]:
-    """Give the clips that the body asks about."""
-    given.deadline.check("receiving")
-    clips = await read_query(request, running.settings)
-    _correct(given, clips, running)
+async def new_task(request: Request, admitted: AllowanceDep, running: ServiceDep) -> NewTask:
+    """Return the task that the body asks for."""
+    admitted.deadline.check("receiving")
+    task = await read_task(request, running.limits)
+    _correct(admitted, [clip for label in task.labels for clip in label.clips], running)
+    return task
+
+
+async def query_clips(
+    request: Request, admitted: AllowanceDep, running: ServiceDep
+) -> tuple[ClipInput, ...]:
+    """Return the clips that the body asks about."""
+    admitted.deadline.check("receiving")
+    clips = await read_query(request, running.limits)
+    _correct(admitted, clips, running)
     return clips
 
 
-def _correct(given: Ticket, clips: Sequence[ClipDraft], running: Parts) -> None:
-    """Put what the body holds in the place of what its length let one guess."""
-    pace = running.pace()
+def _correct(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
+    """Replace the cost that was guessed from the body's length by that of its clips."""
     sources = [clip.source for clip in clips if isinstance(clip.source, ClipRequest)]
-    given.hold.correct(
-        decode_ms=math.ceil(1e3 * pace.decode_s_byte * sum(source.size for source in sources)),
-        frames=pace.frames_clip * len(sources),
+    size = sum(source.size for source in sources)
+    admitted.credits.correct(
+        decode_ms=math.ceil(1e3 * running.pool.pace.s_byte * size),
+        frames=running.engine.model.frames * len(sources),
+    )
+
+
+async def read_task(request: Request, limits: Limits) -> NewTask:
+    """Read the body of POST /tasks.
+
+    Raises:
+        RequestError: The body, or the task it asks for, cannot be used.
+    """
+    if content_type(request) == JSON:
+        raw = await request.body()
+        task = await asyncio.to_thread(
+            lambda: task_of_json(validate(parse_json(raw), TaskBody), limits)
+        )
+    else:
+        async with _form(request, limits.support_clips) as form:
+            task = await task_of_form(form, limits)
+    return check_task(task, limits)
+
+
+async def read_query(request: Request, limits: Limits) -> tuple[ClipInput, ...]:
+    """Read the body of POST /tasks/{id}/classify.
+
+    Raises:
+        RequestError: The body cannot be used.
+    """
+    if content_type(request) == JSON:
+        raw = await request.body()
+        return await asyncio.to_thread(
+            lambda: query_of_json(validate(parse_json(raw), QueryBody), limits)
+        )
+    async with _form(request, limits.query_clips) as form:
+        return await query_of_form(form, limits)
+
+
+def content_type(request: Request) -> str:
+    """Return the content type of the body.
+
+    Raises:
+        MediaTypeError: It is neither JSON nor multipart.
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in (JSON, MULTIPART):
+        raise MediaTypeError(
+            f"The content type {found[:80]!r} is not read here; send {MULTIPART} or {JSON}."
+        )
+    return found
+
+
+@asynccontextmanager
+async def _form(request: Request, max_clips: int) -> AsyncIterator[FormData]:
+    """Parse a multipart body, its files spooled to disk, and close them at the end."""
+    try:
+        form = await request.form(
+            max_files=max_clips, max_fields=MAX_TEXT_PARTS, max_part_size=MAX_TEXT_PART_BYTES
+        )
+    except HTTPException as error:
+        _refuse_form(str(error.detail), max_clips)
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _refuse_form(reason: str, max_clips: int) -> NoReturn:
+    if reason.startswith("Too many files"):
+        raise TooManyClipsError(f"The request has more than {max_clips} files; send fewer.")
+    raise MalformedRequestError(
+        f"The multipart body cannot be read: {reason.rstrip('.')}; let an HTTP client write it."
     )
 
 
 TaskId = Annotated[str, Depends(known_id)]
 WaitS = Annotated[float, Depends(wait_s)]
-TaskDraftDep = Annotated[TaskDraft, Depends(task_draft)]
-QueryDraftsDep = Annotated[tuple[ClipDraft, ...], Depends(query_drafts)]
+RequestId = Annotated[str, Depends(request_id)]
+NewTaskDep = Annotated[NewTask, Depends(new_task)]
+QueryClips = Annotated[tuple[ClipInput, ...], Depends(query_clips)]

@@ -1,38 +1,78 @@
-"""What the service may be asked about itself."""
+"""What the service says about itself."""
+
+import importlib.metadata
 
 from fastapi import APIRouter, Response, status
 
-from service.http.routes.dependencies import PartsDep
-from service.http.schemas import Health, InfoView, LimitsView
+from service.container import Service
+from service.http.routes.dependencies import ServiceDep
+from service.http.schemas import Health, InfoView, ModelView
+from service.http.views import runtime_view
+from service.limits import Limits
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/limits", operation_id="limits")
-async def limits(parts: PartsDep) -> LimitsView:
-    """Show what a request may be."""
-    return parts.limits()
+async def limits(service: ServiceDep) -> Limits:
+    """Show what a request may be; pairs are the least and the most."""
+    return service.limits
 
 
 @router.get("/info", operation_id="info")
-async def info(parts: PartsDep) -> InfoView:
+async def info(service: ServiceDep) -> InfoView:
     """Show the model, the decoder and the runtime."""
-    return await parts.info()
+    return InfoView(
+        version=importlib.metadata.version("kshot"),
+        model=_model_view(service),
+        runtime=runtime_view(service.choice),
+        decoder=await service.pool.versions(),
+        store=service.settings.store.partition(":")[0],
+        descriptions=service.texts.describer is not None,
+    )
 
 
 @router.get("/livez", operation_id="livez", responses={503: {"model": Health}})
-async def livez(parts: PartsDep, response: Response) -> Health:
+async def livez(service: ServiceDep, response: Response) -> Health:
     """Tell whether the process works; 503 asks for a restart."""
-    return _answered(parts.alive(), response)
+    device = service.device_works
+    # that this is answered at all shows that the event loop works
+    return _answered(Health(ok=device, parts={"event_loop": True, "device": device}), response)
 
 
 @router.get("/readyz", operation_id="readyz", responses={503: {"model": Health}})
-async def readyz(parts: PartsDep, response: Response) -> Health:
+async def readyz(service: ServiceDep, response: Response) -> Health:
     """Tell whether requests can be served now; a store that is away only degrades."""
-    return _answered(await parts.ready(), response)
+    pool = service.pool
+    parts = {
+        "model": service.device_works,
+        "decoders": pool.alive > 0,
+        "store": await service.store_answers(),
+    }
+    health = Health(
+        ok=parts["model"] and parts["decoders"],
+        degraded=not parts["store"] or pool.alive < pool.workers,
+        parts=parts,
+    )
+    return _answered(health, response)
 
 
 def _answered(health: Health, response: Response) -> Health:
     if not health.ok:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return health
+
+
+def _model_view(service: Service) -> ModelView:
+    model = service.engine.model
+    return ModelView(
+        name=model.name,
+        fingerprint=model.fingerprint,
+        trained=model.trained,
+        text=model.has_text,
+        frames=model.frames,
+        size=model.size,
+        query_context=model.query_context,
+        backbone=model.backbone,
+        temperature=service.settings.temperature,
+    )

@@ -1,15 +1,31 @@
-"""Tasks: make, show, list, delete."""
+"""Tasks: make, show, list, delete, and classify clips against one."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response, status
 
-from service.container import Parts
-from service.http.openapi import REGISTER_HEADERS, TASK_REQUEST, problems
-from service.http.routes.dependencies import PartsDep, TaskDraftDep, TaskId, TicketDep, WaitS
-from service.http.schemas import TaskPage, TaskView
-from service.http.views import task_view
+from service.container import Service
+from service.errors import ClipFault
+from service.http.openapi import (
+    CLASSIFY_HEADERS,
+    QUERY_REQUEST,
+    REGISTER_HEADERS,
+    TASK_REQUEST,
+    problems,
+)
+from service.http.routes.dependencies import (
+    AllowanceDep,
+    NewTaskDep,
+    QueryClips,
+    RequestId,
+    ServiceDep,
+    TaskId,
+    WaitS,
+)
+from service.http.schemas import Classification, TaskPage, TaskView
+from service.http.views import classification, task_view
 from service.stores.records import TaskRecord
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -26,18 +42,15 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     operation_id="createTask",
 )
 async def create_task(
-    draft: TaskDraftDep, wait_s: WaitS, ticket: TicketDep, parts: PartsDep, response: Response
+    task: NewTaskDep,
+    wait_s: WaitS,
+    allowance: AllowanceDep,
+    service: ServiceDep,
+    response: Response,
 ) -> TaskView:
     """Register labels with their support clips; ready to classify at once, without training."""
-    record, faults = await parts.tasks.register(draft, wait_s, ticket)
-    view = task_view(
-        record,
-        parts.engine.model,
-        context=parts.engine.model.query_context,
-        text_reason=parts.texts.reason(record.labels),
-        preparation=parts.tasks.supports.preparation(record.task_id),
-        faults=faults,
-    )
+    record, faults = await service.tasks.register(task, wait_s, allowance)
+    view = _view(service, record, faults)
     if view.status != "ready":
         response.status_code = status.HTTP_202_ACCEPTED
     response.headers["Location"] = f"/v1/tasks/{record.task_id}"
@@ -47,26 +60,26 @@ async def create_task(
 
 @router.get("", responses=problems(422, 503), operation_id="listTasks")
 async def list_tasks(
-    parts: PartsDep,
+    service: ServiceDep,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=100, description="Most tasks of a page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor`.")] = None,
 ) -> TaskPage:
     """List tasks, newest first."""
-    records, following = await parts.tasks.page(limit, cursor)
+    records, following = await service.tasks.page(limit, cursor)
     if following is not None:
         response.headers["Link"] = (
             f'</v1/tasks?limit={limit}&cursor={quote(following)}>; rel="next"'
         )
-    return TaskPage(tasks=[_view(parts, record) for record in records], next_cursor=following)
+    return TaskPage(tasks=[_view(service, record) for record in records], next_cursor=following)
 
 
 @router.get("/{task_id}", responses=problems(404, 410, 503), operation_id="getTask")
-async def get_task(task_id: TaskId, parts: PartsDep, response: Response) -> TaskView:
+async def get_task(task_id: TaskId, service: ServiceDep, response: Response) -> TaskView:
     """Show a task: its state, its labels with their text, its clips."""
-    record = await parts.tasks.get(task_id)
+    record = await service.tasks.get(task_id)
     response.headers["ETag"] = _etag(record)
-    return _view(parts, record)
+    return _view(service, record)
 
 
 @router.delete(
@@ -75,18 +88,37 @@ async def get_task(task_id: TaskId, parts: PartsDep, response: Response) -> Task
     responses=problems(404, 503),
     operation_id="deleteTask",
 )
-async def delete_task(task_id: TaskId, parts: PartsDep) -> None:
+async def delete_task(task_id: TaskId, service: ServiceDep) -> None:
     """Delete a task and all that came from its clips; doing it twice is fine."""
-    await parts.tasks.delete(task_id)
+    await service.tasks.delete(task_id)
 
 
-def _view(parts: Parts, record: TaskRecord) -> TaskView:
+@router.post(
+    "/{task_id}/classify",
+    responses=problems(400, 404, 408, 409, 410, 413, 415, 422, 429, 503, 504),
+    openapi_extra=QUERY_REQUEST | CLASSIFY_HEADERS,
+    operation_id="classify",
+)
+async def classify(
+    task_id: TaskId,
+    clips: QueryClips,
+    wait_s: WaitS,
+    allowance: AllowanceDep,
+    service: ServiceDep,
+    request_id: RequestId,
+) -> Classification:
+    """Tell what each clip is, among the labels of the task; no clip affects another's answer."""
+    answer = await service.classifier.classify(task_id, clips, wait_s, allowance)
+    return classification(answer, service.engine.model, request_id)
+
+
+def _view(service: Service, record: TaskRecord, faults: Sequence[ClipFault] = ()) -> TaskView:
     return task_view(
         record,
-        parts.engine.model,
-        context=parts.engine.model.query_context,
-        text_reason=parts.texts.reason(record.labels),
-        preparation=parts.tasks.supports.preparation(record.task_id),
+        service.engine.model,
+        text_reason=service.texts.reason(record.labels),
+        preparation=service.tasks.supports.preparation(record.task_id),
+        faults=faults,
     )
 
 

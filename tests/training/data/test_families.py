@@ -124,6 +124,17 @@ def test_a_joined_data_set_that_a_file_leaves_out_has_no_text(tmp_path: Path) ->
         stage_texts(dataset("one", train=clips("", "ab")), ["train"], file)
 
 
+def test_a_method_gets_as_many_stages_as_it_has_or_the_file_is_refused(tmp_path: Path) -> None:
+    one = dataset("one", train=clips("", "ab"))
+    for count in (1, 3, 5):
+        stages = stage_texts(one, ["train"], None, count)
+        assert stages == {label: template_stages(label, count) for label in "ab"}
+    file = tmp_path / "stages.json"
+    write_descriptions(file, {label: template_stages(label, 3) for label in "ab"})
+    with pytest.raises(InputError, match=r"stages\.json, 'a'"):
+        stage_texts(one, ["train"], file, 1)
+
+
 def write_index(folder: Path, labels: str, family: str | None) -> Path:
     folder.mkdir()
     rows = ["path,label,split,source_group" + ("" if family is None else ",family")]

@@ -13,11 +13,12 @@ from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import TaskConfig
 from model.recognizer import Recognizer
+from tests.model.tiny import tiny_recognizer
 from tests.training.conftest import TEACHER
 from training.data.episodes import Episode
 from training.evaluate import main
 from training.evaluation.tallies import Tally, over_episodes, over_seeds
-from training.evaluation.variants import as_evaluated, is_transductive, under_context, variants
+from training.evaluation.variants import as_evaluated, under_context, variants
 
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "12", "--device", "cpu"]
 
@@ -102,8 +103,8 @@ def test_an_untrained_method_is_evaluated_without_its_adapters(teacher_weights: 
 def test_another_context_has_the_same_weights_and_towers(teacher_weights: Path) -> None:
     own = trained_teacher(teacher_weights, 0)
     other = under_context(own, "joint")
-    assert is_transductive(other)
-    assert not is_transductive(own)
+    assert other.transductive
+    assert not own.transductive
     assert other.video.tower is own.video.tower
     wanted = own.state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in other.state_dict().items())
@@ -112,13 +113,18 @@ def test_another_context_has_the_same_weights_and_towers(teacher_weights: Path) 
 @pytest.mark.parametrize(
     "changes", [{"query_context": "joint"}, {"query_context": "self", "align": "joint"}]
 )
-def test_what_is_transductive_is_followed_by_itself_without(
-    changes: dict[str, object], teacher_weights: Path
-) -> None:
-    joint, alone = variants(trained_teacher(teacher_weights, 0, **changes), [])
-    assert is_transductive(joint)
+def test_what_is_transductive_is_followed_by_itself_without(changes: dict[str, object]) -> None:
+    joint, alone = variants(tiny_recognizer(**changes), [])
+    assert joint.transductive
     assert alone.config.query_context == "self"
-    assert not is_transductive(alone)
+    assert not alone.transductive
+
+
+def test_an_alignment_over_queries_does_not_matter_to_a_method_without_text(
+    teacher_weights: Path,
+) -> None:
+    recognizer = trained_teacher(teacher_weights, 0, query_context="self", align="joint")
+    assert variants(recognizer, []) == [recognizer]
 
 
 def test_the_command_prints_checkpoint_and_teacher_as_json(

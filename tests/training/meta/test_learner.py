@@ -22,9 +22,10 @@ from training.meta.recipe import FitRecipe
 ROOT = Path(__file__).parents[3]
 
 
-def test_training_lowers_the_loss_of_its_episodes() -> None:
+@pytest.mark.parametrize("preset", ["task_adapter_pp", "ted", "clip_fsar"])
+def test_training_lowers_the_loss_of_its_episodes(preset: str) -> None:
     recipe = replace(RECIPE, episodes=120, dropout=0.0, lr=5e-3)
-    learner = tiny_learner(recipe)
+    learner = tiny_learner(recipe, preset=preset)
     losses = [learner.step() for _ in range(recipe.steps)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
@@ -256,3 +257,20 @@ def test_the_rate_rises_then_falls_or_stays() -> None:
     assert rate(0.1, cosine) == pytest.approx(1.0)
     assert rate(1.0, cosine) == pytest.approx(0.0, abs=1e-6)
     assert rate(0.9, FitRecipe(schedule="constant", warmup=0.1)) == 1.0
+
+
+def test_convolution_kernels_decay_as_matrices_do_and_embeddings_of_places_do_not() -> None:
+    decaying = {}
+    for preset in ("task_adapter_pp", "ted"):
+        learner = tiny_learner(replace(RECIPE, weight_decay=0.5), preset=preset)
+        groups = learner.optimizer.param_groups
+        decaying[preset] = {
+            name
+            for name, parameter in learner.trained.items()
+            for group in groups
+            if group["weight_decay"] and any(p is parameter for p in group["params"])
+        }
+        assert sum(len(group["params"]) for group in groups) == len(learner.trained)
+    assert "video.temporal_embedding" not in decaying["task_adapter_pp"]
+    assert any("before_mlp.difference.weight" in name for name in decaying["ted"])
+    assert not any(name.endswith("bias") for names in decaying.values() for name in names)

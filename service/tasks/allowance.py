@@ -1,18 +1,71 @@
-"""The ledger of work in the pipeline: what is taken before a body is read is given back once.
+"""What one request may use: time until its deadline, and credits for the work that it brings.
 
-Three kinds are counted: bytes of bodies, milliseconds of decoding, frames for the device. All are
-whole numbers, so that what was given back sums to nothing. One event loop uses a ledger.
+Credits are taken from a ledger before the body is read and go back once. Three kinds are counted:
+bytes of bodies, milliseconds of decoding, frames for the device. All are whole numbers, so that
+what was given back sums to nothing. One event loop uses a ledger.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from service.errors import ServerFullError, TenantOverShareError
+from service.errors import DeadlineError, ServerFullError, TenantOverShareError
 
 ACTIVE_S = 10.0  # a tenant counts as active this long after it last asked
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """An instant of `time.monotonic()` after which nobody wants the answer."""
+
+    at: float
+    allowed_s: float
+
+    @classmethod
+    def after(cls, allowed_s: float) -> Self:
+        """Return the deadline that many seconds from now."""
+        return cls(time.monotonic() + allowed_s, allowed_s)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until then, 0 when it has passed."""
+        return max(0.0, self.at - time.monotonic())
+
+    def check(self, stage: str) -> None:
+        """Refuse to begin a stage after the deadline.
+
+        Raises:
+            DeadlineError: The deadline has passed.
+        """
+        if time.monotonic() >= self.at:
+            raise self.passed(stage)
+
+    def passed(self, stage: str) -> DeadlineError:
+        """Return the error of a request that stood at this stage when its time was over."""
+        return DeadlineError(
+            f"The request was not done in {self.allowed_s:g} s (it stood at {stage}); "
+            "allow more time, or send less."
+        )
+
+    @asynccontextmanager
+    async def bounding(self, stage: str) -> AsyncIterator[None]:
+        """Begin a stage, and cut it off at the deadline.
+
+        Raises:
+            DeadlineError: It has passed, before or meanwhile.
+        """
+        self.check(stage)
+        try:
+            async with asyncio.timeout(self.left_s) as limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise self.passed(stage) from None
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +110,20 @@ class Cost:
 NOTHING = Cost()
 
 
-class Hold:
-    """Credits that one request holds; as a context manager it gives them back at the end."""
+class Credits:
+    """What one request holds; as a context manager it gives this back at the end."""
 
     def __init__(self, ledger: "Ledger", tenant: str, cost: Cost) -> None:
         self.cost = cost
-        self._ledger = ledger
         self.tenant = tenant
-        self._over = False
+        self._ledger = ledger
+        self._returned = False
 
     def correct(
         self, *, bytes: int | None = None, decode_ms: int | None = None, frames: int | None = None
     ) -> None:
         """Replace an estimate by what became known; never refused, since the work is here."""
-        if self._over:
+        if self._returned:
             return
         known = replace(
             self.cost,
@@ -82,18 +135,18 @@ class Hold:
         self._ledger.add(self.tenant, cost - self.cost)
         self.cost = cost
 
-    def hand_over(self) -> "Hold":
-        """Move the frames to a hold of their own, for work that outlives the request."""
-        moved = NOTHING if self._over else Cost(frames=self.cost.frames)
+    def hand_over(self) -> "Credits":
+        """Move the frames to credits of their own, for work that outlives the request."""
+        moved = NOTHING if self._returned else Cost(frames=self.cost.frames)
         self.cost = self.cost - moved
-        other = Hold(self._ledger, self.tenant, moved)
-        other._over = self._over
+        other = Credits(self._ledger, self.tenant, moved)
+        other._returned = self._returned
         return other
 
     def give_back(self) -> None:
         """Return the credits; the second time nothing happens."""
-        if not self._over:
-            self._over = True
+        if not self._returned:
+            self._returned = True
             self._ledger.add(self.tenant, NOTHING - self.cost)
 
     def __enter__(self) -> Self:
@@ -106,6 +159,15 @@ class Hold:
         trace: TracebackType | None,
     ) -> None:
         self.give_back()
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a request was admitted with; what admitted it takes the credits back at its end."""
+
+    tenant: str  # whose request it is
+    deadline: Deadline
+    credits: Credits
 
 
 class Ledger:
@@ -127,10 +189,10 @@ class Ledger:
         self._by_tenant: dict[str, Cost] = {}
         self._asked: dict[str, float] = {}  # by tenant, the one that asked last at the end
 
-    def take(self, tenant: str, cost: Cost, room: Cost | None = None) -> Hold:
+    def take(self, tenant: str, cost: Cost, room: Cost | None = None) -> Credits:
         """Take credits for a request.
 
-        What is free of a kind is free for a request of any size, so none is too large for good.
+        A kind of which nothing is held admits a request of any size, so none is refused forever.
 
         Args:
             tenant: Who asks.
@@ -153,15 +215,15 @@ class Ledger:
         if _over(self.held, cost, room):
             raise ServerFullError("The server has as much work as it can do in time; ask later.")
         self.add(tenant, cost)
-        return Hold(self, tenant, cost)
+        return Credits(self, tenant, cost)
 
     def charged(self, cost: Cost) -> Cost:
-        """Give what a request is charged: at most half of all, or a large one never got in."""
+        """Return what a request is charged: at most half of all, so that a large one can get in."""
         half = self.most.times(0.5)
         return cost.within(half)
 
     def held_by(self, tenant: str) -> Cost:
-        """Tell what one tenant holds."""
+        """Return what one tenant holds."""
         return self._by_tenant.get(tenant, NOTHING)
 
     @property
@@ -170,7 +232,7 @@ class Ledger:
         return len(self._by_tenant)
 
     def add(self, tenant: str, cost: Cost) -> None:
-        """Book a change; only a `Hold` and `take` call this."""
+        """Record a change; only `Credits` and `take` call this."""
         self.held += cost
         left = self.held_by(tenant) + cost
         if left == NOTHING:
@@ -190,7 +252,7 @@ class Ledger:
 
 
 def _over(held: Cost, cost: Cost, room: Cost) -> bool:
-    """Tell whether more is asked of a kind that is held already than its room has left."""
+    """Tell whether a kind of which something is held already would exceed its room."""
     return (
         _crowded(held.bytes, cost.bytes, room.bytes)
         or _crowded(held.decode_ms, cost.decode_ms, room.decode_ms)

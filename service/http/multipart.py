@@ -1,4 +1,4 @@
-"""Multipart bodies -> drafts: `support[LABEL]=@FILE`, `clip=@FILE`, and text fields beside them."""
+"""Multipart bodies: `support[LABEL]=@FILE`, `clip=@FILE`, and text fields beside them."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from service.errors import (
     MalformedRequestError,
     UnknownFieldError,
 )
-from service.http.body.fields import (
+from service.http.body import (
     parse_json,
     read_descriptions,
     read_label,
@@ -25,8 +25,8 @@ from service.http.body.fields import (
     validate,
 )
 from service.http.schemas import Descriptions
-from service.settings import Settings
-from service.tasks.drafts import ClipDraft, LabelDraft, TaskDraft, check_query_count
+from service.limits import Limits
+from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
 
 BRACKETS = re.compile(r"(support|start_s|end_s)\[(.*)\]", flags=re.DOTALL)
 TASK_TEXTS = ("name", "descriptions", "ttl_s", "allow_partial")
@@ -42,7 +42,7 @@ class _Clips:
     end_s: list[float | None] = field(default_factory=list)
 
 
-async def task_of_form(form: FormData, settings: Settings) -> TaskDraft:
+async def task_of_form(form: FormData, limits: Limits) -> NewTask:
     """Read a task out of a multipart body.
 
     Raises:
@@ -52,7 +52,7 @@ async def task_of_form(form: FormData, settings: Settings) -> TaskDraft:
     clips: dict[str, _Clips] = {}
     for name, value in form.multi_items():
         if match := BRACKETS.fullmatch(name):
-            label = read_label(_unescape(match[2]), settings)
+            label = read_label(_unescape(match[2]), limits)
             _collect(clips.setdefault(label, _Clips()), match[1], name, value, _total(clips))
         elif name in TASK_TEXTS:
             await _collect_text(texts, name, value)
@@ -64,21 +64,21 @@ async def task_of_form(form: FormData, settings: Settings) -> TaskDraft:
             )
     spans_only = {label: given for label, given in clips.items() if not given.files}
     refuse_unknown(spans_only, "start_s or end_s")
-    stages = read_descriptions(_descriptions(texts.get("descriptions")))
+    stages = read_descriptions(_descriptions(texts.get("descriptions")), limits)
     labels = [
-        LabelDraft(label, stages.pop(label, None), await _drafts(given, f"[{label}]", settings))
+        NewLabel(label, stages.pop(label, None), await _inputs(given, f"[{label}]", limits))
         for label, given in clips.items()
     ]
     refuse_unknown(stages, "descriptions")
-    return TaskDraft(
-        name=read_name(texts.get("name"), settings),
-        ttl_s=read_ttl(_number("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, settings),
+    return NewTask(
+        name=read_name(texts.get("name"), limits),
+        ttl_s=read_ttl(_number("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, limits),
         allow_partial=_truth("allow_partial", texts.get("allow_partial", "")),
         labels=tuple(labels),
     )
 
 
-async def query_of_form(form: FormData, settings: Settings) -> tuple[ClipDraft, ...]:
+async def query_of_form(form: FormData, limits: Limits) -> tuple[ClipInput, ...]:
     """Read the clips of a multipart body.
 
     Raises:
@@ -92,8 +92,8 @@ async def query_of_form(form: FormData, settings: Settings) -> tuple[ClipDraft, 
                 [FieldFault(name[:100], "no such field; take it away")],
             )
         _collect(clips, name, name, value, len(clips.files))
-    check_query_count(len(clips.files), settings)
-    return await _drafts(clips, "", settings)
+    check_query_count(len(clips.files), limits)
+    return await _inputs(clips, "", limits)
 
 
 def _unescape(name: str) -> str:
@@ -136,7 +136,7 @@ async def _collect_text(texts: dict[str, str], name: str, value: UploadFile | st
         ) from None
 
 
-async def _drafts(clips: _Clips, of: str, settings: Settings) -> tuple[ClipDraft, ...]:
+async def _inputs(clips: _Clips, of: str, limits: Limits) -> tuple[ClipInput, ...]:
     for name, spans in (("start_s", clips.start_s), ("end_s", clips.end_s)):
         if spans and len(spans) != len(clips.files):
             raise InvalidRequestError(
@@ -147,7 +147,7 @@ async def _drafts(clips: _Clips, of: str, settings: Settings) -> tuple[ClipDraft
     none = [None] * len(clips.files)
     return tuple(
         [
-            ClipDraft(index, await _source(file, start_s, end_s, settings))
+            ClipInput(index, await _source(file, start_s, end_s, limits))
             for (index, file), start_s, end_s in zip(
                 clips.files, clips.start_s or none, clips.end_s or none, strict=True
             )
@@ -156,11 +156,11 @@ async def _drafts(clips: _Clips, of: str, settings: Settings) -> tuple[ClipDraft
 
 
 async def _source(
-    file: UploadFile, start_s: float | None, end_s: float | None, settings: Settings
+    file: UploadFile, start_s: float | None, end_s: float | None, limits: Limits
 ) -> ClipRequest | ClipError:
-    if (size := file.size or 0) > settings.max_clip_bytes:
+    if (size := file.size or 0) > limits.clip_bytes:
         return ClipTooLargeError(
-            f"The clip has {size} bytes; shorten or compress it to {settings.max_clip_bytes}."
+            f"The clip has {size} bytes; shorten or compress it to {limits.clip_bytes}."
         )
     return ClipRequest(video=await file.read(), start_s=start_s, end_s=end_s)
 

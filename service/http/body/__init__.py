@@ -1,1 +1,0 @@
-"""The two forms of a body, multipart and JSON, read into drafts."""

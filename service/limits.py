@@ -1,0 +1,92 @@
+"""What a request may be: each limit once, for admission, body readers, use cases and /limits."""
+
+from dataclasses import dataclass
+
+from model.media.container import MediaLimits
+from model.text import MAX_STAGE_CHARS, STAGES
+from service.settings import Settings
+
+MIN_LABELS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a request may be; /limits shows these fields as they are. Pairs are (least, most)."""
+
+    request_bytes: int
+    upload_bytes_s: int  # a slower body is given up ...
+    upload_patience_s: float  # ... once it was waited for so long
+    clip_bytes: int
+    clip_base64_bytes: int
+    clip_duration_s: tuple[float, float]
+    picture_pixels: int
+    clip_frames: int
+    clip_streams: int
+    containers: tuple[str, ...]
+    codecs: tuple[str, ...]
+    pictures: tuple[int, int]
+    labels: tuple[int, int]
+    shots: tuple[int, int]
+    support_clips: int
+    query_clips: int
+    label_chars: int
+    name_chars: int
+    stages: int  # sentences that describe a label; the checkpoint's method says how many
+    stage_chars: int
+    ttl_s: float
+    wait_s: float
+    deadline_s: float  # of a request without X-Request-Timeout-Ms
+    max_deadline_s: float  # the most of it, and what registrations have without it
+
+
+def limits_of(settings: Settings, stages: int = STAGES) -> Limits:
+    """Read the limits off the settings.
+
+    Args:
+        settings: Of the process.
+        stages: Sentences that the served method wants for each label.
+    """
+    return Limits(
+        request_bytes=settings.max_request_bytes,
+        upload_bytes_s=settings.min_upload_bytes_s,
+        upload_patience_s=settings.upload_patience_s,
+        clip_bytes=settings.max_clip_bytes,
+        clip_base64_bytes=settings.max_base64_bytes,
+        clip_duration_s=(settings.min_clip_s, settings.max_clip_s),
+        picture_pixels=settings.max_pixels,
+        clip_frames=settings.max_frames,
+        clip_streams=settings.max_streams,
+        containers=settings.containers,
+        codecs=settings.codecs,
+        pictures=(settings.min_pictures, settings.max_pictures),
+        labels=(MIN_LABELS, settings.max_labels),
+        shots=(1, settings.max_shots),
+        support_clips=settings.max_support_clips,
+        query_clips=settings.max_query_clips,
+        label_chars=settings.max_label_chars,
+        name_chars=settings.max_name_chars,
+        stages=stages,
+        stage_chars=MAX_STAGE_CHARS,
+        ttl_s=settings.max_ttl_s,
+        wait_s=settings.wait_s,
+        deadline_s=settings.deadline_s,
+        max_deadline_s=settings.max_deadline_s,
+    )
+
+
+def media_limits(limits: Limits) -> MediaLimits:
+    """Return the limits of one clip in the decoder's form."""
+    min_duration_s, max_duration_s = limits.clip_duration_s
+    min_pictures, max_pictures = limits.pictures
+    return MediaLimits(
+        max_bytes=limits.clip_bytes,
+        containers=limits.containers,
+        codecs=limits.codecs,
+        min_duration_s=min_duration_s,
+        max_duration_s=max_duration_s,
+        max_pixels=limits.picture_pixels,
+        max_frames=limits.clip_frames,
+        max_streams=limits.clip_streams,
+        min_pictures=min_pictures,
+        max_pictures=max_pictures,
+    )
