@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import MOST_FUNCTION_LINES, MOST_MODULE_LINES, House, count
+from tests.house import MOST_MODULE_LINES, House, count
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "service", "training", "deploy")
@@ -25,11 +25,15 @@ FORBIDDEN = {
 WITHOUT_HTTP = ("service.tasks", "service.stores", "service.decoding", "service.engine")
 HTTP = {"fastapi", "starlette", "uvicorn"}
 MOST_FOLDER_MODULES = 14
-# While the house is rebuilt, so many may still break the rule; the last commit takes these away.
-STILL_LONG_MODULES = 5
-STILL_LONG_FUNCTIONS = 7
-STILL_FULL_FOLDERS = 1
-STILL_OUTSIDE = 22
+# These still break the rule; whoever works on one makes it shorter and takes it out.
+STILL_LONG_MODULES = {
+    "model/build.py",
+    "model/recognizer.py",
+    "service/engine/device.py",
+    "service/engine/engine.py",
+}
+LONG_FUNCTIONS = {"_attend"}  # a kernel on CUDA is one function
+STILL_FULL_FOLDERS = {"service/stores"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
 # Whatever an untrusted byte meets must start fast and stay small: no tensors in these processes.
 TORCHLESS = ("model.media.video", "service.decoding.worker")
@@ -250,13 +254,12 @@ def house() -> House:
 
 def test_modules_are_short(house: House) -> None:
     long = {path: n for path, n in house.modules.items() if n > MOST_MODULE_LINES}
-    assert len(long) <= STILL_LONG_MODULES, long
+    assert long.keys() <= STILL_LONG_MODULES, long
 
 
 def test_functions_are_short(house: House) -> None:
-    assert len(house.long_functions) <= STILL_LONG_FUNCTIONS, (
-        f"over {MOST_FUNCTION_LINES} lines: {house.long_functions}"
-    )
+    long = {function.name for function in house.long_functions}
+    assert long <= LONG_FUNCTIONS, house.long_functions
 
 
 def test_folders_are_small(house: House) -> None:
@@ -265,11 +268,11 @@ def test_folders_are_small(house: House) -> None:
         for path, n in Counter(str(Path(path).parent) for path in house.modules).items()
         if n > MOST_FOLDER_MODULES
     }
-    assert len(full) <= STILL_FULL_FOLDERS, full
+    assert full.keys() <= STILL_FULL_FOLDERS, full
 
 
 def test_nothing_refers_out_of_the_repository(house: House) -> None:
-    assert len(house.outside) <= STILL_OUTSIDE, house.outside
+    assert not house.outside
 
 
 def test_every_folder_of_code_is_a_package() -> None:

@@ -48,8 +48,6 @@ class Tasks:
     ) -> tuple[TaskRecord, tuple[ClipFault, ...]]:
         """Make a task; when this returns, it is durable, and ready unless that took too long.
 
-        The deadline bounds decoding; encoding goes on behind the answer.
-
         Returns:
             The record, and the clips left out under `allow_partial`.
 

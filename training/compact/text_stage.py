@@ -19,13 +19,13 @@ import torch
 from pydantic import ValidationError
 
 from model.backbones.compact import compact_text_tower
-from model.backbones.timm import TimmImageTower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig
 from model.encoder import VideoEncoder
 from model.methods import compact_method
 from model.recognizer import Recognizer
+from model.slots import Backbone
 from training import cli
 from training.compact.captions import (
     features_of,
@@ -129,13 +129,13 @@ def teach_checkpoint(values: Values) -> dict[str, object]:
     """
     began = time.monotonic()
     earlier = load_recognizer(values.start)
-    image, tower = earlier.video.tower, earlier.config.backbone
-    if not (isinstance(image, TimmImageTower) and isinstance(tower, CompactConfig)):
+    tower = earlier.config.backbone
+    if not isinstance(tower, CompactConfig):
         raise InputError(f"{values.start!r} is no compact checkpoint; give one's folder.")
     if values.motions.keep:
         _check_keep(values, earlier, tower)
     taught = teach(
-        image,
+        earlier.video.tower,
         tower,
         values.frames,
         values.motions,
@@ -154,7 +154,7 @@ def teach_checkpoint(values: Values) -> dict[str, object]:
 
 
 def teach(
-    image: TimmImageTower,
+    image: Backbone,
     tower: CompactConfig,
     frames: Sequence[Path],
     motions: MotionRecipe,

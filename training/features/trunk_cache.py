@@ -87,10 +87,9 @@ def open_trunk_cache(
             read, the disk is full, tokens exceed float16, or the trunk is trained.
     """
     _check(recognizer, len(clips), draws)
-    shape_CTLD = (len(clips), *_token_shape(recognizer))
     origin = _origin(recognizer, clips, half=half)
     drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
-    files = TokenFolder(folder, shape_CTLD, origin, drawn)
+    files = TokenFolder(folder, (len(clips), *_token_shape(recognizer)), origin, drawn)
     files.check(draws)
     missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
     if missing:

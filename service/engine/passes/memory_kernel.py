@@ -16,7 +16,7 @@ ROWS = 16  # of a program; about the fastest on an H100 (`tests/bench/figures/h1
 def attend_by_table(
     query_PHQE: Tensor, key_PHQE: Tensor, value_PHQE: Tensor, table_Q3: Tensor, aligned: int
 ) -> Tensor:
-    """Let each clip attend to the memory that its row names, and itself.
+    """Let each clip attend to the memory that its row names, and itself: attended_PHQE.
 
     Sums are fp32. What a clip gets does not depend on the others.
 
@@ -26,9 +26,6 @@ def attend_by_table(
         value_PHQE: Likewise.
         table_Q3: One block's rows of `table_of`, on the device.
         aligned: Bytes; every memory begins at a multiple.
-
-    Returns:
-        attended_PHQE.
 
     Raises:
         ValueError: The table has not a row for each clip.
