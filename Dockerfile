@@ -46,7 +46,7 @@ ENV PATH=/opt/kshot/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     KSHOT_HOST=0.0.0.0 \
     KSHOT_PORT=8000 \
-    KSHOT_STORE=dir:/var/lib/kshot/store \
+    KSHOT_STORE=sqlite:/var/lib/kshot/kshot.db \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

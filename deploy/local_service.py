@@ -57,7 +57,7 @@ def local_service(settings: Mapping[str, str] | None = None) -> Iterator[LocalSe
         log = Path(folder) / "service.log"
         env = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
         env |= {"KSHOT_HOST": "127.0.0.1", "KSHOT_PORT": str(port), "KSHOT_STOP_GRACE_S": "2"}
-        env |= {"KSHOT_STORE": f"dir:{folder}/store"} | dict(settings or {})
+        env |= {"KSHOT_STORE": f"sqlite:{folder}/kshot.db"} | dict(settings or {})
         with log.open("wb") as output:
             # A session of its own: Ctrl-C reaches the caller alone, who then stops the service.
             process = subprocess.Popen(

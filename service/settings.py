@@ -36,8 +36,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     store: str = Field(
-        "dir:.kshot/store",
-        description="Where tasks live: `dir:PATH`, or `redis://HOST:PORT/DB` shared by replicas.",
+        "sqlite:.kshot/kshot.db",
+        description="Where tasks live: `sqlite:PATH`, or `redis://HOST:PORT/DB` shared by "
+        "replicas.",
     )
     checkpoint: str = Field(
         "compact",

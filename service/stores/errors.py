@@ -46,3 +46,34 @@ class StoreCorruptError(StoreError):
     """A stored value is damaged, somebody else's, or of another schema."""
 
     code = "store-corrupt"
+
+
+def not_a_store(kind: str) -> StoreCorruptError:
+    """Return the error for a store file of another kind."""
+    return StoreCorruptError(
+        f"The store file is {kind}, not a task store; choose another file, or move it away."
+    )
+
+
+def damaged_file() -> StoreCorruptError:
+    """Return the error for a store file that lost pages or holds wrong ones."""
+    return StoreCorruptError(
+        "The file of the task store is damaged; stop the service and restore it from a backup, "
+        "or save what can be read with `sqlite3 FILE .recover`, or move it away to start empty."
+    )
+
+
+def disk_full() -> StoreUnavailableError:
+    """Return the error for a disk without room."""
+    return StoreUnavailableError(
+        "The disk of the task store is full; delete tasks, or repeat the request once the "
+        "operator has made room."
+    )
+
+
+def unusable_file(reason: str) -> StoreUnavailableError:
+    """Return the error for a store file that the system does not let us use."""
+    return StoreUnavailableError(
+        f"The file of the task store cannot be read or written ({reason}); "
+        "repeat the request once the operator has seen to it."
+    )

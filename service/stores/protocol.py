@@ -1,9 +1,12 @@
-"""The one face of all task stores: what the service may ask of them."""
+"""What the service may ask of any task store, and how the stores keep cancelled requests whole."""
 
-from collections.abc import Mapping
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
 from service.stores.records import TaskRecord
+
+Result = TypeVar("Result")
 
 
 class TaskStore(Protocol):
@@ -76,3 +79,30 @@ class TaskStore(Protocol):
     async def close(self) -> None:
         """Let running operations end, then let go of files and connections."""
         ...
+
+
+class Shield:
+    """Runs operations to their end, also when the request that asked for them is cancelled.
+
+    A cancelled Redis command would leave its reply on the connection for the next caller
+    (redis-py issues 2624 and 2665), and a cancelled SQLite operation goes on in its thread anyway.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def run(self, operation: Coroutine[Any, Any, Result]) -> Result:
+        """Return the operation's result; when cancelled, leave it to finish by itself."""
+        return await asyncio.shield(self.start(operation))
+
+    def start(self, operation: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Run an operation without waiting for it."""
+        task = asyncio.create_task(operation)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait until every operation has ended."""
+        while self._running:
+            await asyncio.wait(self._running)

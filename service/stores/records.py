@@ -1,10 +1,13 @@
-"""What a store keeps of a task: frozen values, and their strict JSON form.
+"""What a store keeps of a task: frozen values, their strict JSON form, and their order in lists.
 
 Features, prototypes and text features are derived and are not here: they rebuild from the
 pictures, which are stored beside the record, and from the stage texts in it.
 """
 
+import base64
+import binascii
 import re
+import struct
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -13,6 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from service.stores.errors import (
+    CursorError,
     RevisionConflictError,
     StoreCorruptError,
     TaskExpiredError,
@@ -70,6 +74,7 @@ class TaskRecord:
         return self.expires_at is not None and self.expires_at <= now
 
 
+_PLACE = re.compile(r"[0-9a-f]{16}:[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _ADAPTER = TypeAdapter(TaskRecord)
 
 
@@ -98,6 +103,43 @@ def from_json(document: bytes) -> TaskRecord:
             f"A stored task does not fit schema {SCHEMA_VERSION} at {field} ({fault['type']}); "
             "restore it from a backup or register the task again."
         ) from error
+
+
+def place_of(record: TaskRecord) -> str:
+    """Return a string that sorts as (created_at, task_id) does.
+
+    The bits of a non-negative float, read as a big-endian number, sort as the float does.
+    """
+    moment = struct.pack(">d", record.created_at + 0.0)  # + 0.0 turns -0.0 into 0.0
+    return f"{moment.hex()}:{record.task_id}"
+
+
+def task_at(place: str) -> str:
+    """Return the id of the task at a place."""
+    return place.partition(":")[2]
+
+
+def to_cursor(place: str) -> str:
+    """Return the opaque form of a place, fit for a URL."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def from_cursor(cursor: str) -> str:
+    """Return the place that a cursor stands for.
+
+    Raises:
+        CursorError: no store gave this cursor out.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        place = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        place = ""
+    if not _PLACE.fullmatch(place):
+        raise CursorError(
+            f"The cursor {cursor[:100]!r} is unknown; use next_cursor of the page before."
+        )
+    return place
 
 
 def check_pictures(record: TaskRecord, clip_ids: Iterable[str]) -> None:

@@ -19,16 +19,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from service.stores import paging, records, redis_scripts, sealing
+from service.stores import records, redis_commit, sealing
 from service.stores.errors import (
     StoreCorruptError,
     StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
-from service.stores.picture_chunks import batches, join_chunks, split_chunks
 from service.stores.records import TaskRecord
-from service.stores.redis_durability import Durability
+from service.stores.redis_commit import Durability
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ PAGE = 100  # records fetched at once for a listing
 
 
 class RedisTasks:
-    """Operations on tasks; must not be cancelled while they run (see `shielding`)."""
+    """Operations on tasks; must not be cancelled while they run (see `Shield`)."""
 
     def __init__(
         self,
@@ -60,17 +59,17 @@ class RedisTasks:
         """Bring the pictures aside, then commit them with the record in one step."""
         task_id = record.task_id
         records.check_pictures(record, pictures)
-        chunks = await asyncio.to_thread(split_chunks, task_id, pictures, self._chunk_bytes)
+        chunks = await asyncio.to_thread(sealing.split_chunks, task_id, pictures, self._chunk_bytes)
         aside = self._key("aside", secrets.token_hex(16))
-        arguments = [_seal_record(record), record.revision, paging.place_of(record), len(chunks)]
+        arguments = [_seal_record(record), record.revision, records.place_of(record), len(chunks)]
         try:
-            for batch in batches(chunks):
+            for batch in sealing.batches(chunks):
                 pipeline = self._client.pipeline(transaction=True)
                 pipeline.hset(aside, items=[part for chunk in batch.items() for part in chunk])
                 pipeline.expire(aside, ASIDE_S)
                 await pipeline.execute()
             status = await self._commit(
-                redis_scripts.CREATE,
+                redis_commit.CREATE,
                 [aside, *self._keys(task_id), self._key("index")],
                 [*arguments, *self._life(record)],
             )
@@ -106,7 +105,7 @@ class RedisTasks:
                 return record
             expired_at = record.expires_at
         elif tombstone is not None:
-            expired_at = float(sealing.unseal(f"expired/{task_id}", tombstone))
+            expired_at = float(bytes(sealing.unseal(f"expired/{task_id}", tombstone)))
         raise records.absent(task_id, expired_at, self._now())
 
     async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
@@ -124,7 +123,7 @@ class RedisTasks:
             if not chunks:
                 await self.get(task_id)  # deleted meanwhile: says so
                 raise records.missing_pictures(task_id, clip_id)
-            found[clip_id] = await asyncio.to_thread(join_chunks, task_id, clip_id, chunks)
+            found[clip_id] = await asyncio.to_thread(sealing.join_chunks, task_id, clip_id, chunks)
         return found
 
     async def replace(self, record: TaskRecord, expected_revision: int) -> None:
@@ -132,7 +131,7 @@ class RedisTasks:
         task_id = record.task_id
         records.check_successor(await self.get(task_id), record, expected_revision)
         status = await self._commit(
-            redis_scripts.REPLACE,
+            redis_commit.REPLACE,
             self._keys(task_id),
             [expected_revision, _seal_record(record), record.revision, *self._life(record)],
         )
@@ -150,11 +149,11 @@ class RedisTasks:
         except StoreCorruptError:
             logger.warning("Task %s is damaged and is being deleted", task_id)
         keys = [*self._keys(task_id), self._key("index")]
-        return await self._commit(redis_scripts.DELETE, keys, []) == b"done"
+        return await self._commit(redis_commit.DELETE, keys, []) == b"done"
 
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
-        before = "+" if cursor is None else f"({paging.from_cursor(cursor)}"
+        before = "+" if cursor is None else f"({records.from_cursor(cursor)}"
         page: list[TaskRecord] = []
         while rows := await self._rows(before, min(limit + 1, PAGE)):
             for place, fields in rows:
@@ -162,7 +161,7 @@ class RedisTasks:
                 if record is None:
                     continue
                 if len(page) == limit:
-                    return page, paging.to_cursor(paging.place_of(page[-1]))
+                    return page, records.to_cursor(records.place_of(page[-1]))
                 page.append(record)
             before = f"({rows[-1][0]}"
         return page, None
@@ -174,17 +173,17 @@ class RedisTasks:
             places = [place.decode() for place in cast("list[bytes]", found)]
             pipeline = self._client.pipeline(transaction=False)
             for place in places:
-                task = self._key("task", paging.task_at(place))
+                task = self._key("task", records.task_at(place))
                 pipeline.hmget(task, ["record", "revision", "place"])
             return list(zip(places, await pipeline.execute(), strict=True))
 
         return await retried(read)
 
     async def _listed(self, place: str, fields: Sequence[bytes | None]) -> TaskRecord | None:
-        task_id = paging.task_at(place)
+        task_id = records.task_at(place)
         if fields[0] is None:  # Redis removed it when its time was up
             keys = [self._key("task", task_id), self._key("index")]
-            await self._client.eval(redis_scripts.PRUNE, len(keys), *keys, place)
+            await self._client.eval(redis_commit.PRUNE, len(keys), *keys, place)
             return None
         try:
             record = _unseal_record(task_id, fields)
@@ -246,8 +245,8 @@ def _seal_record(record: TaskRecord) -> bytes:
 
 def _unseal_record(task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
     sealed, revision, place = fields
-    record = records.from_json(sealing.unseal(f"record/{task_id}", sealed or b""))
-    if (revision, place) != (b"%d" % record.revision, paging.place_of(record).encode()):
+    record = records.from_json(bytes(sealing.unseal(f"record/{task_id}", sealed or b"")))
+    if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
         raise StoreCorruptError(
             f"The stored task {task_id} contradicts itself; delete it and register it again."
         )

@@ -111,7 +111,7 @@ def target(settings: Mapping[str, str] | None = None) -> Iterator[Target]:
     """
     with tempfile.TemporaryDirectory(prefix="kshot-bench-") as name:
         folder, port = Path(name), free_port()
-        env = os.environ | {"KSHOT_PORT": str(port), "KSHOT_STORE": f"dir:{name}/store"}
+        env = os.environ | {"KSHOT_PORT": str(port), "KSHOT_STORE": f"sqlite:{name}/kshot.db"}
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.server"],

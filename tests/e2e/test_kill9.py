@@ -27,10 +27,10 @@ CLIENTS = 3
 LONGEST_S = 0.6  # from the first request to the kill
 
 
-@pytest.fixture(params=["dir", "redis"])
+@pytest.fixture(params=["sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "dir":
-        yield f"dir:{tmp_path / 'store'}"
+    if request.param == "sqlite":
+        yield f"sqlite:{tmp_path / 'kshot.db'}"
         return
     with redis_server(tmp_path / "redis", appendfsync="always") as server:
         yield server.url

@@ -32,7 +32,7 @@ GOOD = [moving_clip(1), moving_clip(2)]
 @pytest.fixture(scope="module")
 def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     folder = tmp_path_factory.mktemp("odd")
-    settings = {"checkpoint": str(checkpoint), "store": f"dir:{folder / 'store'}"}
+    settings = {"checkpoint": str(checkpoint), "store": f"sqlite:{folder / 'kshot.db'}"}
     process = ServiceProcess(settings, folder / "log")
     try:
         process.wait_ready()

@@ -20,13 +20,13 @@ CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
 QUERIES = [moving_clip(seed) for seed in range(10, 14)]
 
 
-@pytest.fixture(params=["dir", "redis"])
+@pytest.fixture(params=["sqlite", "redis"])
 def settings(
     request: pytest.FixtureRequest, checkpoint: Path, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
     common = {"checkpoint": str(checkpoint), "threads": "1", "decode_workers": "1"}
-    if request.param == "dir":
-        yield {**common, "store": f"dir:{tmp_path / 'store'}"}
+    if request.param == "sqlite":
+        yield {**common, "store": f"sqlite:{tmp_path / 'kshot.db'}"}
         return
     with redis_server(tmp_path / "redis", appendfsync="always") as server:
         yield {**common, "store": server.url}
@@ -82,9 +82,11 @@ def refusal(**env: str) -> str:
 
 def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert "KSHOT_STOER" in refusal(KSHOT_STOER="x")
-    said = refusal(KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=f"dir:{tmp_path / 's'}")
+    said = refusal(
+        KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=f"sqlite:{tmp_path / 's'}"
+    )
     assert "nothing has no method.json" in said
     joint = tiny_recognizer(query_context="joint")
     save_checkpoint(joint, tmp_path / "joint", "# For tests\n")
-    said = refusal(KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=f"dir:{tmp_path / 's'}")
+    said = refusal(KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=f"sqlite:{tmp_path / 's'}")
     assert "query_context 'joint'" in said

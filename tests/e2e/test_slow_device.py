@@ -18,7 +18,7 @@ ALIVE_S = 0.05
 def test_livez_answers_at_once_while_a_batch_runs_for_five_seconds(tmp_path: Path) -> None:
     settings = Settings(
         checkpoint=str(tiny_checkpoint(tmp_path / "checkpoint")),
-        store=f"dir:{tmp_path / 'store'}",
+        store=f"sqlite:{tmp_path / 'kshot.db'}",
         threads=1,
         decode_workers=1,
     )

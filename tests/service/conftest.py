@@ -45,7 +45,10 @@ def clips() -> dict[str, list[bytes]]:
 @pytest.fixture
 def settings(checkpoint: Path, tmp_path: Path) -> Settings:
     return Settings(
-        checkpoint=str(checkpoint), store=f"dir:{tmp_path / 'store'}", threads=1, decode_workers=1
+        checkpoint=str(checkpoint),
+        store=f"sqlite:{tmp_path / 'kshot.db'}",
+        threads=1,
+        decode_workers=1,
     )
 
 
@@ -65,7 +68,7 @@ def serve_instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognizer], Non
 def client(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     store = tmp_path_factory.mktemp("http") / "store"
     settings = Settings(
-        checkpoint=str(checkpoint), store=f"dir:{store}", threads=1, decode_workers=2
+        checkpoint=str(checkpoint), store=f"sqlite:{store}", threads=1, decode_workers=2
     )
     with serving(settings) as client:
         yield client

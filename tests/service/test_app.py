@@ -10,7 +10,9 @@ from service.settings import Settings
 async def test_collections_leave_what_was_there_at_the_start_alone(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(store=f"dir:{tmp_path}", checkpoint=str(checkpoint), decode_workers=1)
+    settings = Settings(
+        store=f"sqlite:{tmp_path / 'kshot.db'}", checkpoint=str(checkpoint), decode_workers=1
+    )
     app = create_app(settings)
     before = gc.get_freeze_count()
     async with app.router.lifespan_context(app):

@@ -1,8 +1,10 @@
 """Descriptions asked of a real HTTP endpoint that answers well, badly, late or not at all."""
 
 import asyncio
+import contextlib
 import json
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,8 +13,8 @@ import openai
 import pytest
 
 from service.errors import DescriptionUnavailableError
-from service.stores.directory import DirectoryStore
 from service.stores.protocol import TaskStore
+from service.stores.sqlite import SqliteStore
 from service.tasks.describe import Describer, DescriberLimits, describer_from
 from tests.language_model import STAGES, Endpoint, language_model
 
@@ -29,7 +31,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[TaskStore]:
-    opened = await DirectoryStore.open(tmp_path / "store")
+    opened = await SqliteStore.open(tmp_path / "kshot.db")
     yield opened
     await opened.close()
 
@@ -97,8 +99,8 @@ async def test_a_damaged_cache_is_asked_again(
     endpoint: Endpoint, make: Make, tmp_path: Path
 ) -> None:
     await make().describe("wave")
-    (path,) = (tmp_path / "store" / "text").iterdir()
-    path.write_bytes(b"damaged")
+    with contextlib.closing(sqlite3.connect(tmp_path / "kshot.db")) as db, db:
+        assert db.execute("UPDATE texts SET value = 'damaged'").rowcount == 1
     assert await make().describe("wave") == WANTED
     assert len(endpoint.calls) == 2
 
@@ -270,7 +272,7 @@ async def test_no_label_or_an_endless_one_is_not_sent(
 async def test_a_store_that_fails_does_not_stop_a_description(
     endpoint: Endpoint, make: Make, tmp_path: Path
 ) -> None:
-    (tmp_path / "store" / "text").rmdir()
+    (tmp_path / "kshot.db").unlink()
     assert await make().describe("wave") == WANTED
     assert len(endpoint.calls) == 1
 

@@ -50,7 +50,7 @@ def small(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A service with small limits, and with tasks counted around each test."""
     settings = Settings(
         checkpoint=str(checkpoint),
-        store=f"dir:{tmp_path_factory.mktemp('small') / 'store'}",
+        store=f"sqlite:{tmp_path_factory.mktemp('small') / 'kshot.db'}",
         threads=1,
         decode_workers=1,
         max_labels=4,

@@ -46,7 +46,10 @@ def test_a_clip_alone_scores_as_among_fifteen_others(
 ) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint", preset, **changes)
     settings = Settings(
-        checkpoint=str(checkpoint), store=f"dir:{tmp_path / 'store'}", threads=1, decode_workers=1
+        checkpoint=str(checkpoint),
+        store=f"sqlite:{tmp_path / 'kshot.db'}",
+        threads=1,
+        decode_workers=1,
     )
     queries = [moving_clip(100 + number) for number in range(16)]
     with serving(settings) as client:

@@ -1,6 +1,8 @@
 """The language model never gates a task: its text arrives later, as the next revision."""
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,5 +127,6 @@ def test_text_features_are_kept_by_fingerprint_and_text(
         assert len(_features(tmp_path)) == len(kept) + 1 == 4
 
 
-def _features(folder: Path) -> set[Path]:
-    return {path for path in (folder / "store" / "text").rglob("*") if path.is_file()}
+def _features(folder: Path) -> set[tuple[str]]:
+    with contextlib.closing(sqlite3.connect(folder / "kshot.db")) as db:
+        return set(db.execute("SELECT name FROM texts"))

@@ -306,7 +306,7 @@ def test_the_service_answers_through_onnx_and_says_so(
     for runtime in ("torch", "onnx"):
         settings = Settings(
             checkpoint=str(exported[0]),
-            store=f"dir:{tmp_path / runtime}",
+            store=f"sqlite:{tmp_path / runtime}",
             threads=1,
             decode_workers=1,
             runtime=runtime,

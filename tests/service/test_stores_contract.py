@@ -1,8 +1,9 @@
-"""What every task store promises, asked of the folder and of a real Redis alike."""
+"""What every task store promises, asked of a SQLite file and of a real Redis alike."""
 
 import asyncio
 import contextlib
 import dataclasses
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.stores import records
-from service.stores.directory import DirectoryStore
 from service.stores.errors import (
     CursorError,
     RevisionConflictError,
@@ -25,6 +25,7 @@ from service.stores.errors import (
 from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, LabelRecord, TaskRecord
 from service.stores.redis import RedisStore
+from service.stores.sqlite import SqliteStore
 from tests.redis_server import RedisServer, redis_server
 from tests.stored_tasks import a_task, pictures_of
 
@@ -55,29 +56,37 @@ class Backend(Protocol):
     def stored_bytes(self) -> bytes: ...
 
 
-class FolderBackend:
-    def __init__(self, root: Path) -> None:
-        self.root = root
+class SqliteBackend:
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     async def open(self, clock: Clock) -> TaskStore:
-        return await DirectoryStore.open(self.root, now=clock)
+        return await SqliteStore.open(self.path, now=clock)
 
     def damage(self, task_id: str, what: str) -> None:
-        name = "record" if what == "record" else "c1.pictures"
-        path = self.root / "tasks" / task_id / name
-        path.write_bytes(flipped(path.read_bytes()))
+        table, column = ("tasks", "record") if what == "record" else ("pictures", "packed")
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            query = f"SELECT rowid, {column} FROM {table} WHERE task_id = ?"
+            row, value = db.execute(query, (task_id,)).fetchone()
+            update = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"
+            db.execute(update, (flipped(value), row))
 
     def swap_records(self, one: str, other: str) -> None:
-        left, right = (self.root / "tasks" / name / "record" for name in (one, other))
-        kept = left.read_bytes()
-        left.write_bytes(right.read_bytes())
-        right.write_bytes(kept)
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            kept = dict(db.execute("SELECT task_id, record FROM tasks"))
+            for task_id, source in ((one, other), (other, one)):
+                update = "UPDATE tasks SET record = ? WHERE task_id = ?"
+                db.execute(update, (kept[source], task_id))
 
     def leftovers(self) -> int:
-        return sum(1 for path in self.root.rglob(".*") if path.name != ".lock")
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            orphans = (
+                "SELECT count(*) FROM pictures WHERE task_id NOT IN (SELECT task_id FROM tasks)"
+            )
+            return int(db.execute(orphans).fetchone()[0])
 
     def stored_bytes(self) -> bytes:
-        return b"".join(path.read_bytes() for path in self.root.rglob("*") if path.is_file())
+        return b"".join(path.read_bytes() for path in self.path.parent.iterdir())
 
 
 class RedisBackend:
@@ -123,10 +132,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield running
 
 
-@pytest.fixture(params=["folder", "redis"])
+@pytest.fixture(params=["sqlite", "redis"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "folder":
-        return FolderBackend(tmp_path / "store")
+    if request.param == "sqlite":
+        return SqliteBackend(tmp_path / "store" / "kshot.db")
     return RedisBackend(request.getfixturevalue("server"))
 
 
@@ -331,7 +340,7 @@ async def test_the_data_of_an_expired_task_is_removed(
     record = await keep(store, expires_at=clock() + 0.2)
     secret = pictures_of(record)["c0"][0][:500]
     await asyncio.sleep(0.4)  # Redis removes by its own clock
-    if isinstance(store, DirectoryStore):
+    if isinstance(store, SqliteStore):
         assert secret in backend.stored_bytes()
         await store.sweep()
     for _ in range(2):
@@ -342,7 +351,7 @@ async def test_the_data_of_an_expired_task_is_removed(
     with pytest.raises(RevisionConflictError):
         await store.create(record, pictures_of(record))
     clock.ahead += DAY + 1
-    if isinstance(store, DirectoryStore):
+    if isinstance(store, SqliteStore):
         await store.sweep()
         assert record.task_id.encode() not in backend.stored_bytes()
     with pytest.raises(TaskNotFoundError):

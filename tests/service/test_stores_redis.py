@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.stores import redis_connection
+from service.stores import open_store
 from service.stores.errors import StoreUnavailableError, TaskNotFoundError
-from service.stores.opening import open_store
 from service.stores.redis import RedisStore
 from tests.redis_server import RedisServer, redis_server
 from tests.stored_tasks import a_task, pictures_of
@@ -95,7 +94,7 @@ async def test_a_full_server_is_unavailable_and_lists_nothing_half_written(tmp_p
 async def test_a_server_that_hangs_is_unavailable_in_time(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_connection, "REPLY_S", 0.3)
+    monkeypatch.setattr("service.stores.redis.REPLY_S", 0.3)
     store = await open_store(server.url)
     record = a_task()
     await store.create(record, pictures_of(record))
