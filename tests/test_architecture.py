@@ -33,7 +33,6 @@ STILL_LONG_MODULES = {
     "service/engine/engine.py",
 }
 LONG_FUNCTIONS = {"_attend"}  # a kernel on CUDA is one function
-STILL_FULL_FOLDERS = {"service/stores"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
 # Whatever an untrusted byte meets must start fast and stay small: no tensors in these processes.
 TORCHLESS = ("model.media.video", "service.decoding.worker")
@@ -268,7 +267,7 @@ def test_folders_are_small(house: House) -> None:
         for path, n in Counter(str(Path(path).parent) for path in house.modules).items()
         if n > MOST_FOLDER_MODULES
     }
-    assert full.keys() <= STILL_FULL_FOLDERS, full
+    assert not full
 
 
 def test_nothing_refers_out_of_the_repository(house: House) -> None:
