@@ -113,14 +113,7 @@ def towers(config: BackboneConfig) -> tuple[Backbone, TextBackbone | None]:
 def adapt(
     block: TransformerBlock, width: int, config: VisualConfig, reads: slice = ALL
 ) -> AdaptedBlock:
-    """Wrap one block in the adapters that `config` describes.
-
-    Args:
-        block: The frozen block.
-        width: Of its tokens.
-        config: The adapters.
-        reads: The tokens that anybody reads of the block.
-    """
+    """Wrap one block in the adapters that `config` describes; others read `reads` of its tokens."""
     match config:
         case AimConfig():
             return AimBlock(block, width, config.ratio, config.joint_scale, reads)

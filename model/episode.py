@@ -165,6 +165,58 @@ class Scored:
         return replace(self, scores=self.scores.to(device, non_blocking=non_blocking))
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Queries of a batch that are scored at once, against the classes of all their tasks.
+
+    Args:
+        places: Where each query stands in the batch.
+        columns: Which classes are the query's own task's.
+        classes: Of all their tasks.
+        text_NAE: Of these classes, or None.
+    """
+
+    places: tuple[int, ...]
+    columns: tuple[slice, ...]
+    classes: ClassSet
+    text_NAE: Tensor | None
+
+    def own(self, features_QTE: Tensor) -> Tensor:
+        """Return the features of the group's queries out of the batch's."""
+        whole = len(self.places) == len(features_QTE)
+        return features_QTE if whole else features_QTE[list(self.places)]  # an index is an upload
+
+
+def scored_together(supports: Sequence[EncodedSupport], *, per_task: bool) -> list[Group]:
+    """Part the queries of a batch into those that are scored at once.
+
+    Args:
+        supports: The task of each query.
+        per_task: Whether queries meet the classes of their own task alone.
+    """
+    alike: dict[object, list[int]] = {}
+    for place, support in enumerate(supports):
+        kind = id(support) if per_task else support.text_NAE is None
+        alike.setdefault(kind, []).append(place)
+    return [_group(supports, places) for places in alike.values()]
+
+
+def _group(supports: Sequence[EncodedSupport], places: Sequence[int]) -> Group:
+    tasks = {id(supports[place]): supports[place] for place in places}
+    ends = itertools.accumulate(len(task.counts) for task in tasks.values())
+    columns = {
+        key: slice(end - len(task.counts), end)
+        for (key, task), end in zip(tasks.items(), ends, strict=True)
+    }
+    texts = [task.text_NAE for task in tasks.values() if task.text_NAE is not None]
+    return Group(
+        tuple(places),
+        tuple(columns[id(supports[place])] for place in places),
+        joined([task.classes for task in tasks.values()]),
+        torch.cat(texts) if texts else None,
+    )
+
+
 def plain(scored: Sequence[Scored]) -> list[MatchScores]:
     """Turn scores into numbers, in the order of the batch; waits for the device."""
     found: dict[int, MatchScores] = {}
@@ -181,6 +233,24 @@ def plain(scored: Sequence[Scored]) -> list[MatchScores]:
                 logits_N=logits_QN[row, own].tolist(),
             )
     return [found[place] for place in range(len(found))]
+
+
+def check_supports(supports: Sequence[EncodedSupport], queries: int, fingerprint: str) -> None:
+    """Refuse support sets that are not one for each query, made by the same weights.
+
+    Raises:
+        EpisodeError: They are not.
+    """
+    if queries != len(supports):
+        raise EpisodeError(
+            f"{queries} queries came with {len(supports)} support sets; give one for each."
+        )
+    for support in supports:
+        if support.fingerprint != fingerprint:
+            raise EpisodeError(
+                f"The supports were encoded by weights {support.fingerprint[:12]}, "
+                f"not {fingerprint[:12]}; encode them again."
+            )
 
 
 def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
@@ -210,26 +280,3 @@ def class_means(classes_S: Tensor, dtype: torch.dtype) -> Tensor:
     """Return rows [N, S] that average the clips of each class."""
     member_SN = nn.functional.one_hot(classes_S).to(dtype)
     return (member_SN / member_SN.sum(dim=0)).T
-
-
-def mean_by_class(features_STE: Tensor, classes_S: Tensor) -> Tensor:
-    """Average the shots of each class, unnormalised [N, T, E]."""
-    return torch.einsum("ns,ste->nte", class_means(classes_S, features_STE.dtype), features_STE)
-
-
-def shots_by_class(features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...]:
-    """Sort shots into their classes; [K, T, E] each, K may differ."""
-    sorted_STE = features_STE[classes_S.argsort(stable=True)]
-    return sorted_STE.split(torch.bincount(classes_S).tolist())
-
-
-def class_set(features_STE: Tensor, prototype_NTE: Tensor, classes_S: Tensor) -> ClassSet:
-    """Put prototypes and shots of a task together.
-
-    Args:
-        features_STE: Frame features of the support clips, as a matcher reads shots.
-        prototype_NTE: Of each class.
-        classes_S: Class index of each clip.
-    """
-    counts = tuple(torch.bincount(classes_S).tolist())
-    return ClassSet(prototype_NTE, counts, shots_by_class(features_STE, classes_S))

@@ -6,7 +6,6 @@ Dimensions: G episodes, B S Q clips, N classes, A stages, T frames, H W pixels, 
 D token width, E feature width.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,9 +20,10 @@ from model.episode import (
     MatchScores,
     Scored,
     Scores,
+    check_supports,
     checked_classes,
-    joined,
     plain,
+    scored_together,
 )
 from model.errors import EpisodeError, MethodError
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
@@ -157,10 +157,7 @@ class Recognizer(nn.Module):
         """Name the words that the text tower never saw; none for CLIP's."""
         if self.text is None:
             return ()
-        found: dict[str, None] = {}
-        for text in prompts(label, stages, self.config.prompt):
-            found.update(dict.fromkeys(self.text.tower.unknown_words(text)))
-        return tuple(found)
+        return self.text.unknown_words(prompts(label, stages, self.config.prompt))
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; each class by itself, so results can be kept per class.
@@ -174,12 +171,10 @@ class Recognizer(nn.Module):
         if self.text is None:
             raise MethodError(f"The method {self.name!r} has no text tower; score by video alone.")
         texts = [
-            text
+            prompts(label, of_label, self.config.prompt)
             for label, of_label in zip(labels, stages, strict=True)
-            for text in prompts(label, of_label, self.config.prompt)
         ]
-        ids = self.text.tower.tokenize(texts).to(self.device)
-        return self.text.stages(ids.unflatten(0, (len(labels), -1)))
+        return self.text.encode(texts, self.device)
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
         """Run the blocks below the adapters; knows no task, batches over anything.
@@ -244,36 +239,16 @@ class Recognizer(nn.Module):
         Raises:
             EpisodeError: a support set that other weights made, or other lengths.
         """
-        self.check_own(supports, len(tokens_QTLD))
+        check_supports(supports, len(tokens_QTLD), self.fingerprint)
         memories = [support.memories for support in supports]
         return self.video(tokens_QTLD, query_view(self.config.query_context, memories)).float()
-
-    def check_own(self, supports: Sequence[EncodedSupport], queries: int) -> None:
-        """Refuse support sets that are not one for each query, made by these weights.
-
-        Raises:
-            EpisodeError: They are not.
-        """
-        if queries != len(supports):
-            raise EpisodeError(
-                f"{queries} queries came with {len(supports)} support sets; give one for each."
-            )
-        for support in supports:
-            if support.fingerprint != self.fingerprint:
-                raise EpisodeError(
-                    f"The supports were encoded by weights {support.fingerprint[:12]}, "
-                    f"not {self.fingerprint[:12]}; encode them again."
-                )
 
     def encode_episodes(
         self, tokens_GSTLD: Tensor, classes_S: Tensor, tokens_GQTLD: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Encode episodes of one layout in one masked pass, as training does.
+        """Encode episodes of one layout in one masked pass; features_GSTE and features_GQTE.
 
         Equals `encode_support`, then `encode_query` for each query; `joint` exists here alone.
-
-        Returns:
-            features_GSTE and features_GQTE.
         """
         episodes, supports = tokens_GSTLD.shape[:2]
         tokens_GBTLD = torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1)
@@ -287,47 +262,20 @@ class Recognizer(nn.Module):
         return plain(self.score(features_QTE, supports))
 
     def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
-        """Score queries, each against the classes of its own task.
-
-        Queries that are scored alike are scored at once against the classes of all their tasks and
-        keep their own columns, unless a part declares `per_task`.
-        """
-        groups: dict[object, list[int]] = {}
-        for place, support in enumerate(supports):
-            alike = id(support) if self.per_task else support.text_NAE is None
-            groups.setdefault(alike, []).append(place)
-        return [self._score_alike(features_QTE, supports, places) for places in groups.values()]
-
-    def _score_alike(
-        self, features_QTE: Tensor, supports: Sequence[EncodedSupport], places: list[int]
-    ) -> Scored:
-        own_QTE = features_QTE if len(places) == len(supports) else features_QTE[places]
-        tasks = {id(supports[place]): supports[place] for place in places}
-        ends = itertools.accumulate(len(task.counts) for task in tasks.values())
-        columns = {
-            key: slice(end - len(task.counts), end)
-            for (key, task), end in zip(tasks.items(), ends, strict=True)
-        }
-        classes = joined([task.classes for task in tasks.values()])
-        texts = [task.text_NAE for task in tasks.values() if task.text_NAE is not None]
-        scores = self._scores(own_QTE, classes, torch.cat(texts) if texts else None)
-        own = tuple(columns[id(supports[place])] for place in places)
-        return Scored(tuple(places), own, scores)
+        """Score queries, each against the classes of its own task; see `scored_together`."""
+        return [
+            Scored(
+                group.places,
+                group.columns,
+                self._scores(group.own(features_QTE), group.classes, group.text_NAE),
+            )
+            for group in scored_together(supports, per_task=self.per_task)
+        ]
 
     def score_features(
-        self,
-        support_STE: Tensor,
-        classes_S: Tensor,
-        query_QTE: Tensor,
-        text_NAE: Tensor | None,
+        self, support_STE: Tensor, classes_S: Tensor, query_QTE: Tensor, text_NAE: Tensor | None
     ) -> Scores:
-        """Score queries of one episode by features that are made already.
-
-        Args:
-            support_STE: Frame features of the support clips.
-            classes_S: Class index of each clip; 0 .. N-1, every class present, in any order.
-            query_QTE: Frame features of the queries.
-            text_NAE: From `encode_text`, or None to score by video alone.
+        """Score queries of one episode by frame features that are made already.
 
         Raises:
             EpisodeError: text for another number of classes.

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.backbones.attention import join_heads, split_heads
-from model.episode import ClassSet, class_set, mean_by_class
+from model.episode import ClassSet
+from model.prototypes.mean import class_set, mean_by_class
 
 
 class Layer(nn.Module):

@@ -17,7 +17,7 @@ from model.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
 from service.engine.passes.batching import Staging, landing, shares
-from service.engine.queue import Batcher, Dropped
+from service.engine.queue import Batcher
 from service.engine.runtimes.protocol import Runtime
 from service.engine.work import (
     Classified,
@@ -26,9 +26,10 @@ from service.engine.work import (
     Work,
     is_device_lost,
     is_out_of_memory,
+    late,
     settle,
 )
-from service.errors import DeadlineError, DeviceMemoryError, EngineError
+from service.errors import DeviceMemoryError, EngineError
 
 IDLE_S = 1.0  # between two signs of life
 FAILURES_TO_END = 2  # batches in a row without memory, after which the process should be replaced
@@ -129,7 +130,7 @@ class DeviceThread:
                 next_work = (
                     self.batcher.take(IDLE_S) if in_progress is None else self.batcher.take_full()
                 )
-                settle((one.work.done, _late(one)) for one in next_work.dropped)
+                settle((one.work.done, late(one.work)) for one in next_work.dropped)
                 sent = self._send(next_work.batch) if self._ahead else None
                 in_progress = self._landed(in_progress, sent)
                 if next_work.batch and sent is None:
@@ -296,12 +297,3 @@ class DeviceThread:
         )
         failure.__cause__ = error
         return failure
-
-
-def _late(dropped: Dropped) -> DeadlineError:
-    """Say why work was not done; where nobody waits any more, nobody hears it."""
-    waited_s = time.monotonic() - dropped.work.since
-    return DeadlineError(
-        f"The deadline could not be met after {waited_s:.1f} s of waiting for the device; "
-        "allow more time, or ask again later."
-    )

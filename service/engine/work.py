@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from model.episode import EncodedSupport, MatchScores
+from service.errors import DeadlineError
 
 Kind = Literal["classify", "register", "rebuild"]
 NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate", "bad allocation")
@@ -133,3 +134,12 @@ def is_device_lost(error: BaseException) -> bool:
 def _says(error: BaseException, phrases: tuple[str, ...]) -> bool:
     text = str(error).lower()
     return any(phrase in text for phrase in phrases)
+
+
+def late(work: Work) -> DeadlineError:
+    """Say why work was not done; where nobody waits any more, nobody hears it."""
+    waited_s = time.monotonic() - work.since
+    return DeadlineError(
+        f"The deadline could not be met after {waited_s:.1f} s of waiting for the device; "
+        "allow more time, or ask again later."
+    )

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.episode import mean_by_class
 from model.matching.cosine import CosineOfMeans
 from model.matching.stages import align, stage_scores
+from model.prototypes.mean import mean_by_class
 from model.views import query_view, support_view
 from tests.episodes import score_episode
 from tests.model.golden import Golden

@@ -11,11 +11,12 @@ from model.backbones.clip import ClipImageTower
 from model.build import build_recognizer
 from model.config import AimConfig, MethodConfig, OpenClipConfig
 from model.encoder import VideoEncoder
-from model.episode import ClassSet, shots_by_class
+from model.episode import ClassSet
 from model.matching.frame_pairs import frame_distances
 from model.matching.hausdorff import BiMhm
 from model.matching.otam import Otam, otam_distance
 from model.matching.trx import Trx
+from model.prototypes.mean import shots_by_class
 from model.views import Alone
 from tests.model.golden_methods import DEFAULT, GOLDEN2_DIR, Case, files_of
 from tests.model.tiny import class_set

@@ -27,13 +27,14 @@ from model.config import (
     TimmConfig,
     TrxMatcher,
 )
-from model.episode import ClassSet, shots_by_class
+from model.episode import ClassSet
 from model.errors import CheckpointError, MethodError
 from model.matching.cosine import CosineOfMeans, FramePairs
 from model.matching.frame_pairs import frame_distances
 from model.matching.hausdorff import BiMhm, bi_mhm_distance
 from model.matching.otam import Otam, otam_distance
 from model.matching.trx import Trx, sinusoids
+from model.prototypes.mean import shots_by_class
 from model.recognizer import Recognizer
 from tests.episodes import score_episode
 from tests.model.tiny import LABELS, class_set, clips, tiny_method, tiny_recognizer, tiny_text

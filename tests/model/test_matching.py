@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.episode import mean_by_class
 from model.matching.cosine import CosineOfMeans
 from model.matching.stages import align, stage_scores, stage_windows
+from model.prototypes.mean import mean_by_class
 from tests.model.tiny import class_set
 
 X, Y, Z = torch.eye(3)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.config import MethodConfig
-from model.episode import EncodedSupport, Scored
+from model.episode import EncodedSupport, Scored, check_supports
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import ALONE, alone_view
@@ -139,7 +139,7 @@ class TorchRuntime:
         """Encode queries; returns features_QTE."""
         if self.adapted_pass is None:
             return self.recognizer.encode_query(tokens_QTLD, supports)
-        self.recognizer.check_own(supports, len(tokens_QTLD))
+        check_supports(supports, len(tokens_QTLD), self.fingerprint)
         if self.config.query_context in ALONE:
             return self.adapted_pass(tokens_QTLD).float()
         memories_QB = [support.memories for support in supports]
