@@ -20,7 +20,7 @@ from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.limits import Limits, limits_of, media_limits
 from service.settings import Settings
-from service.stores import open_store
+from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from

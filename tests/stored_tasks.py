@@ -7,8 +7,8 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-from service.stores import open_store
 from service.stores.errors import StoreUnavailableError
+from service.stores.opening import open_store
 from service.stores.records import ClipRecord, LabelRecord, TaskRecord
 
 Pictures = dict[str, tuple[bytes, ...]]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.stores import open_store
 from service.stores.errors import StoreError
+from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from tests.redis_server import redis_server
 from tests.stored_tasks import a_task, create_for_ever, pictures_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.stores import open_store
 from service.stores.errors import StoreUnavailableError, TaskNotFoundError
+from service.stores.opening import open_store
 from service.stores.redis import RedisStore
 from tests.redis_server import RedisServer, redis_server
 from tests.stored_tasks import a_task, pictures_of

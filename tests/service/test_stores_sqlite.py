@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from service.stores import open_store, sqlite_file
 from service.stores.errors import (
     StoreCorruptError,
     StoreError,
@@ -25,6 +24,7 @@ from service.stores.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from service.stores.opening import open_store, sqlite_file
 from service.stores.protocol import TaskStore
 from service.stores.sqlite import SqliteStore
 from service.stores.sqlite_tasks import PRUNE_EVERY
@@ -102,7 +102,7 @@ def test_each_create_is_synced_before_it_is_acknowledged(path: Path) -> None:
         pytest.skip("strace is not installed: apt-get install strace")
     code = (
         "import asyncio, os, sys\n"
-        "from service.stores import open_store\n"
+        "from service.stores.opening import open_store\n"
         "from tests.stored_tasks import a_task, pictures_of\n"
         "async def work():\n"
         "    store = await open_store(sys.argv[1])\n"
@@ -227,7 +227,7 @@ async def test_a_file_has_one_owner_and_a_second_process_is_told(
     with pytest.raises(StoreUnavailableError, match="in use by another process"):
         await open_store(f"sqlite:{path}")
     code = (
-        "import asyncio, sys; from service.stores import open_store; "
+        "import asyncio, sys; from service.stores.opening import open_store; "
         "asyncio.run(open_store(sys.argv[1]))"
     )
     link = path.with_name("link.db")
@@ -247,7 +247,7 @@ async def test_a_file_has_one_owner_and_a_second_process_is_told(
 
 def test_a_killed_owner_frees_the_file_at_once_though_a_child_lives_on(path: Path) -> None:
     code = (
-        "import asyncio, subprocess, sys, time; from service.stores import open_store\n"
+        "import asyncio, subprocess, sys, time; from service.stores.opening import open_store\n"
         "async def hold():\n"
         "    store = await open_store(sys.argv[1])\n"
         "    child = subprocess.Popen(['sleep', '30'])\n"
@@ -335,7 +335,7 @@ def test_no_torn_page_crashes_and_none_gives_a_wrong_task(path: Path) -> None:
 
 def test_a_log_without_its_file_is_not_thrown_away(path: Path) -> None:
     code = (
-        "import asyncio, os, sys\nfrom service.stores import open_store\n"
+        "import asyncio, os, sys\nfrom service.stores.opening import open_store\n"
         "from tests.stored_tasks import a_task, pictures_of\n"
         "async def work():\n"
         "    store = await open_store(sys.argv[1])\n"
