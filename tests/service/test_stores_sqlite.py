@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from service.stores import sqlite_file
 from service.stores.errors import (
     StoreCorruptError,
     StoreError,
@@ -24,7 +25,7 @@ from service.stores.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
-from service.stores.opening import open_store, sqlite_file
+from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.stores.sqlite import SqliteStore
 from service.stores.sqlite_tasks import PRUNE_EVERY
@@ -164,7 +165,7 @@ def on_a_small_disk(tmp_path: Path, code: str) -> str:
     """Run code whose `disk` is a tmpfs of 24 MiB; gives what it prints."""
     script = (
         "import asyncio, os, sys\nfrom pathlib import Path\n"
-        "from service.stores import sqlite_file, open_store\n"
+        "from service.stores import sqlite_file; from service.stores.opening import open_store\n"
         "from service.stores.errors import *\n"
         "from tests.stored_tasks import a_task, pictures_of\n"
         "disk = Path(sys.argv[1])\n" + code
