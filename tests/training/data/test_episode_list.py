@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.datasets import Dataset, LabelledClip
@@ -99,6 +99,7 @@ def test_no_file_or_no_json_is_told(tmp_path: Path) -> None:
         read_episode_list(tmp_path / "a.json", DATASET)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 2))
 def test_any_episode_survives(
     tmp_path_factory: pytest.TempPathFactory, seed: int, ways: int, shots: int
