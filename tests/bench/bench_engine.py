@@ -199,12 +199,10 @@ class Bench:
         return bars, details
 
     async def _small_support(self) -> EncodedSupport:
-        """Encode a task of which many copies fit, by a context of which memory is modest."""
+        """Encode a task of which many copies fit."""
         with torch.inference_mode():
             tokens_STLD = self.runtime.trunk(self.support_STHWC[:WAYS])
-            return self.runtime.encode_support(
-                tokens_STLD, CLASSES[:WAYS], self.text_NAE, self.options.context
-            )
+            return self.runtime.encode_support(tokens_STLD, CLASSES[:WAYS], self.text_NAE)
 
     async def _rounds(self, rounds: int = 0, **calls: Any) -> dict[str, list[float]]:  # noqa: ANN401
         """Measure in a thread, so that this loop stays free for the engine's answers."""
