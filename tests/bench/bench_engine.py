@@ -166,7 +166,7 @@ class Bench:
             )
         ]
         memory = {"idle_task_bytes": support.bytes, "idle_task_resident_bytes": round(idle)}
-        return bars, {**memory, "context": options.context, **medians(found)}
+        return bars, {**memory, **medians(found)}
 
     async def alone(self) -> tuple[list[Bar], dict[str, Any]]:
         """Batch independence, and agreement with plain torch."""
@@ -303,17 +303,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--alone", type=int, help="clips scored alone and in batches")
     parser.add_argument("--supports", type=int, help="`alone`: clips that its tasks are made of")
     parser.add_argument("--batches", type=int, help="random mixed batches")
-    parser.add_argument("--context", help="what queries of the many tasks attend to")
     parser.add_argument("--bf16", action="store_true", help="`alone`: even where it is emulated")
     parser.add_argument("--onnx", type=Path, help="default: what `make onnx` wrote")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     dear = {"rounds": 2, "clips": 8, "in_flight": 8, "tasks": 8, "registered": 0}
     dear |= {"sizes": [1, 8], "alone": 4, "batches": 2, "supports": 10}
-    dear |= {"context": "prototype", "warm": False}
+    dear |= {"warm": False}
     cheap = {"rounds": 5, "clips": 64, "in_flight": 64, "tasks": 64, "registered": 1000}
     cheap |= {"sizes": [1, 2, 4, 8, 16], "alone": 200, "batches": 100, "supports": 25}
-    cheap |= {"context": None, "warm": True}
+    cheap |= {"warm": True}
     if torch.device(options.device).type == "cuda":
         cheap |= {"clips": 256, "in_flight": 96, "sizes": [1, 8, 32]}
     slow = options.method == VIT_B and options.device == "cpu"
