@@ -75,7 +75,7 @@ def build_recognizer(
         config,
         _video(config, image),
         _text(config.text, text),
-        _prototypes(config.prototypes, image.features),
+        _prototypes(config.prototypes, image.features, keep_shots=matcher.reads_shots),
         matcher,
         head,
         _fusion(config, matcher),
@@ -162,10 +162,10 @@ def _text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEncoder
     return TextEncoder(tower, adapted)
 
 
-def _prototypes(config: PrototypesConfig, features: int) -> Prototypes:
+def _prototypes(config: PrototypesConfig, features: int, *, keep_shots: bool) -> Prototypes:
     match config:
         case MeanPrototypes():
-            return mean.MeanPrototypes()
+            return mean.MeanPrototypes(keep_shots=keep_shots)
         case TextTokenPrototypes():
             if features % config.heads:
                 raise MethodError(
@@ -182,7 +182,9 @@ def _prototypes(config: PrototypesConfig, features: int) -> Prototypes:
                 )
                 for _ in range(config.depth)
             ]
-            return text_token.TextTokenPrototypes(layers, merge_before=config.merge_before)
+            return text_token.TextTokenPrototypes(
+                layers, merge_before=config.merge_before, keep_shots=keep_shots
+            )
         case _:
             assert_never(config)
 

@@ -49,10 +49,6 @@ class ClassSet:
         """Memory held by its tensors."""
         return self.prototype_NTE.nbytes + sum(shots_KTE.nbytes for shots_KTE in self.shots)
 
-    def without_shots(self) -> "ClassSet":
-        """Return the prototypes alone."""
-        return replace(self, shots=())
-
 
 def joined(sets: Sequence[ClassSet]) -> ClassSet:
     """Return the classes of several tasks as one set, in order."""
@@ -84,11 +80,7 @@ class EncodedSupport:
     text_inside: bool = False
 
     def __post_init__(self) -> None:
-        if self.text_NAE is not None and len(self.text_NAE) != len(self.counts):
-            raise EpisodeError(
-                f"Text for {len(self.text_NAE)} classes came with supports of {len(self.counts)}; "
-                "give text for every class."
-            )
+        check_text(self.text_NAE, len(self.counts))
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -233,6 +225,19 @@ def plain(scored: Sequence[Scored]) -> list[MatchScores]:
                 logits_N=logits_QN[row, own].tolist(),
             )
     return [found[place] for place in range(len(found))]
+
+
+def check_text(text_NAE: Tensor | None, ways: int) -> None:
+    """Refuse class text that is not one for each class.
+
+    Raises:
+        EpisodeError: It is not.
+    """
+    if text_NAE is not None and len(text_NAE) != ways:
+        raise EpisodeError(
+            f"Text for {len(text_NAE)} classes came with supports of {ways}; "
+            "give text for every class."
+        )
 
 
 def check_supports(supports: Sequence[EncodedSupport], queries: int, fingerprint: str) -> None:

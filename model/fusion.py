@@ -5,8 +5,6 @@ Dimensions: Q clips, N classes.
 
 from torch import Tensor, nn
 
-from model.errors import EpisodeError
-
 
 class VideoOnly(nn.Module):
     """The video score alone: a similarity times a scale, or a negative distance as it is.
@@ -51,11 +49,6 @@ class Product(nn.Module):
         """Return logits_QN; without text, of the video score alone."""
         if text_QN is None:
             return self.scale * video_QN
-        if text_QN.shape != video_QN.shape:
-            raise EpisodeError(
-                f"Text scores {tuple(text_QN.shape)} and video scores {tuple(video_QN.shape)} "
-                "are not both [query, class]; give text for every class."
-            )
         return self.scale * video_QN * text_QN
 
 

@@ -21,6 +21,7 @@ from model.episode import (
     Scored,
     Scores,
     check_supports,
+    check_text,
     checked_classes,
     plain,
     scored_together,
@@ -285,11 +286,11 @@ class Recognizer(nn.Module):
     def _class_set(
         self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
     ) -> ClassSet:
+        check_text(text_NAE, int(classes_S.max()) + 1)
         text_NE = None
         if self.needs_text and text_NAE is not None:
             text_NE = text_NAE.mean(dim=1).to(support_STE.device)
-        classes = self.prototypes(support_STE, classes_S, text_NE)
-        return classes if self.matcher.reads_shots else classes.without_shots()
+        return self.prototypes(support_STE, classes_S, text_NE)
 
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
         video_QN = self.matcher(self.prototypes.query(query_QTE), classes)

@@ -10,9 +10,17 @@ from model.episode import ClassSet, class_means
 
 
 class MeanPrototypes(nn.Module):
-    """Mean frame features of each class's shots, unnormalised."""
+    """Mean frame features of each class's shots, unnormalised.
+
+    Args:
+        keep_shots: Whether the `ClassSet` holds the shots too, for a matcher that reads them.
+    """
 
     needs_text = False
+
+    def __init__(self, *, keep_shots: bool = False) -> None:
+        super().__init__()
+        self.keep_shots = keep_shots
 
     def is_initial(self) -> bool:
         """Tell that there is nothing to train."""
@@ -20,7 +28,8 @@ class MeanPrototypes(nn.Module):
 
     def forward(self, support_STE: Tensor, classes_S: Tensor, text_NE: Tensor | None) -> ClassSet:  # noqa: ARG002
         """Average the shots of each class."""
-        return class_set(support_STE, mean_by_class(support_STE, classes_S), classes_S)
+        prototype_NTE = mean_by_class(support_STE, classes_S)
+        return class_set(prototype_NTE, classes_S, support_STE if self.keep_shots else None)
 
     def query(self, query_QTE: Tensor) -> Tensor:
         """Return query features as they are."""
@@ -38,13 +47,14 @@ def shots_by_class(features_STE: Tensor, classes_S: Tensor) -> tuple[Tensor, ...
     return sorted_STE.split(torch.bincount(classes_S).tolist())
 
 
-def class_set(features_STE: Tensor, prototype_NTE: Tensor, classes_S: Tensor) -> ClassSet:
-    """Put prototypes and shots of a task together.
+def class_set(prototype_NTE: Tensor, classes_S: Tensor, shots_STE: Tensor | None) -> ClassSet:
+    """Put the classes of a task together.
 
     Args:
-        features_STE: Frame features of the support clips, as a matcher reads shots.
         prototype_NTE: Of each class.
-        classes_S: Class index of each clip.
+        classes_S: Class index of each support clip.
+        shots_STE: Frame features of the support clips, where a matcher reads them.
     """
     counts = tuple(torch.bincount(classes_S).tolist())
-    return ClassSet(prototype_NTE, counts, shots_by_class(features_STE, classes_S))
+    shots = () if shots_STE is None else shots_by_class(shots_STE, classes_S)
+    return ClassSet(prototype_NTE, counts, shots)

@@ -65,14 +65,17 @@ class TextTokenPrototypes(nn.Module):
     Args:
         layers: Of the transformer, the first one first.
         merge_before: Average the shots in front of the transformer instead of behind it.
+        keep_shots: Whether the `ClassSet` holds the shots too, for a matcher that reads them.
     """
 
     needs_text = True
 
-    def __init__(self, layers: Sequence[Layer], *, merge_before: bool = False) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], *, merge_before: bool = False, keep_shots: bool = False
+    ) -> None:
         super().__init__()
         self.transformer = nn.Sequential(*layers)
-        self.merge_before = merge_before
+        self.merge_before, self.keep_shots = merge_before, keep_shots
 
     def is_initial(self) -> bool:
         """Tell that no start of it equals the backbone without it."""
@@ -81,12 +84,14 @@ class TextTokenPrototypes(nn.Module):
     def forward(self, support_STE: Tensor, classes_S: Tensor, text_NE: Tensor | None) -> ClassSet:
         """Modulate supports by the text of their class; without text, by their own frames alone."""
         text_SE = None if text_NE is None else text_NE[classes_S]
-        shots_STE = self._modulated(support_STE, text_SE)
-        if self.merge_before:
+        shots_STE = None
+        if self.keep_shots or not self.merge_before:
+            shots_STE = self._modulated(support_STE, text_SE)
+        if self.merge_before or shots_STE is None:
             prototype_NTE = self._modulated(mean_by_class(support_STE, classes_S), text_NE)
         else:
             prototype_NTE = mean_by_class(shots_STE, classes_S)
-        return class_set(shots_STE, prototype_NTE, classes_S)
+        return class_set(prototype_NTE, classes_S, shots_STE if self.keep_shots else None)
 
     def query(self, query_QTE: Tensor) -> Tensor:
         """Let the frames of each query attend to each other."""

@@ -79,6 +79,7 @@ def text_of(case: Case, name: str = "text_test") -> Tensor:
 @torch.inference_mode()
 def test_frames_are_modulated_as_released(case: Case) -> None:
     prototypes = recognizer_of(case).prototypes
+    prototypes.keep_shots = True  # type: ignore[attr-defined]  # as for a matcher that reads them
     classes_S, text_NE = classes_of(case), text_of(case)[:, 0]
     case.close(prototypes.query(case.inputs["query"]), "query_context")
     classes = prototypes(case.inputs["support"], classes_S, text_NE)

@@ -418,3 +418,17 @@ def test_what_is_called_inductive_scores_queries_alone_as_together() -> None:
         video = recognizer.matcher(query, support)[:1]
         torch.testing.assert_close(recognizer.matcher(query[:1], support), video)
         assert torch.allclose(together[:1], alone, atol=1e-4) != recognizer.transductive
+
+
+@pytest.mark.parametrize("preset", ["task_adapter_pp", "clip_fsar"])
+@pytest.mark.parametrize("texts", [1, 2, 4])
+def test_text_for_another_number_of_classes_is_refused(preset: str, texts: int) -> None:
+    recognizer = tiny_recognizer(preset)
+    tokens, classes_S = recognizer.trunk(clips(4)), torch.tensor([0, 1, 2, 2])
+    text_NAE = tiny_text(recognizer, LABELS[:texts])
+    want = f"Text for {texts} classes came with supports of 3; give text for every class"
+    with pytest.raises(EpisodeError, match=want):
+        recognizer.encode_support(tokens, classes_S.tolist(), text_NAE)
+    features = torch.randn(4, 8, 32)
+    with pytest.raises(EpisodeError, match=want):
+        recognizer.score_features(features, classes_S, features, text_NAE)

@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.episode import EncodedSupport
+from model.episode import ClassSet, EncodedSupport
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import EngineError, NotReadyError
-from tests.model.tiny import class_set
 
-SUPPORT = EncodedSupport(class_set(torch.zeros(2, 8, 4)).without_shots(), (), None, "weights")
+SUPPORT = EncodedSupport(ClassSet(torch.zeros(2, 8, 4), (1, 1)), (), None, "weights")
 SIZE = SUPPORT.bytes
 
 
