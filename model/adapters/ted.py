@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.backbones.attention import attention
 from model.errors import MethodError
 from model.slots import BlockView, TransformerBlock
+from model.temporal.convolution import TemporalConvolution
 
 
 class TedAdapter(nn.Module):
@@ -27,13 +28,10 @@ class TedAdapter(nn.Module):
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         hidden = int(width * ratio)
-        self.enhance_down = nn.Linear(width, hidden)
-        self.enhance = nn.Conv1d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.enhance_up = nn.Linear(hidden, width)
+        self.enhance = TemporalConvolution(width, ratio)
         self.difference_down = nn.Linear(width, hidden)
         self.difference = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.difference_up = nn.Linear(hidden, width)
-        nn.init.zeros_(self.enhance.weight)
         nn.init.zeros_(self.difference.weight)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -41,22 +39,18 @@ class TedAdapter(nn.Module):
 
     def is_initial(self) -> bool:
         """Tell whether it is the identity, as before training."""
-        start = ("enhance.", "difference.", "enhance_up.bias", "difference_up.bias")
-        own = dict(self.named_parameters())
-        return not any(torch.any(own[name]) for name in own if name.startswith(start))
+        assert self.difference.bias is not None
+        moved = (self.difference.weight, self.difference.bias, self.difference_up.bias)
+        return self.enhance.is_initial() and not any(torch.any(tensor) for tensor in moved)
 
     def forward(self, tokens_BTLD: Tensor) -> Tensor:
         """Adapt the tokens of clips, each clip by itself; returns tokens_BTLD."""
+        sequences_BLTD = tokens_BTLD.transpose(1, 2)
+        enhanced_NTD = self.enhance(sequences_BLTD.flatten(0, 1))  # x + TE(x), along time
+        enhanced_BLTD = enhanced_NTD.unflatten(0, sequences_BLTD.shape[:2])
         changes_BTPD = self.spatial_difference(tokens_BTLD[:, :, 1:])
         changes_BTLD = nn.functional.pad(changes_BTPD, (0, 0, 1, 0))
-        return tokens_BTLD + self.temporal_enhancement(tokens_BTLD) + changes_BTLD
-
-    def temporal_enhancement(self, tokens_BTLD: Tensor) -> Tensor:
-        """Convolve each token along time."""
-        batch, _, length, _ = tokens_BTLD.shape
-        down_NAT = self.enhance_down(tokens_BTLD).permute(0, 2, 3, 1).flatten(0, 1)
-        along_NTA = self.enhance(down_NAT).transpose(1, 2)
-        return self.enhance_up(along_NTA.unflatten(0, (batch, length)).transpose(1, 2))
+        return enhanced_BLTD.transpose(1, 2) + changes_BTLD
 
     def spatial_difference(self, patches_BTPD: Tensor) -> Tensor:
         """Convolve what changed since the frame before over the grid of patches.

@@ -1,4 +1,4 @@
-"""A residual convolution along time over frame features (M2-CLIP's t_adapter).
+"""A residual convolution along time: M2-CLIP's t_adapter, and TED's branch along time.
 
 Source: model/papers/m2clip.md. Dimensions: B clips, T frames, E feature width, A inner width.
 """

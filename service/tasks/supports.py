@@ -127,9 +127,7 @@ class Supports:
                 support = await self.cache.get(key, lambda: self._rebuild(record))
         except TimeoutError:
             raise NotReadyError(
-                f"Task {record.task_id} is still getting ready; ask again, "
-                "or let the request wait with the header 'Prefer: wait=20'.",
-                retry_after_s=1,
+                f"Task {record.task_id} is still getting ready; ask again.", retry_after_s=1
             ) from None
         if not fresh:
             self._preparations.pop(record.task_id, None)

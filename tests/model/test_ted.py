@@ -17,9 +17,9 @@ from tests.model.test_build import VIT_B, meta_towers, trainable
 from tests.model.tiny import clips, tiny_recognizer
 
 PARTS = {
-    "enhance_down": "fc1",
-    "enhance": "conv",
-    "enhance_up": "fc2",
+    "enhance.down": "fc1",
+    "enhance.along": "conv",
+    "enhance.up": "fc2",
     "difference_down": "offset_adapter.fc1",
     "difference": "offset_adapter.conv",
     "difference_up": "offset_adapter.fc2",
