@@ -86,6 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         supports = Supports(store=store, engine=engine, cache=cache, texts=texts)
         stack.push_async_callback(supports.close)
         tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
+        stack.push_async_callback(tasks.close)
         classifier = Classifier(
             supports=supports,
             texts=texts,

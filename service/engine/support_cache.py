@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from model.episode import EncodedSupport
 from service.engine.runtimes.protocol import ServedModel
-from service.errors import NotReadyError
+from service.stores.errors import TaskNotFoundError
 
 log = logging.getLogger("kshot.engine")
 
@@ -29,16 +29,6 @@ class SupportKey(NamedTuple):
 Build = Callable[[], Awaitable[EncodedSupport]]
 
 
-@dataclass(slots=True)
-class SupportCounts:
-    """What the cache has done so far."""
-
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-    builds: int = 0
-
-
 class SupportCache:
     """A cache by bytes; it belongs to the event loop.
 
@@ -48,7 +38,6 @@ class SupportCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.counts = SupportCounts()
         self.bytes = 0
         self._entries: OrderedDict[SupportKey, EncodedSupport] = OrderedDict()
         self._pins: Counter[SupportKey] = Counter()
@@ -61,12 +50,7 @@ class SupportCache:
         """Return an entry if it is at hand."""
         if (entry := self._entries.get(key)) is not None:
             self._entries.move_to_end(key)
-            self.counts.hits += 1
         return entry
-
-    def building(self, key: SupportKey) -> bool:
-        """Tell whether an entry is on its way."""
-        return key in self._builds
 
     @contextmanager
     def pinned(self, key: SupportKey) -> Iterator[None]:
@@ -84,7 +68,6 @@ class SupportCache:
         """Return an entry, built by whoever asks first; the build outlives those who wait."""
         if (entry := self.peek(key)) is not None:
             return entry
-        self.counts.misses += 1
         if (task := self._builds.get(key)) is None:
             task = asyncio.create_task(self._build(key, build))
             self._builds[key] = task
@@ -95,7 +78,9 @@ class SupportCache:
             waiter = asyncio.current_task()
             if waiter is not None and waiter.cancelling():
                 raise
-            raise NotReadyError("The task was deleted meanwhile; register it again.") from None
+            raise TaskNotFoundError(
+                f"Task {key.task_id} was deleted meanwhile; register it again."
+            ) from None
 
     def put(self, key: SupportKey, entry: EncodedSupport) -> None:
         """Keep an entry, and let the least recently used go."""
@@ -121,7 +106,6 @@ class SupportCache:
         """Let everything go that nobody uses, for good: the device is out of memory."""
         for key in [key for key in self._entries if key not in self._pins]:
             self._drop(key)
-            self.counts.evictions += 1
 
     async def close(self) -> None:
         """Stop the builds and drop everything."""
@@ -135,7 +119,6 @@ class SupportCache:
     async def _build(self, key: SupportKey, build: Build) -> EncodedSupport:
         try:
             entry = await build()
-            self.counts.builds += 1
             self.put(key, entry)
             return entry
         finally:
@@ -147,7 +130,6 @@ class SupportCache:
             return
         for key in [key for key in self._entries if key not in self._pins]:
             self._drop(key)
-            self.counts.evictions += 1
             if self.bytes <= self.max_bytes:
                 return
 

@@ -133,7 +133,7 @@ class Problem(BaseModel):
 
 CONTEXT = Field(
     description="What queries attend to beside themselves: `support` (its clips), `prototype` (the "
-    "means of its labels), `self` or `none`. Less than the model's own where a task is large.",
+    "means of its labels), `self` or `none`.",
     examples=["none"],
 )
 
@@ -266,7 +266,7 @@ class InfoView(BaseModel):
     model: ModelView
     runtime: RuntimeView
     decoder: dict[str, str] = Field(examples=[{"av": "18.1.0", "ffmpeg": "8.1.2"}])
-    store: str = Field(description="Kind of store, without its address.", examples=["dir"])
+    store: str = Field(description="Kind of store, without its address.", examples=["sqlite"])
     descriptions: bool = Field(description="A language model describes labels.")
 
 

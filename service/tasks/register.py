@@ -97,6 +97,10 @@ class Tasks:
         await self.store.delete(task_id)
         self.supports.forget(task_id)
 
+    async def close(self) -> None:
+        """Remove what clients that left were never told of."""
+        await asyncio.gather(*self._undoing, return_exceptions=True)
+
     def _undo(self, creating: "asyncio.Task[None]", task_id: str) -> None:
         """Remove a task whose client left before it was told of it."""
 

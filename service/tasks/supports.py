@@ -95,6 +95,10 @@ class Supports:
             if remembered is None or remembered.expired(time.time()):
                 raise
             return remembered
+        except (TaskNotFoundError, TaskExpiredError):
+            if task_id in self._remembered:  # another replica, or time, has ended it
+                self.forget(task_id)
+            raise
         self._remembered[task_id] = record
         self._remembered.move_to_end(task_id)
         if len(self._remembered) > REMEMBERED:

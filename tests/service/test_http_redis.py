@@ -45,6 +45,19 @@ def test_any_replica_serves_any_task(shared: Settings, clips: Clips) -> None:
         problem(answer, 404, "task-not-found")
 
 
+def test_a_task_deleted_by_another_replica_stays_deleted_while_redis_is_away(
+    shared: Settings, server: RedisServer, clips: Clips
+) -> None:
+    with serving(shared) as one, serving(shared) as other:
+        task = register(one, clips)
+        classify(one, task["id"], QUERY)
+        assert other.delete(f"/tasks/{task['id']}").status_code == 204
+        asked = {"url": f"/tasks/{task['id']}/classify", "files": query_files(QUERY)}
+        problem(one.post(**asked), 404, "task-not-found")
+        server.kill()
+        problem(one.post(**asked), 503, "store-unavailable")
+
+
 def test_tasks_at_hand_answer_while_redis_is_away(
     shared: Settings, server: RedisServer, clips: Clips
 ) -> None:
