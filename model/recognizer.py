@@ -286,10 +286,10 @@ class Recognizer(nn.Module):
     def _class_set(
         self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
     ) -> ClassSet:
-        check_text(text_NAE, int(classes_S.max()) + 1)
         text_NE = None
-        if self.needs_text and text_NAE is not None:
-            text_NE = text_NAE.mean(dim=1).to(support_STE.device)
+        if text_NAE is not None:
+            check_text(text_NAE, int(classes_S.max()) + 1)
+            text_NE = text_NAE.mean(dim=1).to(support_STE.device) if self.needs_text else None
         return self.prototypes(support_STE, classes_S, text_NE)
 
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:

@@ -1,1 +1,1 @@
-"""A recognizer as ONNX files: made, checked against torch, quantised, read and run."""
+"""A recognizer as ONNX files: made, checked against torch, read and run."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.build import build_recognizer, towers
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import OpenClipConfig
-from model.episode import EncodedSupport, MatchScores
+from model.episode import EncodedSupport, MatchScores, plain
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from service.engine.runtimes.protocol import Runtime
@@ -76,4 +76,4 @@ def forward(
     with torch.inference_mode():
         tokens_QTLD = runtime.trunk(frames_QTHWC)
         features_QTE = runtime.encode_query(tokens_QTLD, supports)
-        return runtime.match(features_QTE, supports)
+        return plain(runtime.score(features_QTE, supports))
