@@ -84,7 +84,8 @@ class VideoEncoder(nn.Module):
     def is_initial(self) -> bool:
         """Tell whether it computes what the frozen tower computes."""
         parts = [*self.adapted, *([] if self.temporal is None else [self.temporal])]
-        return all(part.is_initial() for part in parts)
+        placed = self.temporal_embedding is not None and bool(self.temporal_embedding.any())
+        return not placed and all(part.is_initial() for part in parts)
 
     def trunk(self, frames_BTHWC: Tensor) -> Tensor:
         """Run the plain blocks, which know no task.

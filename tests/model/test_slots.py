@@ -432,3 +432,11 @@ def test_text_for_another_number_of_classes_is_refused(preset: str, texts: int) 
     features = torch.randn(4, 8, 32)
     with pytest.raises(EpisodeError, match=want):
         recognizer.score_features(features, classes_S, features, text_NAE)
+
+
+def test_places_of_frames_alone_make_a_method_trained() -> None:
+    recognizer = tiny_recognizer("task_adapter", trained=False)
+    assert not recognizer.trained
+    with torch.no_grad():
+        recognizer.video.temporal_embedding[0].fill_(0.1)
+    assert recognizer.trained

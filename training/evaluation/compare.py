@@ -121,9 +121,10 @@ class _Comparison:
         job = self._fit_job(row, seed)
         claim = plain(
             {
-                "method": self.matrix.choice(row).claim(),
+                "method": job.method.claim(),
                 "recipe": asdict(job.recipe),
                 "data": self.data.name,
+                **self._described(),
             }
         )
         held = read_result(job.out / RESULT, claim)
@@ -146,7 +147,7 @@ class _Comparison:
             out=job.out / f"{row.folder}-seed{seed}",
             descriptions=job.descriptions,
             cache=self.cache / f"fit-{config.frames}",  # caches' names have no T
-            cached=not method.at_input and config.tune != "all",
+            cached=not method.at_input,
             device=job.device,
             precision=job.precision,
         )
@@ -220,12 +221,17 @@ class _Comparison:
         seeds = wanted.seeds_of(row)
         return plain(
             {
-                "method": wanted.choice(row).claim(),
+                "method": wanted.choice(row, self._weights(row)).claim(),
                 "recipes": [asdict(wanted.recipe_of(row, seed)) for seed in seeds],
                 "data": self.data.name,
                 "evaluation": [wanted.ways, wanted.shots, wanted.queries, wanted.episodes],
+                **self._described(),
             }
         )
+
+    def _described(self) -> dict[str, str]:
+        """Return the name of the descriptions, where there are any."""
+        return {"descriptions": self.job.descriptions.name} if self.job.descriptions else {}
 
     def _budget(self) -> str:
         """Say what every row was given."""
@@ -272,8 +278,8 @@ def read_result(file: Path, claim: object) -> dict[str, Any] | None:
         raise InputError(f"{file} cannot be read ({error}); remove it to make it again.") from error
     if not same:
         raise InputError(
-            f"{file} is of another method, recipe, evaluation or data set; give another --out, or "
-            "the row another name."
+            f"{file} is of another method, recipe, evaluation, data set, weights or descriptions; "
+            "give another --out, or the row another name."
         )
     return held
 

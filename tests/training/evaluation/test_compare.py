@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,22 @@ def test_what_is_finished_is_not_done_again(
     table = (finished / "table.md").read_text()
     assert main(command(matrix, base_classes, teacher_weights, finished)) == 0
     assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert (finished / "table.md").read_text() == table
+
+
+def test_rows_of_other_weights_are_not_taken_for_this_comparison_s(
+    finished: Path,
+    matrix: Path,
+    base_classes: Path,
+    teacher_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / f"other{teacher_weights.suffix}"
+    shutil.copy(teacher_weights, other)
+    table = (finished / "table.md").read_text()
+    assert main(command(matrix, base_classes, other, finished)) == 2
+    assert "another" in capsys.readouterr().err
     assert (finished / "table.md").read_text() == table
 
 
