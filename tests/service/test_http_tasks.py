@@ -119,7 +119,9 @@ def test_a_span_the_file_cut_to_it_and_its_pictures_give_one_ranking(
     whole = make_video(shown, rate=60, ticks=[*range(30), *slow], options=LOSSLESS)
     cut = make_video(shown[30:38], rate=5, options=LOSSLESS)
     with av.open(io.BytesIO(cut)) as container:
-        frames = [base64_of(png(frame.to_ndarray("rgb24"))) for frame in container.decode(video=0)]
+        frames = [
+            base64_of(png(frame.to_ndarray(format="rgb24"))) for frame in container.decode(video=0)
+        ]
     given: list[dict[str, object]] = [
         {"video": base64_of(whole), "start_s": 0.5, "end_s": 2.1},
         {"video": base64_of(cut)},
