@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.errors import EpisodeError
+from model.fusion import AS_THEY_ARE, TaskCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ClassSet:
         counts: Support clips of each class.
         shots: Frame features [K, T, E] of each class's support clips, for a matcher that reads
             them; else empty.
-        centre_NE: What `model.calibration.nearest` subtracts before it compares; None is nothing.
+        centre_NE: What `model.matching.cosine` subtracts before it compares; None is nothing.
     """
 
     prototype_NTE: Tensor
@@ -79,6 +80,7 @@ class EncodedSupport:
         text_NAE: Text features of the classes, or None to score by video alone.
         fingerprint: Of the weights that made it.
         text_inside: Whether class text is part of the support features.
+        by_video, by_text: Calibration of scores by video alone, and of those with text.
     """
 
     classes: ClassSet
@@ -86,6 +88,8 @@ class EncodedSupport:
     text_NAE: Tensor | None
     fingerprint: str
     text_inside: bool = False
+    by_video: TaskCalibration = AS_THEY_ARE
+    by_text: TaskCalibration = AS_THEY_ARE
 
     def __post_init__(self) -> None:
         check_text(self.text_NAE, len(self.counts))
@@ -94,6 +98,11 @@ class EncodedSupport:
     def counts(self) -> tuple[int, ...]:
         """Support clips of each class."""
         return self.classes.counts
+
+    @property
+    def calibration(self) -> TaskCalibration:
+        """What turns its scores into probabilities."""
+        return self.by_video if self.text_NAE is None else self.by_text
 
     @property
     def bytes(self) -> int:
@@ -124,7 +133,7 @@ class Scores:
     text_QN: Tensor | None
     stages_QNA: Tensor | None
     logits_QN: Tensor
-    near_QN: Tensor  # how near each query is to each class, by `model.calibration.nearest`
+    near_QN: Tensor  # how near each query is to each class, by `model.matching.cosine`
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Scores":
         """Return the same scores on another device."""
@@ -289,9 +298,3 @@ def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
             f"Class indices must cover 0 to {ways - 1}; without a clip: {missing}; add clips."
         )
     return torch.tensor(list(classes))
-
-
-def class_means(classes_S: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return rows [N, S] that average the clips of each class."""
-    member_SN = nn.functional.one_hot(classes_S).to(dtype)
-    return (member_SN / member_SN.sum(dim=0)).T

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
-from model.calibration.nearest import Centring, nearness
 from model.config import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import (
@@ -30,6 +29,7 @@ from model.episode import (
     scored_together,
 )
 from model.errors import EpisodeError, MethodError
+from model.matching.cosine import Centring, nearness
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts, prompts
 from model.views import episode_view, query_view, support_view
@@ -212,12 +212,15 @@ class Recognizer(nn.Module):
         text_NAE = text_NAE if self.has_text else None
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
+        counts = torch.bincount(classes_S).tolist()
         return EncodedSupport(
             self._class_set(features_STE, classes_S, text_NAE),
             tuple(view.memories.get(place) for place in range(len(self.video.adapted))),
             text_NAE,
             self.fingerprint,
             text_inside=self.needs_text and text_NAE is not None,
+            by_video=self.calibration.at(counts, with_text=False),
+            by_text=self.calibration.at(counts, with_text=True),
         )
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:

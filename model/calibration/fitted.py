@@ -3,7 +3,7 @@
 A checkpoint folder keeps what was fitted in `calibration.json`, beside the fingerprint of the
 weights that it was fitted for. Weights without one get the default of their backbone's family.
 
-Dimensions: N classes, E feature width.
+Dimensions: E feature width.
 """
 
 import math
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from model.errors import CheckpointError
 from model.files import write_file
+from model.fusion import TaskCalibration
 
 CALIBRATION = "calibration.json"
 FORMAT: Literal["kshot-calibration-1"] = "kshot-calibration-1"
@@ -74,7 +75,7 @@ class CalibrationFacts(_Strict):
                 raise ValueError(f"shots are {shots}; write one row a number, in order")
         return self
 
-    def at(self, counts: Sequence[int], *, with_text: bool) -> "TaskCalibration":
+    def at(self, counts: Sequence[int], *, with_text: bool) -> TaskCalibration:
         """Return what holds for a task.
 
         Args:
@@ -106,20 +107,6 @@ class Calibration(CalibrationFacts):
         if self.centres_scores and self.mean is None:
             raise ValueError("centres_scores needs the mean feature")
         return self
-
-
-class TaskCalibration(_Strict):
-    """What holds for one task."""
-
-    scale: float
-    threshold: float
-
-    def probabilities(self, logits_N: Sequence[float]) -> tuple[float, ...]:
-        """Return the probability of each label; they sum to 1."""
-        most = max(logits_N)
-        powers = [math.exp(self.scale * (logit - most)) for logit in logits_N]
-        total = math.fsum(powers)
-        return tuple(power / total for power in powers)
 
 
 def read_calibration(folder: Path, fingerprint: str, features: int) -> Calibration | None:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.calibration.fitted import TaskCalibration
 from model.episode import EncodedSupport, MatchScores
+from model.fusion import TaskCalibration
 from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
@@ -115,13 +115,12 @@ class Classifier:
                 tenant=allowance.tenant,
                 deadline=allowance.deadline.at,
             )
-        calibration = self.engine.model.calibration.at(support.counts, with_text=with_text)
         return TaskAnswer(
             record=record,
-            calibration=calibration,
+            calibration=support.calibration,
             text_reason=None if with_text else self.texts.reason(record.labels),
             clips=tuple(
-                _clip_answer(index, clips[index], each.scores, calibration)
+                _clip_answer(index, clips[index], each.scores, support.calibration)
                 for index, each in zip(order, found, strict=True)
             ),
             faults=tuple(faults),

@@ -15,16 +15,15 @@ from model.calibration.fitted import (
     Calibration,
     CalibrationFacts,
     ShotRow,
-    TaskCalibration,
     read_calibration,
     write_calibration,
 )
-from model.calibration.nearest import Centring, nearness
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import BiMhmMatcher, MatcherConfig, OtamMatcher
 from model.episode import ClassSet, plain
 from model.errors import CheckpointError
-from model.matching.cosine import CosineOfMeans
+from model.fusion import TaskCalibration
+from model.matching.cosine import Centring, CosineOfMeans, nearness
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from tests.model.tiny import class_set, clips, tiny_method, tiny_recognizer
