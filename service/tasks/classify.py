@@ -35,7 +35,8 @@ class TaskAnswer:
     """What the clips of a request are, among the labels of a task."""
 
     record: TaskRecord
-    text_reason: str | None  # why no text took part; None when it did
+    with_text: bool
+    text_reason: str | None  # why no text took part, or not the language model's
     clips: tuple[ClipAnswer, ...]
     faults: tuple[ClipFault, ...]  # clips that could not be read
     decode_ms: float
@@ -118,7 +119,12 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
-            text_reason=None if with_text else self.texts.reason(record.labels),
+            with_text=with_text,
+            text_reason=(
+                self.supports.undescribed(record.task_id)
+                if with_text
+                else self.texts.reason(record.labels)
+            ),
             clips=tuple(
                 ClipAnswer(
                     index,
