@@ -38,7 +38,7 @@ LACKED = {"av", "redis", "fastapi", "uvicorn"}
 # stands on the step of the network's parts.
 MODEL_STEPS = (
     {"errors", "files"},
-    {"media", "text", "chat"},
+    {"media", "text"},
     {"config"},
     {"methods"},
     {"(parts of the network)"},

@@ -108,7 +108,6 @@ class Classifier:
         if not clips:
             raise refuse_clips(faults, len(inputs))
         decoded_s = time.monotonic()
-        with_text = support.text_NAE is not None
         order = sorted(clips)
         async with allowance.deadline.bounding("computing"):
             found = await self.engine.classify(
@@ -119,12 +118,8 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
-            with_text=with_text,
-            text_reason=(
-                self.supports.undescribed(record.task_id)
-                if with_text
-                else self.texts.reason(record.labels)
-            ),
+            with_text=support.text_NAE is not None,
+            text_reason=self._text_reason(record, support),
             clips=tuple(
                 ClipAnswer(
                     index,
@@ -139,6 +134,11 @@ class Classifier:
             queue_ms=max(each.queue_ms for each in found),
             compute_ms=max(each.compute_ms for each in found),
         )
+
+    def _text_reason(self, record: TaskRecord, support: EncodedSupport) -> str | None:
+        if support.text_NAE is None:
+            return self.texts.reason(record.labels)
+        return self.supports.undescribed(record.task_id)
 
 
 def softmax(logits_N: Sequence[float], temperature: float) -> tuple[float, ...]:

@@ -16,7 +16,6 @@ import openai
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
-from model.chat import content_of
 from model.errors import DescriptionError
 from model.text import (
     MAX_LABEL_CHARS,
@@ -34,7 +33,7 @@ from model.text import (
 from service.errors import DescriptionUnavailableError
 from service.stores.errors import StoreError
 from service.stores.protocol import TaskStore
-from service.tasks.endpoint import MOST_ANSWER_BYTES, client_of, too_long
+from service.tasks.endpoint import MOST_ANSWER_BYTES, client_of, content_of, too_long
 
 logger = logging.getLogger(__name__)
 
