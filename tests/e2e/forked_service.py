@@ -14,7 +14,7 @@ from tests.serving import free_port
 
 START_S = 60.0
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["service.__main__"])
+CONTEXT.set_forkserver_preload(["service.__main__", "service.app", "service.http.server"])
 
 
 class ForkedService:
