@@ -13,10 +13,10 @@ import pytest
 from huggingface_hub import constants
 
 from model.backbones import hub as hub_module
+from model.backbones.download import main as download
 from model.backbones.hub import HubFile, Lines, fetch
 from model.backbones.opening import hub_files
 from model.backbones.sources import ALIASES, backbone_of
-from model.backbones.download import main as download
 from model.errors import BackboneError
 from tests.fake_hub import FakeHub, serving_hub
 from tests.serving import free_port
