@@ -21,12 +21,8 @@ from model.backbones.opening import fetch_weights, towers
 from model.backbones.sources import backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.build import build_recognizer
-from model.config import (
-    METHOD_JSON,
-    CompactConfig,
-    MethodConfig,
-    TimmConfig,
-)
+from model.calibration.fitted import read_calibration
+from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
 from model.errors import CheckpointError
 from model.files import write_file
 from model.recognizer import Recognizer
@@ -74,6 +70,8 @@ def load_folder(
         identity += backbone.encode()
     _load_exactly(recognizer, tensors, folder)
     recognizer.fingerprint = sha256(identity)
+    fitted = read_calibration(folder, recognizer.fingerprint, recognizer.video.tower.features)
+    recognizer.calibrate(fitted or recognizer.calibration)
     return recognizer.eval()
 
 

@@ -64,7 +64,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
     """Show what clips are; the problem of a clip that could not be read names the request."""
     record, reason = answer.record, answer.text_reason
     labels = [label.label for label in record.labels]
-    results = [_clip_result(each, labels) for each in answer.clips]
+    results = [_clip_result(each, labels, answer.calibration.threshold) for each in answer.clips]
     results += [
         ClipResult(clip_index=fault.index, error=problem_of(fault.error, request_id))
         for fault in answer.faults
@@ -85,7 +85,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
     )
 
 
-def _clip_result(answer: ClipAnswer, labels: Sequence[str]) -> ClipResult:
+def _clip_result(answer: ClipAnswer, labels: Sequence[str], threshold: float) -> ClipResult:
     scores = answer.scores
     ranking = [
         Ranked(
@@ -103,6 +103,9 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str]) -> ClipResult:
         clip_index=answer.index,
         label=first.label,
         score=first.score,
+        unknown=answer.unknown,
+        nearest=scores.nearest,
+        threshold=threshold,
         margin=first.score - second.score,
         ranking=ranking,
         frames_s=list(answer.clip.times_s),

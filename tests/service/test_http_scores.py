@@ -1,5 +1,6 @@
 """Scores depend on the clip, its task and the weights alone, whatever else is going on."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from model.calibration.fitted import Calibration, ShotRow, write_calibration
 from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
+from model.errors import CheckpointError
 from model.methods import METHODS
+from service.container import choose_runtime
 from service.settings import Settings
 from tests.serving import (
     classify,
@@ -111,12 +115,51 @@ def test_scores_after_eviction_equal_those_before(settings: Settings, clips: Cli
         close(rebuilt, scores(classify(client, register(client, clips)["id"], query)))
 
 
-def test_temperature_softens_the_scores(settings: Settings, clips: Clips) -> None:
+def test_scores_are_the_probabilities_of_the_checkpoint_s_calibration(
+    settings: Settings, clips: Clips, tmp_path: Path
+) -> None:
+    """The same weights with another calibration: the same ranking, other probabilities."""
+    folder = tmp_path / "fitted"
+    shutil.copytree(settings.checkpoint, folder)
     query = moving_clip(600)
+    pairs = {"jump": clips["jump"], "pour": clips["pour"][:2]}
     with serving(settings) as client:
-        task_id = register(client, clips)["id"]
-        sharp = classify(client, task_id, query)["results"][0]
-    with serving(settings.model_copy(update={"temperature": 10.0})) as client:
-        soft = classify(client, task_id, query)["results"][0]
-    assert [r["label"] for r in sharp["ranking"]] == [r["label"] for r in soft["ranking"]]
-    assert soft["score"] < sharp["score"]
+        before = classify(client, register(client, pairs)["id"], query)["results"][0]
+        model = client.get("/info").json()["model"]
+    assert "default" in model["calibration"]["source"]
+    rows = tuple(ShotRow(shots=k, scale=0.01 * k, threshold=t) for k, t in ((1, -1.0), (2, 0.999)))
+    fitted = Calibration(
+        source="a test",
+        video=rows,
+        text=rows,
+        fingerprint=model["fingerprint"],
+        mean=(0.1,) * 32,
+    )
+    write_calibration(folder, fitted)
+    changed = settings.model_copy(
+        update={"checkpoint": str(folder), "store": f"sqlite:{tmp_path / 'fitted.db'}"}
+    )
+    with serving(changed) as client:
+        shown = client.get("/info").json()["model"]["calibration"]
+        two = classify(client, register(client, pairs)["id"], query)["results"][0]
+        first = {label: given[:1] for label, given in pairs.items()}
+        one = classify(client, register(client, first)["id"], query)["results"][0]
+    assert shown["source"] == "a test"
+    assert [row["scale"] for row in shown["video"]] == [0.01, 0.02]
+    assert "mean" not in shown
+    assert [r["label"] for r in two["ranking"]] == [r["label"] for r in before["ranking"]]
+    assert two["margin"] < before["margin"]
+    assert (two["threshold"], two["unknown"]) == (0.999, True)
+    assert (one["threshold"], one["unknown"]) == (-1.0, False)
+    assert -1 <= two["nearest"] < two["threshold"]
+
+
+def test_a_calibration_of_other_weights_stops_the_service(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fitted"
+    shutil.copytree(settings.checkpoint, folder)
+    rows = (ShotRow(shots=1, scale=1, threshold=0),)
+    write_calibration(folder, Calibration(source="x", video=rows, text=rows, fingerprint="0" * 64))
+    with pytest.raises(CheckpointError, match="was fitted for weights 000000000000"):
+        choose_runtime(settings.model_copy(update={"checkpoint": str(folder)}))
