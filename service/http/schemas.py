@@ -180,7 +180,9 @@ class TaskView(BaseModel):
     trained: bool = Field(description="False: a bare backbone with untrained adapters.")
     context: QueryContext = CONTEXT
     text: TextSource | None = Field(description="Text that takes part in scores; null is none.")
-    text_reason: str | None = Field(description="Why no text takes part.")
+    text_reason: str | None = Field(
+        description="Why no text takes part, or why a language model's did not come."
+    )
     refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
 
 
@@ -233,7 +235,9 @@ class Classification(BaseModel):
     model_revision: str
     context: QueryContext = CONTEXT
     text_source: TextSource | None = Field(description="Text that took part; null is none.")
-    text_reason: str | None = Field(description="Why no text took part.")
+    text_reason: str | None = Field(
+        description="Why no text took part, or why a language model's did not come."
+    )
     results: list[ClipResult] = Field(description="In the order of the clips.")
     timing_ms: Timing
 

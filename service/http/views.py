@@ -32,6 +32,7 @@ def task_view(
     record: TaskRecord,
     model: ServedModel,
     *,
+    with_text: bool,
     text_reason: str | None,
     preparation: Preparation | None,
     faults: Sequence[ClipFault] = (),
@@ -51,7 +52,7 @@ def task_view(
         model_revision=model.fingerprint,
         trained=model.trained,
         context=model.query_context,
-        text=None if text_reason else record.labels[0].text_source,
+        text=record.labels[0].text_source if with_text else None,
         text_reason=text_reason,
         refused_clips=[
             ClipProblem(index=f.index, label=f.label, code=f.error.code, detail=str(f.error))
@@ -62,7 +63,7 @@ def task_view(
 
 def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> Classification:
     """Show what clips are; the problem of a clip that could not be read names the request."""
-    record, reason = answer.record, answer.text_reason
+    record = answer.record
     labels = [label.label for label in record.labels]
     results = [_clip_result(each, labels, answer.calibration.threshold) for each in answer.clips]
     results += [
@@ -74,8 +75,8 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
         task_revision=record.revision,
         model_revision=model.fingerprint,
         context=model.query_context,
-        text_source=None if reason else record.labels[0].text_source,
-        text_reason=reason,
+        text_source=record.labels[0].text_source if answer.with_text else None,
+        text_reason=answer.text_reason,
         results=sorted(results, key=lambda result: result.clip_index),
         timing_ms=Timing(
             decode=round(answer.decode_ms, 3),

@@ -36,7 +36,8 @@ class TaskAnswer:
     """What the clips of a request are, among the labels of a task."""
 
     record: TaskRecord
-    text_reason: str | None  # why no text took part; None when it did
+    with_text: bool
+    text_reason: str | None  # why no text took part, or not the language model's
     calibration: TaskCalibration
     clips: tuple[ClipAnswer, ...]
     faults: tuple[ClipFault, ...]  # clips that could not be read
@@ -106,7 +107,6 @@ class Classifier:
         if not clips:
             raise refuse_clips(faults, len(inputs))
         decoded_s = time.monotonic()
-        with_text = support.text_NAE is not None
         order = sorted(clips)
         async with allowance.deadline.bounding("computing"):
             found = await self.engine.classify(
@@ -117,8 +117,9 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
+            with_text=support.text_NAE is not None,
+            text_reason=self._text_reason(record, support),
             calibration=support.calibration,
-            text_reason=None if with_text else self.texts.reason(record.labels),
             clips=tuple(
                 _clip_answer(index, clips[index], each.scores, support.calibration)
                 for index, each in zip(order, found, strict=True)
@@ -128,6 +129,11 @@ class Classifier:
             queue_ms=max(each.queue_ms for each in found),
             compute_ms=max(each.compute_ms for each in found),
         )
+
+    def _text_reason(self, record: TaskRecord, support: EncodedSupport) -> str | None:
+        if support.text_NAE is None:
+            return self.texts.reason(record.labels)
+        return self.supports.undescribed(record.task_id)
 
 
 def _clip_answer(
