@@ -27,6 +27,7 @@ def main() -> int:
 
 def _run() -> None:
     """Check what can be checked soon, then import what takes seconds, and serve."""
+    from model.folder import check_source
     from service.logs import start_logging
     from service.preflight import bound_socket, check_store
     from service.settings import Settings
@@ -36,6 +37,7 @@ def _run() -> None:
     log.info("Settings: %s", settings.shown())
     with bound_socket(settings) as listening:
         check_store(settings)
+        check_source(settings.checkpoint, settings.backbone_weights)
 
         import uvloop
 

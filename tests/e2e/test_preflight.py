@@ -1,6 +1,7 @@
 """What an operator mistypes is told before torch is imported or a model is loaded."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -70,3 +71,23 @@ def test_a_file_that_is_no_store_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_setting_that_is_none_is_told_at_once(tmp_path: Path) -> None:
     assert "KSHOT_STORE" in refusal(tmp_path, stoer="x")
+
+
+def test_a_checkpoint_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    said = refusal(tmp_path, checkpoint=tmp_path / "nothing", port=0)
+    assert f"There is no model '{tmp_path / 'nothing'}'" in said
+
+
+def test_a_torn_checkpoint_is_told_at_once(tmp_path: Path, checkpoint: Path) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(checkpoint, torn)
+    weights = torn / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    said = refusal(tmp_path, checkpoint=torn, port=0)
+    assert f"{torn} cannot be read" in said
+
+
+def test_a_weights_file_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "clip.safetensors"
+    said = refusal(tmp_path, checkpoint="clip", backbone_weights=file, port=0)
+    assert f"{file} cannot be read" in said
