@@ -12,6 +12,7 @@ import numpy as np
 from model.errors import KshotError
 from model.media.pictures import encode_pictures
 from model.media.sampling import Clip
+from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import ClipFault, PreparationError
 from service.stores.protocol import TaskStore
@@ -69,7 +70,7 @@ class Tasks:
         pictures = await asyncio.to_thread(
             lambda: {clip_id: encode_pictures(clip) for clip_id, clip in frames.items()}
         )
-        creating = asyncio.create_task(self.store.create(record, pictures))
+        creating = spawn(self.store.create(record, pictures))
         try:
             await asyncio.shield(creating)
             preparation = await self.supports.prepare(
@@ -111,7 +112,7 @@ class Tasks:
             except KshotError as error:
                 log.warning("Task %s, which nobody knows, may stay: %s", task_id, error)
 
-        work = asyncio.create_task(undo())
+        work = spawn(undo())
         self._undoing.add(work)
         work.add_done_callback(self._undoing.discard)
 
