@@ -53,6 +53,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+FILE_NAME = "Name of the clip's file, as it was sent."
+
+
 class ClipBody(Body):
     """One clip in JSON: a video file or its pictures, as base64."""
 
@@ -60,6 +63,7 @@ class ClipBody(Body):
     frames: list[Base64] | None = Field(
         None, description="JPEG or PNG pictures in order, as base64."
     )
+    name: str | None = Field(None, description="Name of its file, for answers to name it by.")
     start_s: float | None = Field(None, description="Where the action starts, seconds.")
     end_s: float | None = Field(None, description="Where the action ends, seconds.")
 
@@ -113,6 +117,7 @@ class ClipProblem(BaseModel):
     """Why one clip cannot be used."""
 
     index: int = Field(description="Place of the clip in the request, from 0.")
+    name: str | None = Field(None, description=FILE_NAME)
     label: str | None = None
     code: str = Field(examples=["clip-too-long"])
     detail: str
@@ -154,7 +159,9 @@ class LabelView(BaseModel):
 class ClipView(BaseModel):
     """One support clip as it was understood."""
 
-    clip_id: str
+    clip_id: str = Field(description="Stays, whatever becomes of other clips.")
+    name: str | None = Field(description=FILE_NAME)
+    index: int | None = Field(description="Its place in the request, from 0.")
     label: str
     duration_s: float
     codec: str = Field(examples=["h264"])
@@ -186,10 +193,24 @@ class TaskView(BaseModel):
     refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
 
 
+class TaskLine(BaseModel):
+    """A task in a list; GET /tasks/{id} shows the whole of it."""
+
+    id: str = Field(examples=["0d9c4d1c2f6d4c43a8a4f6f2c3d5e6f7"])
+    name: str | None
+    status: Status
+    revision: int
+    created_at: str = Field(examples=["2026-01-31T12:00:00Z"])
+    expires_at: str | None
+    labels: list[str] = Field(examples=[["wave", "jump"]])
+    clips: int = Field(description="Support clips.")
+    model_revision: str
+
+
 class TaskPage(BaseModel):
     """Tasks, newest first."""
 
-    tasks: list[TaskView]
+    tasks: list[TaskLine]
     next_cursor: str | None = Field(description="Give it as `cursor` to go on; null is the end.")
 
 
@@ -207,6 +228,7 @@ class ClipResult(BaseModel):
     """What one query clip is, or why it could not be read."""
 
     clip_index: int
+    name: str | None = Field(None, description=FILE_NAME)
     label: str | None = None
     score: float | None = Field(None, description="Probability of `label`, were it of the task.")
     unknown: bool | None = Field(None, description="It looks like none: `nearest` < `threshold`.")
