@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model.build import build_recognizer, towers
-from model.calibration.fitted import read_calibration
+from model.calibration.fitted import CALIBRATION, read_calibration
 from model.config import METHOD_JSON, CompactConfig, MethodConfig, OpenClipConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError
 from model.files import write_file
@@ -104,6 +104,7 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         "tensors": hash_tensors(tensors),
         "backbone": hash_tensors(_backbone_tensors(recognizer)),
     }
+    (folder / CALIBRATION).unlink(missing_ok=True)  # of the weights that were there
     for name, content in (
         (WEIGHTS, save(tensors, metadata)),
         (CARD, card.encode()),
