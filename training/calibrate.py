@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
+from model.backbones.sources import folder_of
 from model.calibration.fitted import Calibration, write_calibration
-from model.checkpoint import folder_of, load_recognizer, save_checkpoint
+from model.checkpoint import load_recognizer, save_checkpoint
 from model.recognizer import Recognizer
 from training import cli
 from training.data.datasets import Dataset, LabelledClip

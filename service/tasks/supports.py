@@ -13,7 +13,7 @@ import numpy as np
 
 from model.episode import EncodedSupport
 from model.errors import KshotError
-from model.media.pictures import decode_pictures
+from model.media.keeping import decode_pictures
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import DescriptionUnavailableError, NotReadyError, TaskIncompatibleError

@@ -1,7 +1,9 @@
 """Scores depend on the clip, its task and the weights alone, whatever else is going on."""
 
+import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 from model.calibration.fitted import Calibration, ShotRow, write_calibration
 from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
 from model.errors import CheckpointError
+from model.media.keeping import decode_pictures
 from model.methods import METHODS
 from service.container import choose_runtime
 from service.settings import Settings
+from service.stores.opening import open_store
+from tests.service.conftest import png
 from tests.serving import (
     classify,
     moving_clip,
@@ -100,6 +105,28 @@ def test_scores_after_a_restart_equal_those_before(settings: Settings, clips: Cl
         after = classify(client, task["id"], query)
     close(scores(before), scores(after))
     assert before["model_revision"] == after["model_revision"]
+
+
+def test_tasks_of_older_stores_still_classify(settings: Settings, clips: Clips) -> None:
+    """They keep PNG pictures; scores are those of the same pixels."""
+    query = moving_clip(700)
+    with serving(settings) as client:
+        task_id = register(client, clips)["id"]
+        before = scores(classify(client, task_id, query))
+    asyncio.run(as_older_versions_stored(settings.store, task_id, "old"))
+    with serving(settings) as client:
+        close(before, scores(classify(client, "old", query)))
+
+
+async def as_older_versions_stored(url: str, task_id: str, older_id: str) -> None:
+    store = await open_store(url)
+    record = await store.get(task_id)
+    pictures = {
+        clip_id: tuple(png(pixels_HWC) for pixels_HWC in decode_pictures(kept))
+        for clip_id, kept in (await store.pictures(task_id)).items()
+    }
+    await store.create(replace(record, task_id=older_id), pictures)
+    await store.close()
 
 
 def test_scores_after_eviction_equal_those_before(settings: Settings, clips: Clips) -> None:
