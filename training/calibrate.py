@@ -63,16 +63,16 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         episodes=options.episodes,
         seed=options.seed,
     )
-    out = options.out or folder_of(options.checkpoint)
-    if out is None and options.report is None:
-        raise InputError(
-            f"{options.checkpoint} is a bare backbone without a folder; name one with --out."
-        )
     data = cli.data_choice(options).open()
     recognizer = load_recognizer(options.checkpoint, weights=options.backbone_weights)
     recognizer.to(torch.device(options.device))
     if options.report is not None:
         return {"split": options.report, "rows": _report(options, recognizer, data, plan)}
+    out: Path | None = options.out or folder_of(options.checkpoint)
+    if out is None:
+        raise InputError(
+            f"{options.checkpoint} is a bare backbone without a folder; name one with --out."
+        )
     found = _fit(options, recognizer, data, plan)
     if options.out is not None:
         card = f"# {recognizer.name}, calibrated\n\n{found.source}\n"

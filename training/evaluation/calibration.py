@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from model.episode import Scores
 from training.data.datasets import LabelledClip
 from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
 from training.evaluation.examination import Layout
@@ -96,26 +97,30 @@ def ask(
         for one, found in zip(episodes, others, strict=True)
     ]
     scores = scorer.scores(asked)
-    made: list[Answers] = []
-    for with_text in (False, True):
-        chosen = [n for n, one in enumerate(scores) if (one.text_QN is not None) == with_text]
-        if not chosen:
-            continue
-        queries = len(episodes[0].query)
-        logits = torch.stack([scores[n].logits_QN[:queries] for n in chosen]).double().numpy()
-        near = torch.stack([scores[n].near_QN.amax(dim=1) for n in chosen]).double().numpy()
-        ways, shots = len(episodes[0].labels), len(episodes[0].support) // len(episodes[0].labels)
-        made.append(
-            Answers(
-                Layout(ways, shots),
-                with_text,
-                logits,
-                np.array([episodes[n].query_classes for n in chosen]),
-                near[:, :queries],
-                near[:, queries:],
-            )
-        )
-    return made
+    by_text = [one.text_QN is not None for one in scores]
+    return [
+        _answers(episodes, scores, [n for n, with_text in enumerate(by_text) if with_text == kind])
+        for kind in (False, True)
+        if kind in by_text
+    ]
+
+
+def _answers(
+    episodes: Sequence[Episode], scores: Sequence[Scores], chosen: Sequence[int]
+) -> Answers:
+    """Put the answers to some of the episodes together; their own queries come first."""
+    first = episodes[0]
+    queries, ways = len(first.query), len(first.labels)
+    logits = torch.stack([scores[n].logits_QN[:queries] for n in chosen]).double().numpy()
+    near = torch.stack([scores[n].near_QN.amax(dim=1) for n in chosen]).double().numpy()
+    return Answers(
+        Layout(ways, len(first.support) // ways),
+        scores[chosen[0]].text_QN is not None,
+        logits,
+        np.array([episodes[n].query_classes for n in chosen]),
+        near[:, :queries],
+        near[:, queries:],
+    )
 
 
 def probabilities(logits_MN: Values, scale: float) -> Values:

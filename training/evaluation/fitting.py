@@ -106,7 +106,7 @@ def fit_calibration(
 
     Args:
         recognizer: Whose.
-        scorer: The same recogniser, ready to answer; it is left with the mean of the result.
+        scorer: The same recogniser, ready to answer; it is not used after.
         clips: Of base or val classes that it may be judged by.
         mean_E: Mean feature of the base classes.
         plan: Which episodes.
@@ -116,23 +116,20 @@ def fit_calibration(
         InputError: The clips do not allow the smallest episodes.
     """
     mean = tuple(round(value, 6) for value in mean_E.tolist())
-    default = default_calibration(recognizer.config)
+    default = default_calibration(recognizer.config).model_copy(update={"mean": mean})
 
     def answers(*, centred: bool) -> list[Answers]:
-        scorer.recognizer.calibrate(
-            default.model_copy(update={"mean": mean, "centres_scores": centred})
-        )
+        scorer.recognizer.calibrate(default.model_copy(update={"centres_scores": centred}))
         return _answers(scorer, clips, plan)
 
     plain, centred = answers(centred=False), answers(centred=True)
     better = surely_better(centred, plain)
     chosen = centred if better else plain
-    video = [one for one in chosen if not one.with_text]
     text = [one for one in chosen if one.with_text]
-    if not video:
-        held, scorer.text = scorer.text, {}
+    video = [one for one in chosen if not one.with_text]
+    if not video:  # every label has text that the tower knows: ask again without
+        scorer.text = {}
         video = answers(centred=better)
-        scorer.text = held
     return Calibration(
         source=source,
         centres_scores=better,
