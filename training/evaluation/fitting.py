@@ -117,19 +117,14 @@ def fit_calibration(
     """
     mean = tuple(round(value, 6) for value in mean_E.tolist())
     default = default_calibration(recognizer.config).model_copy(update={"mean": mean})
-
-    def answers(*, centred: bool) -> list[Answers]:
-        scorer.recognizer.calibrate(default.model_copy(update={"centres_scores": centred}))
-        return _answers(scorer, clips, plan)
-
-    plain, centred = answers(centred=False), answers(centred=True)
+    shifted = default.model_copy(update={"centres_scores": True})
+    plain, centred = (_answers(scorer, one, clips, plan) for one in (default, shifted))
     better = surely_better(centred, plain)
-    chosen = centred if better else plain
-    text = [one for one in chosen if one.with_text]
-    video = [one for one in chosen if not one.with_text]
-    if not video:  # every label has text that the tower knows: ask again without
-        scorer.text = {}
-        video = answers(centred=better)
+    text = [one for one in (centred if better else plain) if one.with_text]
+    video = [one for one in (centred if better else plain) if not one.with_text]
+    if not video:
+        scorer.text = {}  # every label has text that the tower knows: ask again without
+        video = _answers(scorer, shifted if better else default, clips, plan)
     return Calibration(
         source=source,
         centres_scores=better,
@@ -148,8 +143,11 @@ def surely_better(these: Sequence[Answers], those: Sequence[Answers]) -> bool:
     return bool(gains.mean() > 1.96 * gains.std() / math.sqrt(len(gains)))
 
 
-def _answers(scorer: EpisodeScorer, clips: Sequence[LabelledClip], plan: FitPlan) -> list[Answers]:
-    """Ask episodes of all sizes that the clips allow."""
+def _answers(
+    scorer: EpisodeScorer, calibration: Calibration, clips: Sequence[LabelledClip], plan: FitPlan
+) -> list[Answers]:
+    """Ask episodes of all sizes that the clips allow, under a mean feature."""
+    scorer.recognizer.calibrate(calibration)
     most = fewest_labels(clips)
     ways = sorted({min(count, most) for count in plan.ways})
     found: list[Answers] = []
