@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.by_parts import ByParts
 from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import (
@@ -34,7 +35,7 @@ from model.views import episode_view, query_view, support_view
 SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
 
 
-class Recognizer(nn.Module):
+class Recognizer(ByParts):
     """A method with its weights. Built by `model.build`, loaded by `model.checkpoint`.
 
     Args:
@@ -91,21 +92,6 @@ class Recognizer(nn.Module):
     def size(self) -> int:
         """Side of the square frames it takes, pixels."""
         return self.video.tower.size
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.video.parameters()).device
-
-    @property
-    def has_text(self) -> bool:
-        """Whether text takes part in the score."""
-        return self.text is not None and (self.fusion.reads_text or self.needs_text)
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether class text enters the support features: other text, other supports."""
-        return self.text is not None and self.prototypes.needs_text
 
     @property
     def per_task(self) -> bool:
