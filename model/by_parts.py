@@ -4,15 +4,16 @@ Dimensions: S B support clips, N frames, A stages, T frames of a clip, H W pixel
 tokens, D token width, E feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.calibration.fitted import Calibration
 from model.config import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
-from model.episode import ClassSet, EncodedSupport, checked_classes
+from model.episode import ClassSet, EncodedSupport, Memory, checked_classes
 from model.slots import Fusion, Prototypes
 from model.views import alone_view
 
@@ -25,6 +26,7 @@ class ByParts(nn.Module):
     text: TextEncoder | None
     prototypes: Prototypes
     fusion: Fusion
+    calibration: Calibration
     fingerprint: str
 
     @property
@@ -69,13 +71,25 @@ class ByParts(nn.Module):
             EpisodeError: As `encode_support`.
         """
         classes_S = checked_classes(classes, len(features_STE)).to(features_STE.device)
+        return self._encoded(features_STE, classes_S, text_NAE, {})
+
+    def _encoded(
+        self,
+        features_STE: Tensor,
+        classes_S: Tensor,
+        text_NAE: Tensor | None,
+        memories: Mapping[int, Memory],
+    ) -> EncodedSupport:
         text_NAE = text_NAE if self.has_text else None
+        counts = torch.bincount(classes_S).tolist()
         return EncodedSupport(
             self._class_set(features_STE, classes_S, text_NAE),
-            (None,) * len(self.video.adapted),
+            tuple(memories.get(place) for place in range(len(self.video.adapted))),
             text_NAE,
             self.fingerprint,
             text_inside=self.needs_text and text_NAE is not None,
+            by_video=self.calibration.at(counts, with_text=False),
+            by_text=self.calibration.at(counts, with_text=True),
         )
 
     def _class_set(
