@@ -11,13 +11,13 @@ from service.engine.passes.choice import Choice
 from service.engine.runtimes.protocol import ServedModel
 from service.errors import ClipFault
 from service.http.problems import clip_problem, problem_of
+from service.http.reports import RuntimeView
 from service.http.schemas import (
     Classification,
     ClipResult,
     ClipView,
     LabelView,
     Ranked,
-    RuntimeView,
     Status,
     TaskLine,
     TaskView,

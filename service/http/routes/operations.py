@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response, status
 
 from service.container import Service
 from service.http.openapi import problems
+from service.http.reports import Health, InfoView, ModelView
 from service.http.routes.dependencies import ServiceDep
-from service.http.schemas import Health, InfoView, ModelView
 from service.http.views import runtime_view
 from service.limits import Limits
 
