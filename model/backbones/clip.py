@@ -20,10 +20,10 @@ from model.slots import RGB, TransformerBlock
 
 
 class Tokenizer(Protocol):
-    """Texts to token ids [B, L]; the end of text has the largest id."""
+    """Texts to token ids [B, L]; the end of text has the largest id, padding the least."""
 
-    def __call__(self, texts: list[str], /) -> Tensor:
-        """Tokenize."""
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
+        """Tokenize; texts of more than `context_length` tokens, or L, are cut."""
 
 
 class ClipBlock:
@@ -111,6 +111,7 @@ class ClipTextTower(nn.Module):
         self.tokenizer = tokenizer
         self.width = int(model.token_embedding.embedding_dim)
         self.features = int(model.text_projection.shape[1])
+        self.context = int(model.positional_embedding.shape[0])
         self.blocks: Sequence[TransformerBlock] = tuple(
             ClipBlock(block) for block in model.transformer.resblocks
         )
@@ -118,6 +119,12 @@ class ClipTextTower(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into token ids."""
         return self.tokenizer(list(texts))
+
+    def read(self, text: str) -> tuple[int, ...] | None:
+        """Tokenize one text with room for one token more, which a text that fits leaves empty."""
+        (ids_L,) = self.tokenizer([text], context_length=self.context + 1)
+        end = int(ids_L.argmax())
+        return tuple(ids_L[: end + 1].tolist()) if end < self.context else None
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Ask the tokenizer; CLIP's byte pairs know every word."""

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.episode import EncodedSupport
 from model.text import StageTexts
 from service.engine.cost import CostModel
@@ -125,9 +126,9 @@ class Engine:
         """Have `free` called, in the event loop, whenever the device runs out of memory."""
         self._relief.append(free)
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words of a class that the text tower never saw."""
-        return self._recognizer.unknown_words(label, stages)
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; any thread may ask."""
+        return self._recognizer.text_fault(label, stages)
 
     def check_size(self, classes: Sequence[int]) -> None:
         """Refuse a task whose encoded supports are more than the budget of all of them.

@@ -118,7 +118,7 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
-            text_reason=None if with_text else self.texts.reason(record.labels),
+            text_reason=None if with_text else await self.texts.reason(record.labels),
             clips=tuple(
                 ClipAnswer(
                     index,

@@ -189,7 +189,7 @@ def test_entries_are_joined_by_their_words(tmp_path: Path, text: str) -> None:
         ("- a", "is no table of labels"),
         ("a: [x, y]", "'a': A description has exactly 3 stages, not 2"),
         ("on: [x, y, z]", "label True, no text; put it in quotes"),
-        ("sit_down: [x, y, z]\nSit Down: [x, y, a]", "describes 'sit down' twice"),
+        ("sit_down: [x, y, z]\nSit Down: [x, y, a]", "twice, as 'sit_down' and 'Sit Down'"),
     ],
 )
 def test_files_that_do_not_fit_are_told(tmp_path: Path, text: str, said: str) -> None:

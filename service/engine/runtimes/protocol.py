@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
 from model.text import StageTexts
@@ -81,8 +82,8 @@ class Runtime(Protocol):
     def check_served(self) -> None:
         """Refuse a method whose answers depend on other queries, as `Recognizer.check_served`."""
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw."""
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; any thread may ask."""
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; returns text_NAE in fp32."""

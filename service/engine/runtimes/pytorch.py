@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.config import MethodConfig
 from model.episode import EncodedSupport, Scored, check_supports
 from model.recognizer import Recognizer
@@ -115,9 +116,9 @@ class TorchRuntime:
         """Refuse a method whose answers depend on other queries."""
         self.recognizer.check_served()
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw."""
-        return self.recognizer.unknown_words(label, stages)
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text."""
+        return self.recognizer.text_fault(label, stages)
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; returns text_NAE."""
