@@ -172,10 +172,8 @@ class Recognizer(nn.Module):
         """
         if self.text is None:
             raise MethodError(f"The method {self.name!r} has no text tower; score by video alone.")
-        texts = [
-            wording(self.text.tower, label, of_label, self.config.prompt).texts
-            for label, of_label in zip(labels, stages, strict=True)
-        ]
+        classes, prompt = zip(labels, stages, strict=True), self.config.prompt
+        texts = [wording(self.text.tower, *each, prompt).texts for each in classes]
         return self.text.encode(texts, self.device)
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from model import files
-from model.text import instruction
+from model.text import instruction, spoken
 from tests.language_model import STAGES, Endpoint, language_model
 from tests.training.conftest import SHARED
 from training import describe
@@ -52,7 +52,7 @@ def test_every_label_is_asked_once_and_the_file_is_read_again(
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last == {"out": str(out), "labels": 3, "kept": 0, "added": 3, "failed": {}}
     asked = {call["messages"][-1]["content"] for call in endpoint.calls}
-    assert asked == {instruction(label) for label in LABELS}
+    assert asked == {instruction(spoken(label)) for label in LABELS}
     assert {call["model"] for call in endpoint.calls} == {"tiny"}
     assert all(call["response_format"]["json_schema"]["strict"] for call in endpoint.calls)
     assert run(data, out) == 0
