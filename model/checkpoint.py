@@ -18,13 +18,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model.build import build_recognizer, towers
-from model.config import (
-    METHOD_JSON,
-    CompactConfig,
-    MethodConfig,
-    OpenClipConfig,
-    TimmConfig,
-)
+from model.calibration.fitted import read_calibration
+from model.config import METHOD_JSON, CompactConfig, MethodConfig, OpenClipConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError
 from model.files import write_file
 from model.recognizer import Recognizer
@@ -82,6 +77,8 @@ def load_folder(folder: Path, *, name: str, weights: Path | None = None) -> Reco
         identity += backbone.encode()
     _load_exactly(recognizer, tensors, folder)
     recognizer.fingerprint = sha256(identity)
+    fitted = read_calibration(folder, recognizer.fingerprint, recognizer.video.tower.features)
+    recognizer.calibrate(fitted or recognizer.calibration)
     return recognizer.eval()
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from model.errors import MethodError
 from model.text import PROMPT, STAGES
 
 QueryContext = Literal["none", "self", "support", "prototype", "joint"]
@@ -235,3 +236,19 @@ class MethodConfig(Config):
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)
+
+
+def check_served(config: MethodConfig) -> None:
+    """Refuse a method whose answers depend on other queries.
+
+    Raises:
+        MethodError: `query_context` or `align` is `joint`.
+    """
+    for field, value, served in (
+        ("query_context", config.query_context, SERVED_CONTEXTS),
+        ("align", config.align, SERVED_ALIGNS),
+    ):
+        if value not in served:
+            raise MethodError(
+                f"{field} {value!r} lets queries see each other; serve one of {', '.join(served)}."
+            )

@@ -87,13 +87,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(supports.close)
         tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
         stack.push_async_callback(tasks.close)
-        classifier = Classifier(
-            supports=supports,
-            texts=texts,
-            pool=pool,
-            engine=engine,
-            temperature=settings.temperature,
-        )
+        classifier = Classifier(supports=supports, texts=texts, pool=pool, engine=engine)
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
 

@@ -73,9 +73,6 @@ class Settings(BaseSettings):
     )
     decode_wall_s: float = Field(15.0, gt=0, description="Longest a decoder works on one clip.")
     decode_cpu_s: int = Field(10, ge=1, description="CPU seconds a decoder spends on one clip.")
-    temperature: float = Field(
-        1.0, gt=0, description="Scores are softmax(logits / temperature) over a task's labels."
-    )
     batch_frames: int = Field(
         0,
         ge=0,

@@ -20,7 +20,9 @@ README = TEXTS["README.md"]
 VERBS = {"get", "post", "put", "patch", "delete"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HISTORIES = ("DECISIONS.md", "CHANGELOG.md", "training/experiments/", "tests/bench/figures/")
-RETIRED = {"KSHOT_COMPILE", "KSHOT_SUPPORT_SHARE", "KSHOT_SUPPORT_HOST_BYTES"}
+RETIRED = {
+    *("KSHOT_COMPILE", "KSHOT_SUPPORT_SHARE", "KSHOT_SUPPORT_HOST_BYTES", "KSHOT_TEMPERATURE")
+}
 README_WORDS = 1200
 SCREEN = 80
 PACKAGE_READMES = [

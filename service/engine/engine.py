@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from model.backbones.wording import TextFault
+from model.config import check_served
 from model.episode import EncodedSupport
 from model.text import StageTexts
 from service.engine.cost import CostModel
@@ -57,7 +58,7 @@ class Engine:
         ahead: bool | None = None,
         lanes: int = 1,
     ) -> None:
-        recognizer.check_served()
+        check_served(recognizer.config)
         self.model = served_model(recognizer)
         self.cost = CostModel()
         self.batcher = Batcher(

@@ -26,6 +26,7 @@ from model.config import (
     PrototypeMatcher,
     TimmConfig,
     TrxMatcher,
+    check_served,
 )
 from model.episode import ClassSet
 from model.errors import CheckpointError, MethodError
@@ -358,7 +359,7 @@ def test_gradients_are_finite_even_for_equal_and_zero_frames(recognizer: Recogni
 
 
 def test_every_matcher_may_be_served(recognizer: Recognizer) -> None:
-    recognizer.check_served()
+    check_served(recognizer.config)
 
 
 @pytest.mark.parametrize("matcher", COSINES, ids=kind)

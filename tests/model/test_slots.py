@@ -19,6 +19,7 @@ from model.config import (
     TaskConfig,
     TimmConfig,
     Tune,
+    check_served,
 )
 from model.encoder import VideoEncoder
 from model.episode import ClassSet, EncodedSupport
@@ -403,7 +404,7 @@ def test_a_method_declares_whether_queries_see_each_other(
 def test_presets_that_are_served_are_not_transductive() -> None:
     for preset in ("ted", "clip_fsar", "task_adapter_pp"):
         recognizer = tiny_recognizer(preset)
-        recognizer.check_served()
+        check_served(recognizer.config)
         assert not recognizer.transductive
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model.backbones.wording import TextFault
+from model.calibration.fitted import Calibration
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
 from model.text import StageTexts
@@ -79,8 +80,9 @@ class Runtime(Protocol):
     def trained(self) -> bool:
         """Whether any part differs from its start."""
 
-    def check_served(self) -> None:
-        """Refuse a method whose answers depend on other queries, as `Recognizer.check_served`."""
+    @property
+    def calibration(self) -> Calibration:
+        """What turns its scores into probabilities and `unknown`."""
 
     def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
         """Say why the text tower cannot read a class's text; any thread may ask."""
@@ -118,6 +120,7 @@ class ServedModel:
     query_context: QueryContext
     backbone: str
     device: str
+    calibration: Calibration
 
 
 def served_model(runtime: Runtime) -> ServedModel:
@@ -135,4 +138,5 @@ def served_model(runtime: Runtime) -> ServedModel:
         query_context=config.query_context,
         backbone=config.backbone.kind,
         device=str(runtime.device),
+        calibration=runtime.calibration,
     )

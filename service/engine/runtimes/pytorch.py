@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.backbones.wording import TextFault
+from model.calibration.fitted import Calibration
 from model.config import MethodConfig
 from model.episode import EncodedSupport, Scored, check_supports
 from model.recognizer import Recognizer
@@ -112,9 +113,10 @@ class TorchRuntime:
         """Whether any part differs from its start."""
         return self.recognizer.trained
 
-    def check_served(self) -> None:
-        """Refuse a method whose answers depend on other queries."""
-        self.recognizer.check_served()
+    @property
+    def calibration(self) -> Calibration:
+        """What turns its scores into probabilities and `unknown`."""
+        return self.recognizer.calibration
 
     def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
         """Say why the text tower cannot read a class's text."""
