@@ -31,6 +31,9 @@ class TransformerBlock(Protocol):
     def heads(self, normed_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project to queries, keys and values, each [B, J, L, W]."""
 
+    def placed(self, query_BJLW: Tensor, key_BJLW: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn queries and keys of a frame's L tokens to their places, where the tower does so."""
+
     def merge(self, attended_BJLW: Tensor) -> Tensor:
         """Project attended heads back to tokens [B, L, D]."""
 
@@ -77,7 +80,7 @@ class TextBackbone(Protocol):
         """Turn texts into token ids [B, L]."""
 
     def read(self, text: str) -> tuple[int, ...] | None:
-        """Return the tokens of a text, from its start to its end; None where it would be cut."""
+        """Return the tokens of a text as the tower reads it; None where it would be cut."""
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Name the words and signs of a text that the tower cannot represent."""

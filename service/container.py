@@ -170,5 +170,7 @@ def load_model(settings: Settings) -> Recognizer:
         raise SettingsError(
             f"KSHOT_DEVICE is {name!r}, which this machine does not have; use auto or cpu."
         ) from error
-    recognizer = load_recognizer(settings.checkpoint, weights=settings.backbone_weights)
+    recognizer = load_recognizer(
+        settings.checkpoint, weights=settings.backbone_weights, cache=settings.model_cache
+    )
     return recognizer.to(device)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model.backbones.hub import DEFAULT_CACHE
 from model.media.container import MediaLimits
 from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
@@ -42,12 +43,13 @@ class Settings(BaseSettings):
     )
     checkpoint: str = Field(
         "compact",
-        description="What is served: `compact`, a checkpoint folder, `open_clip:NAME@PRETRAINED` "
-        "or `timm:NAME`.",
+        description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "
+        "`open_clip:NAME@WEIGHTS` or `timm:NAME`.",
     )
     backbone_weights: Path | None = Field(
-        None, description="File with a bare backbone's weights (safetensors, npz), for no hub."
+        None, description="File with a backbone's weights (safetensors, npz), for no hub."
     )
+    model_cache: Path = Field(DEFAULT_CACHE, description="Folder of downloaded weights.")
     device: str = Field(
         "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."
     )

@@ -11,7 +11,6 @@ from functools import cache
 from model.slots import TextBackbone
 from model.text import StageTexts, prompts, shorter_prompts, spoken
 
-ENDS = 2  # tokens of a text without words: its start and its end
 SHOWN = 5  # words that a sentence lists
 
 
@@ -63,8 +62,7 @@ def text_fault(
             f"The text tower never saw the words {named} of label {label!r}",
             "use other words, or serve a checkpoint whose text tower reads any",
         )
-    read = tower.read(action)
-    if read is not None and len(read) <= ENDS:
+    if tower.read(action) == tower.read(""):
         return _fault(
             "label-unread",
             f"The text tower reads no word in the label {label!r}",

@@ -40,13 +40,18 @@ class WordTokenizer:
 
     def unknown(self, text: str) -> tuple[str, ...]:
         """Return the words and signs of `text` outside the vocabulary, each once, in order."""
-        found = regex.findall(f"{WORD}|{SIGN}", _folded(text))
-        return tuple(dict.fromkeys(word for word in found if word not in self.ids))
+        found = dict.fromkeys(words_and_signs(text))
+        return tuple(word for word in found if word not in self.ids)
 
 
 def split_words(text: str) -> list[str]:
     """Return the lower-case words and numbers of a text."""
     return regex.findall(WORD, _folded(text))
+
+
+def words_and_signs(text: str) -> list[str]:
+    """Return the lower-case words, numbers and signs of a text; punctuation is no sign."""
+    return regex.findall(f"{WORD}|{SIGN}", _folded(text))
 
 
 def _folded(text: str) -> str:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.checkpoint import hash_tensors, load_recognizer, save_checkpoint
 from model.config import (
     METHOD_JSON,

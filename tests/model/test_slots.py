@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones.attention import attention
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import (
     ConvolutionConfig,
