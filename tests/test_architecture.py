@@ -178,9 +178,12 @@ def test_decoder_processes_name_no_tensor_library(start: str) -> None:
         assert not tops & TENSORS, f"{start} reaches {name}"
 
 
+MEDIA = ("container", "headers", "pictures", "sampling", "video")
+
+
 def test_a_decoder_holds_few_modules_of_ours() -> None:
     reached = {name for name in reachable("service.decoding.worker") if "__init__" not in name}
-    media = {f"model.media.{name}" for name in ("container", "pictures", "sampling", "video")}
+    media = {f"model.media.{name}" for name in MEDIA}
     service = {f"service.decoding.{name}" for name in ("protocol", "sandbox", "worker")}
     assert reached - {"model", "service", "model.media"} <= media | service | {"model.errors"}
 

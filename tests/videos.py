@@ -34,6 +34,7 @@ def make_video(
     codec: str = "libx264",
     container: str = "mp4",
     rate: int = 30,
+    ticks: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     rotation: int = 0,
@@ -44,8 +45,9 @@ def make_video(
 ) -> bytes:
     """Encode RGB frames.
 
-    `repeats` muxes the same packets again and again, later each time; `edit` changes the bytes of
-    packet k before it is muxed.
+    `ticks` says when each frame is shown and when the last one ends, in units of 1 / rate; without
+    it each is shown for one. `repeats` muxes the same packets again and again, later each time;
+    `edit` changes the bytes of packet k before it is muxed.
     """
     buffer = io.BytesIO()
     frames = list(frames)
@@ -62,7 +64,8 @@ def make_video(
         encoded = []
         for k, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            frame.pts, frame.time_base = k, Fraction(1, rate)
+            frame.pts, frame.time_base = ticks[k] if ticks else k, Fraction(1, rate)
+            frame.duration = ticks[k + 1] - ticks[k] if ticks else 1
             encoded += stream.encode(frame)
         encoded += stream.encode(None)
         for again in range(repeats):

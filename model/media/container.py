@@ -21,7 +21,6 @@ from model.errors import (
     ClipUndecodableError,
     CodecNotAllowedError,
     ContainerNotAllowedError,
-    NoFramesError,
     NoVideoStreamError,
     PictureTooLargeError,
     TooManyFramesError,
@@ -215,24 +214,3 @@ def check_duration(duration_s: float, limits: MediaLimits) -> None:
         raise ClipTooLongError(
             f"The clip lasts {duration_s:.2f} s, {limits.max_duration_s:g} s are allowed; cut it."
         )
-
-
-def packet_times_s(video: OpenVideo, limits: MediaLimits) -> list[float]:
-    """List the presentation times of the stream's packets, in order, without decoding any.
-
-    It is a guess at the frames that will come out: packets may hold no visible frame.
-    """
-    stamps: list[int] = []
-    with library_errors("reading the container's packets"):
-        for packet in video.container.demux(video.stream):
-            if packet.size and not packet.is_discard:
-                check_frames(len(stamps) + 1, limits)
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                stamps.append(len(stamps) if stamp is None else stamp)
-        if not stamps:
-            raise NoFramesError("The video stream holds no packet; send a clip with frames.")
-        stamps.sort()
-        unit = video.stream.time_base
-        times_s = [float((stamp - stamps[0]) * unit) for stamp in stamps] if unit else []
-    check_duration(times_s[-1] if times_s else 0.0, limits)
-    return times_s or [0.0] * len(stamps)

@@ -28,10 +28,10 @@ from model.media.container import (
     check_frames,
     library_errors,
     open_video,
-    packet_times_s,
 )
+from model.media.headers import Shown, read_header, timeline_of
 from model.media.pictures import square
-from model.media.sampling import Clip, spread_indices
+from model.media.sampling import SLACK_S, Clip, Timeline, spread_instants
 
 ROUNDING_S = 0.05  # players round a clip's length; `end_s` may exceed it by this much
 
@@ -40,18 +40,17 @@ ROUNDING_S = 0.05  # players round a clip's length; `end_s` may exceed it by thi
 class Decoded:
     """What a decoder found: when every frame is shown, and the pixels of the chosen ones."""
 
-    times_s: list[float]
-    duration_s: float
+    timeline: Timeline
     codec: str
     squares: dict[int, np.ndarray]  # index of a chosen frame -> uint8 [size, size, 3]
 
 
-Chooser = Callable[[Sequence[float]], list[int]]  # times of all frames -> indices of the T samples
+Chooser = Callable[[Timeline], list[int]]  # of all frames -> indices of the T samples
 Decoder = Callable[[bytes, Chooser, int, MediaLimits], Decoded]
 
 
 def decode_video(data: bytes, choose: Chooser, size: int, limits: MediaLimits) -> Decoded:
-    """Count the frames by demultiplexing, then decode them and keep the chosen ones.
+    """Choose frames by the times of the packets, then decode them.
 
     Packets are not always frames. Where the decoded times change the choice, a second decoding
     gives the frames chosen by the true times.
@@ -59,12 +58,11 @@ def decode_video(data: bytes, choose: Chooser, size: int, limits: MediaLimits) -
     Raises:
         ClipError: One of its children, when the clip cannot be used.
     """
-    with open_video(data, limits) as video:
-        wanted = set(choose(packet_times_s(video, limits)))
+    wanted = set(choose(read_header(data, limits).timeline))
     for _ in range(2):
         with open_video(data, limits) as video:
             decoded = _decode(video, wanted, size, limits)
-        wanted = set(choose(decoded.times_s))
+        wanted = set(choose(decoded.timeline))
         if wanted <= decoded.squares.keys():
             return decoded
     raise ClipUndecodableError("The clip decodes differently each time; encode it again.")
@@ -81,7 +79,7 @@ def read_clip(
     jitter: np.random.Generator | None = None,
     decode: Decoder = decode_video,
 ) -> Clip:
-    """Read a video and sample its frames, each from one of equal spans.
+    """Read a video and sample its frames, each from one of equal spans of time.
 
     Args:
         source: The encoded clip, or a trusted file that holds it.
@@ -89,8 +87,8 @@ def read_clip(
         size: Height and width of the result in pixels.
         limits: What is accepted.
         start_s: Sample from here on, counted from the first frame; the first frame if None.
-        end_s: Sample frames before this; to the last frame if None.
-        jitter: Draws one random frame inside each span; the centre of each span if None.
+        end_s: Sample until here; to the end of the last frame if None.
+        jitter: Draws one random instant inside each span; the centre of each span if None.
         decode: What decodes the chosen frames.
 
     Raises:
@@ -98,13 +96,13 @@ def read_clip(
     """
     data, span = _bytes(source, limits), _Span(start_s, end_s)
     offsets = [0.5] * frames if jitter is None else jitter.random(frames).tolist()
-    decoded = decode(data, lambda times_s: span.choose(times_s, offsets), size, limits)
-    chosen = span.choose(decoded.times_s, offsets)
-    span.check(decoded, chosen, limits)
+    decoded = decode(data, lambda found: span.choose(found, offsets, limits), size, limits)
+    found = decoded.timeline
+    chosen = span.choose(found, offsets, limits)
     return Clip(
         frames_THWC=np.stack([decoded.squares[k] for k in chosen]),
-        times_s=tuple(decoded.times_s[k] for k in chosen),
-        duration_s=decoded.duration_s,
+        times_s=tuple(found.times_s[k] for k in chosen),
+        duration_s=found.duration_s,
         codec=decoded.codec,
         distinct=len(set(chosen)),
     )
@@ -114,7 +112,6 @@ class _Span:
     """The part of a clip between `start_s` and `end_s`."""
 
     def __init__(self, start_s: float | None, end_s: float | None) -> None:
-        self.whole = start_s is None and end_s is None
         self.start_s = 0.0 if start_s is None else start_s
         self.end_s = math.inf if end_s is None else end_s
         if not 0 <= self.start_s < self.end_s or math.isinf(self.start_s):
@@ -123,27 +120,27 @@ class _Span:
                 " give 0 <= start_s < end_s."
             )
 
-    def choose(self, times_s: Sequence[float], offsets: Sequence[float]) -> list[int]:
-        """Choose one frame at each offset of equal parts; none where the span holds no frame."""
-        inside = [k for k, time_s in enumerate(times_s) if self.start_s <= time_s < self.end_s]
-        return [inside[k] for k in spread_indices(len(inside), offsets)] if inside else []
+    def choose(self, clip: Timeline, offsets: Sequence[float], limits: MediaLimits) -> list[int]:
+        """Choose one frame at each offset of equal parts.
 
-    def check(self, decoded: Decoded, chosen: list[int], limits: MediaLimits) -> None:
-        """Refuse a clip or span that is too short, and a span that is not inside the clip."""
-        duration_s = decoded.duration_s
-        check_duration(duration_s, limits)
-        outside = not math.isinf(self.end_s) and self.end_s > duration_s + ROUNDING_S
-        if not self.whole and (outside or not chosen):
+        Raises:
+            ClipError: The clip or span is too short or too long, or the span not in the clip.
+        """
+        lasts_s = clip.duration_s
+        check_duration(lasts_s, limits)
+        late = not math.isinf(self.end_s) and self.end_s > lasts_s + ROUNDING_S
+        if late or 0 < self.start_s >= lasts_s:
             raise ClipSpanError(
-                f"The span from {self.start_s:g} s to {self.end_s:g} s holds no frame, or does not"
-                f" lie inside the clip of {duration_s:.2f} s; choose another."
+                f"The span from {self.start_s:g} s to {self.end_s:g} s does not lie inside the"
+                f" clip of {lasts_s:.2f} s; choose another."
             )
-        lasts_s = min(self.end_s, duration_s) - self.start_s
-        if lasts_s < limits.min_duration_s - 1e-6:
+        end_s = min(self.end_s, lasts_s)
+        if end_s - self.start_s < limits.min_duration_s - SLACK_S:
             raise ClipTooShortError(
-                f"The clip or span lasts {lasts_s:.3f} s, the least is"
+                f"The clip or span lasts {end_s - self.start_s:.3f} s, the least is"
                 f" {limits.min_duration_s:g} s; send a longer one."
             )
+        return clip.shown_at(spread_instants(self.start_s, end_s, offsets))
 
 
 def _bytes(source: bytes | Path, limits: MediaLimits) -> bytes:
@@ -157,27 +154,15 @@ def _bytes(source: bytes | Path, limits: MediaLimits) -> bytes:
 
 
 def _decode(video: OpenVideo, wanted: set[int], size: int, limits: MediaLimits) -> Decoded:
-    unit = video.stream.time_base
-    rate = video.stream.average_rate or video.stream.guessed_rate
-    step_s = float(1 / rate) if rate else 0.0
     reformatter = VideoReformatter()
     squares: dict[int, np.ndarray] = {}
-    times_s: list[float] = []
-    first: int | None = None
+    shown: list[Shown] = []
     with library_errors("decoding the frames"):
-        for frame in video.container.decode(video.stream):
-            index = len(times_s)
+        for index, frame in enumerate(video.container.decode(video.stream)):
             check_frames(index + 1, limits)
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            if stamp is None or unit is None:
-                times_s.append(index * step_s)
-            else:
-                first = stamp if first is None else first
-                times_s.append(max(0.0, float((stamp - first) * unit)))
-                step_s = float(frame.duration * unit) or step_s
-            check_duration(times_s[-1], limits)
+            shown.append(Shown.of(frame))
             if index in wanted:
                 squares[index] = square(frame, size, limits, reformatter)
-    if not times_s:
+    if not shown:
         raise NoFramesError("The video stream holds no frame that decodes; encode the clip again.")
-    return Decoded(times_s, max(times_s) + step_s, video.codec, squares)
+    return Decoded(timeline_of(shown, video), video.codec, squares)

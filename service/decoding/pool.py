@@ -28,6 +28,7 @@ LEAST_WORKERS = 2  # so that one long clip does not stand before all others
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # control groups, version 2
 MEMORY_CLIPS = 50  # about so many clips are remembered
 FIRST_BYTES, FIRST_S = 200e3, 0.05  # of one clip, believed before any was measured
+MOST_WARNINGS, MOST_CHARS = 8, 300  # of one clip, and of one of them
 LONGEST_PAUSE_S = 5.0  # between attempts to start a decoder that does not start
 
 
@@ -210,6 +211,7 @@ class DecodePool:
             times_s = tuple(float(time_s) for time_s in fields["times_s"])
             duration_s = float(fields["duration_s"])
             codec, distinct = str(fields["codec"]), int(fields["distinct"])
+            warnings = tuple(str(line)[:MOST_CHARS] for line in fields["warnings"][:MOST_WARNINGS])
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError("The decoder's answer is no clip.") from error
         known = (*self.media.codecs, "pictures")
@@ -217,7 +219,7 @@ class DecodePool:
             raise ProtocolError("The decoder's answer has no finite times.")
         if codec not in known or not 1 <= distinct <= self.frames:
             raise ProtocolError("The decoder's answer names no known codec.")
-        return Clip(memory.read(), times_s, duration_s, codec, distinct)
+        return Clip(memory.read(), times_s, duration_s, codec, distinct, warnings)
 
     def _death(self, exit_code: int | None) -> ClipError | DecoderUnavailableError:
         if self._closed:

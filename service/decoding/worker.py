@@ -97,6 +97,7 @@ def _answer(
         "duration_s": clip.duration_s,
         "codec": clip.codec,
         "distinct": clip.distinct,
+        "warnings": clip.warnings,
     }
     return Message(header)
 

@@ -138,6 +138,9 @@ CONTEXT = Field(
 )
 
 
+WARNINGS = "What was wrong with a clip that is used all the same, in sentences."
+
+
 class LabelView(BaseModel):
     """One label of a task."""
 
@@ -156,6 +159,7 @@ class ClipView(BaseModel):
     codec: str = Field(examples=["h264"])
     frames_s: tuple[float, ...] = Field(description="When the sampled frames are shown, seconds.")
     distinct: int = Field(description="Different source frames among the sampled ones.")
+    warnings: tuple[str, ...] = Field(description=WARNINGS)
 
 
 class TaskView(BaseModel):
@@ -206,6 +210,7 @@ class ClipResult(BaseModel):
     margin: float | None = Field(None, description="Score of the first label less the second.")
     ranking: list[Ranked] = []
     frames_s: list[float] = Field([], description="When the sampled frames are shown, seconds.")
+    warnings: list[str] = Field([], description=WARNINGS)
     error: Problem | None = None
 
 

@@ -106,6 +106,7 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str]) -> ClipResult:
         margin=first.score - second.score,
         ranking=ranking,
         frames_s=list(answer.clip.times_s),
+        warnings=list(answer.clip.warnings),
     )
 
 
@@ -131,6 +132,7 @@ def _clips(record: TaskRecord) -> list[ClipView]:
             codec=clip.codec,
             frames_s=clip.frames_s,
             distinct=clip.distinct,
+            warnings=clip.warnings,
         )
         for clip in record.clips
     ]

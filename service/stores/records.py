@@ -45,6 +45,7 @@ class ClipRecord:
     codec: str  # "pictures" when the client sent pictures
     distinct: Count  # how many different source frames were sampled
     sha256: str  # of the upload, to find duplicates; the upload itself is gone
+    warnings: tuple[str, ...] = ()  # sentences: what was wrong with the upload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

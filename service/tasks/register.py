@@ -144,6 +144,7 @@ def _record(task: NewTask, clips: Mapping[int, Clip]) -> tuple[TaskRecord, dict[
                     codec=clip.codec,
                     distinct=clip.distinct,
                     sha256=digest(source),
+                    warnings=clip.warnings,
                 )
             )
     now = time.time()

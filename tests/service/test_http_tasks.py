@@ -1,11 +1,15 @@
 """Registering, showing, listing and deleting tasks through real HTTP."""
 
+import io
 import json
 
+import av
 import httpx
+import numpy as np
 import pytest
 
 from service.settings import Settings
+from tests.service.conftest import png
 from tests.serving import (
     base64_of,
     classify,
@@ -15,7 +19,10 @@ from tests.serving import (
     serving,
     support_files,
 )
+from tests.videos import make_video
 
+BLOCK = np.ones((16, 16, 1), np.uint8)
+LOSSLESS = {"qp": "0", "preset": "ultrafast"}
 Clips = dict[str, list[bytes]]
 
 
@@ -99,6 +106,35 @@ def test_unknown_words_leave_the_video_alone_and_say_so(client: httpx.Client, cl
     assert answer["text_source"] is None
     assert "somersault" in answer["text_reason"]
     assert answer["results"][0]["ranking"][0]["text"] is None
+
+
+def test_a_span_the_file_cut_to_it_and_its_pictures_give_one_ranking(
+    client: httpx.Client, clips: Clips
+) -> None:
+    """The clip runs at 60 frames a second for half a second, then at 5."""
+    rng = np.random.default_rng(3)
+    greys = rng.integers(0, 255, (40, 4, 4, 1), np.uint8).repeat(3, axis=-1)
+    shown = [np.kron(grey, BLOCK) for grey in greys]
+    slow = [30 + 12 * k for k in range(11)]
+    whole = make_video(shown, rate=60, ticks=[*range(30), *slow], options=LOSSLESS)
+    cut = make_video(shown[30:38], rate=5, options=LOSSLESS)
+    with av.open(io.BytesIO(cut)) as container:
+        frames = [
+            base64_of(png(frame.to_ndarray(format="rgb24"))) for frame in container.decode(video=0)
+        ]
+    given: list[dict[str, object]] = [
+        {"video": base64_of(whole), "start_s": 0.5, "end_s": 2.1},
+        {"video": base64_of(cut)},
+        {"frames": frames},
+    ]
+    task = register(client, clips)["id"]
+    answer = client.post(f"/tasks/{task}/classify", json={"clips": given}).json()
+    span, file, pictures = answer["results"]
+    assert span["ranking"] == file["ranking"]
+    assert [x["label"] for x in pictures["ranking"]] == [x["label"] for x in span["ranking"]]
+    for by_pictures, by_span in zip(pictures["ranking"], span["ranking"], strict=True):
+        assert by_pictures["video"] == pytest.approx(by_span["video"], abs=2e-3)
+    assert span["frames_s"] == pytest.approx([0.5 + k / 5 for k in range(8)])
 
 
 def test_spans_choose_a_part_of_a_clip(client: httpx.Client, clips: Clips) -> None:

@@ -499,6 +499,7 @@ clip_records = st.builds(
     codec=st.text(max_size=8),
     distinct=st.integers(0, 99),
     sha256=st.text(max_size=8),
+    warnings=st.lists(st.text(max_size=8), max_size=2).map(tuple),
 )
 tasks_of_any_kind = st.builds(
     TaskRecord,

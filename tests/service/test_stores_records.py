@@ -43,6 +43,14 @@ def test_a_document_that_does_not_fit_is_refused_by_field(
         records.from_json(json.dumps(document).encode())
 
 
+def test_a_record_of_before_there_were_warnings_is_read() -> None:
+    task = a_task()
+    document = json.loads(records.to_json(task))
+    for clip in document["clips"]:
+        del clip["warnings"]
+    assert records.from_json(json.dumps(document).encode()) == task
+
+
 def test_a_missing_field_is_refused() -> None:
     document = json.loads(records.to_json(a_task()))
     del document["clips"]

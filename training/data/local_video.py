@@ -11,6 +11,7 @@ file names.
 
 import importlib.util
 import io
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -19,14 +20,15 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from model.errors import ClipError
-from model.media.container import MediaLimits, library_errors, open_video, packet_times_s
+from model.media.container import MediaLimits, library_errors, open_video
+from model.media.headers import header_of
 from model.media.pictures import display_matrix, square
 from model.media.video import Chooser, Decoded, decode_video
 
 LEAST_FRAMES = 300  # of a shorter video decord leaves out too few frames to be faster
 CODEC = "h264"
 UPRIGHT = (1, 0, 0, 1)
-ROUNDING_S = 1e-3  # between two libraries' times of one frame
+ROUNDING_S = 2e-3  # between two libraries' times of one frame
 
 
 def reader_name() -> str:
@@ -61,26 +63,25 @@ def decode_with_decord(
         with open_video(data, limits) as video:
             if video.codec != CODEC or 0 < video.stream.frames < least_frames:
                 return None
-            times_s = packet_times_s(video, limits)
-        if len(times_s) < least_frames or not _is_exact(data, limits):
+            found = header_of(video, limits).timeline
+        if len(found.times_s) < least_frames or not _is_exact(data, limits):
             return None
         with open_video(data, limits) as video, library_errors("decoding the first frame"):
             first = next(video.container.decode(video.stream))
     except (ClipError, StopIteration):
         return None  # PyAV's own reading says what is wrong
-    wanted = sorted(set(choose(times_s)))
-    if not wanted or not _is_plain(first):
+    if not _is_plain(first):
         return None
-    found = _frames_of_decord(data, wanted, times_s)
-    if found is None or found[0].shape[1:3] != (first.height, first.width):
+    wanted = sorted(set(choose(found)))
+    pixels_NHWC = _frames_of_decord(data, wanted, found.times_s)
+    if pixels_NHWC is None or pixels_NHWC.shape[1:3] != (first.height, first.width):
         return None
-    pixels_NHWC, duration_s = found
     reformatter = VideoReformatter()
     squares = {}
     for index, pixels_HWC in zip(wanted, pixels_NHWC, strict=True):
         frame = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
         squares[index] = square(frame, size, limits, reformatter)
-    return Decoded(times_s, duration_s, CODEC, squares)
+    return Decoded(found, CODEC, squares)
 
 
 def _is_exact(data: bytes, limits: MediaLimits) -> bool:
@@ -118,16 +119,17 @@ def _is_plain(frame: av.VideoFrame) -> bool:
 
 
 def _frames_of_decord(
-    data: bytes, wanted: list[int], times_s: list[float]
-) -> tuple[np.ndarray, float] | None:
-    """Read frames as RGB uint8 [N, H, W, 3], and how many seconds the video lasts."""
+    data: bytes, wanted: list[int], times_s: Sequence[float]
+) -> np.ndarray | None:
+    """Read frames as RGB uint8 [N, H, W, 3]."""
     decord: Any = importlib.import_module("decord")
     try:
         reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
-        stamps_N2 = reader.get_frame_timestamp(range(len(reader)))
-        starts_N = stamps_N2[:, 0] - stamps_N2[0, 0]
-        if len(starts_N) != len(times_s) or np.abs(starts_N - times_s).max() > ROUNDING_S:
+        starts_N = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        if len(starts_N) != len(times_s):
             return None
-        return reader.get_batch(wanted).asnumpy(), float(stamps_N2[-1, 1] - stamps_N2[0, 0])
+        if np.abs(starts_N - starts_N[0] - times_s).max() > ROUNDING_S:
+            return None
+        return np.asarray(reader.get_batch(wanted).asnumpy())
     except (decord.DECORDError, IndexError, RuntimeError):
         return None

@@ -93,6 +93,9 @@ class _Comparison:
         self.cache = job.cache or job.out / "trunk-cache"
         # What does not fit fails here, before anything is trained.
         self.methods = {row.name: self._method(row) for row in self.matrix.rows}
+        for row in self.matrix.rows:
+            for seed in self.matrix.seeds_of(row):
+                self._fit_job(row, seed)
         self.examinations = {split: self._examination(split) for split in SPLITS}
 
     def run(self) -> dict[str, Any]:
@@ -138,7 +141,7 @@ class _Comparison:
         return Cell(folder=job.out, seed=seed, seconds=step_seconds(job.out / HISTORY), **told)
 
     def _fit_job(self, row: Row, seed: int) -> FitJob:
-        job, config = self.job, self.methods[row.name]
+        job = self.job
         method = self.matrix.choice(row, self._weights(row))
         return FitJob(
             method=method,
@@ -146,7 +149,7 @@ class _Comparison:
             data=job.data,
             out=job.out / f"{row.folder}-seed{seed}",
             descriptions=job.descriptions,
-            cache=self.cache / f"fit-{config.frames}",  # caches' names have no T
+            cache=self.cache,
             cached=not method.at_input,
             device=job.device,
             precision=job.precision,
@@ -218,11 +221,10 @@ class _Comparison:
     def _claim(self, row: Row) -> object:
         """Return what a row's result follows from."""
         wanted = self.matrix
-        seeds = wanted.seeds_of(row)
         return plain(
             {
                 "method": wanted.choice(row, self._weights(row)).claim(),
-                "recipes": [asdict(wanted.recipe_of(row, seed)) for seed in seeds],
+                "recipes": [asdict(wanted.recipe_of(row, seed)) for seed in wanted.seeds_of(row)],
                 "data": self.data.name,
                 "evaluation": [wanted.ways, wanted.shots, wanted.queries, wanted.episodes],
                 **self._described(),
@@ -237,8 +239,7 @@ class _Comparison:
         """Say what every row was given."""
         wanted = self.matrix
         recipe = wanted.recipe_of(Row(name="any", preset="any"), wanted.seeds[0])
-        ways = [len(self.data.labels(split)) for split in SPLITS]
-        val, test = (min(wanted.ways, count) for count in ways)
+        val, test = (min(wanted.ways, len(self.data.labels(split))) for split in SPLITS)
         return (
             f"{recipe.episodes} training episodes a cell, validated every {recipe.val_every} "
             f"steps on {recipe.val_episodes} episodes of {list(recipe.val_shots)} shots; "
@@ -251,9 +252,8 @@ class _Comparison:
         """Write the finished rows as Markdown, JSON and a picture; return the Markdown."""
         out, budget = self.job.out, self._budget()
         table = markdown(rows, self.matrix.shots, budget)
-        document = {"budget": budget, "rows": list(rows)}
         write_aside(out / "table.md", table.encode())
-        write_result(out / "table.json", document)
+        write_result(out / "table.json", {"budget": budget, "rows": list(rows)})
         draw_lines(
             {line: points for row in rows for line, points in lines(row).items()},
             out / "table.png",

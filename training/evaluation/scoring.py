@@ -10,7 +10,7 @@ N classes, A stages, E feature width.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 
 import torch
@@ -67,7 +67,9 @@ class EpisodeScorer:
         """Return logits [Q, N] of each episode, on the CPU."""
         parts = list(self._passes(episodes))
         found: dict[int, Tensor] = {}
-        with closing(Lanes(self.lanes)) if self.lanes > 1 else nullcontext() as lanes:
+        alone = self.support_alone and self.recognizer.device.type == "cpu"
+        many = closing(Lanes(self.lanes)) if self.lanes > 1 else nullcontext()
+        with one_thread() if alone else nullcontext(), many as lanes:
             each = map if lanes is None else lanes.each
             made = each(self._pass, [[episodes[place] for place in part] for part in parts])
             for part, of_part in zip(parts, made, strict=True):
@@ -170,3 +172,14 @@ class EpisodeScorer:
     def _text(self, episode: Episode) -> Tensor | None:
         texts = [self.text[label] for label in episode.labels if label in self.text]
         return torch.stack(texts) if len(texts) == len(episode.labels) else None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: where only features are compared, more would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -5,8 +5,7 @@ Dimensions: N labels of all episodes together.
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,22 +125,10 @@ def measure(
         name: Shown beside the progress bar.
     """
     answers: list[Tensor] = []
-    alone = scorer.support_alone and scorer.recognizer.device.type == "cpu"
     bar = progress(total=len(episodes), desc=name, unit="episode")
-    with bar, one_thread() if alone else nullcontext():
+    with bar:
         for first in range(0, len(episodes), CHUNK):
             part = episodes[first : first + CHUNK]
             answers += scorer.answers(part)
             bar.update(len(part))
     return Tally.of(labels, episodes, answers)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: where only features are compared, more would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

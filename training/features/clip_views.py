@@ -28,7 +28,7 @@ from training.data.listings import PICTURES
 from training.data.local_video import decode_local
 from training.features.augmentation import Augmentation, cut, draw_crops, recolour
 
-VIEW_RULE = "pyav-1"  # changes when the same arguments give another view
+VIEW_RULE = "pyav-2, by time"  # changes when the same arguments give another view
 MARGIN = 256 / 224  # side of the frames that crops are cut from / side of a view
 
 

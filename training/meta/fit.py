@@ -16,7 +16,12 @@ from training.data.descriptions_file import stage_texts
 from training.errors import InputError
 from training.evaluation.pictures import draw_curve
 from training.features.clip_views import ClipAugmentation
-from training.features.tokens import DecodedTokens, TokenSource
+from training.features.tokens import (
+    DecodedTokens,
+    TokenSource,
+    cache_name,
+    trunk_fingerprint,
+)
 from training.features.trunk_cache import open_trunk_cache
 from training.meta.card import card, counted, environment, warn_if_few
 from training.meta.learner import Learner
@@ -66,6 +71,13 @@ class FitJob:
     stored_half: bool = False
     device: str = "cpu"
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.recipe.draws and not self.cached:
+            raise InputError(
+                f"The recipe has {self.recipe.draws} augmentation draws, which live in the trunk "
+                "cache, and this training has none; give draws=0."
+            )
 
     def claim(self, start: str | None) -> dict[str, object]:
         """Return what a folder belongs to; where files lie on this machine does not matter.
@@ -184,16 +196,13 @@ class _Training:
         job, clips = self.job, data.split(split)
         draws = job.recipe.draws if split == "train" else 0
         if not job.cached:
-            if draws:
-                raise InputError("Augmentation draws live in the trunk cache; give --set draws=0.")
             return DecodedTokens(recognizer, clips)
         root = job.cache or job.out.parent / "trunk-cache"
-        plain = len(recognizer.video.plain_blocks)
-        backbone = job.method.backbone.replace(":", "-").replace("/", "-")
         mirrored = f"-mirror{job.recipe.mirror:g}" if draws else ""
+        name, trunk = f"{data.name}-{split}{mirrored}", trunk_fingerprint(recognizer)
         open_cache = partial(
             open_trunk_cache,
-            root / f"{data.name}-{split}-{backbone}-{plain}{mirrored}",
+            root / cache_name(name, trunk, half=self.half),
             recognizer,
             clips,
             draws=draws,

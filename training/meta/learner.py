@@ -68,6 +68,8 @@ class Learner:
         self.stages = stages if recognizer.has_text else None
         self.processes = processes or Processes()
         self.half = half
+        if self.stages is None and recognizer.text is not None:
+            recognizer.text.requires_grad_(False)  # without a gradient it would only decay
         self.trained = trained_parameters(recognizer)
         self._start = deepcopy(recognizer.video) if recipe.near_start_textless else None
         if not self.trained:

@@ -36,7 +36,7 @@ async def pool() -> AsyncIterator[DecodePool]:
 
 
 def same(ours: Clip, theirs: Clip) -> bool:
-    parts = ("times_s", "duration_s", "codec", "distinct")
+    parts = ("times_s", "duration_s", "codec", "distinct", "warnings")
     equal = all(getattr(ours, part) == getattr(theirs, part) for part in parts)
     return equal and bool((ours.frames_THWC == theirs.frames_THWC).all())
 

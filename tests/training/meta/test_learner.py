@@ -238,6 +238,20 @@ def test_episodes_with_a_label_that_has_no_text_learn_from_video_alone() -> None
     assert with_text.loss(0).item() != pytest.approx(video.loss(0).item(), abs=1e-3)
 
 
+def test_parts_of_text_stay_as_they_are_where_no_text_is_given() -> None:
+    with_text = tiny_learner()
+    recognizer = with_text.recognizer
+    assert recognizer.text is not None
+    before = {name: p.detach().clone() for name, p in recognizer.text.named_parameters()}
+    learner = Learner(
+        recognizer, replace(RECIPE, weight_decay=0.5), with_text.episodes, with_text.source
+    )
+    learner.step()
+    assert not any(name.startswith("text.") for name in learner.trained)
+    for name, parameter in recognizer.text.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
 def test_a_loss_that_is_no_number_stops_with_the_remedy() -> None:
     learner = tiny_learner()
     with torch.no_grad():
