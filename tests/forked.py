@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -19,10 +20,13 @@ START_S = 200.0  # the first one waits for the imports
 # A test process has one fork server and the last list that it is given wins: this is the only one.
 PRELOADED = (
     "service.__main__",
+    "service.app",
     "training.compare",
     "training.fit",
     "training.pretrain",
+    "deploy.demo",
     "tests.stored_tasks",
+    "tests.training.features.cache_building",
 )
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["__main__", *PRELOADED])
@@ -51,6 +55,12 @@ class ForkedCommand:
             daemon=False,
         )
         self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self.process.pid is not None
+        return self.process.pid
 
     @property
     def alive(self) -> bool:
@@ -116,6 +126,7 @@ def _run(module: str, arguments: Sequence[str], env: Mapping[str, str], log: str
         if name.startswith(("KSHOT_", "OPENAI_")):
             del os.environ[name]
     os.environ.update(env)
+    tempfile.tempdir = None  # TMPDIR is read anew
     sys.argv = [module, *arguments]
     with Path(log).open("ab", buffering=0) as output:
         os.dup2(output.fileno(), 1)
