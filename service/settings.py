@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model.backbones.hub import DEFAULT_CACHE
 from model.media.container import MediaLimits
 from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
@@ -42,12 +43,13 @@ class Settings(BaseSettings):
     )
     checkpoint: str = Field(
         "compact",
-        description="What is served: `compact`, a checkpoint folder, `open_clip:NAME@PRETRAINED` "
-        "or `timm:NAME`.",
+        description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "
+        "`open_clip:NAME@WEIGHTS` or `timm:NAME`.",
     )
     backbone_weights: Path | None = Field(
-        None, description="File with a bare backbone's weights (safetensors, npz), for no hub."
+        None, description="File with a backbone's weights (safetensors, npz), for no hub."
     )
+    model_cache: Path = Field(DEFAULT_CACHE, description="Folder of downloaded weights.")
     device: str = Field(
         "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."
     )
@@ -73,9 +75,6 @@ class Settings(BaseSettings):
     )
     decode_wall_s: float = Field(15.0, gt=0, description="Longest a decoder works on one clip.")
     decode_cpu_s: int = Field(10, ge=1, description="CPU seconds a decoder spends on one clip.")
-    temperature: float = Field(
-        1.0, gt=0, description="Scores are softmax(logits / temperature) over a task's labels."
-    )
     batch_frames: int = Field(
         0,
         ge=0,

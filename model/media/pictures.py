@@ -1,4 +1,4 @@
-"""Pictures: every frame made a square of pixels, clips given as pictures, frames kept as pictures.
+"""Pictures: every frame made a square of pixels, and clips given as pictures.
 
 The one resize, crop and rotation of the project: the short side is resized to `size` by swscale
 (bicubic, widened when shrinking), then the centre is cropped, then the display matrix applied:
@@ -152,22 +152,3 @@ def _opened(encoded: bytes, number: int, limits: MediaLimits) -> Iterator[Image.
         raise PictureTooLargeError(
             f"Picture {number} is larger than {limits.max_pixels} pixels; scale it down."
         ) from error
-
-
-def encode_pictures(frames_THWC: np.ndarray) -> tuple[bytes, ...]:
-    """Encode sampled frames as PNG, without loss: what is stored rebuilds exactly."""
-    encoded = []
-    for pixels_HWC in frames_THWC:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels_HWC).save(buffer, format="PNG", compress_level=1)
-        encoded.append(buffer.getvalue())
-    return tuple(encoded)
-
-
-def decode_pictures(pictures: Sequence[bytes]) -> np.ndarray:
-    """Decode what `encode_pictures` made: uint8 [T, H, W, 3]. For trusted bytes alone."""
-    frames = []
-    for encoded in pictures:
-        with Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
-            frames.append(np.asarray(image.convert("RGB")))
-    return np.stack(frames)
