@@ -36,8 +36,9 @@ from service.engine.runtimes.pytorch import (
 from service.errors import SettingsError
 from service.settings import Settings
 from tests.model.tiny import clips, tiny_recognizer, tiny_text
-from tests.serving import ROOT, classify, register, serving, tiny_checkpoint
+from tests.serving import classify, register, serving, tiny_checkpoint
 
+ROOT = Path(__file__).resolve().parents[2]
 # `KSHOT_TEST_CLIPS=200 KSHOT_TEST_BATCHES=100` is the full measure of invariant 1.
 CLIPS = int(os.environ.get("KSHOT_TEST_CLIPS", "12"))
 BATCHES = int(os.environ.get("KSHOT_TEST_BATCHES", "6"))
