@@ -99,15 +99,22 @@ class ForkedService(ForkedCommand):
         self.log = log
         env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
         super().__init__("service.__main__", env=env | {"KSHOT_PORT": str(port)}, log=log)
-        deadline = time.monotonic() + START_S
-        while not self._ready():
-            assert self.alive, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.02)
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def log_lines(self) -> list[dict[str, Any]]:
         """Read its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self._ready():
+            running = self.alive and time.monotonic() < deadline
+            assert running, self.log.read_text()[-3000:] if self.log.exists() else "no log"
+            time.sleep(0.02)
 
     def _ready(self) -> bool:
         try:
