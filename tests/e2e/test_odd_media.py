@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD = Path(os.environ.get("KSHOT_SHARED", ROOT.parent / "shared")) / "media" / "odd"
+PATIENT = {"x-request-timeout-ms": "60000"}
 GOOD = [moving_clip(1), moving_clip(2)]
 
 
@@ -54,7 +55,7 @@ def test_every_odd_file_is_answered_and_the_service_never_restarts(
         support = support_files({"odd": [odd], "two": GOOD[1:]})
         return (
             client.post("/tasks", files=support),
-            client.post(f"/tasks/{task_id}/classify", files=query_files(odd)),
+            client.post(f"/tasks/{task_id}/classify", files=query_files(odd), headers=PATIENT),
         )
 
     taken, refused = [], []
@@ -149,7 +150,8 @@ def test_damaged_clips_are_refused_or_read_but_never_fatal(
         damaged = bytearray(GOOD[seed % 2])
         for _ in range(rng.randint(1, 200)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        answer = client.post(f"/tasks/{task_id}/classify", files=query_files(bytes(damaged)))
+        files = query_files(bytes(damaged))
+        answer = client.post(f"/tasks/{task_id}/classify", files=files, headers=PATIENT)
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
     assert service.pid == before
     assert service.alive

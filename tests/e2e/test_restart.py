@@ -63,7 +63,7 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 def refusal(log: Path, **env: str) -> str:
     """Start the service with an environment it must refuse; give what it says."""
     log.unlink(missing_ok=True)
-    code = ForkedCommand("service.__main__", env=env, log=log).wait(120)
+    code = ForkedCommand("service.__main__", env=env, log=log).wait()
     said = log.read_text()
     assert code == 2, said
     assert "Traceback" not in said

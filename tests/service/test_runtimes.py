@@ -273,7 +273,7 @@ def test_onnx_that_is_not_installed_is_refused_when_asked_for_and_passed_over_by
 def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
     """Its telemetry begins with a session id in the temporary folder."""
     opening = ForkedCommand("tests.service.onnx_opening", env={"TMPDIR": str(tmp_path)})
-    assert opening.wait(120) == 0
+    assert opening.wait() == 0
     assert list(tmp_path.iterdir()) == []
 
 

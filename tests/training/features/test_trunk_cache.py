@@ -319,7 +319,7 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_else(
         (midway / f"draw_00{draw}.marks").write_bytes(bytes(CLIPS))
     limits = (CLIPS * ROW_BYTES - 1, (PASS_CLIPS + 1) * ROW_BYTES)
     log, wanted = tmp_path / "log", [f"{fresh}:{limits[0]}", f"{midway}:{limits[1]}"]
-    assert ForkedCommand(BUILDING, [str(videos), *wanted], log=log).wait(120) == 0
+    assert ForkedCommand(BUILDING, [str(videos), *wanted], log=log).wait() == 0
     said = log.read_text().splitlines()
     assert [line.partition(";")[0] for line in said] == [
         f"The disk of {folder} became full (File too large)" for folder in (fresh, midway)
