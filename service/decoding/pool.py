@@ -17,6 +17,7 @@ from typing import Self
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
 from model.media.container import MediaLimits
 from model.media.sampling import Clip
+from service.background import spawn
 from service.decoding.process import Decoder, DecoderUnavailableError
 from service.decoding.protocol import Message, PixelMemory, ProtocolError
 from service.decoding.sandbox import SandboxLimits
@@ -152,15 +153,10 @@ class DecodePool:
             DecoderUnavailableError: The pool is closed.
         """
         decoder = await self._take()
-        task = asyncio.create_task(self._serve(decoder, clip))
+        task = spawn(self._serve(decoder, clip))
         self._serving.add(task)
-        task.add_done_callback(self._served)
+        task.add_done_callback(self._serving.discard)
         return await asyncio.shield(task)
-
-    def _served(self, task: asyncio.Task[Clip]) -> None:
-        self._serving.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, even when the caller has left
 
     async def _take(self) -> Decoder:
         while True:
@@ -244,7 +240,7 @@ class DecodePool:
         decoder.kill()
         if self._closed:
             return
-        task = asyncio.create_task(self._renew(decoder))
+        task = spawn(self._renew(decoder))
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from model.episode import EncodedSupport
+from service.background import spawn
 from service.engine.runtimes.protocol import ServedModel
 from service.stores.errors import TaskNotFoundError
 
@@ -69,9 +70,8 @@ class SupportCache:
         if (entry := self.peek(key)) is not None:
             return entry
         if (task := self._builds.get(key)) is None:
-            task = asyncio.create_task(self._build(key, build))
+            task = spawn(self._build(key, build))
             self._builds[key] = task
-            task.add_done_callback(_retrieve)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -136,12 +136,6 @@ class SupportCache:
     def _drop(self, key: SupportKey) -> None:
         if (entry := self._entries.pop(key, None)) is not None:
             self.bytes -= entry.bytes
-
-
-def _retrieve(task: "asyncio.Task[EncodedSupport]") -> None:
-    """Look at the outcome, so that a failure nobody waited for is not reported as lost."""
-    if not task.cancelled():
-        task.exception()
 
 
 @dataclass(frozen=True, slots=True)

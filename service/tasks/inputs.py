@@ -9,6 +9,7 @@ from typing import Literal
 from model.errors import ClipError
 from model.media.sampling import Clip
 from model.text import StageTexts
+from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import (
     ClipFault,
@@ -120,7 +121,7 @@ async def decode_clips(
         except ClipError as error:
             return ClipFault(clip.index, (labels or {}).get(clip.index), error)
 
-    decoding = [asyncio.create_task(decode(clip)) for clip in inputs]
+    decoding = [spawn(decode(clip)) for clip in inputs]
     try:
         outcomes = await asyncio.gather(*decoding)
     finally:
