@@ -44,6 +44,7 @@ MODEL_STEPS = (
     {"methods"},
     {"(parts of the network)"},
     {"encoder"},
+    {"by_parts"},
     {"recognizer"},
     {"build"},
     {"checkpoint"},
