@@ -11,6 +11,7 @@ from model.media.sampling import Clip
 from model.text import StageTexts, label_key
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.turns import WorkClass
 from service.errors import (
     ClipFault,
     ClipsRefusedError,
@@ -98,13 +99,17 @@ def check_query_count(count: int, limits: Limits) -> None:
 
 
 async def decode_clips(
-    pool: DecodePool, inputs: Sequence[ClipInput], labels: Mapping[int, str] | None = None
+    pool: DecodePool,
+    inputs: Sequence[ClipInput],
+    work: WorkClass,
+    labels: Mapping[int, str] | None = None,
 ) -> tuple[dict[int, Clip], list[ClipFault]]:
     """Decode clips, no more at once than the pool has workers, so that requests take turns.
 
     Args:
         pool: The sandboxed decoders.
         inputs: The clips.
+        work: What they are decoded for.
         labels: Label by index of clip, for the faults.
 
     Returns:
@@ -117,7 +122,7 @@ async def decode_clips(
             if isinstance(clip.source, ClipError):
                 raise clip.source
             async with free:
-                return await pool.decode(clip.source)
+                return await pool.decode(clip.source, work)
         except ClipError as error:
             return ClipFault(clip.index, (labels or {}).get(clip.index), error)
 
