@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.serving import ROOT, free_port
+from deploy.local_service import ROOT, free_port
 
 CPU_S = 2.0  # of a process that refuses to start; loading alone takes more
 TORCH = " torch\n"  # a line of `-X importtime`
