@@ -9,9 +9,10 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 CLIPS ?=
 TEACHER ?=
+MODEL ?= clip
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve onnx test lint bench redis
+.PHONY: help demo serve models onnx test lint bench redis
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ demo: $(STAMP) ## Start the service, register a task, classify held-out clips (C
 
 serve: $(STAMP) ## Run the service; every setting is a KSHOT_ variable.
 	@exec $(RUN) -m service $(ARGS)
+
+models: $(STAMP) ## Download a model's weights ahead (MODEL=clip, dinov3, ...; into KSHOT_MODEL_CACHE).
+	@$(RUN) -m model.backbones.download $(MODEL) $(if $(KSHOT_MODEL_CACHE),--cache "$(KSHOT_MODEL_CACHE)") $(ARGS)
 
 onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the faster one on a processor.
 	@$(RUN) -m model.export $(ARGS)

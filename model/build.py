@@ -9,20 +9,14 @@ from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
-from model.backbones.clip import open_clip_towers
-from model.backbones.compact import compact_image_tower, compact_text_tower
-from model.backbones.timm import timm_tower
 from model.config import (
     AimConfig,
-    BackboneConfig,
     BiMhmMatcher,
-    CompactConfig,
     FramePairMatcher,
     GeometricFusion,
     MatcherConfig,
     MeanPrototypes,
     MethodConfig,
-    OpenClipConfig,
     OrderConfig,
     OtamMatcher,
     PrototypeMatcher,
@@ -30,7 +24,6 @@ from model.config import (
     TaskConfig,
     TedConfig,
     TextTokenPrototypes,
-    TimmConfig,
     TrxMatcher,
     VisualConfig,
 )
@@ -89,25 +82,6 @@ def build_recognizer(
     _check_prompt(config.prompt)
     _tune(config, recognizer)
     return recognizer.eval()
-
-
-def towers(config: BackboneConfig) -> tuple[Backbone, TextBackbone | None]:
-    """Load or make the backbone.
-
-    Raises:
-        BackboneError: it cannot be had, or is no plain ViT.
-    """
-    match config:
-        case OpenClipConfig():
-            return open_clip_towers(config)
-        case TimmConfig():
-            return timm_tower(config), None
-        case CompactConfig():
-            image = compact_image_tower(config)
-            text = compact_text_tower(config.text, config.width) if config.text else None
-            return image, text
-        case _:
-            assert_never(config)
 
 
 def adapt(

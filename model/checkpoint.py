@@ -6,41 +6,41 @@ No pickle is read.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 
-from model.build import build_recognizer, towers
-from model.config import (
-    METHOD_JSON,
-    CompactConfig,
-    MethodConfig,
-    OpenClipConfig,
-    TimmConfig,
-)
-from model.errors import BackboneError, CheckpointError
+from model.backbones.hub import DEFAULT_CACHE
+from model.backbones.opening import fetch_weights, towers
+from model.backbones.sources import backbone_of, check_folder, folder_of
+from model.backbones.weights import listed
+from model.build import build_recognizer
+from model.calibration.fitted import read_calibration
+from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
+from model.errors import CheckpointError
 from model.files import write_file
 from model.recognizer import Recognizer
 
-COMPACT = Path(__file__).parent / "compact"  # the packaged default
 FORMAT = "kshot-1"
 METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"
 
 
-def load_recognizer(source: str, *, weights: Path | None = None) -> Recognizer:
+def load_recognizer(
+    source: str, *, weights: Path | None = None, cache: Path = DEFAULT_CACHE
+) -> Recognizer:
     """Load what is to be served.
 
     Args:
-        source: `compact`, a checkpoint folder, or a bare backbone, which runs untrained:
-            `open_clip:NAME[@PRETRAINED]` or `timm:NAME`.
+        source: `compact`, a checkpoint folder, or a bare backbone, which runs untrained: a short
+            name of `model.backbones.sources`, `open_clip:NAME[@WEIGHTS]` or `timm:NAME`.
         weights: File with the backbone's weights (safetensors or npz) where no hub is reached.
+        cache: Folder of downloaded weights.
 
     Raises:
         CheckpointError: a folder with missing, extra or foreign contents.
@@ -48,33 +48,21 @@ def load_recognizer(source: str, *, weights: Path | None = None) -> Recognizer:
     """
     folder = folder_of(source)
     if folder is not None:
-        return load_folder(folder, name=folder.name, weights=weights)
-    kind, _, name = source.partition(":")
-    return _bare(_bare_config(kind, name, weights), source, weights)
+        return load_folder(folder, name=folder.name, weights=weights, cache=cache)
+    return _bare(MethodConfig(backbone=backbone_of(source, weights)), source, weights, cache)
 
 
-def folder_of(source: str) -> Path | None:
-    """Return where a checkpoint lies, given as to `load_recognizer`; None for a bare backbone."""
-    if source == "compact":
-        return COMPACT
-    kind, separator, _ = source.partition(":")
-    return None if separator and kind in ("open_clip", "timm") else Path(source)
-
-
-def load_folder(folder: Path, *, name: str, weights: Path | None = None) -> Recognizer:
-    """Load a checkpoint folder."""
-    for part in (METHOD, WEIGHTS):
-        if not (folder / part).is_file():
-            raise CheckpointError(
-                f"{folder} has no {part}; name a checkpoint folder, `compact`, "
-                "`open_clip:NAME@PRETRAINED` or `timm:NAME`."
-            )
+def load_folder(
+    folder: Path, *, name: str, weights: Path | None = None, cache: Path = DEFAULT_CACHE
+) -> Recognizer:
+    """Load a checkpoint folder; arguments and errors as of `load_recognizer`."""
+    check_folder(folder, (METHOD, WEIGHTS))
     method = (folder / METHOD).read_bytes()
     config = read_method(method, folder)
     metadata, tensors = _read_weights(folder / WEIGHTS)
     _compare("method", metadata, sha256(method), folder)
     _compare("tensors", metadata, hash_tensors(tensors), folder)
-    recognizer = _assemble(config, name, weights)
+    recognizer = _assemble(config, name, weights or _stored_backbone(config, folder, cache))
     identity = method + metadata["tensors"].encode()
     if not isinstance(config.backbone, CompactConfig):  # compact's towers are among the tensors
         backbone = hash_tensors(_backbone_tensors(recognizer))
@@ -82,6 +70,8 @@ def load_folder(folder: Path, *, name: str, weights: Path | None = None) -> Reco
         identity += backbone.encode()
     _load_exactly(recognizer, tensors, folder)
     recognizer.fingerprint = sha256(identity)
+    fitted = read_calibration(folder, recognizer.fingerprint, recognizer.video.tower.features)
+    recognizer.calibrate(fitted or recognizer.calibration)
     return recognizer.eval()
 
 
@@ -144,90 +134,38 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recognizer:
-    backbone = config.backbone
-    if weights is None and config.tune == "all" and isinstance(backbone, TimmConfig):
-        image, text = towers(_without_download(backbone))  # the checkpoint holds its weights
-    elif weights is None:
-        image, text = towers(backbone)
-    else:
-        image, text = towers(_without_download(backbone))
-        _load_backbone(image.model, None if text is None else text.model, weights)
+    image, text = towers(config.backbone, weights)
     return build_recognizer(config, image, text, name=name)
 
 
-def _bare(config: MethodConfig, source: str, weights: Path | None) -> Recognizer:
-    recognizer = _assemble(config, source, weights)
-    method = METHOD_JSON.dump_json(config)
+def _bare(config: MethodConfig, source: str, weights: Path | None, cache: Path) -> Recognizer:
+    backbone = config.backbone
+    assert not isinstance(backbone, CompactConfig)
+    recognizer = _assemble(config, source, weights or fetch_weights(backbone, cache))
+    unnamed = replace(config, backbone=replace(backbone, file=None))  # a file may be renamed
+    method = METHOD_JSON.dump_json(unnamed)
     recognizer.fingerprint = sha256(method + hash_tensors(recognizer.state_dict()).encode())
     return recognizer
 
 
-def _bare_config(kind: str, name: str, weights: Path | None) -> MethodConfig:
-    if kind == "timm":
-        return MethodConfig(backbone=TimmConfig(name=name, pretrained=weights is None))
-    name, _, pretrained = name.partition("@")
-    if not pretrained and weights is None:
-        raise BackboneError(
-            f"open_clip:{name} names no weights; write open_clip:{name}@openai, "
-            "or give a weights file."
-        )
-    return MethodConfig(backbone=OpenClipConfig(name=name, pretrained=pretrained or None))
-
-
-def _without_download(
-    backbone: OpenClipConfig | TimmConfig | CompactConfig,
-) -> OpenClipConfig | TimmConfig:
-    match backbone:
-        case OpenClipConfig(name=name):
-            return OpenClipConfig(name=name)
-        case TimmConfig(name=name):
-            return TimmConfig(name=name, pretrained=False)
-        case CompactConfig():
-            raise BackboneError(
-                "A compact checkpoint holds its own backbone; leave the weights file out."
-            )
-
-
-def _load_backbone(image: nn.Module, text: nn.Module | None, file: Path) -> None:
-    tensors = read_tensors(file)
-    parts = (
-        [(image, "", "head.")] if text is None else [(image, "visual.", ""), (text, "", "visual.")]
-    )
-    for module, prefix, ignored in parts:
-        own = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix) and not (ignored and name.startswith(ignored))
-        }
-        want = module.state_dict()
-        differing = sorted(
-            name
-            for name in want.keys() | own.keys()
-            if name not in want or name not in own or want[name].shape != own[name].shape
-        )
-        if differing:
-            raise BackboneError(
-                f"{file} does not fit the backbone: {_listed(differing)} missing, extra or of "
-                "another shape; give the weights of the backbone that is named."
-            )
-        module.load_state_dict(own)
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a safetensors or npz file; nothing is unpickled.
+def _stored_backbone(config: MethodConfig, folder: Path, cache: Path) -> Path | None:
+    """Return the weights file of a checkpoint's backbone; None where the checkpoint holds them.
 
     Raises:
-        BackboneError: no such file, or another format.
+        CheckpointError: It was trained on a file that is not given.
     """
-    try:
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        return dict(load_file(file))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise BackboneError(
-            f"{file} cannot be read as safetensors or npz ({error}); name another file."
-        ) from error
+    backbone = config.backbone
+    if isinstance(backbone, CompactConfig):
+        return None
+    if config.tune == "all" and isinstance(backbone, TimmConfig):
+        return None
+    if not backbone.pretrained:
+        file = "a file" if backbone.file is None else repr(backbone.file)
+        raise CheckpointError(
+            f"{folder} stands on a {backbone.name} whose weights came from {file}; name that file "
+            "with KSHOT_BACKBONE_WEIGHTS (--backbone-weights of a command)."
+        )
+    return fetch_weights(backbone, cache)
 
 
 def _read_weights(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -282,7 +220,7 @@ def _load_exactly(recognizer: Recognizer, tensors: Mapping[str, Tensor], folder:
     missing, extra = sorted(want - set(tensors)), sorted(set(tensors) - want)
     if missing or extra:
         raise CheckpointError(
-            f"{folder / WEIGHTS} lacks {_listed(missing)} and has {_listed(extra)} too much; "
+            f"{folder / WEIGHTS} lacks {listed(missing)} and has {listed(extra)} too much; "
             "use the weights that belong to method.json."
         )
     own = recognizer.state_dict()
@@ -293,8 +231,3 @@ def _load_exactly(recognizer: Recognizer, tensors: Mapping[str, Tensor], folder:
                 f"{tuple(own[name].shape)}; use the weights that belong to method.json."
             )
         own[name].copy_(tensor)
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return shown or json.dumps([])

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from model.errors import MethodError
 from model.text import PROMPT, STAGES
 
 QueryContext = Literal["none", "self", "support", "prototype", "joint"]
@@ -29,6 +30,10 @@ class Config:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
+# The name of a weights file that was given at loading; without one it is left out of method.json.
+WeightsFile = Annotated[str | None, Field(exclude_if=lambda file: file is None)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenClipConfig(Config):
     """A CLIP of open_clip; its weights are not in the checkpoint."""
@@ -36,6 +41,7 @@ class OpenClipConfig(Config):
     kind: Literal["open_clip"] = "open_clip"
     name: str  # "ViT-B-16-quickgelu"
     pretrained: str | None = None  # "openai"; None is random, or a file given at loading
+    file: WeightsFile = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,8 @@ class TimmConfig(Config):
 
     kind: Literal["timm"] = "timm"
     name: str  # "vit_tiny_patch16_224"
-    pretrained: bool = True
+    pretrained: bool = True  # False is random, or a file given at loading
+    file: WeightsFile = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +199,8 @@ class GeometricFusion(Config):
     softness: Annotated[float, Field(gt=0)] = 8.0  # divides distances
 
 
-BackboneConfig = Annotated[OpenClipConfig | TimmConfig | CompactConfig, Field(discriminator="kind")]
+LibraryConfig = OpenClipConfig | TimmConfig  # whose weights are not in the checkpoint
+BackboneConfig = Annotated[LibraryConfig | CompactConfig, Field(discriminator="kind")]
 VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
 TemporalConfig = ConvolutionConfig
 FusionConfig = Literal["video", "product"] | GeometricFusion
@@ -235,3 +243,19 @@ class MethodConfig(Config):
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)
+
+
+def check_served(config: MethodConfig) -> None:
+    """Refuse a method whose answers depend on other queries.
+
+    Raises:
+        MethodError: `query_context` or `align` is `joint`.
+    """
+    for field, value, served in (
+        ("query_context", config.query_context, SERVED_CONTEXTS),
+        ("align", config.align, SERVED_ALIGNS),
+    ):
+        if value not in served:
+            raise MethodError(
+                f"{field} {value!r} lets queries see each other; serve one of {', '.join(served)}."
+            )

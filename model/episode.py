@@ -8,12 +8,14 @@ H heads, M memory entries, W width of a head.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.errors import EpisodeError
+from model.fusion import AS_THEY_ARE, TaskCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +40,33 @@ class ClassSet:
         counts: Support clips of each class.
         shots: Frame features [K, T, E] of each class's support clips, for a matcher that reads
             them; else empty.
+        centre_NE: What `model.matching.cosine` subtracts before it compares; None is nothing.
     """
 
     prototype_NTE: Tensor
     counts: tuple[int, ...]
     shots: tuple[Tensor, ...] = ()
+    centre_NE: Tensor | None = None
 
     @property
     def bytes(self) -> int:
         """Memory held by its tensors."""
-        return self.prototype_NTE.nbytes + sum(shots_KTE.nbytes for shots_KTE in self.shots)
+        centre = 0 if self.centre_NE is None else self.centre_NE.nbytes
+        shots = sum(shots_KTE.nbytes for shots_KTE in self.shots)
+        return self.prototype_NTE.nbytes + shots + centre
 
 
 def joined(sets: Sequence[ClassSet]) -> ClassSet:
     """Return the classes of several tasks as one set, in order."""
     if len(sets) == 1:
         return sets[0]
+    centres = [one.centre_NE for one in sets if one.centre_NE is not None]
+    chain = itertools.chain.from_iterable
     return ClassSet(
         torch.cat([one.prototype_NTE for one in sets]),
-        tuple(itertools.chain.from_iterable(one.counts for one in sets)),
-        tuple(itertools.chain.from_iterable(one.shots for one in sets)),
+        tuple(chain(one.counts for one in sets)),
+        tuple(chain(one.shots for one in sets)),
+        torch.cat(centres) if centres else None,
     )
 
 
@@ -71,6 +80,7 @@ class EncodedSupport:
         text_NAE: Text features of the classes, or None to score by video alone.
         fingerprint: Of the weights that made it.
         text_inside: Whether class text is part of the support features.
+        by_video, by_text: Calibration of scores by video alone, and of those with text.
     """
 
     classes: ClassSet
@@ -78,6 +88,8 @@ class EncodedSupport:
     text_NAE: Tensor | None
     fingerprint: str
     text_inside: bool = False
+    by_video: TaskCalibration = AS_THEY_ARE
+    by_text: TaskCalibration = AS_THEY_ARE
 
     def __post_init__(self) -> None:
         check_text(self.text_NAE, len(self.counts))
@@ -86,6 +98,11 @@ class EncodedSupport:
     def counts(self) -> tuple[int, ...]:
         """Support clips of each class."""
         return self.classes.counts
+
+    @property
+    def calibration(self) -> TaskCalibration:
+        """What turns its scores into probabilities."""
+        return self.by_video if self.text_NAE is None else self.by_text
 
     @property
     def bytes(self) -> int:
@@ -116,16 +133,15 @@ class Scores:
     text_QN: Tensor | None
     stages_QNA: Tensor | None
     logits_QN: Tensor
+    near_QN: Tensor  # how near each query is to each class, by `model.matching.cosine`
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Scores":
         """Return the same scores on another device."""
 
-        def moved(scores: Tensor | None) -> Tensor | None:
+        def moved(scores: Tensor | None) -> Any:  # noqa: ANN401  as it came: a tensor or None
             return None if scores is None else scores.detach().to(device, non_blocking=non_blocking)
 
-        video_QN = self.video_QN.detach().to(device, non_blocking=non_blocking)
-        logits_QN = self.logits_QN.detach().to(device, non_blocking=non_blocking)
-        return Scores(video_QN, moved(self.text_QN), moved(self.stages_QNA), logits_QN)
+        return Scores(*(moved(getattr(self, each.name)) for each in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +152,7 @@ class MatchScores:
     text_N: list[float] | None
     stages_NA: list[list[float]] | None
     logits_N: list[float]
+    nearest: float  # the best of the task's classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +232,7 @@ def plain(scored: Sequence[Scored]) -> list[MatchScores]:
     for group in scored:
         scores = group.scores.to(torch.device("cpu"))
         video_QN, logits_QN = scores.video_QN.numpy(), scores.logits_QN.numpy()
+        near_QN = scores.near_QN.numpy()
         text_QN = None if scores.text_QN is None else scores.text_QN.numpy()
         stages_QNA = None if scores.stages_QNA is None else scores.stages_QNA.numpy()
         for row, (place, own) in enumerate(zip(group.places, group.columns, strict=True)):
@@ -223,6 +241,7 @@ def plain(scored: Sequence[Scored]) -> list[MatchScores]:
                 text_N=None if text_QN is None else text_QN[row, own].tolist(),
                 stages_NA=None if stages_QNA is None else stages_QNA[row, own].tolist(),
                 logits_N=logits_QN[row, own].tolist(),
+                nearest=float(near_QN[row, own].max()),
             )
     return [found[place] for place in range(len(found))]
 
@@ -279,9 +298,3 @@ def checked_classes(classes: Sequence[int], clips: int) -> Tensor:
             f"Class indices must cover 0 to {ways - 1}; without a clip: {missing}; add clips."
         )
     return torch.tensor(list(classes))
-
-
-def class_means(classes_S: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return rows [N, S] that average the clips of each class."""
-    member_SN = nn.functional.one_hot(classes_S).to(dtype)
-    return (member_SN / member_SN.sum(dim=0)).T

@@ -1,7 +1,11 @@
-"""How the video score and the text score meet.
+"""How the video score and the text score meet in logits, and what logits say.
 
 Dimensions: Q clips, N classes.
 """
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -84,3 +88,26 @@ class Geometric(nn.Module):
             return video_QN
         log_video_QN = (video_QN / self.softness).log_softmax(dim=-1)
         return self.text_share * text_QN + (1 - self.text_share) * log_video_QN
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCalibration:
+    """What turns the scores of one task into probabilities and `unknown`.
+
+    Args:
+        scale: Probabilities are softmax(scale * logits).
+        threshold: A query whose nearest class is less near than this is none of them.
+    """
+
+    scale: float = 1.0
+    threshold: float = -1.0
+
+    def probabilities(self, logits_N: Sequence[float]) -> tuple[float, ...]:
+        """Return the probability of each class; they sum to 1."""
+        most = max(logits_N)
+        powers = [math.exp(self.scale * (logit - most)) for logit in logits_N]
+        total = math.fsum(powers)
+        return tuple(power / total for power in powers)
+
+
+AS_THEY_ARE = TaskCalibration()  # of supports that nothing was fitted for

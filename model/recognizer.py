@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, MethodConfig
+from model.calibration.defaults import default_calibration
+from model.calibration.fitted import Calibration
+from model.config import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import (
     ClassSet,
@@ -27,6 +29,7 @@ from model.episode import (
     scored_together,
 )
 from model.errors import EpisodeError, MethodError
+from model.matching.cosine import Centring, nearness
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts, prompts
 from model.views import episode_view, query_view, support_view
@@ -72,20 +75,22 @@ class Recognizer(nn.Module):
         self.fusion = fusion
         self.name = name
         self.fingerprint = fingerprint
+        self.calibrate(default_calibration(config))
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Take what turns scores into probabilities, and the mean that scores may leave out."""
+        self.calibration = calibration
+        centring = Centring(calibration.mean, of_scores=calibration.centres_scores)
+        self.centring = centring.to(self.device)
 
     def with_encoders(self, video: VideoEncoder, text: TextEncoder | None) -> "Recognizer":
         """Return the same method with other encoders of the same weights."""
-        return Recognizer(
-            self.config,
-            video,
-            text,
-            self.prototypes,
-            self.matcher,
-            self.text_head,
-            self.fusion,
-            name=self.name,
-            fingerprint=self.fingerprint,
+        above = self.prototypes, self.matcher, self.text_head, self.fusion
+        made = Recognizer(
+            self.config, video, text, *above, name=self.name, fingerprint=self.fingerprint
         )
+        made.calibrate(self.calibration)
+        return made
 
     @property
     def size(self) -> int:
@@ -137,22 +142,6 @@ class Recognizer(nn.Module):
             encoders.append(self.text.adapted)
         parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]
         return [part for part in parts if isinstance(part, nn.Module)]
-
-    def check_served(self) -> None:
-        """Refuse a method whose answers depend on other queries.
-
-        Raises:
-            MethodError: `query_context` or `align` is `joint`.
-        """
-        for field, value, served in (
-            ("query_context", self.config.query_context, SERVED_CONTEXTS),
-            ("align", self.config.align, SERVED_ALIGNS),
-        ):
-            if value not in served:
-                raise MethodError(
-                    f"{field} {value!r} lets queries see each other; "
-                    f"serve one of {', '.join(served)}."
-                )
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words that the text tower never saw; none for CLIP's."""
@@ -223,12 +212,15 @@ class Recognizer(nn.Module):
         text_NAE = text_NAE if self.has_text else None
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
+        counts = torch.bincount(classes_S).tolist()
         return EncodedSupport(
             self._class_set(features_STE, classes_S, text_NAE),
             tuple(view.memories.get(place) for place in range(len(self.video.adapted))),
             text_NAE,
             self.fingerprint,
             text_inside=self.needs_text and text_NAE is not None,
+            by_video=self.calibration.at(counts, with_text=False),
+            by_text=self.calibration.at(counts, with_text=True),
         )
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
@@ -290,11 +282,12 @@ class Recognizer(nn.Module):
         if text_NAE is not None:
             check_text(text_NAE, int(classes_S.max()) + 1)
             text_NE = text_NAE.mean(dim=1).to(support_STE.device) if self.needs_text else None
-        return self.prototypes(support_STE, classes_S, text_NE)
+        return self.centring.classes(self.prototypes(support_STE, classes_S, text_NE))
 
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
-        video_QN = self.matcher(self.prototypes.query(query_QTE), classes)
+        asked_QTE = self.centring.queries(self.prototypes.query(query_QTE))
+        video_QN, near_QN = self.matcher(asked_QTE, classes), nearness(asked_QTE, classes)
         if text_NAE is None or self.text is None or not self.fusion.reads_text:
-            return Scores(video_QN, None, None, self.fusion(video_QN, None))
+            return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
         text_QN, stages_QNA = self.text_head(query_QTE, text_NAE)
-        return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN))
+        return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN), near_QN)

@@ -31,6 +31,9 @@ class TransformerBlock(Protocol):
     def heads(self, normed_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project to queries, keys and values, each [B, J, L, W]."""
 
+    def placed(self, query_BJLW: Tensor, key_BJLW: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn queries and keys of a frame's L tokens to their places, where the tower does so."""
+
     def merge(self, attended_BJLW: Tensor) -> Tensor:
         """Project attended heads back to tokens [B, L, D]."""
 

@@ -159,7 +159,7 @@ def parse_stages(answer: object, count: int = STAGES) -> StageTexts:
         text = answer
         try:
             answer = json.loads(_unfenced(text))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, too
             raise DescriptionError(
                 f"The answer {text[:60]!r} is not JSON; ask for a list of {wanted}."
             ) from error

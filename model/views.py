@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from model.backbones.attention import attend
 from model.config import QueryContext
-from model.episode import Memory, class_means
+from model.episode import Memory
+from model.prototypes.mean import class_means
 from model.slots import BlockView, TransformerBlock, View
 
 ALONE: tuple[QueryContext, ...] = ("none", "self")  # a query sees no clip but itself

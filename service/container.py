@@ -87,13 +87,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(supports.close)
         tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
         stack.push_async_callback(tasks.close)
-        classifier = Classifier(
-            supports=supports,
-            texts=texts,
-            pool=pool,
-            engine=engine,
-            temperature=settings.temperature,
-        )
+        classifier = Classifier(supports=supports, texts=texts, pool=pool, engine=engine)
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
 
@@ -176,5 +170,7 @@ def load_model(settings: Settings) -> Recognizer:
         raise SettingsError(
             f"KSHOT_DEVICE is {name!r}, which this machine does not have; use auto or cpu."
         ) from error
-    recognizer = load_recognizer(settings.checkpoint, weights=settings.backbone_weights)
+    recognizer = load_recognizer(
+        settings.checkpoint, weights=settings.backbone_weights, cache=settings.model_cache
+    )
     return recognizer.to(device)

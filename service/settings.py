@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model.backbones.hub import DEFAULT_CACHE
 from model.media.container import MediaLimits
 from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
@@ -42,12 +43,13 @@ class Settings(BaseSettings):
     )
     checkpoint: str = Field(
         "compact",
-        description="What is served: `compact`, a checkpoint folder, `open_clip:NAME@PRETRAINED` "
-        "or `timm:NAME`.",
+        description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "
+        "`open_clip:NAME@WEIGHTS` or `timm:NAME`.",
     )
     backbone_weights: Path | None = Field(
-        None, description="File with a bare backbone's weights (safetensors, npz), for no hub."
+        None, description="File with a backbone's weights (safetensors, npz), for no hub."
     )
+    model_cache: Path = Field(DEFAULT_CACHE, description="Folder of downloaded weights.")
     device: str = Field(
         "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."
     )
@@ -69,13 +71,10 @@ class Settings(BaseSettings):
         description="Sandboxed decoder processes; 0 is one a usable core, 2 or more.",
     )
     decode_memory_bytes: int = Field(
-        1536 * MIB, ge=256 * MIB, description="Address space of one decoder process."
+        2048 * MIB, ge=256 * MIB, description="Address space of one decoder process."
     )
-    decode_wall_s: float = Field(15.0, gt=0, description="Longest a decoder works on one clip.")
-    decode_cpu_s: int = Field(10, ge=1, description="CPU seconds a decoder spends on one clip.")
-    temperature: float = Field(
-        1.0, gt=0, description="Scores are softmax(logits / temperature) over a task's labels."
-    )
+    decode_wall_s: float = Field(45.0, gt=0, description="Longest a decoder works on one clip.")
+    decode_cpu_s: int = Field(30, ge=1, description="CPU seconds a decoder spends on one clip.")
     batch_frames: int = Field(
         0,
         ge=0,
@@ -148,7 +147,7 @@ class Settings(BaseSettings):
     min_clip_s: float = Field(CLIP.min_duration_s, ge=0, description="Shortest clip.")
     max_clip_s: float = Field(CLIP.max_duration_s, gt=0, description="Longest clip.")
     max_pixels: int = Field(CLIP.max_pixels, ge=1, description="Pixels of one picture.")
-    max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames walked in one clip.")
+    max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames of one clip.")
     max_streams: int = Field(CLIP.max_streams, ge=1, description="Streams in one container.")
     min_pictures: int = Field(
         CLIP.min_pictures, ge=1, description="Fewest pictures of a clip given as pictures."

@@ -1,9 +1,11 @@
 """A real HTTP endpoint that speaks the chat-completions protocol, well or badly, as a test asks."""
 
 import asyncio
+import itertools
 import json
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +23,9 @@ class Endpoint:
     """What the endpoint answers, and what it was asked."""
 
     mode: str = "good"
+    status: int = 200  # of an answer in the mode "endless"
     content: str = json.dumps({"stages": STAGES})
+    raw: bytes = b""  # the body, in the mode "raw"
     by_label: dict[str, str] = field(default_factory=dict)  # content where a label is asked about
     finish_reason: str = "stop"
     headers: dict[str, str] = field(default_factory=dict)
@@ -54,6 +58,10 @@ class Endpoint:
             return Response('{"choices": [', media_type="application/json")
         if self.mode == "no choices":
             return JSONResponse({"id": "x", "object": "chat.completion", "choices": []})
+        if self.mode == "raw":
+            return Response(self.raw, media_type="application/json", headers=self.headers)
+        if self.mode in ("long", "endless", "packed"):
+            return _much(self.mode, self.status)
         if self.mode == "drip":
             return StreamingResponse(_drip(), media_type="application/json")
         if self.mode == "plain only" and "response_format" in call:
@@ -85,6 +93,23 @@ async def _drip() -> AsyncIterator[bytes]:
     while True:
         await asyncio.sleep(0.02)
         yield b" "
+
+
+def _much(kind: str, status: int) -> Response:
+    """Answer 100 MB of good JSON, spaces for ever, or a gigabyte packed into a megabyte."""
+    blank = b" " * 2**20
+    if kind == "packed":
+        packer = zlib.compressobj(wbits=31)
+        piece = packer.compress(blank) + packer.flush(zlib.Z_FULL_FLUSH)
+        again = packer.compress(blank) + packer.flush(zlib.Z_FULL_FLUSH)
+        packed = (piece, *[again] * 1000)
+        return StreamingResponse(
+            iter(packed), media_type="application/json", headers={"content-encoding": "gzip"}
+        )
+    pieces = itertools.repeat(blank, 100) if kind == "long" else itertools.repeat(blank)
+    return StreamingResponse(
+        itertools.chain([b'{"choices": ['], pieces, [b"]}"]), status, media_type="application/json"
+    )
 
 
 @contextmanager

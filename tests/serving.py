@@ -90,6 +90,7 @@ def scores(answer: Mapping[str, Any]) -> list[dict[str, tuple[float, ...]]]:
                 ranked["score"],
                 ranked["video"],
                 *([] if ranked["text"] is None else [ranked["text"], *(ranked["stages"] or ())]),
+                result["nearest"],
             )
             for ranked in result["ranking"]
         }

@@ -13,7 +13,7 @@ from tests.house import MOST_MODULE_LINES, House, count
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "service", "training", "deploy")
-WEB = {"fastapi", "starlette", "uvicorn", "uvloop", "redis", "openai", "httpx"}
+WEB = {"fastapi", "starlette", "uvicorn", "uvloop", "redis", "openai", "httpx", "httpx2"}
 DECORD = "decord"  # reads trusted files in training alone: it opens addresses that a file names
 FORBIDDEN = {
     "model": {"service", "training", "deploy", "tests", DECORD} | WEB,

@@ -15,7 +15,8 @@ from deploy.demo_folder import ClipFolderError, most_queries, read_clips
 from deploy.demo_report import of_answers, of_tasks
 from deploy.demo_synthetic import draw_actions
 from deploy.local_service import LocalServiceError, local_service
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from tests.episodes import score_episode
 from training.data.episodes import draw_episode

@@ -20,7 +20,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from model.build import build_recognizer, towers
+from model.backbones.opening import fetch_weights, towers
+from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
 from model.config import (
     Align,
@@ -58,6 +59,7 @@ class Values:
     file: Path  # the released .tar
     out: Path  # checkpoint folder
     method: MethodConfig
+    backbone_weights: Path | None
 
 
 def released_tensors(state: Mapping[str, Tensor], recognizer: Recognizer) -> dict[str, Tensor]:
@@ -166,8 +168,10 @@ def import_released(values: Values) -> dict[str, object]:
         CheckpointError: The file cannot be read, or does not fit backbone and blocks.
         BackboneError: The backbone cannot be loaded.
     """
-    method = values.method
-    recognizer = build_recognizer(method, *towers(method.backbone), name=values.out.name)
+    method, weights = values.method, values.backbone_weights
+    assert isinstance(method.backbone, OpenClipConfig)
+    opened = towers(method.backbone, weights or fetch_weights(method.backbone))
+    recognizer = build_recognizer(method, *opened, name=values.out.name)
     load_released(read_released(values.file), recognizer)
     card = (
         f"# Imported from {values.file.name}\n\nReleased Task-Adapter++ weights; see method.json.\n"
@@ -184,21 +188,25 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-blocks", type=int, required=True, help="8 scene, 2 SSv2")
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip name")
     parser.add_argument("--pretrained", default="openai", help="open_clip weights")
+    parser.add_argument("--backbone-weights", type=Path, help="file with them, for no hub")
     parser.add_argument("--query-context", choices=get_args(QueryContext), default="joint")
     parser.add_argument("--align", choices=get_args(Align), default="joint")
 
 
 def read_values(options: argparse.Namespace) -> Values:
     """Return the values of parsed options."""
+    weights = options.backbone_weights
     method = MethodConfig(
-        backbone=OpenClipConfig(name=options.backbone, pretrained=options.pretrained),
+        backbone=OpenClipConfig(
+            name=options.backbone, pretrained=options.pretrained, file=weights and weights.name
+        ),
         visual=TaskConfig(blocks=options.visual_blocks, zero_init=False),
         temporal_embedding="input",
         query_context=options.query_context,
         text=OrderConfig(blocks=options.text_blocks),
         align=options.align,
     )
-    return Values(file=options.file, out=options.out, method=method)
+    return Values(file=options.file, out=options.out, method=method, backbone_weights=weights)
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:

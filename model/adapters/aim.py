@@ -59,7 +59,7 @@ def along_time(block: TransformerBlock, adapter: Bottleneck, tokens_BTLD: Tensor
     # Linear maps of transposed tokens are slow, and round otherwise in bfloat16: one clip alone
     # would stay a view here, and get other scores than in a batch.
     normed_BLTD = block.norm_attention(tokens_BTLD).transpose(1, 2).contiguous()
-    update_NTD = adapter(attention(block, normed_BLTD.flatten(0, 1)))
+    update_NTD = adapter(attention(block, normed_BLTD.flatten(0, 1), in_space=False))
     return update_NTD.unflatten(0, normed_BLTD.shape[:2]).transpose(1, 2)
 
 

@@ -35,7 +35,7 @@ class OrderBlock(nn.Module):
         in_text = attention(self.block, normed, mask_LL)
         tokens_NALD = tokens_NALD + in_text.unflatten(0, (classes, stages))
         normed = self.block.norm_attention(tokens_NALD).transpose(1, 2).contiguous().flatten(0, 1)
-        across = attention(self.block, normed)  # one class a row: classes never meet
+        across = attention(self.block, normed, in_space=False)  # one class a row
         across_NALD = across.unflatten(0, (classes, length)).transpose(1, 2)
         tokens_NALD = tokens_NALD + self.order(across_NALD)
         return tokens_NALD + self.block.mlp(self.block.norm_mlp(tokens_NALD))

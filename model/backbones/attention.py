@@ -16,6 +16,7 @@ def attention(
     mask: Tensor | None = None,
     *,
     reads: slice = slice(None),
+    in_space: bool = True,
 ) -> Tensor:
     """Run the block's self-attention over L.
 
@@ -24,11 +25,15 @@ def attention(
         normed_BLD: Tokens after `norm_attention`.
         mask: Broadcast to [B, H, R, L]; True may be attended to, or additive.
         reads: The R tokens whose update is wanted; they attend to all.
+        in_space: Whether L are the tokens of a frame or a text, each at its own place; False where
+            all stand at one place, as a token in the frames of a clip does.
 
     Returns:
         update_BRD.
     """
     query, key, value = block.heads(normed_BLD)
+    if in_space:
+        query, key = block.placed(query, key)
     query = query[:, :, reads]
     return block.merge(attend(query, key, value, mask))
 

@@ -3,27 +3,27 @@
 Dimensions: B frames or texts, C H W pixels, L tokens, D token width, E feature width, H heads.
 """
 
+import difflib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.backbones.attention import join_heads, split_heads
+from model.backbones.hub import HubFile
+from model.backbones.timm import TimmImageTower
+from model.backbones.tokens import FILES, Tokenizer, tokenizer_of
+from model.backbones.weights import load_exactly, read_tensors
 from model.backbones.words import WordTokenizer
 from model.config import OpenClipConfig
 from model.errors import BackboneError
-from model.slots import RGB, TransformerBlock
-
-
-class Tokenizer(Protocol):
-    """Texts to token ids [B, L]; the end of text has the largest id."""
-
-    def __call__(self, texts: list[str], /) -> Tensor:
-        """Tokenize."""
+from model.slots import RGB, Backbone, TransformerBlock
 
 
 class ClipBlock:
@@ -47,6 +47,10 @@ class ClipBlock:
         qkv = F.linear(normed_BLD, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
         query, key, value = (split_heads(part, attn.num_heads) for part in qkv)
         return query, key, value
+
+    def placed(self, query_BHLE: Tensor, key_BHLE: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave them: places were added to the tokens."""
+        return query_BHLE, key_BHLE
 
     def merge(self, attended_BHLE: Tensor) -> Tensor:
         """Project with out_proj."""
@@ -98,19 +102,26 @@ class ClipImageTower(nn.Module):
 
 
 class ClipTextTower(nn.Module):
-    """A causal text transformer in open_clip's layout, pooled at the end token."""
+    """A text transformer in open_clip's layout, pooled at the end token or the last place."""
 
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:  # noqa: ANN401
         super().__init__()
         pool = getattr(model, "text_pool_type", None) or getattr(model, "pool_type", None)
-        if pool != "argmax":
+        plain = getattr(model, "cls_emb", None) is None and not getattr(
+            model, "use_pad_mask", False
+        )
+        if pool not in ("argmax", "last") or not plain:
             raise BackboneError(
                 f"The text tower pools by {pool!r}, not at its end; choose a CLIP like OpenAI's."
             )
         self.model: Any = model
+        self.at_last_place = pool == "last"
         self.tokenizer = tokenizer
         self.width = int(model.token_embedding.embedding_dim)
-        self.features = int(model.text_projection.shape[1])
+        linear = isinstance(model.text_projection, nn.Linear)
+        self.features = int(
+            model.text_projection.weight.shape[0] if linear else model.text_projection.shape[1]
+        )
         self.blocks: Sequence[TransformerBlock] = tuple(
             ClipBlock(block) for block in model.transformer.resblocks
         )
@@ -130,57 +141,129 @@ class ClipTextTower(nn.Module):
         return self.model.token_embedding(ids_BL) + self.model.positional_embedding
 
     def mask(self) -> Tensor:
-        """Return the causal mask."""
-        return self.model.attn_mask
+        """Return the causal mask, or one that hides nothing where the tower reads both ways."""
+        if self.model.attn_mask is not None:
+            return self.model.attn_mask
+        places = self.model.positional_embedding
+        return places.new_zeros(len(places), len(places))
 
     def pool(self, tokens_BLD: Tensor, ids_BL: Tensor) -> Tensor:
-        """Normalise and project the token with the largest id: the end."""
-        ends_BD = tokens_BLD[
-            torch.arange(ids_BL.shape[0], device=ids_BL.device), ids_BL.argmax(dim=-1)
-        ]
-        return self.model.ln_final(ends_BD) @ self.model.text_projection
+        """Normalise and project the last token, or that with the largest id: the end."""
+        if self.at_last_place:
+            ends_BD = tokens_BLD[:, -1]
+        else:
+            rows = torch.arange(ids_BL.shape[0], device=ids_BL.device)
+            ends_BD = tokens_BLD[rows, ids_BL.argmax(dim=-1)]
+        normed_BD, projection = self.model.ln_final(ends_BD), self.model.text_projection
+        return projection(normed_BD) if callable(projection) else normed_BD @ projection
 
 
-def open_clip_towers(config: OpenClipConfig) -> tuple[ClipImageTower, ClipTextTower]:
-    """Load an open_clip model and take it apart.
+def open_clip_file(config: OpenClipConfig) -> HubFile:
+    """Say where the hub keeps a model's weights, as open_clip's registry has it.
 
     Raises:
-        BackboneError: unknown name, weights that cannot be had, not a plain ViT, or OpenAI
+        BackboneError: open_clip knows no such weights of this model.
+    """
+    found = open_clip.get_pretrained_cfg(config.name, config.pretrained or "")
+    repository, _, name = found.get("hf_hub", "").rpartition("/")
+    if not repository:
+        tags = open_clip.list_pretrained_tags_by_model(config.name)
+        known = ", ".join(tags) or "none: give a weights file"
+        raise BackboneError(
+            f"open_clip has no weights {config.pretrained!r} of {config.name!r}; choose of {known}."
+        )
+    if name:  # a pickle; beside it lies the same as safetensors
+        return HubFile(repository, str(Path(name).with_suffix(".safetensors")))
+    return HubFile(repository, open_clip.constants.HF_SAFE_WEIGHTS_NAME)
+
+
+def tokenizer_files(config: OpenClipConfig) -> tuple[HubFile, ...]:
+    """Say where the hub keeps a model's tokenizer; none where open_clip has its own."""
+    text = (open_clip.get_model_config(config.name) or {}).get("text_cfg", {})
+    repository = text.get("hf_tokenizer_name")
+    return tuple(HubFile(repository, name) for name in FILES) if repository else ()
+
+
+def open_clip_towers(
+    config: OpenClipConfig, weights: Path | None = None
+) -> tuple[Backbone, ClipTextTower]:
+    """Build an open_clip model and take it apart.
+
+    Args:
+        config: Which; the tag of its weights says how pixels are normalised, too.
+        weights: File with them; None leaves it random.
+
+    Raises:
+        BackboneError: unknown name, a file that does not fit, not a plain ViT, or OpenAI
             weights in a model without QuickGELU.
     """
-    try:
-        clip: Any = open_clip.create_model(
-            config.name, pretrained=config.pretrained, precision="fp32"
-        )
-        tokenizer = open_clip.get_tokenizer(config.name)
-    except Exception as error:  # hub, disk and name errors have no common class
-        raise BackboneError(
-            f"open_clip has no {config.name!r} with weights {config.pretrained!r} here ({error}); "
-            "check the name, or give a weights file."
-        ) from error
-    image, text = split_clip(clip, tokenizer)
+    clip = random_clip(config.name)
+    if weights is not None:
+        load_exactly(clip, read_tensors(weights), weights)
+    folder = None if weights is None else weights.parent
+    known = normalisation(config)
+    image, text = split_clip(clip, tokenizer_of(config.name, folder), *known)
     if config.pretrained == "openai":
         assert_quick_gelu(image, config.name)
     return image, text
 
 
-def split_clip(clip: Any, tokenizer: Tokenizer) -> tuple[ClipImageTower, ClipTextTower]:  # noqa: ANN401
+def random_clip(name: str) -> Any:  # noqa: ANN401
+    """Build an open_clip model by its name, at random.
+
+    Raises:
+        BackboneError: open_clip has no such model, or none of an image and a text transformer.
+    """
+    found = open_clip.get_model_config(name)
+    if found is None:
+        near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        raise BackboneError(
+            f"open_clip has no model {name!r}; check the name"
+            + (f", as in {', '.join(near)}." if near else ".")
+        )
+    if "multimodal_cfg" in found or "hf_model_name" in found["text_cfg"]:
+        raise BackboneError(
+            f"{name!r} has a text tower that is no transformer of open_clip; choose another CLIP."
+        )
+    found["vision_cfg"] |= {"timm_model_pretrained": False}
+    custom = found.pop("custom_text", False)
+    return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**found)
+
+
+def normalisation(config: OpenClipConfig) -> tuple[RGB, RGB]:
+    """Return mean and std that weights were trained with; without a tag, of the name's first."""
+    tags = open_clip.list_pretrained_tags_by_model(config.name)
+    tag = config.pretrained or (tags[0] if tags else "")
+    found = open_clip.get_pretrained_cfg(config.name, tag)
+    return (
+        tuple(found.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        tuple(found.get("std", open_clip.OPENAI_DATASET_STD)),
+    )
+
+
+def split_clip(
+    clip: Any,  # noqa: ANN401
+    tokenizer: Tokenizer,
+    mean: RGB = open_clip.OPENAI_DATASET_MEAN,
+    std: RGB = open_clip.OPENAI_DATASET_STD,
+) -> tuple[ClipImageTower | TimmImageTower, ClipTextTower]:
     """Take an open_clip model apart; it is not usable as a whole afterwards.
 
     Raises:
-        BackboneError: its image tower is no plain ViT, or its text is not pooled at the end.
+        BackboneError: its image tower is no plain ViT, or its text is pooled in another way.
     """
-    image = ClipImageTower(
-        clip.visual,
-        getattr(clip.visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN,
-        getattr(clip.visual, "image_std", None) or open_clip.OPENAI_DATASET_STD,
-    )
+    visual = clip.visual
+    image: ClipImageTower | TimmImageTower
+    if isinstance(visual, TimmModel) and len(visual.head) == 0:
+        image = TimmImageTower(visual.trunk, mean, std)
+    else:
+        image = ClipImageTower(visual, mean, std)
     text = getattr(clip, "text", clip)
     del clip.visual  # what is left is the text tower
     return image, ClipTextTower(text, tokenizer)
 
 
-def assert_quick_gelu(image: ClipImageTower, name: str) -> None:
+def assert_quick_gelu(image: Backbone, name: str) -> None:
     """Refuse OpenAI weights in a model whose MLPs use the exact GELU."""
     if not isinstance(image.model.transformer.resblocks[0].mlp.gelu, QuickGELU):
         raise BackboneError(

@@ -1,19 +1,27 @@
-"""timm's plain ViTs, without their classifier.
+"""timm's ViTs, DINOv3 and the image towers of SigLIP among them, without their classifier.
 
 Dimensions: B frames, C H W pixels, L tokens, D token width, E feature width, H heads.
 """
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from model.backbones.attention import join_heads, split_heads
+from model.backbones.eva import EvaBlock
+from model.backbones.hub import HubFile
+from model.backbones.weights import load_exactly, read_tensors
 from model.config import TimmConfig
 from model.errors import BackboneError
 from model.slots import RGB, TransformerBlock
+
+CLASSIFIER = ("head.weight", "head.bias")  # of a published file; towers have none
 
 
 class TimmBlock:
@@ -40,6 +48,10 @@ class TimmBlock:
         query, key, value = (split_heads(part, attn.num_heads) for part in qkv)
         return attn.q_norm(query), attn.k_norm(key), value
 
+    def placed(self, query_BHLE: Tensor, key_BHLE: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave them: places were added to the tokens."""
+        return query_BHLE, key_BHLE
+
     def merge(self, attended_BHLE: Tensor) -> Tensor:
         """Project with proj."""
         attn = self.block.attn
@@ -55,11 +67,15 @@ class TimmBlock:
 
 
 class TimmImageTower(nn.Module):
-    """A timm ViT without its classifier; also the compact image tower."""
+    """A timm ViT without its classifier; also the compact image tower.
+
+    Pooled by its class token, its mean, or attention (SigLIP), as the model has it.
+    """
 
     def __init__(self, vit: Any, mean: RGB, std: RGB) -> None:  # noqa: ANN401
         super().__init__()
-        if not isinstance(vit, VisionTransformer):
+        turned = isinstance(vit, Eva)
+        if not isinstance(vit, VisionTransformer | Eva) or getattr(vit, "rope_mixed", False):
             raise BackboneError(
                 f"The timm model {type(vit).__name__} is no plain ViT; choose one named vit_*."
             )
@@ -69,11 +85,15 @@ class TimmImageTower(nn.Module):
         self.width = self.features = int(vit.embed_dim)
         self.prefix_tokens = int(vit.num_prefix_tokens)
         self.reads_class_token = vit.global_pool == "token"
-        self.blocks: Sequence[TransformerBlock] = tuple(TimmBlock(block) for block in vit.blocks)
+        self.blocks: Sequence[TransformerBlock] = tuple(
+            EvaBlock(block, vit.rope, vit.patch_embed.grid_size) if turned else TimmBlock(block)
+            for block in vit.blocks
+        )
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
-        return self.model._pos_embed(self.model.patch_embed(pixels_BCHW))
+        tokens = self.model._pos_embed(self.model.patch_embed(pixels_BCHW))
+        return tokens[0] if isinstance(tokens, tuple) else tokens  # EVA gives the turns, too
 
     def norm(self, tokens_BLD: Tensor) -> Tensor:
         """Apply norm_pre."""
@@ -84,17 +104,46 @@ class TimmImageTower(nn.Module):
         return self.model.forward_head(self.model.norm(tokens_BLD), pre_logits=True)
 
 
-def timm_tower(config: TimmConfig) -> TimmImageTower:
-    """Load a timm ViT without its classifier.
+def timm_file(config: TimmConfig) -> HubFile:
+    """Say where the hub keeps a model's weights, as timm's registry has it.
 
     Raises:
-        BackboneError: unknown name, weights that cannot be had, or not a plain ViT.
+        BackboneError: timm knows no weights of this name.
+    """
+    found = timm.get_pretrained_cfg(config.name)
+    if found is None or not found.hf_hub_id:
+        raise BackboneError(
+            f"timm has no weights of {config.name!r}; check the name, or give a weights file."
+        )
+    return HubFile(found.hf_hub_id, found.hf_hub_filename or "model.safetensors")
+
+
+def timm_tower(config: TimmConfig, weights: Path | None = None) -> TimmImageTower:
+    """Build a timm ViT without its classifier.
+
+    Args:
+        config: Which.
+        weights: File with its weights; None leaves it random.
+
+    Raises:
+        BackboneError: unknown name, a file that does not fit, or not a plain ViT.
     """
     try:
-        vit = timm.create_model(config.name, pretrained=config.pretrained, num_classes=0)
-    except Exception as error:  # hub, disk and name errors have no common class
+        vit = timm.create_model(config.name, pretrained=False, num_classes=0)
+    except Exception as error:  # timm's own errors of names have no common class
         raise BackboneError(
             f"timm has no {config.name!r} here ({error}); check the name, or give a weights file."
         ) from error
     data = timm.data.resolve_model_data_config(vit)
-    return TimmImageTower(vit.eval(), tuple(data["mean"]), tuple(data["std"]))
+    tower = TimmImageTower(vit.eval(), tuple(data["mean"]), tuple(data["std"]))
+    if weights is not None:
+        load_exactly(vit, _translated(read_tensors(weights), vit), weights, ignored=CLASSIFIER)
+    return tower
+
+
+def _translated(tensors: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+    """Give the tensors of another publisher timm's names, as timm does it when it downloads."""
+    if vit.state_dict().keys() <= tensors.keys():
+        return tensors
+    library = sys.modules[type(vit).__module__]
+    return dict(library.checkpoint_filter_fn(tensors, vit))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from model.checkpoint import folder_of
+from model.backbones.sources import folder_of
 from model.config import Config, QueryContext
 from model.errors import ExportError
 from model.files import write_file

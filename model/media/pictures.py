@@ -1,4 +1,4 @@
-"""Clips given as pictures, and frames kept as pictures.
+"""Clips given as pictures.
 
 Pillow is given JPEG and PNG alone; sizes are read from the header and checked before any pixel is
 decoded, and Pillow has the last word on what is damaged or unusual. What is transparent is laid
@@ -101,22 +101,3 @@ def _opened(encoded: bytes, number: int, limits: MediaLimits) -> Iterator[Image.
         raise PictureTooLargeError(
             f"Picture {number} is larger than {limits.max_pixels} pixels; scale it down."
         ) from error
-
-
-def encode_pictures(frames_THWC: np.ndarray) -> tuple[bytes, ...]:
-    """Encode sampled frames as PNG, without loss: what is stored rebuilds exactly."""
-    encoded = []
-    for pixels_HWC in frames_THWC:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels_HWC).save(buffer, format="PNG", compress_level=1)
-        encoded.append(buffer.getvalue())
-    return tuple(encoded)
-
-
-def decode_pictures(pictures: Sequence[bytes]) -> np.ndarray:
-    """Decode what `encode_pictures` made: uint8 [T, H, W, 3]. For trusted bytes alone."""
-    frames = []
-    for encoded in pictures:
-        with Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
-            frames.append(np.asarray(image.convert("RGB")))
-    return np.stack(frames)

@@ -6,7 +6,7 @@ Dimensions: S support clips, Q queries, N classes, T frames, E feature width.
 import torch
 from torch import Tensor, nn
 
-from model.episode import ClassSet, class_means
+from model.episode import ClassSet
 
 
 class MeanPrototypes(nn.Module):
@@ -34,6 +34,12 @@ class MeanPrototypes(nn.Module):
     def query(self, query_QTE: Tensor) -> Tensor:
         """Return query features as they are."""
         return query_QTE
+
+
+def class_means(classes_S: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return rows [N, S] that average the clips of each class."""
+    member_SN = nn.functional.one_hot(classes_S).to(dtype)
+    return (member_SN / member_SN.sum(dim=0)).T
 
 
 def mean_by_class(features_STE: Tensor, classes_S: Tensor) -> Tensor:

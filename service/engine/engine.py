@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from model.config import check_served
 from model.episode import EncodedSupport
 from model.text import StageTexts
 from service.engine.cost import CostModel
@@ -56,7 +57,7 @@ class Engine:
         ahead: bool | None = None,
         lanes: int = 1,
     ) -> None:
-        recognizer.check_served()
+        check_served(recognizer.config)
         self.model = served_model(recognizer)
         self.cost = CostModel()
         self.batcher = Batcher(

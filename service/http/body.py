@@ -174,7 +174,8 @@ def parse_json(raw: bytes | str) -> object:
         MalformedRequestError: It is not such JSON.
     """
     try:
-        value = json.loads(raw, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw  # json would guess
+        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode() if _may_hold_surrogates(raw) else None
     except RequestError:
         raise

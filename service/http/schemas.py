@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
 
+from model.calibration.fitted import CalibrationFacts
 from model.config import QueryContext
 from service.tasks.inputs import TextSource
 
@@ -179,7 +180,9 @@ class TaskView(BaseModel):
     trained: bool = Field(description="False: a bare backbone with untrained adapters.")
     context: QueryContext = CONTEXT
     text: TextSource | None = Field(description="Text that takes part in scores; null is none.")
-    text_reason: str | None = Field(description="Why no text takes part.")
+    text_reason: str | None = Field(
+        description="Why no text takes part, or why a language model's did not come."
+    )
     refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
 
 
@@ -194,7 +197,7 @@ class Ranked(BaseModel):
     """One label's part in an answer."""
 
     label: str
-    score: float = Field(description="Softmax over the task's labels; not comparable across tasks.")
+    score: float = Field(description="Probability that it is this one, were it one of the labels.")
     video: float = Field(description="How well the frames match the label's clips.")
     text: float | None = Field(description="How well the frames match the label's text.")
     stages: tuple[float, ...] | None = Field(description="The same, stage by stage.")
@@ -205,8 +208,10 @@ class ClipResult(BaseModel):
 
     clip_index: int
     label: str | None = None
-    score: float | None = None
-    unknown: bool | None = Field(None, description="Null until the task has a threshold.")
+    score: float | None = Field(None, description="Probability of `label`, were it of the task.")
+    unknown: bool | None = Field(None, description="It looks like none: `nearest` < `threshold`.")
+    nearest: float | None = Field(None, description="Cosine with the nearest label's clips.")
+    threshold: float | None = None
     margin: float | None = Field(None, description="Score of the first label less the second.")
     ranking: list[Ranked] = []
     frames_s: list[float] = Field([], description="When the sampled frames are shown, seconds.")
@@ -230,7 +235,9 @@ class Classification(BaseModel):
     model_revision: str
     context: QueryContext = CONTEXT
     text_source: TextSource | None = Field(description="Text that took part; null is none.")
-    text_reason: str | None = Field(description="Why no text took part.")
+    text_reason: str | None = Field(
+        description="Why no text took part, or why a language model's did not come."
+    )
     results: list[ClipResult] = Field(description="In the order of the clips.")
     timing_ms: Timing
 
@@ -246,7 +253,7 @@ class ModelView(BaseModel):
     size: int = Field(description="Pixels of the square picture it sees.")
     query_context: str
     backbone: str
-    temperature: float
+    calibration: CalibrationFacts
 
 
 class RuntimeView(BaseModel):

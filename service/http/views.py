@@ -32,6 +32,7 @@ def task_view(
     record: TaskRecord,
     model: ServedModel,
     *,
+    with_text: bool,
     text_reason: str | None,
     preparation: Preparation | None,
     faults: Sequence[ClipFault] = (),
@@ -51,7 +52,7 @@ def task_view(
         model_revision=model.fingerprint,
         trained=model.trained,
         context=model.query_context,
-        text=None if text_reason else record.labels[0].text_source,
+        text=record.labels[0].text_source if with_text else None,
         text_reason=text_reason,
         refused_clips=[
             ClipProblem(index=f.index, label=f.label, code=f.error.code, detail=str(f.error))
@@ -62,9 +63,9 @@ def task_view(
 
 def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> Classification:
     """Show what clips are; the problem of a clip that could not be read names the request."""
-    record, reason = answer.record, answer.text_reason
+    record = answer.record
     labels = [label.label for label in record.labels]
-    results = [_clip_result(each, labels) for each in answer.clips]
+    results = [_clip_result(each, labels, answer.calibration.threshold) for each in answer.clips]
     results += [
         ClipResult(clip_index=fault.index, error=problem_of(fault.error, request_id))
         for fault in answer.faults
@@ -74,8 +75,8 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
         task_revision=record.revision,
         model_revision=model.fingerprint,
         context=model.query_context,
-        text_source=None if reason else record.labels[0].text_source,
-        text_reason=reason,
+        text_source=record.labels[0].text_source if answer.with_text else None,
+        text_reason=answer.text_reason,
         results=sorted(results, key=lambda result: result.clip_index),
         timing_ms=Timing(
             decode=round(answer.decode_ms, 3),
@@ -85,7 +86,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
     )
 
 
-def _clip_result(answer: ClipAnswer, labels: Sequence[str]) -> ClipResult:
+def _clip_result(answer: ClipAnswer, labels: Sequence[str], threshold: float) -> ClipResult:
     scores = answer.scores
     ranking = [
         Ranked(
@@ -103,6 +104,9 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str]) -> ClipResult:
         clip_index=answer.index,
         label=first.label,
         score=first.score,
+        unknown=answer.unknown,
+        nearest=scores.nearest,
+        threshold=threshold,
         margin=first.score - second.score,
         ranking=ranking,
         frames_s=list(answer.clip.times_s),

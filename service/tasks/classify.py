@@ -3,12 +3,12 @@
 Dimensions: N classes.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.episode import EncodedSupport, MatchScores
+from model.fusion import TaskCalibration
 from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
@@ -28,6 +28,7 @@ class ClipAnswer:
     clip: Clip
     scores: MatchScores
     probabilities_N: tuple[float, ...]  # in the order of the task's labels; they sum to 1
+    unknown: bool  # none of the labels, by `scores.nearest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class TaskAnswer:
     """What the clips of a request are, among the labels of a task."""
 
     record: TaskRecord
-    text_reason: str | None  # why no text took part; None when it did
+    with_text: bool
+    text_reason: str | None  # why no text took part, or not the language model's
+    calibration: TaskCalibration
     clips: tuple[ClipAnswer, ...]
     faults: tuple[ClipFault, ...]  # clips that could not be read
     decode_ms: float
@@ -51,7 +54,6 @@ class Classifier:
         texts: Says why no text takes part.
         pool: Reads untrusted clips.
         engine: Scores them.
-        temperature: Probabilities are softmax(logits / temperature).
     """
 
     def __init__(
@@ -61,13 +63,11 @@ class Classifier:
         texts: TaskTexts,
         pool: DecodePool,
         engine: Engine,
-        temperature: float,
     ) -> None:
         self.supports = supports
         self.texts = texts
         self.pool = pool
         self.engine = engine
-        self.temperature = temperature
 
     async def classify(
         self, task_id: str, inputs: Sequence[ClipInput], wait_s: float, allowance: Allowance
@@ -107,7 +107,6 @@ class Classifier:
         if not clips:
             raise refuse_clips(faults, len(inputs))
         decoded_s = time.monotonic()
-        with_text = support.text_NAE is not None
         order = sorted(clips)
         async with allowance.deadline.bounding("computing"):
             found = await self.engine.classify(
@@ -118,14 +117,11 @@ class Classifier:
             )
         return TaskAnswer(
             record=record,
-            text_reason=None if with_text else self.texts.reason(record.labels),
+            with_text=support.text_NAE is not None,
+            text_reason=self._text_reason(record, support),
+            calibration=support.calibration,
             clips=tuple(
-                ClipAnswer(
-                    index,
-                    clips[index],
-                    each.scores,
-                    softmax(each.scores.logits_N, self.temperature),
-                )
+                _clip_answer(index, clips[index], each.scores, support.calibration)
                 for index, each in zip(order, found, strict=True)
             ),
             faults=tuple(faults),
@@ -134,10 +130,15 @@ class Classifier:
             compute_ms=max(each.compute_ms for each in found),
         )
 
+    def _text_reason(self, record: TaskRecord, support: EncodedSupport) -> str | None:
+        if support.text_NAE is None:
+            return self.texts.reason(record.labels)
+        return self.supports.undescribed(record.task_id)
 
-def softmax(logits_N: Sequence[float], temperature: float) -> tuple[float, ...]:
-    """Return shares in [0, 1] that sum to 1."""
-    most = max(logits_N)
-    powers = [math.exp((logit - most) / temperature) for logit in logits_N]
-    total = math.fsum(powers)
-    return tuple(power / total for power in powers)
+
+def _clip_answer(
+    index: int, clip: Clip, scores: MatchScores, calibration: TaskCalibration
+) -> ClipAnswer:
+    probabilities_N = calibration.probabilities(scores.logits_N)
+    unknown = scores.nearest < calibration.threshold
+    return ClipAnswer(index, clip, scores, probabilities_N, unknown)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import openai
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from model.errors import DescriptionError
@@ -25,6 +25,7 @@ from model.text import (
     answer_schema,
     check_stages,
     clean,
+    counted,
     messages,
     parse_stages,
     spoken,
@@ -32,12 +33,19 @@ from model.text import (
 from service.errors import DescriptionUnavailableError
 from service.stores.errors import StoreError
 from service.stores.protocol import TaskStore
+from service.tasks.endpoint import MOST_ANSWER_BYTES, client_of, content_of, too_long
 
 logger = logging.getLogger(__name__)
 
 LANGUAGE = "en"
 KEEP_S = 30 * 86_400.0
 UNSUPPORTED = {400, 415, 422, 501}  # answers of endpoints that know no structured output
+REMEDIES = {
+    401: "check OPENAI_API_KEY",
+    403: "check OPENAI_API_KEY",
+    404: "check KSHOT_LLM_BASE_URL and KSHOT_LLM_MODEL",
+    429: "it allows fewer questions than were asked",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,7 @@ class Describer:
         self._client = client.with_options(
             max_retries=self._limits.retries, timeout=self._limits.call_s
         )
+        self._completions = self._client.chat.completions.with_raw_response  # imported here, slowly
         self._model = model
         self._store = store
         self._stages = stages
@@ -125,20 +134,16 @@ class Describer:
         try:
             async with asyncio.timeout(self._limits.total_s), self._free:
                 answer = await self._answer(label)
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
-            raise _unavailable(label, _reason(error)) from error
-        try:
-            stages = parse_stages(answer, self._stages)
-        except (DescriptionError, RecursionError) as error:
-            reason = "unusable answer" if answer else "refused, or cut short"
-            raise _unavailable(label, reason) from error
+            stages = await asyncio.to_thread(_stages_of, answer, self._stages)
+        except Exception as error:  # whatever an answer does to the library that reads it
+            raise DescriptionUnavailableError(_reason(error)) from error
         try:
             await self._store.put_text(key, json.dumps(stages).encode(), ttl_s=self._limits.ttl_s)
         except StoreError as error:
             logger.warning("A description could not be kept: %s", error)
         return stages
 
-    async def _answer(self, label: str) -> str:
+    async def _answer(self, label: str) -> bytes:
         """Ask with structured output, and plainly where the endpoint does not know that."""
         if self._structured:
             try:
@@ -150,10 +155,9 @@ class Describer:
         self._structured = False
         return answer
 
-    async def _call(self, label: str, *, structured: bool) -> str:
-        create = self._client.chat.completions.create
+    async def _call(self, label: str, *, structured: bool) -> bytes:
+        create = self._completions.create
         asked = cast("list[ChatCompletionMessageParam]", messages(label, self._stages))
-        completion: object
         if structured:
             form: ResponseFormatJSONSchema = {
                 "type": "json_schema",
@@ -163,14 +167,10 @@ class Describer:
                     "schema": answer_schema(self._stages),
                 },
             }
-            completion = await create(model=self._model, messages=asked, response_format=form)
+            answer = await create(model=self._model, messages=asked, response_format=form)
         else:
-            completion = await create(model=self._model, messages=asked)
-        if not isinstance(completion, ChatCompletion) or not completion.choices:
-            raise ValueError("The endpoint's answer is no chat completion.")
-        choice = completion.choices[0]
-        cut = choice.finish_reason in {"length", "content_filter"} or choice.message.refusal
-        return "" if cut else choice.message.content or ""
+            answer = await create(model=self._model, messages=asked)
+        return answer.content
 
     def _key(self, label: str) -> str:
         question = [PROMPT_VERSION, LANGUAGE, self._model, self._salt, spoken(label), self._stages]
@@ -187,26 +187,38 @@ def describer_from(
     ttl_s: float = KEEP_S,
     salt: str = "",
 ) -> Describer | None:
-    """Return a describer, or None where neither a key nor an endpoint is configured.
-
-    An endpoint without a key, such as a local one, is sent a placeholder.
-    """
+    """Return a describer, or None where neither a key nor an endpoint is configured."""
     if not api_key and not base_url:
         return None
-    client = openai.AsyncOpenAI(api_key=api_key or "none", base_url=base_url)
+    client = client_of(api_key, base_url)
     limits = DescriberLimits(ttl_s=ttl_s)
     return Describer(client, model, store, stages=stages, limits=limits, salt=salt)
 
 
-def _unavailable(label: str, reason: str) -> DescriptionUnavailableError:
-    return DescriptionUnavailableError(
-        f"The language model gave no description of {label!r} ({reason}); "
-        "template text is used, and the task can be given descriptions of its own."
-    )
+def _stages_of(answer: bytes, count: int) -> StageTexts:
+    """Read an answer of up to a mebibyte, off the loop.
+
+    Raises:
+        DescriptionError: It cannot be used; the message repeats nothing of it.
+    """
+    if too_long(answer):
+        raise DescriptionError(f"The answer is of no use: it is over {MOST_ANSWER_BYTES} bytes.")
+    content = content_of(answer)
+    try:
+        return parse_stages(content, count)
+    except DescriptionError as error:
+        wanted = counted(count, "short sentence")
+        raise DescriptionError(f"The answer is of no use: its text is not {wanted}.") from error
 
 
 def _reason(error: Exception) -> str:
+    """Say in a sentence what an endpoint did wrong: no key, no label, no word of its answer."""
+    if isinstance(error, DescriptionError):
+        return f"The language model gave no description. {error}"
     if isinstance(error, openai.APIStatusError):
-        return f"status {error.status_code}"
-    late = isinstance(error, (TimeoutError, openai.APITimeoutError))
-    return "no answer in time" if late else type(error).__name__
+        remedy = REMEDIES.get(error.status_code, "ask its operator")
+        return f"The language model's endpoint answered with status {error.status_code}; {remedy}."
+    if isinstance(error, (TimeoutError, openai.APITimeoutError)):
+        return "The language model gave no answer in time; see whether its endpoint is overloaded."
+    kind = type(error.__cause__ or error).__name__
+    return f"The language model's endpoint cannot be asked ({kind}); check KSHOT_LLM_BASE_URL."

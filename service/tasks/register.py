@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from model.errors import KshotError
-from model.media.pictures import encode_pictures
+from model.media.keeping import decode_pictures, encode_pictures
 from model.media.sampling import Clip
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import ClipFault, PreparationError
@@ -66,9 +66,7 @@ class Tasks:
         record, frames = await asyncio.to_thread(_record, task, clips)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
-        pictures = await asyncio.to_thread(
-            lambda: {clip_id: encode_pictures(clip) for clip_id, clip in frames.items()}
-        )
+        pictures = await asyncio.to_thread(_keep, frames)
         creating = asyncio.create_task(self.store.create(record, pictures))
         try:
             await asyncio.shield(creating)
@@ -157,6 +155,18 @@ def _record(task: NewTask, clips: Mapping[int, Clip]) -> tuple[TaskRecord, dict[
         clips=tuple(records),
     )
     return record, frames
+
+
+def _keep(frames: dict[str, np.ndarray]) -> dict[str, tuple[bytes, ...]]:
+    """Return what is stored of the clips, and put into `frames` what a rebuild will read of it.
+
+    The first encoding then starts from the pixels that each later one starts from.
+    """
+    pictures: dict[str, tuple[bytes, ...]] = {}
+    for clip_id, frames_THWC in frames.items():
+        pictures[clip_id] = encode_pictures(frames_THWC)
+        frames[clip_id] = decode_pictures(pictures[clip_id])
+    return pictures
 
 
 def _usable(label: NewLabel, clips: Mapping[int, Clip]) -> list[tuple[Clip, ClipRequest]]:

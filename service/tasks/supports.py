@@ -7,16 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from model.episode import EncodedSupport
 from model.errors import KshotError
-from model.media.pictures import decode_pictures
+from model.media.keeping import decode_pictures
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
-from service.errors import NotReadyError, TaskIncompatibleError
+from service.errors import DescriptionUnavailableError, NotReadyError, TaskIncompatibleError
 from service.stores.errors import (
     RevisionConflictError,
     StoreUnavailableError,
@@ -28,10 +28,11 @@ from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits
 from service.tasks.texts import TaskTexts
 
-REMEMBERED = 1000  # tasks that still classify while the store is away
+REMEMBERED = 1000  # tasks that still classify while the store is away, or whose text failed
 
 log = logging.getLogger("kshot.tasks")
 
+Value = TypeVar("Value")
 Frames = Mapping[str, np.ndarray]  # clip id -> uint8 [T, H, W, C]
 
 
@@ -69,6 +70,7 @@ class Supports:
         self._remembered: OrderedDict[str, TaskRecord] = OrderedDict()
         self._preparations: dict[str, Preparation] = {}
         self._improving: set[str] = set()
+        self._undescribed: OrderedDict[str, str] = OrderedDict()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def prepare(
@@ -99,15 +101,16 @@ class Supports:
             if task_id in self._remembered:  # another replica, or time, has ended it
                 self.forget(task_id)
             raise
-        self._remembered[task_id] = record
-        self._remembered.move_to_end(task_id)
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        _remember(self._remembered, task_id, record)
         return record
 
     def preparation(self, task_id: str) -> Preparation | None:
         """Return the progress of a task that is getting ready; None for all others."""
         return self._preparations.get(task_id)
+
+    def undescribed(self, task_id: str) -> str | None:
+        """Say why the language model's text did not come; None when it did, or nobody asked."""
+        return self._undescribed.get(task_id)
 
     async def get(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
         """Return a task's encoded supports, rebuilt from its pictures if need be.
@@ -149,6 +152,7 @@ class Supports:
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background, and answer no more queries of it."""
         self._remembered.pop(task_id, None)
+        self._undescribed.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()
         self._preparations.pop(task_id, None)
@@ -235,9 +239,14 @@ class Supports:
             await self.store.replace(newer, expected_revision=record.revision)
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
             return  # somebody was faster, and what they wrote stands
+        except DescriptionUnavailableError as error:
+            log.warning("Task %s keeps its template text: %s", record.task_id, error)
+            _remember(self._undescribed, record.task_id, str(error))
+            return
         except KshotError as error:
             log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
             return
+        self._undescribed.pop(record.task_id, None)
         if support is not None:
             self.cache.put(self._key(newer), support)
         self.cache.forget(record.task_id, below_revision=newer.revision)
@@ -277,3 +286,11 @@ class Supports:
 
     def _key(self, record: TaskRecord) -> SupportKey:
         return SupportKey(record.task_id, record.revision, self.engine.model.fingerprint)
+
+
+def _remember(by_task: OrderedDict[str, Value], task_id: str, value: Value) -> None:
+    """Keep a value of the most recent tasks."""
+    by_task[task_id] = value
+    by_task.move_to_end(task_id)
+    if len(by_task) > REMEMBERED:
+        by_task.popitem(last=False)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import OpenClipConfig
 from model.episode import EncodedSupport, MatchScores, plain

@@ -16,9 +16,10 @@ from model.backbones.clip import (
     open_clip_towers,
     split_clip,
 )
+from model.backbones.opening import towers
 from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
-from model.build import build_recognizer, towers
+from model.build import build_recognizer
 from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import BackboneError, KshotError, MethodError

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.checkpoint import hash_tensors, load_recognizer, save_checkpoint
 from model.config import METHOD_JSON, MethodConfig, TaskConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError

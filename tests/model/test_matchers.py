@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.checkpoint import hash_tensors, load_recognizer, save_checkpoint
 from model.config import (
     METHOD_JSON,
@@ -26,6 +27,7 @@ from model.config import (
     PrototypeMatcher,
     TimmConfig,
     TrxMatcher,
+    check_served,
 )
 from model.episode import ClassSet
 from model.errors import CheckpointError, MethodError
@@ -358,7 +360,7 @@ def test_gradients_are_finite_even_for_equal_and_zero_frames(recognizer: Recogni
 
 
 def test_every_matcher_may_be_served(recognizer: Recognizer) -> None:
-    recognizer.check_served()
+    check_served(recognizer.config)
 
 
 @pytest.mark.parametrize("matcher", COSINES, ids=kind)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
+from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, check_served
 from model.episode import EncodedSupport, MatchScores
 from model.errors import EpisodeError, MethodError
 from model.methods import METHODS
@@ -237,13 +237,13 @@ def test_joint_lets_queries_see_each_other_and_is_not_served() -> None:
     alone = score_episode(recognizer, tokens_S, CLASSES, tokens_Q[:1], text).logits_QN
     assert not torch.allclose(together[:1], alone, atol=1e-3)
     with pytest.raises(MethodError, match="queries see each other"):
-        recognizer.check_served()
+        check_served(recognizer.config)
 
 
 @pytest.mark.parametrize(("context", "align"), [("joint", "identity"), ("support", "joint")])
 def test_serving_refuses_what_is_transductive(context: str, align: str) -> None:
     with pytest.raises(MethodError, match="'joint'"):
-        tiny_recognizer(query_context=context, align=align).check_served()
+        check_served(tiny_recognizer(query_context=context, align=align).config)
 
 
 @pytest.mark.parametrize("context", SERVED_CONTEXTS)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones.attention import attention
-from model.build import build_recognizer, towers
+from model.backbones.opening import towers
+from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import (
     ConvolutionConfig,
@@ -19,6 +20,7 @@ from model.config import (
     TaskConfig,
     TimmConfig,
     Tune,
+    check_served,
 )
 from model.encoder import VideoEncoder
 from model.episode import ClassSet, EncodedSupport
@@ -401,7 +403,7 @@ def test_a_method_declares_whether_queries_see_each_other(
 def test_presets_that_are_served_are_not_transductive() -> None:
     for preset in ("ted", "clip_fsar", "task_adapter_pp"):
         recognizer = tiny_recognizer(preset)
-        recognizer.check_served()
+        check_served(recognizer.config)
         assert not recognizer.transductive
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from model.backbones.opening import towers
 from model.backbones.words import split_words
-from model.build import build_recognizer, towers
+from model.build import build_recognizer
 from model.config import (
     CompactConfig,
     CompactTextConfig,

@@ -1,15 +1,24 @@
 """Scores depend on the clip, its task and the weights alone, whatever else is going on."""
 
+import asyncio
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from model.calibration.fitted import Calibration, ShotRow, write_calibration
 from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
+from model.errors import CheckpointError
+from model.media.keeping import decode_pictures
 from model.methods import METHODS
+from service.container import choose_runtime
 from service.settings import Settings
+from service.stores.opening import open_store
+from tests.service.conftest import png
 from tests.serving import (
     classify,
     moving_clip,
@@ -98,6 +107,28 @@ def test_scores_after_a_restart_equal_those_before(settings: Settings, clips: Cl
     assert before["model_revision"] == after["model_revision"]
 
 
+def test_tasks_of_older_stores_still_classify(settings: Settings, clips: Clips) -> None:
+    """They keep PNG pictures; scores are those of the same pixels."""
+    query = moving_clip(700)
+    with serving(settings) as client:
+        task_id = register(client, clips)["id"]
+        before = scores(classify(client, task_id, query))
+    asyncio.run(as_older_versions_stored(settings.store, task_id, "old"))
+    with serving(settings) as client:
+        close(before, scores(classify(client, "old", query)))
+
+
+async def as_older_versions_stored(url: str, task_id: str, older_id: str) -> None:
+    store = await open_store(url)
+    record = await store.get(task_id)
+    pictures = {
+        clip_id: tuple(png(pixels_HWC) for pixels_HWC in decode_pictures(kept))
+        for clip_id, kept in (await store.pictures(task_id)).items()
+    }
+    await store.create(replace(record, task_id=older_id), pictures)
+    await store.close()
+
+
 def test_scores_after_eviction_equal_those_before(settings: Settings, clips: Clips) -> None:
     """No cache at all: each request rebuilds the supports from the stored pictures."""
     query = moving_clip(500)
@@ -111,12 +142,51 @@ def test_scores_after_eviction_equal_those_before(settings: Settings, clips: Cli
         close(rebuilt, scores(classify(client, register(client, clips)["id"], query)))
 
 
-def test_temperature_softens_the_scores(settings: Settings, clips: Clips) -> None:
+def test_scores_are_the_probabilities_of_the_checkpoint_s_calibration(
+    settings: Settings, clips: Clips, tmp_path: Path
+) -> None:
+    """The same weights with another calibration: the same ranking, other probabilities."""
+    folder = tmp_path / "fitted"
+    shutil.copytree(settings.checkpoint, folder)
     query = moving_clip(600)
+    pairs = {"jump": clips["jump"], "pour": clips["pour"][:2]}
     with serving(settings) as client:
-        task_id = register(client, clips)["id"]
-        sharp = classify(client, task_id, query)["results"][0]
-    with serving(settings.model_copy(update={"temperature": 10.0})) as client:
-        soft = classify(client, task_id, query)["results"][0]
-    assert [r["label"] for r in sharp["ranking"]] == [r["label"] for r in soft["ranking"]]
-    assert soft["score"] < sharp["score"]
+        before = classify(client, register(client, pairs)["id"], query)["results"][0]
+        model = client.get("/info").json()["model"]
+    assert "default" in model["calibration"]["source"]
+    rows = tuple(ShotRow(shots=k, scale=0.01 * k, threshold=t) for k, t in ((1, -1.0), (2, 0.999)))
+    fitted = Calibration(
+        source="a test",
+        video=rows,
+        text=rows,
+        fingerprint=model["fingerprint"],
+        mean=(0.1,) * 32,
+    )
+    write_calibration(folder, fitted)
+    changed = settings.model_copy(
+        update={"checkpoint": str(folder), "store": f"sqlite:{tmp_path / 'fitted.db'}"}
+    )
+    with serving(changed) as client:
+        shown = client.get("/info").json()["model"]["calibration"]
+        two = classify(client, register(client, pairs)["id"], query)["results"][0]
+        first = {label: given[:1] for label, given in pairs.items()}
+        one = classify(client, register(client, first)["id"], query)["results"][0]
+    assert shown["source"] == "a test"
+    assert [row["scale"] for row in shown["video"]] == [0.01, 0.02]
+    assert "mean" not in shown
+    assert [r["label"] for r in two["ranking"]] == [r["label"] for r in before["ranking"]]
+    assert two["margin"] < before["margin"]
+    assert (two["threshold"], two["unknown"]) == (0.999, True)
+    assert (one["threshold"], one["unknown"]) == (-1.0, False)
+    assert -1 <= two["nearest"] < two["threshold"]
+
+
+def test_a_calibration_of_other_weights_stops_the_service(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fitted"
+    shutil.copytree(settings.checkpoint, folder)
+    rows = (ShotRow(shots=1, scale=1, threshold=0),)
+    write_calibration(folder, Calibration(source="x", video=rows, text=rows, fingerprint="0" * 64))
+    with pytest.raises(CheckpointError, match="was fitted for weights 000000000000"):
+        choose_runtime(settings.model_copy(update={"checkpoint": str(folder)}))

@@ -50,6 +50,7 @@ def test_a_task_is_registered_and_classifies_its_own_clips(
     assert result["margin"] == pytest.approx(
         result["ranking"][0]["score"] - result["ranking"][1]["score"]
     )
+    assert result["unknown"] is (result["nearest"] < result["threshold"])
     assert all(len(ranked["stages"]) == 3 for ranked in result["ranking"])
 
 

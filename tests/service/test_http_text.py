@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,7 @@ from tests.language_model import Endpoint, language_model
 from tests.serving import classify, moving_clip, register, scores, serving
 
 Clips = dict[str, list[bytes]]
+Asking = tuple[httpx.Client, Endpoint]
 BETTER = ["The jump begins.", "The wave goes on.", "The pour ends."]
 
 
@@ -31,10 +32,17 @@ def described(settings: Settings, model: Endpoint) -> Settings:
 
 
 def wait_for_revision(client: httpx.Client, task_id: str, revision: int) -> dict[str, object]:
+    return wait_for(client, task_id, lambda task: task["revision"] == revision)
+
+
+def wait_for(
+    client: httpx.Client, task_id: str, reached: Callable[[dict[str, object]], bool]
+) -> dict[str, object]:
+    """Return a task once it is as it shall be."""
     deadline = time.monotonic() + 20
     while True:
         task: dict[str, object] = client.get(f"/tasks/{task_id}").json()
-        if task["revision"] == revision:
+        if reached(task):
             return task
         assert time.monotonic() < deadline, task
         time.sleep(0.02)
@@ -76,19 +84,49 @@ def test_answers_are_kept_for_the_next_task(
         assert len(model.calls) == asked
 
 
-def test_a_model_that_fails_changes_nothing(
-    described: Settings, model: Endpoint, clips: Clips
+FAULTS = {
+    "401": "status 401; check OPENAI_API_KEY",
+    "404": "status 404; check KSHOT_LLM_BASE_URL and KSHOT_LLM_MODEL",
+    "not json": "it is no JSON",
+    "no choices": "it has no choices",
+    "refusal": "the model refused",
+}
+
+
+@pytest.fixture(scope="module")
+def asking(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
+    """A service and the language model that it asks."""
+    with language_model() as model:
+        settings = Settings(
+            checkpoint=str(checkpoint),
+            store=f"sqlite:{tmp_path_factory.mktemp('asking') / 'kshot.db'}",
+            threads=1,
+            decode_workers=1,
+            llm_base_url=model.url,
+            llm_model="fake",
+            openai_api_key="sk-must-not-be-told",
+        )
+        with serving(settings) as client:
+            yield client, model
+
+
+@pytest.mark.parametrize("mode", FAULTS)
+def test_a_model_that_fails_says_why_and_changes_nothing_else(
+    asking: Asking, clips: Clips, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
-    model.mode = "401"
-    with serving(described) as client:
-        task = register(client, clips)
-        deadline = time.monotonic() + 10
-        while len(model.calls) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(0.2)
-        assert client.get(f"/tasks/{task['id']}").json() == task
-        assert classify(client, task["id"], clips["jump"][0])["text_source"] == "template"
+    client, model = asking
+    model.mode = mode
+    task = register(client, clips)
+    shown = wait_for(client, task["id"], lambda task: task["text_reason"] is not None)
+    assert FAULTS[mode] in str(shown["text_reason"])
+    assert shown | {"text_reason": None} == task | {"text_reason": None}
+    answer = classify(client, task["id"], clips["jump"][0])
+    assert (answer["text_source"], answer["text_reason"]) == ("template", shown["text_reason"])
+    (line,) = [each.message for each in caplog.records if task["id"] in each.message]
+    assert FAULTS[mode] in line
+    told = " ".join(each.getMessage() for each in caplog.records)
+    assert "must-not-be-told" not in told
+    assert not [label for label in clips if label in told]
 
 
 def test_text_that_the_tower_cannot_read_is_not_taken(

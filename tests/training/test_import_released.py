@@ -85,12 +85,14 @@ def test_the_command_writes_a_folder_that_loads(
 ) -> None:
     """The toy CLIP stands in for open_clip's, which no hub gives here."""
     torch.save({"state_dict": golden.state}, tmp_path / "model.tar")
-    monkeypatch.setattr(import_released, "towers", lambda _: golden.towers())
-    monkeypatch.setattr("model.checkpoint.towers", lambda _: golden.towers())
+    monkeypatch.setattr(import_released, "towers", lambda *_: golden.towers())
+    monkeypatch.setattr("model.checkpoint.towers", lambda *_: golden.towers())
     out = tmp_path / "imported"
+    weights = tmp_path / "toy.safetensors"
     asked = ["--visual-blocks", "2", "--text-blocks", "1", "--out", str(out)]
+    asked += ["--backbone-weights", str(weights)]
     assert main([str(tmp_path / "model.tar"), *asked]) == 0
-    loaded = load_recognizer(str(out))
+    loaded = load_recognizer(str(out), weights=weights)
     assert loaded.trained
     want = golden.recognizer("joint", "joint").state_dict()
     for name, tensor in loaded.state_dict().items():
@@ -103,8 +105,9 @@ def test_the_command_exits_2_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     golden: Golden,
 ) -> None:
-    monkeypatch.setattr(import_released, "towers", lambda _: golden.towers())
+    monkeypatch.setattr(import_released, "towers", lambda *_: golden.towers())
     asked = ["--visual-blocks", "2", "--text-blocks", "1", "--out", str(tmp_path / "out")]
+    asked += ["--backbone-weights", "toy.safetensors"]
     assert main([str(tmp_path / "absent.tar"), *asked]) == 2
     assert "absent.tar cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

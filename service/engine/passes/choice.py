@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from model.config import check_served
 from model.episode import MatchScores, plain
 from model.errors import ExportError
 from model.export.manifest import exported_beside, read_manifest
@@ -74,7 +75,7 @@ def open_runtime(
             differently, or does not fit the memory.
         MethodError: Its answers would depend on other queries.
     """
-    recognizer.check_served()
+    check_served(recognizer.config)
     fuse_activations(recognizer.video)
     reference = TorchRuntime(recognizer) if wanted == "onnx" else plain_torch(recognizer)
     assert_fits(reference, batch_frames)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.calibration.fitted import Calibration
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
 from model.text import StageTexts
@@ -78,8 +79,9 @@ class Runtime(Protocol):
     def trained(self) -> bool:
         """Whether any part differs from its start."""
 
-    def check_served(self) -> None:
-        """Refuse a method whose answers depend on other queries, as `Recognizer.check_served`."""
+    @property
+    def calibration(self) -> Calibration:
+        """What turns its scores into probabilities and `unknown`."""
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words that the text tower never saw."""
@@ -117,6 +119,7 @@ class ServedModel:
     query_context: QueryContext
     backbone: str
     device: str
+    calibration: Calibration
 
 
 def served_model(runtime: Runtime) -> ServedModel:
@@ -134,4 +137,5 @@ def served_model(runtime: Runtime) -> ServedModel:
         query_context=config.query_context,
         backbone=config.backbone.kind,
         device=str(runtime.device),
+        calibration=runtime.calibration,
     )

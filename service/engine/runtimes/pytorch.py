@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.calibration.fitted import Calibration
 from model.config import MethodConfig
 from model.episode import EncodedSupport, Scored, check_supports
 from model.recognizer import Recognizer
@@ -111,9 +112,10 @@ class TorchRuntime:
         """Whether any part differs from its start."""
         return self.recognizer.trained
 
-    def check_served(self) -> None:
-        """Refuse a method whose answers depend on other queries."""
-        self.recognizer.check_served()
+    @property
+    def calibration(self) -> Calibration:
+        """What turns its scores into probabilities and `unknown`."""
+        return self.recognizer.calibration
 
     def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
         """Name the words that the text tower never saw."""

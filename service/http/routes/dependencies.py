@@ -6,18 +6,15 @@ All are coroutines, since FastAPI calls a plain function in a thread.
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, NoReturn
+from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import Depends, Request
-from starlette.datastructures import FormData
-from starlette.exceptions import HTTPException
 
 from service.container import Service
 from service.decoding.pool import ClipRequest
-from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsError
 from service.http.body import parse_json, query_of_json, task_of_json, validate
+from service.http.content import JSON, content_type, form_of
 from service.http.multipart import query_of_form, task_of_form
 from service.http.schemas import QueryBody, TaskBody
 from service.limits import Limits
@@ -26,10 +23,6 @@ from service.stores.records import is_id
 from service.tasks.allowance import Allowance
 from service.tasks.inputs import ClipInput, NewTask, check_task
 
-MULTIPART = "multipart/form-data"
-JSON = "application/json"
-MAX_TEXT_PART_BYTES = 2**20
-MAX_TEXT_PARTS = 1000
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
@@ -118,7 +111,7 @@ async def read_task(request: Request, limits: Limits) -> NewTask:
             lambda: task_of_json(validate(parse_json(raw), TaskBody), limits)
         )
     else:
-        async with _form(request, limits.support_clips) as form:
+        async with form_of(request, limits.support_clips) as form:
             task = await task_of_form(form, limits)
     return check_task(task, limits)
 
@@ -134,45 +127,8 @@ async def read_query(request: Request, limits: Limits) -> tuple[ClipInput, ...]:
         return await asyncio.to_thread(
             lambda: query_of_json(validate(parse_json(raw), QueryBody), limits)
         )
-    async with _form(request, limits.query_clips) as form:
+    async with form_of(request, limits.query_clips) as form:
         return await query_of_form(form, limits)
-
-
-def content_type(request: Request) -> str:
-    """Return the content type of the body.
-
-    Raises:
-        MediaTypeError: It is neither JSON nor multipart.
-    """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found not in (JSON, MULTIPART):
-        raise MediaTypeError(
-            f"The content type {found[:80]!r} is not read here; send {MULTIPART} or {JSON}."
-        )
-    return found
-
-
-@asynccontextmanager
-async def _form(request: Request, max_clips: int) -> AsyncIterator[FormData]:
-    """Parse a multipart body, its files spooled to disk, and close them at the end."""
-    try:
-        form = await request.form(
-            max_files=max_clips, max_fields=MAX_TEXT_PARTS, max_part_size=MAX_TEXT_PART_BYTES
-        )
-    except HTTPException as error:
-        _refuse_form(str(error.detail), max_clips)
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-def _refuse_form(reason: str, max_clips: int) -> NoReturn:
-    if reason.startswith("Too many files"):
-        raise TooManyClipsError(f"The request has more than {max_clips} files; send fewer.")
-    raise MalformedRequestError(
-        f"The multipart body cannot be read: {reason.rstrip('.')}; let an HTTP client write it."
-    )
 
 
 TaskId = Annotated[str, Depends(known_id)]

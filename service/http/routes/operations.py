@@ -74,5 +74,5 @@ def _model_view(service: Service) -> ModelView:
         size=model.size,
         query_context=model.query_context,
         backbone=model.backbone,
-        temperature=service.settings.temperature,
+        calibration=model.calibration,
     )

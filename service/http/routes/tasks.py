@@ -113,10 +113,12 @@ async def classify(
 
 
 def _view(service: Service, record: TaskRecord, faults: Sequence[ClipFault] = ()) -> TaskView:
+    without_text = service.texts.reason(record.labels)
     return task_view(
         record,
         service.engine.model,
-        text_reason=service.texts.reason(record.labels),
+        with_text=without_text is None,
+        text_reason=without_text or service.tasks.supports.undescribed(record.task_id),
         preparation=service.tasks.supports.preparation(record.task_id),
         faults=faults,
     )

@@ -17,7 +17,7 @@ from simplejpeg import decode_jpeg
 from model import errors
 from model.media.container import MediaLimits
 from model.media.display import square
-from model.media.pictures import decode_pictures, encode_pictures, read_pictures
+from model.media.pictures import read_pictures
 from model.media.sampling import Clip, centre_indices
 from tests.videos import corner_frames, grey_frames, grey_level
 
@@ -204,15 +204,6 @@ def test_a_damaged_jpeg_is_what_pillow_makes_of_it(
     assert expected is not None
     if expected.shape == NOISE.shape:
         assert np.array_equal(clip.frames_THWC[0], expected)
-
-
-def test_stored_pictures_are_lossless() -> None:
-    frames_THWC = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
-    stored = encode_pictures(frames_THWC)
-    assert len(stored) == 8
-    restored = decode_pictures(stored)
-    assert restored.dtype == np.uint8
-    assert (restored == frames_THWC).all()
 
 
 def test_a_square_of_the_size_is_taken_as_it_is() -> None:

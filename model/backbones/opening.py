@@ -1,0 +1,68 @@
+"""Opens a backbone: which files of the hub it needs, and its towers with the weights of one."""
+
+from pathlib import Path
+from typing import assert_never
+
+from model.backbones.clip import open_clip_file, open_clip_towers, tokenizer_files
+from model.backbones.compact import compact_image_tower, compact_text_tower
+from model.backbones.hub import DEFAULT_CACHE, HubFile, fetch
+from model.backbones.timm import timm_file, timm_tower
+from model.config import BackboneConfig, CompactConfig, LibraryConfig, OpenClipConfig, TimmConfig
+from model.errors import BackboneError
+from model.slots import Backbone, TextBackbone
+
+
+def towers(
+    config: BackboneConfig, weights: Path | None = None
+) -> tuple[Backbone, TextBackbone | None]:
+    """Make the backbone.
+
+    Args:
+        config: Which.
+        weights: File with its weights; None leaves them random.
+
+    Raises:
+        BackboneError: its library has none such, the file does not fit, or it is no plain ViT.
+    """
+    match config:
+        case OpenClipConfig():
+            return open_clip_towers(config, weights)
+        case TimmConfig():
+            return timm_tower(config, weights), None
+        case CompactConfig():
+            if weights is not None:
+                raise BackboneError(
+                    "A compact checkpoint holds its own backbone; leave the weights file out."
+                )
+            image = compact_image_tower(config)
+            text = compact_text_tower(config.text, config.width) if config.text else None
+            return image, text
+        case _:
+            assert_never(config)
+
+
+def hub_files(config: LibraryConfig) -> tuple[HubFile, ...]:
+    """Say which files of the hub a backbone needs, its weights first; none without a tag.
+
+    Raises:
+        BackboneError: its library knows no such weights.
+    """
+    match config:
+        case OpenClipConfig():
+            if config.pretrained is None:
+                return ()
+            return open_clip_file(config), *tokenizer_files(config)
+        case TimmConfig():
+            return (timm_file(config),) if config.pretrained else ()
+        case _:
+            assert_never(config)
+
+
+def fetch_weights(config: LibraryConfig, cache: Path = DEFAULT_CACHE) -> Path:
+    """Return the file of a backbone's published weights; what is missing is downloaded.
+
+    Raises:
+        BackboneError: They cannot be had.
+    """
+    weights, *_beside = [fetch(file, cache) for file in hub_files(config)]
+    return weights

@@ -1,0 +1,74 @@
+"""Tokenizers of text towers: open_clip's own, or that of a hub's repository."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import open_clip
+from torch import Tensor
+
+from model.errors import BackboneError
+
+FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+class Tokenizer(Protocol):
+    """Texts to token ids [B, L]; the end of text has the largest id."""
+
+    def __call__(self, texts: list[str], /) -> Tensor:
+        """Tokenize."""
+
+
+class FolderTokenizer:
+    """The tokenizer of a repository of the hub, read from a folder when it is first asked.
+
+    Args:
+        name: Of the model.
+        folder: With `FILES`; None where the model is random and nobody asks.
+        values: What open_clip's config says of it.
+    """
+
+    def __init__(self, name: str, folder: Path | None, values: dict[str, Any]) -> None:
+        self.name, self.folder, self.values = name, folder, values
+        self.tokenizer: Any = None
+
+    def __call__(self, texts: list[str], /) -> Tensor:
+        """Tokenize."""
+        if self.tokenizer is None:
+            self.tokenizer = self.opened()
+        ids: Tensor = self.tokenizer(texts)
+        return ids
+
+    def opened(self) -> Any:  # noqa: ANN401
+        """Read the tokenizer.
+
+        Raises:
+            BackboneError: A file or the package is missing.
+        """
+        for name in FILES:
+            if self.folder is None or not (self.folder / name).is_file():
+                where = "the folder of its weights" if self.folder is None else str(self.folder)
+                raise BackboneError(
+                    f"{self.name!r} reads text by {' and '.join(FILES)}, and {name} is not in "
+                    f"{where}; bring it there."
+                )
+        try:
+            return open_clip.tokenizer.HFTokenizer(str(self.folder), **self.values)
+        except ImportError as error:
+            raise BackboneError(
+                f"{self.name!r} reads text with the package transformers; install kshot[video]."
+            ) from error
+
+
+def tokenizer_of(name: str, folder: Path | None) -> Tokenizer:
+    """Return the tokenizer of an open_clip model.
+
+    Args:
+        name: Of the model.
+        folder: Where its weights lie.
+    """
+    config = open_clip.get_model_config(name)["text_cfg"]
+    if "hf_tokenizer_name" not in config:
+        tokenizer: Tokenizer = open_clip.get_tokenizer(name)
+        return tokenizer
+    values = {"context_length": config.get("context_length", 77)}
+    return FolderTokenizer(name, folder, values | config.get("tokenizer_kwargs", {}))

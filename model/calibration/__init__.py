@@ -1,0 +1,1 @@
+"""Scores to probabilities and `unknown`: what was fitted, the defaults, and the evidence."""

@@ -1,0 +1,1 @@
+"""The command that writes a pickle of weights anew as safetensors."""

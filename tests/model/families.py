@@ -1,0 +1,113 @@
+"""Small members of the families of backbones: their libraries' code, few layers, random weights."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+CLIP_LIKE = "open_clip:kshot-tiny-clip"
+SIGLIP_LIKE = "open_clip:kshot-tiny-siglip"
+DINO_LIKE = "vit_tiny_patch16_dinov3_qkvb"
+WORDS = ("a", "person", "video", "of", "jump", "wave", "the", "action", "first", "then", "end")
+
+TINY: dict[str, dict[str, Any]] = {
+    "kshot-tiny-clip": {
+        "embed_dim": 24,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": 32, "layers": 3, "width": 32, "patch_size": 8, "head_width": 16,
+        },
+        "text_cfg": {
+            "context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2,
+        },
+    },
+    "kshot-tiny-siglip": {
+        "embed_dim": 64,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 160, "timm_model_name": "test_vit", "timm_model_pretrained": False,
+            "timm_pool": "map", "timm_proj": "none",
+        },
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 32, "hf_tokenizer_name": "none/none",
+            "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 16, "heads": 2, "layers": 2,
+            "no_causal_mask": True, "proj_bias": True, "pool_type": "last",
+            "norm_kwargs": {"eps": 1e-06}, "act_kwargs": {"approximate": "tanh"},
+        },
+    },
+}  # fmt: skip
+
+
+def add_tiny_models() -> None:
+    """Let open_clip know the small members by name, as it knows its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, config in TINY.items():
+            (Path(folder) / f"{name}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(Path(folder))
+
+
+add_tiny_models()
+
+
+def save_weights(model: torch.nn.Module, file: Path) -> Path:
+    """Write a model's weights as a publisher does."""
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file)
+    return file
+
+
+def random_clip(name: str, seed: int = 0) -> Any:  # noqa: ANN401  open_clip ships no types
+    """Build a small open_clip model at random."""
+    torch.manual_seed(seed)
+    config = open_clip.get_model_config(name)
+    custom = config.pop("custom_text", False)
+    return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config).eval()
+
+
+def clip_weights(folder: Path) -> Path:
+    """Write weights of the small CLIP."""
+    return save_weights(random_clip("kshot-tiny-clip"), folder / "clip.safetensors")
+
+
+def siglip_weights(folder: Path) -> Path:
+    """Write weights of the small SigLIP, with the tokenizer beside them."""
+    vocabulary = {word: number + 2 for number, word in enumerate(WORDS)}
+    words = Tokenizer(
+        models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 31, **vocabulary}, "<unk>")
+    )
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", 1)]
+    )
+    words.save(str(folder / "tokenizer.json"))
+    said = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>",
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return save_weights(random_clip("kshot-tiny-siglip"), folder / "siglip.safetensors")
+
+
+def tiny_dino(seed: int = 0, size: int = 64) -> Eva:
+    """Build a DINOv3 of three blocks: registers, turned places, mean pooling."""
+    torch.manual_seed(seed)
+    return timm.create_model(
+        DINO_LIKE, depth=3, embed_dim=48, num_heads=3, img_size=size, num_classes=0
+    ).eval()
+
+
+def tiny_siglip_tower(seed: int = 0, size: int = 32) -> VisionTransformer:
+    """Build an image tower of SigLIP of three blocks: no class token, attention pooling."""
+    torch.manual_seed(seed)
+    return timm.create_model(
+        "vit_base_patch16_siglip_224",
+        depth=3, embed_dim=48, num_heads=3, img_size=size, patch_size=8, num_classes=0,
+    ).eval()  # fmt: skip
