@@ -94,9 +94,11 @@ def test_the_result_is_a_checkpoint_that_knows_its_words(undisturbed: Path) -> N
     assert recognizer.size == 160
     assert recognizer.trained  # by the motion stage
     label = "red striped ball rises then grows then fades"
-    assert recognizer.unknown_words(label, template_stages(label)) == ()
-    assert recognizer.unknown_words("train action", template_stages("train action")) == ()
-    assert recognizer.unknown_words("yodel", template_stages("yodel")) == ("yodel",)
+    assert recognizer.text_fault(label, template_stages(label)) is None
+    assert recognizer.text_fault("train action", template_stages("train action")) is None
+    fault = recognizer.text_fault("yodel", template_stages("yodel"))
+    assert fault is not None
+    assert "'yodel'" in fault.sentence
     tensors = recognizer.state_dict()
     assert "video.tower.model.blocks.0.attn.qkv.weight" in tensors
     assert "text.tower.model.token_embedding.weight" in tensors
