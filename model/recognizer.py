@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.backbones.wording import TextFault, text_fault, wording
+from model.by_parts import ByParts
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig
@@ -31,13 +33,13 @@ from model.episode import (
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
-from model.text import StageTexts, prompts
+from model.text import StageTexts
 from model.views import episode_view, query_view, support_view
 
 SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
 
 
-class Recognizer(nn.Module):
+class Recognizer(ByParts):
     """A method with its weights. Built by `model.build`, loaded by `model.checkpoint`.
 
     Args:
@@ -98,21 +100,6 @@ class Recognizer(nn.Module):
         return self.video.tower.size
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.video.parameters()).device
-
-    @property
-    def has_text(self) -> bool:
-        """Whether text takes part in the score."""
-        return self.text is not None and (self.fusion.reads_text or self.needs_text)
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether class text enters the support features: other text, other supports."""
-        return self.text is not None and self.prototypes.needs_text
-
-    @property
     def per_task(self) -> bool:
         """Whether queries are scored against the classes of their own task alone."""
         return self.matcher.per_task or self.fusion.per_task or self.text_head.per_task
@@ -143,11 +130,11 @@ class Recognizer(nn.Module):
         parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]
         return [part for part in parts if isinstance(part, nn.Module)]
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw; none for CLIP's."""
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; None where it can, or is not there."""
         if self.text is None:
-            return ()
-        return self.text.unknown_words(prompts(label, stages, self.config.prompt))
+            return None
+        return text_fault(self.text.tower, label, stages, self.config.prompt)
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; each class by itself, so results can be kept per class.
@@ -160,10 +147,8 @@ class Recognizer(nn.Module):
         """
         if self.text is None:
             raise MethodError(f"The method {self.name!r} has no text tower; score by video alone.")
-        texts = [
-            prompts(label, of_label, self.config.prompt)
-            for label, of_label in zip(labels, stages, strict=True)
-        ]
+        classes, prompt = zip(labels, stages, strict=True), self.config.prompt
+        texts = [wording(self.text.tower, *each, prompt).texts for each in classes]
         return self.text.encode(texts, self.device)
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
@@ -209,19 +194,9 @@ class Recognizer(nn.Module):
             EpisodeError: fewer than two classes, a class without a clip, or other lengths.
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
-        text_NAE = text_NAE if self.has_text else None
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
-        counts = torch.bincount(classes_S).tolist()
-        return EncodedSupport(
-            self._class_set(features_STE, classes_S, text_NAE),
-            tuple(view.memories.get(place) for place in range(len(self.video.adapted))),
-            text_NAE,
-            self.fingerprint,
-            text_inside=self.needs_text and text_NAE is not None,
-            by_video=self.calibration.at(counts, with_text=False),
-            by_text=self.calibration.at(counts, with_text=True),
-        )
+        return self._encoded(features_STE, classes_S, text_NAE, view.memories)
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries, one support set each; tasks may be mixed in a batch.

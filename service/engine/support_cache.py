@@ -14,6 +14,7 @@ from typing import NamedTuple
 from model.episode import EncodedSupport
 from service.background import spawn
 from service.engine.runtimes.protocol import ServedModel
+from service.errors import TaskTooLargeError
 from service.stores.errors import TaskNotFoundError
 
 log = logging.getLogger("kshot.engine")
@@ -152,6 +153,23 @@ class SupportSize:
             classes: Class index of each support clip.
         """
         return len(set(classes)) * self.a_class + len(classes) * self.a_clip
+
+    def check(self, classes: Sequence[int], most: int) -> None:
+        """Refuse a task whose encoded supports are more than the budget of all of them.
+
+        Args:
+            classes: Class index of each support clip.
+            most: The budget; 0 limits no task.
+
+        Raises:
+            TaskTooLargeError: It is too large.
+        """
+        if most and (wanted := self.of(classes)) > most:
+            raise TaskTooLargeError(
+                f"The encoded supports of {len(classes)} clips take {wanted:,} bytes and the limit "
+                f"is {most:,}; register fewer clips or labels, or raise "
+                "KSHOT_SUPPORT_CACHE_BYTES."
+            )
 
 
 def support_size(more: EncodedSupport, less: EncodedSupport, model: ServedModel) -> SupportSize:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from model.errors import ClipError
 from model.media.sampling import Clip
-from model.text import StageTexts
+from model.text import StageTexts, label_key
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.turns import WorkClass
 from service.errors import (
     ClipFault,
     ClipsRefusedError,
@@ -98,13 +99,17 @@ def check_query_count(count: int, limits: Limits) -> None:
 
 
 async def decode_clips(
-    pool: DecodePool, inputs: Sequence[ClipInput], labels: Mapping[int, str] | None = None
+    pool: DecodePool,
+    inputs: Sequence[ClipInput],
+    work: WorkClass,
+    labels: Mapping[int, str] | None = None,
 ) -> tuple[dict[int, Clip], list[ClipFault]]:
     """Decode clips, no more at once than the pool has workers, so that requests take turns.
 
     Args:
         pool: The sandboxed decoders.
         inputs: The clips.
+        work: What they are decoded for.
         labels: Label by index of clip, for the faults.
 
     Returns:
@@ -117,7 +122,7 @@ async def decode_clips(
             if isinstance(clip.source, ClipError):
                 raise clip.source
             async with free:
-                return await pool.decode(clip.source)
+                return await pool.decode(clip.source, work)
         except ClipError as error:
             return ClipFault(clip.index, (labels or {}).get(clip.index), error)
 
@@ -162,11 +167,12 @@ def digest(source: ClipRequest) -> str:
 def _check_distinct(labels: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for label in labels:
-        if (same := seen.setdefault(label.casefold(), label)) != label or labels.count(label) > 1:
+        if (key := label_key(label)) in seen:
             raise LabelDuplicateError(
-                f"The labels {same!r} and {label!r} read the same; "
+                f"The labels {seen[key]!r} and {label!r} read the same; "
                 "put their clips under one label, or name them apart."
             )
+        seen[key] = label
 
 
 def _check_shots(labels: Sequence[NewLabel], limits: Limits) -> None:

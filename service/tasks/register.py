@@ -61,7 +61,7 @@ class Tasks:
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, inputs, labels)
+            clips, faults = await decode_clips(self.pool, inputs, "register", labels)
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
         _check_left(task, clips, faults)
         record, frames = await asyncio.to_thread(_record, task, clips)

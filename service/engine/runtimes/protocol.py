@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
@@ -80,17 +81,36 @@ class Runtime(Protocol):
         """Whether any part differs from its start."""
 
     @property
+    def frames_apart(self) -> bool:
+        """Whether a clip's frames may go through the trunk one by one: `trunk_frames`."""
+
+    @property
+    def supports_apart(self) -> bool:
+        """Whether each support may be encoded by itself: `support_features`, then `support_of`."""
+
+    @property
     def calibration(self) -> Calibration:
         """What turns its scores into probabilities and `unknown`."""
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw."""
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; any thread may ask."""
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; returns text_NAE in fp32."""
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
         """Run the frozen blocks below the adapters on RGB uint8; returns tokens_BTLD."""
+
+    def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the frozen blocks on some frames of a clip; returns tokens_NLD."""
+
+    def support_features(self, tokens_BTLD: Tensor) -> Tensor:
+        """Encode some supports of a task, each by itself; returns features_BTE in fp32."""
+
+    def support_of(
+        self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Make a task's supports of their features, as `Recognizer.support_of`."""
 
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
