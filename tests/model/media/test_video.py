@@ -9,7 +9,7 @@ import pytest
 
 from model.errors import ClipSpanError, ClipTooShortError
 from model.media.container import UNLIMITED, MediaLimits
-from model.media.pictures import centre_crop, scaled
+from model.media.display import centre_crop, scaled
 from model.media.sampling import Clip, centre_indices
 from model.media.video import read_clip
 from tests.videos import corner_frames, grey_frames, grey_level, make_video
@@ -80,7 +80,7 @@ def test_packets_that_show_no_frame_do_not_shift_the_sampling() -> None:
 
     frames = grey_frames(36)
     clip = read(make_video(frames, codec="libvpx", container="webm", edit=hide))
-    at = [int((k + 0.5) * 35 / 8) for k in range(8)]  # the last shown frame is the 35th
+    at = centre_indices(36, 8)
     expected = [k - 1 if k % 3 == 2 else k for k in at]
     assert seen_levels(clip) == pytest.approx([grey_level(k, 36) for k in expected], abs=3)
     assert clip.times_s == pytest.approx([k / 30 for k in expected], abs=2e-3)
