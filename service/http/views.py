@@ -151,7 +151,7 @@ def _clips(record: TaskRecord) -> list[ClipView]:
             name=clip.name,
             index=clip.index,
             label=record.labels[clip.label].label,
-            duration_s=clip.duration_s,
+            duration_s=None if clip.codec == "pictures" else clip.duration_s,
             codec=clip.codec,
             frames_s=clip.frames_s,
             distinct=clip.distinct,

@@ -83,7 +83,8 @@ def test_a_clip_may_be_pictures(client: httpx.Client, clips: Clips, pictures: li
     ]
     answer = client.post("/tasks", json={"labels": labels})
     assert answer.status_code == 201, answer.text
-    assert answer.json()["clips"][0]["codec"] == "pictures"
+    clip = answer.json()["clips"][0]
+    assert (clip["codec"], clip["duration_s"]) == ("pictures", None)
     found = client.post(
         f"/tasks/{answer.json()['id']}/classify", json={"clips": [{"frames": frames}]}
     )
