@@ -25,6 +25,7 @@ from model.calibration.fitted import read_calibration
 from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
 from model.errors import CheckpointError
 from model.files import write_file
+from model.methods import bare_method
 from model.recognizer import Recognizer
 
 FORMAT = "kshot-1"
@@ -49,7 +50,7 @@ def load_recognizer(
     folder = folder_of(source)
     if folder is not None:
         return load_folder(folder, name=folder.name, weights=weights, cache=cache)
-    return _bare(MethodConfig(backbone=backbone_of(source, weights)), source, weights, cache)
+    return _bare(bare_method(backbone_of(source, weights)), source, weights, cache)
 
 
 def load_folder(
@@ -134,7 +135,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recognizer:
-    image, text = towers(config.backbone, weights)
+    image, text = towers(config.backbone, weights, frames=config.frames)
     return build_recognizer(config, image, text, name=name)
 
 
