@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.by_parts import ByParts
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig
@@ -37,7 +38,7 @@ from model.views import episode_view, query_view, support_view
 SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
 
 
-class Recognizer(nn.Module):
+class Recognizer(ByParts):
     """A method with its weights. Built by `model.build`, loaded by `model.checkpoint`.
 
     Args:
@@ -96,21 +97,6 @@ class Recognizer(nn.Module):
     def size(self) -> int:
         """Side of the square frames it takes, pixels."""
         return self.video.tower.size
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.video.parameters()).device
-
-    @property
-    def has_text(self) -> bool:
-        """Whether text takes part in the score."""
-        return self.text is not None and (self.fusion.reads_text or self.needs_text)
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether class text enters the support features: other text, other supports."""
-        return self.text is not None and self.prototypes.needs_text
 
     @property
     def per_task(self) -> bool:
@@ -209,19 +195,9 @@ class Recognizer(nn.Module):
             EpisodeError: fewer than two classes, a class without a clip, or other lengths.
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
-        text_NAE = text_NAE if self.has_text else None
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
-        counts = torch.bincount(classes_S).tolist()
-        return EncodedSupport(
-            self._class_set(features_STE, classes_S, text_NAE),
-            tuple(view.memories.get(place) for place in range(len(self.video.adapted))),
-            text_NAE,
-            self.fingerprint,
-            text_inside=self.needs_text and text_NAE is not None,
-            by_video=self.calibration.at(counts, with_text=False),
-            by_text=self.calibration.at(counts, with_text=True),
-        )
+        return self._encoded(features_STE, classes_S, text_NAE, view.memories)
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries, one support set each; tasks may be mixed in a batch.

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from service.container import running
 from service.http import openapi, problems
@@ -27,7 +28,8 @@ def create_app(settings: Settings) -> FastAPI:
             with without_long_collections():
                 yield
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its /docs takes its scripts from the package, not from another host
+        redoc_url=None,
         title="kshot",
         summary="Few-shot action recognition: a handful of clips a label, no training job.",
         lifespan=lifespan,

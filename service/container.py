@@ -107,7 +107,7 @@ def choose_runtime(settings: Settings) -> Choice:
 def pool_of(engine: Engine, limits: Limits, settings: Settings) -> DecodePool:
     """Make the pool of decoders for the frames that the model takes."""
     return DecodePool(
-        workers=settings.decode_workers or usable_cores(),
+        workers=settings.decode_workers or usable_cores() + 1,
         frames=engine.model.frames,
         size=engine.model.size,
         media=media_limits(limits),

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=256,
-        description="Sandboxed decoder processes; 0 is one a usable core, 2 or more.",
+        description="Sandboxed decoder processes; 0 is one a usable core and one more. "
+        "Registrations leave one free.",
     )
     decode_memory_bytes: int = Field(
         1536 * MIB, ge=256 * MIB, description="Address space of one decoder process."
@@ -84,7 +85,10 @@ class Settings(BaseSettings):
         3.0, ge=0, description="Longest a small batch waits for more while the device is free."
     )
     slice_clips: int = Field(
-        8, ge=1, description="Support clips encoded between two looks at the query queue."
+        0,
+        ge=0,
+        description="Support clips encoded between two looks at the query queue; 0 measures what "
+        "holds up a query by a quarter of its time.",
     )
     support_cache_bytes: int = Field(
         1024 * MIB, ge=0, description="Encoded supports kept; the least recently used leave first."

@@ -43,6 +43,7 @@ MODEL_STEPS = (
     {"methods"},
     {"(parts of the network)"},
     {"encoder"},
+    {"by_parts"},
     {"recognizer"},
     {"build"},
     {"checkpoint"},
@@ -227,6 +228,28 @@ def test_no_request_is_sent_through_a_thread_by_the_framework() -> None:
     }
     assert depended
     assert not plain
+
+
+SPAWNING = {"create_task", "ensure_future", "TaskGroup", "run_coroutine_threadsafe"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("service")])
+def test_one_module_spawns_tasks_and_it_takes_their_errors(name: str) -> None:
+    spawned = [
+        node.lineno
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) in SPAWNING
+    ]
+    assert len(spawned) == (1 if name == "service.background" else 0)
+    kept = [
+        ast.unparse(node)
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func) == "spawn"
+    ]
+    assert not kept, "asyncio forgets a task that nobody keeps"
 
 
 def test_no_file_is_a_drawer() -> None:

@@ -17,9 +17,11 @@ from typing import Self
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
 from model.media.container import MediaLimits
 from model.media.sampling import Clip
+from service.background import spawn
 from service.decoding.process import Decoder, DecoderUnavailableError
 from service.decoding.protocol import Message, PixelMemory, ProtocolError
 from service.decoding.sandbox import SandboxLimits
+from service.decoding.turns import ClosedError, Turns, WorkClass
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class DecodePool:
         self.sandbox = sandbox
         self.pace = DecodePace()
         self._decoders: set[Decoder] = set()
-        self._idle: asyncio.Queue[Decoder | None] = asyncio.Queue()  # None: the pool is closed
+        self.turns: Turns[Decoder] = Turns(workers)
         self._serving: set[asyncio.Task[Clip]] = set()
         self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -117,7 +119,7 @@ class DecodePool:
     async def close(self) -> None:
         """End every decoder; clips still waiting get a `DecoderUnavailableError`."""
         self._closed = True
-        self._idle.put_nowait(None)
+        self.turns.close()
         for task in self._replacing:
             task.cancel()
         await asyncio.gather(*(decoder.stop() for decoder in self._decoders))
@@ -141,39 +143,41 @@ class DecodePool:
         reported = [decoder.introduction["versions"] for decoder in self._decoders]
         return dict(reported[0]) if reported else {}
 
-    async def decode(self, clip: ClipRequest) -> Clip:
+    async def decode(self, clip: ClipRequest, work: WorkClass = "classify") -> Clip:
         """Read one clip in the next free decoder.
 
         A caller that is cancelled leaves at once; the decoder finishes the clip within its limits
         and goes on with the next.
 
+        Args:
+            clip: Untrusted.
+            work: What it is read for; clips to classify go first.
+
         Raises:
             ClipError: One of its children, when the clip cannot be used.
             DecoderUnavailableError: The pool is closed.
         """
-        decoder = await self._take()
-        task = asyncio.create_task(self._serve(decoder, clip))
+        decoder = await self._take(work)
+        task = spawn(self._serve(decoder, clip, work))
         self._serving.add(task)
-        task.add_done_callback(self._served)
+        task.add_done_callback(self._serving.discard)
         return await asyncio.shield(task)
 
-    def _served(self, task: asyncio.Task[Clip]) -> None:
-        self._serving.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, even when the caller has left
-
-    async def _take(self) -> Decoder:
+    async def _take(self, work: WorkClass) -> Decoder:
         while True:
-            decoder = await self._idle.get()
-            if decoder is None:
-                self._idle.put_nowait(None)  # for the next one waiting
-                raise DecoderUnavailableError("The decode pool is closed; start the service again.")
+            try:
+                decoder = await self.turns.take(work)
+            except ClosedError:
+                raise DecoderUnavailableError(
+                    "The decode pool is closed; start the service again."
+                ) from None
             if decoder.alive:
                 return decoder
             log.warning("decoder %d died while idle", decoder.pid)
+            self.turns.done(work)
             self._replace(decoder)
 
-    async def _serve(self, decoder: Decoder, clip: ClipRequest) -> Clip:
+    async def _serve(self, decoder: Decoder, clip: ClipRequest, work: WorkClass) -> Clip:
         blobs = clip.pictures if clip.video is None else (clip.video,)
         kind = "pictures" if clip.video is None else "video"
         header = {"kind": kind, "start_s": clip.start_s, "end_s": clip.end_s}
@@ -192,8 +196,9 @@ class DecodePool:
             raise self._death(await decoder.ended()) from error
         finally:
             self.pace.note(clip.size, time.monotonic() - begun)
+            self.turns.done(work)
             if usable:
-                self._idle.put_nowait(decoder)
+                self.turns.put(decoder)
             else:
                 self._replace(decoder)
         if isinstance(outcome, ClipError):
@@ -238,13 +243,13 @@ class DecodePool:
             frames=self.frames, size=self.size, media=self.media, sandbox=self.sandbox
         )
         self._decoders.add(decoder)
-        self._idle.put_nowait(decoder)
+        self.turns.put(decoder)
 
     def _replace(self, decoder: Decoder) -> None:
         decoder.kill()
         if self._closed:
             return
-        task = asyncio.create_task(self._renew(decoder))
+        task = spawn(self._renew(decoder))
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 

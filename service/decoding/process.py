@@ -15,6 +15,7 @@ from typing import Any, Self
 import service
 from model.errors import KshotError
 from model.media.container import MediaLimits
+from service.background import spawn
 from service.decoding.protocol import Message, PixelMemory, ProtocolError, receive, send
 from service.decoding.sandbox import SandboxLimits
 
@@ -49,7 +50,7 @@ class Decoder:
         self._limits = limits
         self._stopped = False
         self._complaints: deque[bytes] = deque(maxlen=20)
-        self._listener = asyncio.create_task(self._listen())
+        self._listener = spawn(self._listen())
 
     @classmethod
     async def start(

@@ -57,10 +57,10 @@ class CostModel:
         self._unfitted: Counter[Kind] = Counter()
         self._last: dict[Kind, float] = {}
 
-    @property
-    def drain_rate(self) -> float:
-        """Frames a second over the last batches of all kinds; 0 before there are any."""
-        latest = [one for kept in list(self._observed.values()) for one in tuple(kept)]
+    def rate(self, *kinds: Kind) -> float:
+        """Return frames a second over the last batches of these kinds, or of all; 0 before any."""
+        wanted = kinds or tuple(self._observed)
+        latest = [one for kind in wanted for one in tuple(self._observed.get(kind, ()))]
         seconds = sum(one.seconds for one in latest)
         return sum(one.frames for one in latest) / seconds if seconds > 0 else 0.0
 

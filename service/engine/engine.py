@@ -8,9 +8,11 @@ import concurrent.futures
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from model.config import check_served
@@ -19,12 +21,15 @@ from model.text import StageTexts
 from service.engine.cost import CostModel
 from service.engine.device import DeviceThread
 from service.engine.queue import Batcher, Reason
-from service.engine.registration import Progress, Registration, silent
+from service.engine.registration import Progress, Registration, ends, silent
 from service.engine.runtimes.protocol import Runtime, served_model
+from service.engine.slices import measured_slice
 from service.engine.support_cache import SupportSize, support_size
 from service.engine.work import Classified, Kind, Outcome, Query, Step, Work
-from service.errors import DeadlineError, DeadlineUnmetError, TaskTooLargeError
+from service.errors import DeadlineError, DeadlineUnmetError
 
+Made = TypeVar("Made")
+MOST_SLICE_CLIPS = 8  # of a registration, where that is measured
 RELIEF_S = 2.0  # longest the device waits for caches to be freed
 PROBES = ((0, 0, 1), (0, 1))  # classes of clips: they differ in one clip
 
@@ -35,7 +40,7 @@ class Engine:
     Args:
         recognizer: A runtime, or whatever has the same methods.
         batch_frames: Most frames in one batch of queries.
-        slice_clips: Support clips between two looks at the queries.
+        slice_clips: Support clips between two looks at the queries; 0 measures what is best.
         max_wait_s: Longest a batch waits for more queries while the device is free.
         support_bytes: Budget of all encoded supports; 0 limits no task.
         ahead: Whether the device works by itself, so that it can be given the next full batch
@@ -67,7 +72,7 @@ class Engine:
             max_wait_s=max_wait_s,
         )
         self._recognizer = recognizer
-        self._slice_clips = slice_clips
+        self._slice_frames = slice_clips * self.model.frames  # 0 until it is measured
         self._support_bytes = support_bytes
         self._support_size = SupportSize(0, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,6 +90,10 @@ class Engine:
         """Start the device thread and run the model once, so that no client waits for that."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+        if not self._slice_frames:
+            self._slice_frames = await self._on_device(
+                lambda: measured_slice(self._recognizer, MOST_SLICE_CLIPS)
+            )
         shape = (len(PROBES[0]), self.model.frames, self.model.size, self.model.size, 3)
         frames = np.zeros(shape, np.uint8)
         more, less = [
@@ -110,7 +119,12 @@ class Engine:
     @property
     def drain_rate(self) -> float:
         """Frames a second the device has done lately; 0 before anything was measured."""
-        return self.cost.drain_rate
+        return self.cost.rate()
+
+    @property
+    def query_rate(self) -> float:
+        """Likewise while it classified."""
+        return self.cost.rate("classify")
 
     @property
     def dropped(self) -> Mapping[Reason, int]:
@@ -131,21 +145,8 @@ class Engine:
         return self._recognizer.unknown_words(label, stages)
 
     def check_size(self, classes: Sequence[int]) -> None:
-        """Refuse a task whose encoded supports are more than the budget of all of them.
-
-        Args:
-            classes: Class index of each support clip.
-
-        Raises:
-            TaskTooLargeError: It is too large.
-        """
-        wanted = self._support_size.of(classes)
-        if self._support_bytes and wanted > self._support_bytes:
-            raise TaskTooLargeError(
-                f"The encoded supports of {len(classes)} clips take {wanted:,} bytes and the limit "
-                f"is {self._support_bytes:,}; register fewer clips or labels, or raise "
-                "KSHOT_SUPPORT_CACHE_BYTES."
-            )
+        """Refuse a task whose encoded supports do not fit; see `SupportSize.check`."""
+        self._support_size.check(classes, self._support_bytes)
 
     async def encode_support(
         self,
@@ -177,7 +178,7 @@ class Engine:
         registration = Registration(self._recognizer, frames_STHWC, classes, text_NAE, progress)
         done: asyncio.Future[EncodedSupport] = asyncio.get_running_loop().create_future()
         steps = registration.steps(
-            self._slice_clips, kind=work, tenant=tenant, deadline=deadline, done=done
+            self._slice_frames, kind=work, tenant=tenant, deadline=deadline, done=done
         )
         with self._queued(steps):
             return await done
@@ -186,16 +187,16 @@ class Engine:
         self, labels: Sequence[str], stages: Sequence[StageTexts], *, tenant: str = ""
     ) -> Tensor:
         """Encode stage texts; returns text_NAE."""
-        done: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
-        step = Step(
-            kind="register",
-            frames=max(1, len(labels) // 2),  # a class's three sentences cost about half a frame
-            tenant=tenant,
-            done=done,
-            run=lambda _: Outcome(self._recognizer.encode_text(labels, stages)),
-        )
-        with self._queued([step]):
-            return await done
+        of_slice = max(1, 2 * self._slice_frames)  # a class's sentences cost about half a frame
+        parts = [
+            await self._on_device(
+                partial(self._recognizer.encode_text, labels[start:stop], stages[start:stop]),
+                frames=max(1, (stop - start) // 2),
+                tenant=tenant,
+            )
+            for start, stop in ends(len(labels), of_slice)
+        ]
+        return torch.cat(parts)
 
     async def classify(
         self,
@@ -235,6 +236,21 @@ class Engine:
         with self._queued(queries):
             return await asyncio.gather(*answers)
 
+    async def _on_device(
+        self, run: Callable[[], Made], *, frames: int = 1, tenant: str = ""
+    ) -> Made:
+        """Call something in the device's thread, as work of a registration."""
+        done: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+        step = Step(
+            kind="register",
+            frames=frames,
+            tenant=tenant,
+            done=done,
+            run=lambda _: Outcome(run()),
+        )
+        with self._queued([step]):
+            return await done
+
     @contextmanager
     def _queued(self, works: Sequence[Work]) -> Iterator[None]:
         """Queue works; what is left of them at the end nobody wants."""
@@ -254,9 +270,8 @@ class Engine:
         ahead = self.batcher.ahead(kind, tenant, frames)
         ahead[kind] += frames
         full = {"classify": self.batcher.budget_frames}
-        slice_frames = self._slice_clips * self.model.frames
         needed_s = sum(
-            self.cost.drained_s(each, count, full.get(each, slice_frames))
+            self.cost.drained_s(each, count, full.get(each, self._slice_frames))
             for each, count in ahead.items()
         )
         if left_s <= 0:

@@ -18,6 +18,7 @@ from service.engine.work import Kind, Work
 
 KINDS: tuple[Kind, ...] = ("classify", "register", "rebuild")  # what goes first stands first
 FRAMES_PER_FRAME = 4  # frames of other work for one of a class that waits behind it
+QUERY_PART = FRAMES_PER_FRAME / (1 + FRAMES_PER_FRAME)  # of the device, while others wait behind
 
 Reason = Literal["disconnect", "deadline", "shutdown", "failed"]
 
@@ -109,11 +110,18 @@ class Batcher:
                 self.dropped["failed"] += 1
 
     def ahead(self, kind: Kind, tenant: str, frames: int) -> dict[Kind, int]:
-        """Return the frames of each class that go before work of a tenant that came now."""
+        """Return the frames of each class that go before work of a tenant that came now.
+
+        Of a class that goes after it those count that have their share meanwhile.
+        """
         with self._changed:
-            before = KINDS[: KINDS.index(kind)]
-            counted = {higher: self._queues[higher].frames for higher in before}
-            return counted | {kind: self._queues[kind].ahead(tenant, frames)}
+            place = KINDS.index(kind)
+            counted = {higher: self._queues[higher].frames for higher in KINDS[:place]}
+            counted[kind] = self._queues[kind].ahead(tenant, frames)
+            passed = (sum(counted.values()) + frames) // FRAMES_PER_FRAME
+            for lower in KINDS[place + 1 :]:
+                counted[lower] = min(passed, self._queues[lower].frames)
+            return counted
 
     def take(self, timeout_s: float) -> NextWork:
         """Wait for a turn that has something in it."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from model.episode import EncodedSupport
+from service.background import spawn
 from service.engine.runtimes.protocol import ServedModel
+from service.errors import TaskTooLargeError
 from service.stores.errors import TaskNotFoundError
 
 log = logging.getLogger("kshot.engine")
@@ -69,9 +71,8 @@ class SupportCache:
         if (entry := self.peek(key)) is not None:
             return entry
         if (task := self._builds.get(key)) is None:
-            task = asyncio.create_task(self._build(key, build))
+            task = spawn(self._build(key, build))
             self._builds[key] = task
-            task.add_done_callback(_retrieve)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -138,12 +139,6 @@ class SupportCache:
             self.bytes -= entry.bytes
 
 
-def _retrieve(task: "asyncio.Task[EncodedSupport]") -> None:
-    """Look at the outcome, so that a failure nobody waited for is not reported as lost."""
-    if not task.cancelled():
-        task.exception()
-
-
 @dataclass(frozen=True, slots=True)
 class SupportSize:
     """Bytes of a task's encoded supports, by what they grow with."""
@@ -158,6 +153,23 @@ class SupportSize:
             classes: Class index of each support clip.
         """
         return len(set(classes)) * self.a_class + len(classes) * self.a_clip
+
+    def check(self, classes: Sequence[int], most: int) -> None:
+        """Refuse a task whose encoded supports are more than the budget of all of them.
+
+        Args:
+            classes: Class index of each support clip.
+            most: The budget; 0 limits no task.
+
+        Raises:
+            TaskTooLargeError: It is too large.
+        """
+        if most and (wanted := self.of(classes)) > most:
+            raise TaskTooLargeError(
+                f"The encoded supports of {len(classes)} clips take {wanted:,} bytes and the limit "
+                f"is {most:,}; register fewer clips or labels, or raise "
+                "KSHOT_SUPPORT_CACHE_BYTES."
+            )
 
 
 def support_size(more: EncodedSupport, less: EncodedSupport, model: ServedModel) -> SupportSize:

@@ -14,6 +14,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.container import Service
+from service.decoding.turns import WorkClass
+from service.engine.queue import QUERY_PART
 from service.errors import (
     FieldFault,
     InvalidRequestError,
@@ -39,7 +41,8 @@ JITTER = (0.8, 1.2)  # clients refused together must not come back together
 class Pace:
     """How fast the service works, as measured lately."""
 
-    frames_s: float  # of the device; 0 while unknown
+    frames_s: float  # of the device, over all of its work; 0 while unknown
+    query_frames_s: float  # likewise, over classification alone
     frames_clip: int
     decoders: int
     clip_bytes: float
@@ -52,6 +55,7 @@ def pace_of(scope: Scope) -> Pace:
     assert isinstance(service, Service)
     return Pace(
         frames_s=service.engine.drain_rate,
+        query_frames_s=service.engine.query_rate,
         frames_clip=service.engine.model.frames,
         decoders=service.pool.workers,
         clip_bytes=service.pool.pace.clip_bytes,
@@ -115,14 +119,15 @@ class Admission:
         values = Headers(scope=scope).getlist(TIMEOUT_HEADER)
         deadline = Deadline.after(read_timeout(values, default_s, limits.max_deadline_s))
         tenant, pace = tenant_of(scope), self.pace(scope)
-        room = self._room(deadline.left_s, pace)
+        work: WorkClass = "register" if registers else "classify"
+        room = self._room(deadline.left_s, pace, work)
         try:
-            credits = self.ledger.take(tenant, self._estimate(scope, declared, pace), room)
+            credits = self.ledger.take(tenant, self._estimate(scope, declared, pace), room, work)
         except TenantOverShareError as error:
-            error.retry_after_s = _retry_after_s(self.ledger.held_by(tenant), pace)
+            error.retry_after_s = _retry_after_s(self.ledger.held_by(tenant, work), pace, work)
             raise
         except ServerFullError as error:
-            error.retry_after_s = _retry_after_s(self.ledger.held, pace)
+            error.retry_after_s = _retry_after_s(self.ledger.ahead_of(work), pace, work)
             raise
         return Allowance(tenant, deadline, credits)
 
@@ -143,10 +148,13 @@ class Admission:
             frames=clips * pace.frames_clip,
         )
 
-    def _room(self, left_s: float, pace: Pace) -> Cost:
-        """Tell what may be held so that a new request is done in the time it has."""
+    def _room(self, left_s: float, pace: Pace, work: WorkClass) -> Cost:
+        """Tell what may be ahead of a new request so that it is done in the time it has."""
         most, wait_s = self.ledger.most, QUEUE_PART * left_s
-        frames = math.floor(wait_s * pace.frames_s) if pace.frames_s > 0 else most.frames
+        frames_s = _frames_s(pace, work)
+        if work == "classify" and self.ledger.held != self.ledger.ahead_of(work):
+            frames_s *= QUERY_PART  # the rest goes to the registrations that wait
+        frames = math.floor(wait_s * frames_s) if frames_s > 0 else most.frames
         decode_ms = math.floor(1e3 * wait_s * pace.decoders)
         return Cost(bytes=most.bytes, decode_ms=decode_ms, frames=frames)
 
@@ -163,10 +171,16 @@ def tenant_of(scope: Scope) -> str:
     return str(address)
 
 
-def _retry_after_s(held: Cost, pace: Pace) -> float:
-    """Tell when the work held will have drained, at the pace measured."""
-    device_s = held.frames / pace.frames_s if pace.frames_s > 0 else 0.0
-    decoding_s = held.decode_ms / 1e3 / max(1, pace.decoders)
+def _frames_s(pace: Pace, work: WorkClass) -> float:
+    """Return the frames a second of what goes before a request of a class."""
+    return (work == "classify" and pace.query_frames_s) or pace.frames_s
+
+
+def _retry_after_s(ahead: Cost, pace: Pace, work: WorkClass) -> float:
+    """Tell when the work ahead will have drained, at the pace measured."""
+    frames_s = _frames_s(pace, work)
+    device_s = ahead.frames / frames_s if frames_s > 0 else 0.0
+    decoding_s = ahead.decode_ms / 1e3 / max(1, pace.decoders)
     least, most = RETRY_S
     jitter = random.uniform(*JITTER)
     return min(most, max(least, jitter * max(device_s, decoding_s)))

@@ -11,6 +11,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.background import spawn
 from service.errors import RequestTooLargeError, UploadTooSlowError
 from service.limits import Limits
 from service.tasks.allowance import Allowance
@@ -219,7 +220,7 @@ class DisconnectWatcher:
         client = _Client(receive, send)
         request = asyncio.current_task()
         assert request is not None
-        watching = asyncio.create_task(client.watch(request))
+        watching = spawn(client.watch(request))
         try:
             await self.app(scope, client.receive, client.send)
         except asyncio.CancelledError:

@@ -1,4 +1,8 @@
-"""Multipart bodies: `support[LABEL]=@FILE`, `clip=@FILE`, and text fields beside them."""
+"""Multipart bodies: `support[LABEL]=@FILE`, `clip=@FILE`, and text fields beside them.
+
+A task has two forms. In the short one a clip's field carries its label in brackets. In the other,
+`label` and `clip` are repeated in step, so that every field has a name that a schema can have.
+"""
 
 import math
 import re
@@ -30,6 +34,7 @@ from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
 
 BRACKETS = re.compile(r"(support|start_s|end_s)\[(.*)\]", flags=re.DOTALL)
 TASK_TEXTS = ("name", "descriptions", "ttl_s", "allow_partial")
+IN_STEP = ("label", "clip", "start_s", "end_s")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
 
@@ -42,6 +47,53 @@ class _Clips:
     end_s: list[float | None] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _InStep:
+    """The form of repeated fields: the first label is that of the first clip, and so on."""
+
+    labels: list[str] = field(default_factory=list)
+    clips: _Clips = field(default_factory=_Clips)
+
+    @property
+    def used(self) -> bool:
+        return bool(self.labels or self.clips.files or self.clips.start_s or self.clips.end_s)
+
+    def take(self, name: str, value: UploadFile | str, limits: Limits) -> None:
+        if name != "label":
+            _collect(self.clips, name, name, value, len(self.clips.files))
+        elif isinstance(value, str):
+            self.labels.append(read_label(value, limits))
+        else:
+            raise InvalidRequestError(
+                "The field 'label' is a file; write the label of a clip as text.",
+                [FieldFault("label", "a file")],
+            )
+
+    def by_label(self, others: Mapping[str, _Clips]) -> dict[str, _Clips]:
+        if others:
+            raise InvalidRequestError(
+                "The form has both support[LABEL] and label with clip; use one of the two.",
+                [FieldFault("clip", "beside support[LABEL]")],
+            )
+        if len(self.labels) != len(self.clips.files):
+            raise InvalidRequestError(
+                f"label is given {len(self.labels)} times for {len(self.clips.files)} clips; "
+                "repeat it once a clip, in the same order.",
+                [FieldFault("label", "not one a clip")],
+            )
+        _check_spans(self.clips, "")
+        found: dict[str, _Clips] = {}
+        for place, label in enumerate(self.labels):
+            own = found.setdefault(label, _Clips())
+            own.files.append(self.clips.files[place])
+            for spans, mine in (
+                (self.clips.start_s, own.start_s),
+                (self.clips.end_s, own.end_s),
+            ):
+                mine += spans[place : place + 1]
+        return found
+
+
 async def task_of_form(form: FormData, limits: Limits) -> NewTask:
     """Read a task out of a multipart body.
 
@@ -50,8 +102,11 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
     """
     texts: dict[str, str] = {}
     clips: dict[str, _Clips] = {}
+    in_step = _InStep()
     for name, value in form.multi_items():
-        if match := BRACKETS.fullmatch(name):
+        if name in IN_STEP:
+            in_step.take(name, value, limits)
+        elif match := BRACKETS.fullmatch(name):
             label = read_label(_unescape(match[2]), limits)
             _collect(clips.setdefault(label, _Clips()), match[1], name, value, _total(clips))
         elif name in TASK_TEXTS:
@@ -59,9 +114,12 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
         else:
             raise UnknownFieldError(
                 f"The field {name[:100]!r} is not known here; use support[LABEL]=@FILE, "
-                f"start_s[LABEL], end_s[LABEL], {', '.join(TASK_TEXTS)}.",
+                f"start_s[LABEL], end_s[LABEL], or {', '.join(IN_STEP)} in step; and "
+                f"{', '.join(TASK_TEXTS)}.",
                 [FieldFault(name[:100], "no such field; take it away")],
             )
+    if in_step.used:
+        clips = in_step.by_label(clips)
     spans_only = {label: given for label, given in clips.items() if not given.files}
     refuse_unknown(spans_only, "start_s or end_s")
     stages = read_descriptions(_descriptions(texts.get("descriptions")), limits)
@@ -136,7 +194,7 @@ async def _collect_text(texts: dict[str, str], name: str, value: UploadFile | st
         ) from None
 
 
-async def _inputs(clips: _Clips, of: str, limits: Limits) -> tuple[ClipInput, ...]:
+def _check_spans(clips: _Clips, of: str) -> None:
     for name, spans in (("start_s", clips.start_s), ("end_s", clips.end_s)):
         if spans and len(spans) != len(clips.files):
             raise InvalidRequestError(
@@ -144,6 +202,10 @@ async def _inputs(clips: _Clips, of: str, limits: Limits) -> tuple[ClipInput, ..
                 "repeat it once a clip in the same order, empty where the clip has none.",
                 [FieldFault(f"{name}{of}", "not one a clip")],
             )
+
+
+async def _inputs(clips: _Clips, of: str, limits: Limits) -> tuple[ClipInput, ...]:
+    _check_spans(clips, of)
     none = [None] * len(clips.files)
     return tuple(
         [

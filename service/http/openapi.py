@@ -39,22 +39,41 @@ def problems(*statuses: int) -> Responses:
 
 
 def _file() -> dict[str, Any]:
-    return {"type": "string", "format": "binary"}
+    """Describe a file in the words of OpenAPI 3.0, which generators read, and of 3.1."""
+    return {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 
 
+def _spans(of: str) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "items": {"type": "number", "minimum": 0},
+        "description": f"Seconds; once a clip{of}, in the same order, empty where it has none.",
+    }
+
+
+CLIP_ENCODING = {"clip": {"contentType": "application/octet-stream"}}
 TASK_REQUEST: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
+                "encoding": CLIP_ENCODING,
                 "schema": {
                     "type": "object",
-                    "description": "`support[LABEL]` is a clip of LABEL, repeated; "
-                    "`start_s[LABEL]` and `end_s[LABEL]` follow the order of its clips.",
+                    "description": "`label` and `clip` are repeated in step: the first label is "
+                    "that of the first clip. By hand, `support[LABEL]` is shorter: a clip of "
+                    "LABEL, repeated, whose `start_s[LABEL]` and `end_s[LABEL]` follow the order "
+                    "of its clips. A form has one or the other.",
+                    "patternProperties": {
+                        r"^support\[.+\]$": {"type": "array", "items": _file()},
+                        r"^(start|end)_s\[.+\]$": _spans(" of the label"),
+                    },
+                    "additionalProperties": False,
                     "properties": {
-                        "support[LABEL]": {"type": "array", "items": _file()},
-                        "start_s[LABEL]": {"type": "array", "items": {"type": "number"}},
-                        "end_s[LABEL]": {"type": "array", "items": {"type": "number"}},
+                        "label": {"type": "array", "items": {"type": "string"}},
+                        "clip": {"type": "array", "items": _file()},
+                        "start_s": _spans(""),
+                        "end_s": _spans(""),
                         "name": {"type": "string"},
                         "descriptions": {
                             "type": "string",
@@ -63,7 +82,7 @@ TASK_REQUEST: dict[str, Any] = {
                         "ttl_s": {"type": "number"},
                         "allow_partial": {"type": "boolean"},
                     },
-                }
+                },
             },
             "application/json": {"schema": {"$ref": REFERENCE.format(model="TaskBody")}},
         },
@@ -74,15 +93,17 @@ QUERY_REQUEST: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {
+                "encoding": CLIP_ENCODING,
                 "schema": {
                     "type": "object",
                     "required": ["clip"],
+                    "additionalProperties": False,
                     "properties": {
-                        "clip": {"type": "array", "items": _file()},
-                        "start_s": {"type": "array", "items": {"type": "number"}},
-                        "end_s": {"type": "array", "items": {"type": "number"}},
+                        "clip": {"type": "array", "items": _file(), "minItems": 1},
+                        "start_s": _spans(""),
+                        "end_s": _spans(""),
                     },
-                }
+                },
             },
             "application/json": {"schema": {"$ref": REFERENCE.format(model="QueryBody")}},
         },

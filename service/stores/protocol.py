@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
+from service.background import spawn
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
@@ -97,7 +98,7 @@ class Shield:
 
     def start(self, operation: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run an operation without waiting for it."""
-        task = asyncio.create_task(operation)
+        task = spawn(operation)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task

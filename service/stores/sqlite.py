@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
+from service.background import spawn
 from service.stores import errors
 from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.protocol import Shield
@@ -73,7 +74,7 @@ class SqliteStore:
             if isinstance(error, StoreError):
                 raise type(error)(f"{path}: {error}") from error.__cause__
             raise
-        store._sweeper = asyncio.create_task(store._keep_swept(sweep_s))
+        store._sweeper = spawn(store._keep_swept(sweep_s))
         return store
 
     async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:

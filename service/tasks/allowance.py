@@ -3,6 +3,10 @@
 Credits are taken from a ledger before the body is read and go back once. Three kinds are counted:
 bytes of bodies, milliseconds of decoding, frames for the device. All are whole numbers, so that
 what was given back sums to nothing. One event loop uses a ledger.
+
+Classification goes first on the device and has a decoder of its own, so a classify request waits
+for other classify requests alone, and is refused because of them alone. Memory is shared by all:
+registrations leave a part of it free.
 """
 
 import asyncio
@@ -13,9 +17,11 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from service.decoding.turns import WorkClass
 from service.errors import DeadlineError, ServerFullError, TenantOverShareError
 
 ACTIVE_S = 10.0  # a tenant counts as active this long after it last asked
+REGISTER_PART = 0.75  # of all, that registrations may hold together
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +119,12 @@ NOTHING = Cost()
 class Credits:
     """What one request holds; as a context manager it gives this back at the end."""
 
-    def __init__(self, ledger: "Ledger", tenant: str, cost: Cost) -> None:
+    def __init__(
+        self, ledger: "Ledger", tenant: str, cost: Cost, work: WorkClass = "classify"
+    ) -> None:
         self.cost = cost
         self.tenant = tenant
+        self.work: WorkClass = work
         self._ledger = ledger
         self._returned = False
 
@@ -132,14 +141,14 @@ class Credits:
             frames=self.cost.frames if frames is None else frames,
         )
         cost = self._ledger.charged(known)
-        self._ledger.add(self.tenant, cost - self.cost)
+        self._ledger.add(self.tenant, cost - self.cost, self.work)
         self.cost = cost
 
     def hand_over(self) -> "Credits":
         """Move the frames to credits of their own, for work that outlives the request."""
         moved = NOTHING if self._returned else Cost(frames=self.cost.frames)
         self.cost = self.cost - moved
-        other = Credits(self._ledger, self.tenant, moved)
+        other = Credits(self._ledger, self.tenant, moved, self.work)
         other._returned = self._returned
         return other
 
@@ -147,7 +156,7 @@ class Credits:
         """Return the credits; the second time nothing happens."""
         if not self._returned:
             self._returned = True
-            self._ledger.add(self.tenant, NOTHING - self.cost)
+            self._ledger.add(self.tenant, NOTHING - self.cost, self.work)
 
     def __enter__(self) -> Self:
         return self
@@ -186,10 +195,13 @@ class Ledger:
         self.share = share
         self.held = NOTHING
         self._clock = clock
-        self._by_tenant: dict[str, Cost] = {}
+        self._by_class: dict[WorkClass, Cost] = {}
+        self._by_tenant: dict[str, dict[WorkClass, Cost]] = {}
         self._asked: dict[str, float] = {}  # by tenant, the one that asked last at the end
 
-    def take(self, tenant: str, cost: Cost, room: Cost | None = None) -> Credits:
+    def take(
+        self, tenant: str, cost: Cost, room: Cost | None = None, work: WorkClass = "classify"
+    ) -> Credits:
         """Take credits for a request.
 
         A kind of which nothing is held admits a request of any size, so none is refused forever.
@@ -197,7 +209,9 @@ class Ledger:
         Args:
             tenant: Who asks.
             cost: An estimate.
-            room: What may be held now; less than `most` when that could not be done in time.
+            room: What may stand ahead of the request and be done in time, its own cost included;
+                None is all.
+            work: Its class, which decides what stands ahead of it.
 
         Raises:
             TenantOverShareError: The tenant would hold more than its share while others ask too.
@@ -206,39 +220,53 @@ class Ledger:
         room = self.most if room is None else room.within(self.most)
         cost = self.charged(cost)
         if self._others_active(tenant) and _over(
-            self.held_by(tenant), cost, room.times(self.share)
+            self.held_by(tenant, work), cost, room.times(self.share)
         ):
             raise TenantOverShareError(
                 f"You hold more than {self.share:.0%} of the server while others ask too; "
                 "wait for your running requests."
             )
-        if _over(self.held, cost, room):
+        in_memory = replace(self.held, decode_ms=0)
+        part = self.most.times(REGISTER_PART)
+        if (
+            _over(self.ahead_of(work), cost, room)
+            or _over(in_memory, cost, self.most)
+            or (work == "register" and _over(self._by_class.get(work, NOTHING), cost, part))
+        ):
             raise ServerFullError("The server has as much work as it can do in time; ask later.")
-        self.add(tenant, cost)
-        return Credits(self, tenant, cost)
+        self.add(tenant, cost, work)
+        return Credits(self, tenant, cost, work)
+
+    def ahead_of(self, work: WorkClass) -> Cost:
+        """Return what is held by work that goes before a new request of this class."""
+        return self._by_class.get("classify", NOTHING) if work == "classify" else self.held
 
     def charged(self, cost: Cost) -> Cost:
         """Return what a request is charged: at most half of all, so that a large one can get in."""
         half = self.most.times(0.5)
         return cost.within(half)
 
-    def held_by(self, tenant: str) -> Cost:
-        """Return what one tenant holds."""
-        return self._by_tenant.get(tenant, NOTHING)
+    def held_by(self, tenant: str, work: WorkClass = "register") -> Cost:
+        """Return what one tenant holds that goes before its next request of this class."""
+        by_class = self._by_tenant.get(tenant, {})
+        counted = [by_class.get("classify", NOTHING)]
+        if work == "register":
+            counted.append(by_class.get("register", NOTHING))
+        return sum(counted, NOTHING)
 
     @property
     def tenants(self) -> int:
         """How many tenants hold something."""
         return len(self._by_tenant)
 
-    def add(self, tenant: str, cost: Cost) -> None:
+    def add(self, tenant: str, cost: Cost, work: WorkClass) -> None:
         """Record a change; only `Credits` and `take` call this."""
         self.held += cost
-        left = self.held_by(tenant) + cost
-        if left == NOTHING:
-            self._by_tenant.pop(tenant, None)
-        else:
-            self._by_tenant[tenant] = left
+        self._by_class[work] = self._by_class.get(work, NOTHING) + cost
+        by_class = self._by_tenant.setdefault(tenant, {})
+        by_class[work] = by_class.get(work, NOTHING) + cost
+        if self.held_by(tenant) == NOTHING:
+            del self._by_tenant[tenant]
 
     def _others_active(self, tenant: str) -> bool:
         """Note that a tenant asks, and tell whether another did lately."""

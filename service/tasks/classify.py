@@ -102,7 +102,7 @@ class Classifier:
     ) -> TaskAnswer:
         start_s = time.monotonic()
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, inputs)
+            clips, faults = await decode_clips(self.pool, inputs, "classify")
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
         if not clips:
             raise refuse_clips(faults, len(inputs))

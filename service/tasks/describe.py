@@ -30,6 +30,7 @@ from model.text import (
     parse_stages,
     spoken,
 )
+from service.background import spawn
 from service.errors import DescriptionUnavailableError
 from service.stores.errors import StoreError
 from service.stores.protocol import TaskStore
@@ -115,7 +116,7 @@ class Describer:
             )
         key = self._key(label)
         if (asking := self._asking.get(key)) is None:
-            asking = asyncio.create_task(self._described(key, label))
+            asking = spawn(self._described(key, label))
             self._asking[key] = asking
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(asking)  # one caller leaving must not take it from the others

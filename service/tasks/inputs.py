@@ -9,7 +9,9 @@ from typing import Literal
 from model.errors import ClipError
 from model.media.sampling import Clip
 from model.text import StageTexts
+from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.turns import WorkClass
 from service.errors import (
     ClipFault,
     ClipsRefusedError,
@@ -97,13 +99,17 @@ def check_query_count(count: int, limits: Limits) -> None:
 
 
 async def decode_clips(
-    pool: DecodePool, inputs: Sequence[ClipInput], labels: Mapping[int, str] | None = None
+    pool: DecodePool,
+    inputs: Sequence[ClipInput],
+    work: WorkClass,
+    labels: Mapping[int, str] | None = None,
 ) -> tuple[dict[int, Clip], list[ClipFault]]:
     """Decode clips, no more at once than the pool has workers, so that requests take turns.
 
     Args:
         pool: The sandboxed decoders.
         inputs: The clips.
+        work: What they are decoded for.
         labels: Label by index of clip, for the faults.
 
     Returns:
@@ -116,11 +122,11 @@ async def decode_clips(
             if isinstance(clip.source, ClipError):
                 raise clip.source
             async with free:
-                return await pool.decode(clip.source)
+                return await pool.decode(clip.source, work)
         except ClipError as error:
             return ClipFault(clip.index, (labels or {}).get(clip.index), error)
 
-    decoding = [asyncio.create_task(decode(clip)) for clip in inputs]
+    decoding = [spawn(decode(clip)) for clip in inputs]
     try:
         outcomes = await asyncio.gather(*decoding)
     finally:

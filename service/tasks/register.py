@@ -12,6 +12,7 @@ import numpy as np
 from model.errors import KshotError
 from model.media.keeping import decode_pictures, encode_pictures
 from model.media.sampling import Clip
+from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import ClipFault, PreparationError
 from service.stores.protocol import TaskStore
@@ -60,14 +61,14 @@ class Tasks:
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, inputs, labels)
+            clips, faults = await decode_clips(self.pool, inputs, "register", labels)
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
         _check_left(task, clips, faults)
         record, frames = await asyncio.to_thread(_record, task, clips)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
         pictures = await asyncio.to_thread(_keep, frames)
-        creating = asyncio.create_task(self.store.create(record, pictures))
+        creating = spawn(self.store.create(record, pictures))
         try:
             await asyncio.shield(creating)
             preparation = await self.supports.prepare(
@@ -109,7 +110,7 @@ class Tasks:
             except KshotError as error:
                 log.warning("Task %s, which nobody knows, may stay: %s", task_id, error)
 
-        work = asyncio.create_task(undo())
+        work = spawn(undo())
         self._undoing.add(work)
         work.add_done_callback(self._undoing.discard)
 

@@ -14,6 +14,7 @@ import numpy as np
 from model.episode import EncodedSupport
 from model.errors import KshotError
 from model.media.keeping import decode_pictures
+from service.background import spawn
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import DescriptionUnavailableError, NotReadyError, TaskIncompatibleError
@@ -270,7 +271,7 @@ class Supports:
         return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
 
     def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        task = spawn(work)
         self._background.setdefault(task_id, set()).add(task)
 
         def finished(task: asyncio.Task[None]) -> None:
@@ -278,8 +279,6 @@ class Supports:
             group.discard(task)
             if not group:
                 self._background.pop(task_id, None)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("Work on task %s failed", task_id, exc_info=error)
 
         task.add_done_callback(finished)
         return task

@@ -25,7 +25,14 @@ from service.tasks.allowance import NOTHING, Cost, Ledger
 from tests.model.tiny import tiny_recognizer
 from tests.serving import classify, moving_clip, problem, query_files, register, serving_app
 
-PACE = Pace(frames_s=100.0, frames_clip=8, decoders=2, clip_bytes=1000.0, decode_s_byte=1e-4)
+PACE = Pace(
+    frames_s=100.0,
+    query_frames_s=100.0,
+    frames_clip=8,
+    decoders=2,
+    clip_bytes=1000.0,
+    decode_s_byte=1e-4,
+)
 LIMITS = replace(limits_of(Settings()), request_bytes=10_000)
 MOST = Cost(bytes=100_000, decode_ms=100_000, frames=10_000)
 CLASSIFY = "/v1/tasks/abc/classify"
@@ -160,7 +167,7 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
     assert (await refused(app, hasty)).code in ("server-full", "tenant-over-share")
     app.go.set()
     await admission(app)(scope(), Client().receive, Client().send)
-    unknown = replace(PACE, frames_s=0.0)
+    unknown = replace(PACE, frames_s=0.0, query_frames_s=0.0)
     await admission(app, unknown)(hasty, Client().receive, Client().send)
 
 
@@ -177,7 +184,7 @@ async def test_retry_after_has_bounds() -> None:
         app = Held()
         app.ledger.take("b", Cost(frames=frames))
         app.ledger.held += Cost(frames=9_995 - frames)
-        slow = replace(PACE, frames_s=1e5 if frames == 10 else 1.0)
+        slow = replace(PACE, query_frames_s=1e5 if frames == 10 else 1.0)
         answer = await refused(app, scope(length=2000), slow)
         assert int(answer.headers[b"retry-after"]) == expected
 

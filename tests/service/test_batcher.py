@@ -191,11 +191,17 @@ def test_frames_ahead_are_those_of_a_fair_turn() -> None:
     bench.put(100, tenant="busy")
     bench.put(2, tenant="own")
     bench.put(3, kind="register")
-    assert bench.batcher.ahead("classify", "own", CLIP) == {"classify": (2 + 4) * CLIP}
-    assert bench.batcher.ahead("classify", "busy", CLIP) == {"classify": 102 * CLIP}
+    assert bench.batcher.ahead("classify", "own", CLIP) == {
+        "classify": (2 + 4) * CLIP,
+        "register": (2 + 4 + 1) * CLIP // FRAMES_PER_FRAME,  # its share meanwhile
+        "rebuild": 0,
+    }
+    busy = bench.batcher.ahead("classify", "busy", CLIP)
+    assert busy == {"classify": 102 * CLIP, "register": 3 * CLIP, "rebuild": 0}
     assert bench.batcher.ahead("register", "own", CLIP) == {
         "classify": 102 * CLIP,
         "register": 2 * CLIP,
+        "rebuild": 0,
     }
 
 

@@ -170,3 +170,40 @@ class Books(RuleBasedStateMachine):
 
 def test_credits_are_never_negative_never_leaked_never_returned_twice() -> None:
     run_state_machine_as_test(Books)
+
+
+def test_registrations_do_not_stand_in_front_of_classification() -> None:
+    book, _ = ledger()
+    asked = Cost(bytes=10, decode_ms=10, frames=8)
+    while True:
+        try:
+            book.take("a", Cost(bytes=100, decode_ms=300, frames=30), work="register")
+        except ServerFullError:
+            break
+    room = Cost(bytes=1000, decode_ms=10, frames=8)  # for one request at a time
+    with book.take("a", asked, room), pytest.raises(ServerFullError):
+        book.take("a", asked, room)  # of its own kind one is ahead
+    assert book.ahead_of("classify") == NOTHING
+    book.take("a", asked, room)
+    with pytest.raises(ServerFullError):
+        book.take("a", frames(1), room, work="register")  # everything goes before it
+
+
+def test_registrations_leave_memory_to_classification() -> None:
+    book, _ = ledger()
+    book.take("a", Cost(bytes=500, frames=50), work="register")
+    with pytest.raises(ServerFullError):
+        book.take("b", Cost(bytes=300), work="register")
+    book.take("b", Cost(bytes=200, frames=20), work="register")
+    book.take("c", Cost(bytes=300, frames=25))
+    with pytest.raises(ServerFullError):
+        book.take("c", Cost(bytes=10))  # memory is full, whoever fills it
+
+
+def test_a_tenant_that_registers_is_not_over_its_share_of_classification() -> None:
+    book, _ = ledger()
+    book.take("b", frames(1)).give_back()
+    book.take("a", frames(60), work="register")
+    with pytest.raises(TenantOverShareError):
+        book.take("a", frames(10), work="register")
+    book.take("a", frames(10))

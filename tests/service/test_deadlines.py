@@ -85,12 +85,12 @@ def test_each_stage_answers_504(served: tuple[httpx.Client, FastAPI]) -> None:
         assert "waiting for the task" in problem(answer, 504, "deadline-passed")["detail"]
         assert time.monotonic() - begun < 5
     decoders = app.state.service.pool
-    taken = [decoders._idle.get_nowait() for _ in range(decoders.workers)]
+    taken = [decoders.turns._free.popleft() for _ in range(decoders.workers)]
     for path, given in (("/tasks", support_files(CLIPS)), (url, files)):
         answer = client.post(path, files=given, headers=half)
         assert "decoding" in problem(answer, 504, "deadline-passed")["detail"]
     for decoder in taken:
-        decoders._idle.put_nowait(decoder)
+        decoders.turns.put(decoder)
     assert client.post(url, files=files, headers=half | {HEADER: "20000"}).status_code == 200
     assert app.state.ledger.held.frames == 0
 

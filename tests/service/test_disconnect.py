@@ -183,8 +183,8 @@ async def test_clips_that_wait_for_a_decoder_do_not_begin_when_their_client_leav
     async with served(app) as client:
         made = await client.post("/tasks", files=support_files(CLIPS))
         pool = app.state.service.pool
-        await until(lambda: pool._idle.qsize() == pool.workers)
-        taken = [pool._idle.get_nowait() for _ in range(pool.workers)]
+        await until(lambda: pool.turns.free == pool.workers)
+        taken = [pool.turns._free.popleft() for _ in range(pool.workers)]
         read = [decoder.clips for decoder in taken]
         url = f"/tasks/{made.json()['id']}/classify"
         asking = asyncio.create_task(client.post(url, files=query_files(*CLIPS["jump"] * 4)))
@@ -193,7 +193,7 @@ async def test_clips_that_wait_for_a_decoder_do_not_begin_when_their_client_leav
         await asyncio.gather(asking, return_exceptions=True)
         await until(lambda: app.state.ledger.held == NOTHING)
         for decoder in taken:
-            pool._idle.put_nowait(decoder)
+            pool.turns.put(decoder)
         await asyncio.sleep(0.1)
         assert [decoder.clips for decoder in taken] == read
 

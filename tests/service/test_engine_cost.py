@@ -21,7 +21,7 @@ def test_two_sizes_give_the_line_through_them() -> None:
     assert cost.predict("classify", 64) == pytest.approx(0.074)
     assert cost.drained_s("classify", 150, 64) == pytest.approx(2 * 0.074 + 0.032)
     assert cost.worthwhile_frames("classify") == 40  # 10 ms are a fifth of 50
-    assert cost.drain_rate == pytest.approx(12 / 0.022)
+    assert cost.rate() == pytest.approx(12 / 0.022)
 
 
 def test_one_size_alone_promises_nothing_for_larger_ones() -> None:
@@ -35,7 +35,7 @@ def test_one_size_alone_promises_nothing_for_larger_ones() -> None:
 def test_a_few_observations_are_no_reason_to_refuse() -> None:
     cost = model([(8, 100.0)] * (FEWEST - 1))
     assert cost.predict("classify", 8) == 0
-    assert CostModel().drain_rate == 0
+    assert CostModel().rate() == 0
     cost.observe("classify", 8, 100.0)
     assert cost.predict("classify", 8) == 100
     assert cost.predict("register", 8) == 0  # each kind of work by itself

@@ -16,6 +16,7 @@ class OnnxRuntime(TorchRuntime):
     """
 
     kind: Kind = "onnx"
+    frames_apart = False  # a graph takes clips
 
     @property
     def provider(self) -> str:

@@ -80,6 +80,14 @@ class Runtime(Protocol):
         """Whether any part differs from its start."""
 
     @property
+    def frames_apart(self) -> bool:
+        """Whether a clip's frames may go through the trunk one by one: `trunk_frames`."""
+
+    @property
+    def supports_apart(self) -> bool:
+        """Whether each support may be encoded by itself: `support_features`, then `support_of`."""
+
+    @property
     def calibration(self) -> Calibration:
         """What turns its scores into probabilities and `unknown`."""
 
@@ -91,6 +99,17 @@ class Runtime(Protocol):
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
         """Run the frozen blocks below the adapters on RGB uint8; returns tokens_BTLD."""
+
+    def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the frozen blocks on some frames of a clip; returns tokens_NLD."""
+
+    def support_features(self, tokens_BTLD: Tensor) -> Tensor:
+        """Encode some supports of a task, each by itself; returns features_BTE in fp32."""
+
+    def support_of(
+        self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Make a task's supports of their features, as `Recognizer.support_of`."""
 
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None

@@ -113,6 +113,16 @@ class TorchRuntime:
         return self.recognizer.trained
 
     @property
+    def frames_apart(self) -> bool:
+        """Whether a clip's frames may go through the trunk one by one; a CUDA graph takes clips."""
+        return self.recognizer.frames_apart and not self.buckets
+
+    @property
+    def supports_apart(self) -> bool:
+        """Whether each support may be encoded by itself."""
+        return self.recognizer.supports_apart
+
+    @property
     def calibration(self) -> Calibration:
         """What turns its scores into probabilities and `unknown`."""
         return self.recognizer.calibration
@@ -130,6 +140,22 @@ class TorchRuntime:
         if self.trunk_pass is None:
             return self.recognizer.trunk(frames_BTHWC)
         return self.trunk_pass(self.recognizer.checked_frames(frames_BTHWC))
+
+    def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the frozen blocks on some frames of a clip; returns tokens_NLD."""
+        if self.trunk_pass is None:
+            return self.recognizer.trunk_frames(frames_NHWC)
+        return self.trunk_pass(torch.as_tensor(frames_NHWC)[None])[0]
+
+    def support_features(self, tokens_BTLD: Tensor) -> Tensor:
+        """Encode some supports of a task, each by itself; returns features_BTE."""
+        return self.recognizer.support_features(tokens_BTLD)
+
+    def support_of(
+        self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Make a task's supports of their features."""
+        return self.recognizer.support_of(features_STE, classes, text_NAE)
 
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None

@@ -72,6 +72,8 @@ def test_a_trained_folder_holds_what_is_served_and_how_it_came(
     recognizer = load_recognizer(str(out), weights=teacher_weights)
     assert recognizer.config.query_context == "support"
     assert recognizer.trained == (told["best_step"] > 0)
+    assert recognizer.calibration.source.endswith("val classes")
+    assert recognizer.calibration.video[0].fit is not None
     lines = (out / "history.csv").read_text().splitlines()
     assert lines[0].split(",")[0] == "step"
     assert len(lines) == 1 + 1 + 6  # head, the untrained method, steps

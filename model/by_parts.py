@@ -1,0 +1,98 @@
+"""Encoding the supports of a task part by part, so that other work may go between the parts.
+
+Dimensions: S B support clips, N frames, A stages, T frames of a clip, H W pixels, C colours, L
+tokens, D token width, E feature width.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.calibration.fitted import Calibration
+from model.config import MethodConfig
+from model.encoder import TextEncoder, VideoEncoder
+from model.episode import ClassSet, EncodedSupport, Memory, checked_classes
+from model.slots import Fusion, Prototypes
+from model.views import alone_view
+
+
+class ByParts(nn.Module):
+    """What a recognizer can do of `trunk` and `encode_support` on less than all clips of a task."""
+
+    config: MethodConfig
+    video: VideoEncoder
+    text: TextEncoder | None
+    prototypes: Prototypes
+    fusion: Fusion
+    calibration: Calibration
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.video.parameters()).device
+
+    @property
+    def has_text(self) -> bool:
+        """Whether text takes part in the score."""
+        return self.text is not None and (self.fusion.reads_text or self.needs_text)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether class text enters the support features: other text, other supports."""
+        return self.text is not None and self.prototypes.needs_text
+
+    @property
+    def frames_apart(self) -> bool:
+        """Whether the trunk sees each frame by itself, so that it may get them one by one."""
+        return not self.video.at_input
+
+    @property
+    def supports_apart(self) -> bool:
+        """Whether each support is encoded by itself."""
+        return self.config.query_context == "none" or not self.video.across_clips
+
+    def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Run the trunk on some frames of a clip, where `frames_apart`; returns tokens_NLD."""
+        return self.video.trunk(torch.as_tensor(frames_NHWC)[None].to(self.device))[0]
+
+    def support_features(self, tokens_BTLD: Tensor) -> Tensor:
+        """Encode some supports of a task, where `supports_apart`; returns features_BTE."""
+        return self.video(tokens_BTLD, alone_view("none")).float()
+
+    def support_of(
+        self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None
+    ) -> EncodedSupport:
+        """Finish what `support_features` began; both together are `encode_support`.
+
+        Raises:
+            EpisodeError: As `encode_support`.
+        """
+        classes_S = checked_classes(classes, len(features_STE)).to(features_STE.device)
+        return self._encoded(features_STE, classes_S, text_NAE, {})
+
+    def _encoded(
+        self,
+        features_STE: Tensor,
+        classes_S: Tensor,
+        text_NAE: Tensor | None,
+        memories: Mapping[int, Memory],
+    ) -> EncodedSupport:
+        text_NAE = text_NAE if self.has_text else None
+        counts = torch.bincount(classes_S).tolist()
+        return EncodedSupport(
+            self._class_set(features_STE, classes_S, text_NAE),
+            tuple(memories.get(place) for place in range(len(self.video.adapted))),
+            text_NAE,
+            self.fingerprint,
+            text_inside=self.needs_text and text_NAE is not None,
+            by_video=self.calibration.at(counts, with_text=False),
+            by_text=self.calibration.at(counts, with_text=True),
+        )
+
+    def _class_set(
+        self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
+    ) -> ClassSet:
+        raise NotImplementedError

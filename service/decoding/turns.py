@@ -1,0 +1,93 @@
+"""Whose turn it is at the decoders: clips to classify go first and always find one left for them.
+
+A decoder that reads a clip cannot be interrupted. So the clips of registrations never take the last
+decoder, and one that becomes free goes to a clip to classify before any of a registration.
+"""
+
+import asyncio
+from collections import deque
+from typing import Generic, Literal, TypeVar
+
+Free = TypeVar("Free")
+WorkClass = Literal["classify", "register"]  # what goes first stands first
+
+
+class ClosedError(Exception):
+    """Nothing more is given out."""
+
+
+class Turns(Generic[Free]):
+    """What is free, and who waits for it.
+
+    Args:
+        most: How many there are in all; registrations use one less, where there are several.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.registering = 0  # in the hands of registrations
+        self._most_registering = max(1, most - 1)
+        self._free: deque[Free] = deque()
+        self._waiting: dict[WorkClass, deque[asyncio.Future[Free]]] = {
+            "classify": deque(),
+            "register": deque(),
+        }
+        self._closed = False
+
+    @property
+    def free(self) -> int:
+        """How many wait for work."""
+        return len(self._free)
+
+    def put(self, free: Free) -> None:
+        """Give back what became free, or is new."""
+        self._free.append(free)
+        self._hand_out()
+
+    def close(self) -> None:
+        """Give out nothing more; whoever waits is told."""
+        self._closed = True
+        for waiting in self._waiting.values():
+            while waiting:
+                if not (one := waiting.popleft()).done():
+                    one.set_exception(ClosedError())
+
+    async def take(self, work: WorkClass) -> Free:
+        """Wait for a turn.
+
+        `done` follows, when it is used no more.
+
+        Raises:
+            ClosedError: Nothing is given out any more.
+        """
+        if self._closed:
+            raise ClosedError
+        turn: asyncio.Future[Free] = asyncio.get_running_loop().create_future()
+        self._waiting[work].append(turn)
+        self._hand_out()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.done(work)
+                self.put(turn.result())  # it came while its taker left
+            raise
+
+    def done(self, work: WorkClass) -> None:
+        """Note that what was taken for a class of work is in its hands no more."""
+        if work == "register":
+            self.registering -= 1
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._free and (turn := self._next()) is not None:
+            turn.set_result(self._free.popleft())
+
+    def _next(self) -> asyncio.Future[Free] | None:
+        """Take out who is next, unless nobody may take anything now."""
+        for work, waiting in self._waiting.items():
+            while waiting and waiting[0].done():  # whoever waited has left
+                waiting.popleft()
+            if waiting and (work == "classify" or self.registering < self._most_registering):
+                self.registering += work == "register"
+                return waiting.popleft()
+        return None

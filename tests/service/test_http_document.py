@@ -1,0 +1,103 @@
+"""The OpenAPI document can be typed, and its page needs no other host."""
+
+import re
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+
+from tests.serving import classify, moving_clip, problem, register, scores
+
+A, B, C = moving_clip(1), moving_clip(2), moving_clip(3)
+FORM = "multipart/form-data"
+Parts = list[tuple[str, tuple[str | None, bytes | str]]]
+
+
+def in_step(*pairs: tuple[str, bytes], **spans: list[str]) -> Parts:
+    """Write the clips of a task as repeated fields."""
+    parts: Parts = []
+    for place, (label, clip) in enumerate(pairs):
+        parts += [("label", (None, label)), ("clip", (f"{place}.mp4", clip))]
+        parts += [(name, (None, given[place])) for name, given in spans.items()]
+    return parts
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> dict[str, Any]:
+    return dict(client.get("/openapi.json").json())
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/tasks/{task_id}/classify"])
+def test_every_field_of_a_form_has_a_name_and_files_are_binary(
+    document: dict[str, Any], path: str
+) -> None:
+    form = document["paths"][path]["post"]["requestBody"]["content"][FORM]["schema"]
+    assert all(re.fullmatch(r"[a-z_]+", name) for name in form["properties"])
+    clip = form["properties"]["clip"]
+    assert clip["type"] == "array"
+    assert clip["items"]["format"] == "binary"
+
+
+def test_labels_and_clips_in_step_are_the_task_of_the_short_form(client: httpx.Client) -> None:
+    parts = in_step(("jump", A), ("wave", B), ("jump", C))
+    answer = client.post("/tasks", files=parts, data={"name": "typed"})
+    assert answer.status_code == 201, answer.text
+    typed = answer.json()
+    assert [(label["label"], label["clips"]) for label in typed["labels"]] == [
+        ("jump", 2),
+        ("wave", 1),
+    ]
+    short = register(client, {"jump": [A, C], "wave": [B]})
+    given, wanted = (scores(classify(client, task["id"], C)) for task in (typed, short))
+    for label, numbers in given[0].items():
+        assert wanted[0][label] == pytest.approx(numbers, abs=1e-5)
+
+
+def test_spans_in_step_are_those_of_their_clips(client: httpx.Client) -> None:
+    spans = {"start_s": ["", "0.5"], "end_s": ["0.6", ""]}
+    answer = client.post("/tasks", files=in_step(("jump", A), ("wave", B), **spans))
+    assert answer.status_code == 201, answer.text
+    by_label = {clip["label"]: clip["frames_s"] for clip in answer.json()["clips"]}
+    assert max(by_label["jump"]) <= 0.6
+    assert min(by_label["wave"]) >= 0.5
+
+
+BAD: dict[str, tuple[Parts, list[str]]] = {
+    "a label missing": (
+        [*in_step(("jump", A), ("wave", B)), ("clip", ("c.mp4", C))],
+        ["label", "2 times for 3 clips"],
+    ),
+    "both forms": (
+        [*in_step(("jump", A), ("wave", B)), ("support[jump]", ("c.mp4", C))],
+        ["support[LABEL]", "one of the two"],
+    ),
+    "a label as a file": ([("label", ("l.txt", b"jump")), ("clip", ("a.mp4", A))], ["as text"]),
+    "a clip as text": ([("label", (None, "jump")), ("clip", (None, "a.mp4"))], ["clip=@FILE"]),
+    "a span missing": (
+        [*in_step(("jump", A), ("wave", B)), ("start_s", (None, "1"))],
+        ["start_s", "1 times for 2 clips"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_form_out_of_step_is_refused(client: httpx.Client, case: str) -> None:
+    parts, said = BAD[case]
+    refused = problem(client.post("/tasks", files=parts), 422, "invalid-request")
+    assert not [words for words in said if words not in refused["detail"]], refused["detail"]
+
+
+def test_the_page_needs_no_other_host(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    named = re.findall(r"(?:src|href)\s*=\s*\"([^\"]+)\"", page.text)
+    named += re.findall(r"url:\s*'([^']+)'", page.text)
+    assert len(named) >= 4
+    for address in named:
+        assert urljoin("http://here/docs", address).startswith("http://here/")
+        found = client.get(address)
+        assert found.status_code == 200, address
+        assert len(found.content) > 500
+    style = next(client.get(address).text for address in named if address.endswith(".css"))
+    assert not re.findall(r"url\(['\"]?https?:|@import", style)
