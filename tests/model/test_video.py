@@ -186,3 +186,7 @@ def test_published_shapes_are_those_of_the_library() -> None:
         assert config.patch == said.patch_size
         assert config.tubelet == said.tubelet_size
         assert config.size == getattr(said, "image_size", None) or said.crop_size
+
+
+def test_its_frames_never_go_apart(family: str) -> None:
+    assert not recognizer_of(family).frames_apart
