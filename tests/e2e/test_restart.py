@@ -1,7 +1,5 @@
-"""`python -m service` as an operator meets it: it stops politely, comes back, refuses plainly."""
+"""The service as an operator meets it: it stops politely, comes back, refuses plainly."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +10,10 @@ import httpx
 import pytest
 
 from model.checkpoint import save_checkpoint
+from tests.forked import ForkedCommand, ForkedService
 from tests.model.tiny import tiny_recognizer
 from tests.redis_server import redis_server
-from tests.serving import ROOT, ServiceProcess, classify, moving_clip, register, scores
+from tests.serving import classify, moving_clip, register, scores
 
 CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
 QUERIES = [moving_clip(seed) for seed in range(10, 14)]
@@ -33,8 +32,7 @@ def settings(
 
 
 def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_path: Path) -> None:
-    first = ServiceProcess(settings, tmp_path / "log")
-    first.wait_ready()
+    first = ForkedService(settings, tmp_path / "log")
     with httpx.Client(base_url=first.url, timeout=60) as client:
         task = register(client, CLIPS)
         before = scores(classify(client, task["id"], *QUERIES))
@@ -44,9 +42,8 @@ def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_pa
             assert first.stop() == 0
             for work in running:
                 close(scores(work.result()), before)
-    second = ServiceProcess(settings, tmp_path / "log")
+    second = ForkedService(settings, tmp_path / "log")
     try:
-        second.wait_ready()
         with httpx.Client(base_url=second.url, timeout=60) as client:
             assert client.get(f"/tasks/{task['id']}").json() == task
             after = scores(classify(client, task["id"], *QUERIES))
@@ -63,30 +60,25 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
             assert numbers == pytest.approx(right[label], abs=1e-5)
 
 
-def refusal(**env: str) -> str:
-    """Start the service with an environment it must refuse; give its last words."""
-    plain = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **env}
-    done = subprocess.run(
-        [sys.executable, "-m", "service"],
-        cwd=ROOT,
-        env=plain,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+def refusal(log: Path, **env: str) -> str:
+    """Start the service with an environment it must refuse; give what it says."""
+    log.unlink(missing_ok=True)
+    code = ForkedCommand("service.__main__", env=env, log=log).wait()
+    said = log.read_text()
+    assert code == 2, said
+    assert "Traceback" not in said
+    return said
 
 
 def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    assert "KSHOT_STOER" in refusal(KSHOT_STOER="x")
-    said = refusal(
-        KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=f"sqlite:{tmp_path / 's'}"
-    )
-    assert "nothing has no method.json" in said
+    log, store = tmp_path / "log", f"sqlite:{tmp_path / 's'}"
+    assert "KSHOT_STOER" in refusal(log, KSHOT_STOER="x")
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=store)
+    assert f"There is no model '{tmp_path / 'nothing'}'" in said
+    (tmp_path / "empty").mkdir()
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "empty"), KSHOT_STORE=store)
+    assert "empty has no method.json" in said
     joint = tiny_recognizer(query_context="joint")
     save_checkpoint(joint, tmp_path / "joint", "# For tests\n")
-    said = refusal(KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=f"sqlite:{tmp_path / 's'}")
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=store)
     assert "query_context 'joint'" in said

@@ -171,7 +171,7 @@ class EpisodeScorer:
             return {
                 label: self.recognizer.encode_text([label], [texts])[0]
                 for label, texts in stages.items()
-                if not self.recognizer.unknown_words(label, texts)
+                if self.recognizer.text_fault(label, texts) is None
             }
 
     def _text(self, episode: Episode) -> Tensor | None:
