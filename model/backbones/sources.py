@@ -27,6 +27,7 @@ ALIASES: dict[str, str] = {
 }
 LIBRARIES = ("open_clip", "timm", "transformers")
 VIDEO: tuple[VideoConfig, ...] = (VJepa2Config(), VideoMaeConfig())  # whose shapes are known
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 NAMES = ", ".join(f"`{name}`" for name in ("compact", *ALIASES))
 
 
@@ -101,3 +102,17 @@ def backbone_of(source: str, weights: Path | None) -> LibraryConfig:
             "or give a weights file."
         )
     return OpenClipConfig(name=name, pretrained=tag or None, file=file)
+
+
+def refuse_pickle(file: Path) -> None:
+    """Refuse a weights file that could run foreign code when it is read.
+
+    Raises:
+        BackboneError: It is one, by its name; the sentence has the command that converts it.
+    """
+    if file.suffix in PICKLES and file.exists():
+        made = file.with_suffix(".safetensors")
+        raise BackboneError(
+            f"{file} is a pickle, which could run foreign code, so it is not read; write it anew "
+            f"with `python -m model.convert_weights {file} {made}`, and name {made.name}."
+        )
