@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,10 +24,10 @@ from model.calibration.fitted import CALIBRATION, read_calibration
 from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
 from model.errors import CheckpointError
 from model.files import write_file
+from model.folder import CARD, METHOD, WEIGHTS, read_method
 from model.recognizer import Recognizer
 
 FORMAT = "kshot-1"
-METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"
 
 
 def load_recognizer(
@@ -104,19 +103,6 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         (METHOD, method),
     ):
         write_file(folder / name, content)
-
-
-def read_method(content: bytes, where: Path) -> MethodConfig:
-    """Parse method.json; unknown keys are refused."""
-    try:
-        return METHOD_JSON.validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(
-            f"{where / METHOD} does not describe a method: {place}: {first['msg']}; "
-            "write it with this version of kshot."
-        ) from error
 
 
 def sha256(content: bytes) -> str:
