@@ -85,15 +85,15 @@ def _declare_method(parser: argparse.ArgumentParser) -> None:
     )
     add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
     add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")
+
+
+def _declare_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--at-input",
         action="store_true",
         help="Put the temporal embedding in front of the blocks, as released code does.",
     )
-
-
-def _declare_training(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
     add("--no-text", action="store_true", help="Train the video score alone, without class text.")
     add(
         "--recipe",
