@@ -21,10 +21,11 @@ from model.backbones.sources import backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.build import build_recognizer
 from model.calibration.fitted import CALIBRATION, read_calibration
-from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
+from model.config import METHOD_JSON, CompactConfig, MethodConfig
 from model.errors import CheckpointError
 from model.files import write_file
-from model.folder import CARD, METHOD, WEIGHTS, read_method
+from model.folder import CARD, METHOD, WEIGHTS, check_backbone, holds_backbone, read_method
+from model.methods import bare_method
 from model.recognizer import Recognizer
 
 FORMAT = "kshot-1"
@@ -48,7 +49,7 @@ def load_recognizer(
     folder = folder_of(source)
     if folder is not None:
         return load_folder(folder, name=folder.name, weights=weights, cache=cache)
-    return _bare(MethodConfig(backbone=backbone_of(source, weights)), source, weights, cache)
+    return _bare(bare_method(backbone_of(source, weights)), source, weights, cache)
 
 
 def load_folder(
@@ -121,7 +122,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recognizer:
-    image, text = towers(config.backbone, weights)
+    image, text = towers(config.backbone, weights, frames=config.frames)
     return build_recognizer(config, image, text, name=name)
 
 
@@ -141,17 +142,10 @@ def _stored_backbone(config: MethodConfig, folder: Path, cache: Path) -> Path | 
     Raises:
         CheckpointError: It was trained on a file that is not given.
     """
+    check_backbone(config, folder)
     backbone = config.backbone
-    if isinstance(backbone, CompactConfig):
+    if holds_backbone(config) or isinstance(backbone, CompactConfig):
         return None
-    if config.tune == "all" and isinstance(backbone, TimmConfig):
-        return None
-    if not backbone.pretrained:
-        file = "a file" if backbone.file is None else repr(backbone.file)
-        raise CheckpointError(
-            f"{folder} stands on a {backbone.name} whose weights came from {file}; name that file "
-            "with KSHOT_BACKBONE_WEIGHTS (--backbone-weights of a command)."
-        )
     return fetch_weights(backbone, cache)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from model.backbones.sources import backbone_of, check_folder, folder_of
-from model.config import METHOD_JSON, MethodConfig
+from model.backbones.sources import backbone_of, check_folder, folder_of, refuse_pickle
+from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError
 
 METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"
@@ -31,19 +31,46 @@ def check_source(source: str, weights: Path | None) -> None:
     else:
         check_folder(folder, (METHOD, WEIGHTS))
         try:
-            read_method((folder / METHOD).read_bytes(), folder)
+            method = read_method((folder / METHOD).read_bytes(), folder)
             _check_header(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{folder} cannot be read ({error}); restore it from its source."
             ) from error
+        if weights is None:
+            check_backbone(method, folder)
     if weights is not None:
+        refuse_pickle(weights)
         try:
             _check_header(weights)
         except (OSError, SafetensorError) as error:
             raise BackboneError(
                 f"{weights} cannot be read as safetensors or npz ({error}); name another file."
             ) from error
+
+
+def holds_backbone(method: MethodConfig) -> bool:
+    """Tell whether a checkpoint of a method holds the weights of its image tower itself."""
+    backbone = method.backbone
+    return isinstance(backbone, CompactConfig) or (
+        method.tune == "all" and isinstance(backbone, TimmConfig)
+    )
+
+
+def check_backbone(method: MethodConfig, folder: Path) -> None:
+    """Refuse a checkpoint whose backbone came from a file, where none is given.
+
+    Raises:
+        CheckpointError: It did; the sentence names the file.
+    """
+    backbone = method.backbone
+    if holds_backbone(method) or isinstance(backbone, CompactConfig) or backbone.pretrained:
+        return
+    file = "a file" if backbone.file is None else repr(backbone.file)
+    raise CheckpointError(
+        f"{folder} stands on a {backbone.name} whose weights came from {file}; name that file "
+        "with KSHOT_BACKBONE_WEIGHTS (--backbone-weights of a command)."
+    )
 
 
 def read_method(content: bytes, where: Path) -> MethodConfig:
