@@ -8,6 +8,7 @@ import timm
 import torch
 from huggingface_hub import constants
 
+from deploy.local_service import free_port
 from model.backbones.opening import towers
 from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
@@ -26,7 +27,7 @@ from tests.model.families import (
     save_weights,
     siglip_weights,
 )
-from tests.serving import classify, free_port, moving_clip, register, serving
+from tests.serving import classify, moving_clip, register, serving
 
 CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
 
