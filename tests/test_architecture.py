@@ -179,7 +179,10 @@ def test_decoder_processes_name_no_tensor_library(start: str) -> None:
         assert not tops & TENSORS, f"{start} reaches {name}"
 
 
-MEDIA = ("container", "headers", "pictures", "sampling", "video")
+MEDIA = (
+    *("container", "decoding", "display", "headers", "keys", "pictures", "sampling"),
+    *("tones", "video", "walk"),
+)
 
 
 def test_a_decoder_holds_few_modules_of_ours() -> None:

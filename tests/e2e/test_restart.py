@@ -74,7 +74,10 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> Non
     log, store = tmp_path / "log", f"sqlite:{tmp_path / 's'}"
     assert "KSHOT_STOER" in refusal(log, KSHOT_STOER="x")
     said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=store)
-    assert "nothing has no method.json" in said
+    assert f"There is no model '{tmp_path / 'nothing'}'" in said
+    (tmp_path / "empty").mkdir()
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "empty"), KSHOT_STORE=store)
+    assert "empty has no method.json" in said
     joint = tiny_recognizer(query_context="joint")
     save_checkpoint(joint, tmp_path / "joint", "# For tests\n")
     said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=store)

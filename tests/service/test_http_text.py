@@ -18,7 +18,7 @@ from model.errors import DescriptionError
 from model.text import WORDING_VERSION, template_stages
 from service.engine.engine import Engine
 from service.engine.runtimes.pytorch import TorchRuntime
-from service.http.server import JsonLines
+from service.logs import JsonLines
 from service.settings import Settings
 from service.stores.records import LabelRecord
 from service.stores.sqlite import SqliteStore
@@ -202,13 +202,9 @@ def test_logs_carry_no_label(
     assert twice.json()["code"] == "label-duplicate"
     broken = client.post("/tasks", files=support_files({"hush-hush": [b"no"], "jump": [clip]}))
     assert broken.status_code == 415
-    wait_for(
-        client,
-        task["id"],
-        lambda _: any("template text" in line.lower() for line in _lines(caplog)),
-    )
+    wait_for(client, task["id"], lambda _: "template text" in _told(caplog))
     assert len(model.calls) > asked
-    told = "\n".join(_lines(caplog)).lower()
+    told = _told(caplog)
     assert not [secret for secret in (*SECRETS, "turnleft") if secret in told]
 
 
