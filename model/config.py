@@ -290,16 +290,11 @@ METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)
 
 
 def check_served(config: MethodConfig) -> None:
-    """Refuse a method whose answers depend on other queries.
-
-    Raises:
-        MethodError: `query_context` or `align` is `joint`.
-    """
-    for field, value, served in (
-        ("query_context", config.query_context, SERVED_CONTEXTS),
-        ("align", config.align, SERVED_ALIGNS),
-    ):
-        if value not in served:
+    """Refuse a method whose answers depend on other queries, with a MethodError."""
+    chosen = {"query_context": config.query_context, "align": config.align}
+    for field, value in chosen.items():
+        if value == "joint":
+            served = SERVED_CONTEXTS if field == "query_context" else SERVED_ALIGNS
             raise MethodError(
-                f"{field} {value!r} lets queries see each other; serve one of {', '.join(served)}."
+                f"{field} 'joint' lets queries see each other; serve one of {served}."
             )
