@@ -88,6 +88,7 @@ STATUS: dict[type[KshotError], int] = {
     decoding.DecoderUnavailableError: 503,
     refused.DescriptionUnavailableError: 503,
 }
+ROUTE_CODES = {404: "route-not-found", 405: "method-not-allowed"}  # which no error class has
 RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
 HINTS: dict[type[KshotError], str] = {
@@ -255,11 +256,11 @@ def _verbs(request: Request) -> str:
 def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) -> tuple[str, str]:
     match error.status_code:
         case 404:
-            return "route-not-found", (
+            return ROUTE_CODES[404], (
                 f"There is no route {request.url.path[:200]!r}; see those of /openapi.json."
             )
         case 405:
-            return "method-not-allowed", (
+            return ROUTE_CODES[405], (
                 f"{request.method} is not a verb of {request.url.path[:200]!r}; "
                 f"use {headers.get('Allow', 'another')}."
             )
