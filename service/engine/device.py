@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores
-from model.lanes import Lanes
+from model.passes.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
 from service.engine.passes.batching import Staging, landing, shares
