@@ -2,7 +2,10 @@
 
 import argparse
 import logging
+import os
 import sys
+import threading
+from typing import NoReturn
 
 import uvloop
 
@@ -33,5 +36,14 @@ def main() -> int:
     return 0
 
 
+def leave(code: int) -> NoReturn:
+    """End the process; a pass that is still on the device ends with it, and loses nothing."""
+    logging.shutdown()
+    sys.stdout.flush()
+    if any(thread.name == "device" for thread in threading.enumerate()):
+        os._exit(code)  # threads of a pass would be waited for
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -22,6 +22,7 @@ from service.decoding.process import Decoder, DecoderUnavailableError
 from service.decoding.protocol import Message, PixelMemory, ProtocolError
 from service.decoding.sandbox import SandboxLimits
 from service.decoding.turns import ClosedError, Turns, WorkClass
+from service.errors import DecoderBusyError
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,7 @@ class DecodePool:
 
         Raises:
             ClipError: One of its children, when the clip cannot be used.
+            DecoderBusyError: The machine had too little time for it.
             DecoderUnavailableError: The pool is closed.
         """
         decoder = await self._take(work)
@@ -187,10 +189,12 @@ class DecodePool:
             answer = await decoder.ask(Message(header, blobs))
             outcome = self._outcome(answer, decoder.memory)
             usable = not decoder.worn
-        except TimeoutError as error:
-            raise ClipDecodeTimeoutError(
-                f"The clip was not read within {self.sandbox.wall_s:g} s; send a shorter or"
-                " smaller one."
+        except TimeoutError as error:  # of the clip's own time it had some left, else it were dead
+            raise DecoderBusyError(
+                f"The clip was not read within {self.sandbox.wall_s:g} s, though it has not used "
+                f"its {self.sandbox.cpu_s} s of processor time: the machine is busy; ask again "
+                "later.",
+                retry_after_s=self.sandbox.wall_s,
             ) from error
         except (OSError, EOFError, ProtocolError) as error:
             raise self._death(await decoder.ended()) from error

@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from model.errors import KshotError
 from service.errors import MalformedRequestError
 from service.http.problems import answer, blank
 from service.settings import Settings
+
+ANSWERED_S = 0.5  # for the answers of requests that are cut off when the service stops
 
 
 class Protocol(HttpToolsProtocol):
@@ -47,6 +50,12 @@ class Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end within their grace; those that are cut off are still answered."""
+        await super().shutdown(sockets)
+        if left := set(self.server_state.tasks):
+            await asyncio.wait(left, timeout=ANSWERED_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
