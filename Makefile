@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 
 # Each is handed on: `make test ARGS='-k media'`, `make demo CLIPS=DIR TEACHER=FILE`.
 ARGS ?=
+WORKERS ?= 2
 CLIPS ?=
 TEACHER ?=
 MODEL ?= clip
@@ -29,8 +30,8 @@ models: $(STAMP) ## Download a model's weights ahead (MODEL=clip, dinov3, ...; i
 onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the faster one on a processor.
 	@$(RUN) -m model.export $(ARGS)
 
-test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest).
-	$(RUN) -m pytest -q $(ARGS)
+test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest; WORKERS=0: one process).
+	$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Check format, lint and types.
 	$(RUN) -m ruff format --check .

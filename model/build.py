@@ -1,7 +1,6 @@
 """The one assembler: a config to modules. The only file that knows all of them."""
 
 import math
-import string
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -48,6 +47,7 @@ from model.slots import (
     TransformerBlock,
 )
 from model.temporal.convolution import TemporalConvolution
+from model.text import places
 
 
 def build_recognizer(
@@ -231,10 +231,10 @@ def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
 def _check_prompt(prompt: str) -> None:
     """Refuse a prompt with places that nothing fills."""
     try:
-        places = {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
+        named = places(prompt)
     except ValueError:
-        places = {prompt}
-    if unknown := sorted(places - {"label", "stage"}):
+        named = {prompt}
+    if unknown := sorted(named - {"label", "stage"}):
         raise MethodError(
             f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}} and {{stage}}."
         )

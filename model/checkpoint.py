@@ -21,7 +21,7 @@ from model.backbones.opening import fetch_weights, towers
 from model.backbones.sources import backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.build import build_recognizer
-from model.calibration.fitted import read_calibration
+from model.calibration.fitted import CALIBRATION, read_calibration
 from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
 from model.errors import CheckpointError
 from model.files import write_file
@@ -97,6 +97,7 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         "tensors": hash_tensors(tensors),
         "backbone": hash_tensors(_backbone_tensors(recognizer)),
     }
+    (folder / CALIBRATION).unlink(missing_ok=True)  # of the weights that were there
     for name, content in (
         (WEIGHTS, save(tensors, metadata)),
         (CARD, card.encode()),

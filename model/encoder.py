@@ -153,11 +153,6 @@ class TextEncoder(nn.Module):
         blocks = cast(Iterable[AdaptedTextBlock], self.adapted)
         return all(block.is_initial() for block in blocks)
 
-    def unknown_words(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Name the words that the tower never saw, each once, in order."""
-        words = (word for text in texts for word in self.tower.unknown_words(text))
-        return tuple(dict.fromkeys(words))
-
     def encode(self, texts: Sequence[Sequence[str]], device: torch.device) -> Tensor:
         """Encode the texts of classes, one sentence a stage; returns features_NAE."""
         ids = self.tower.tokenize([text for of_class in texts for text in of_class])

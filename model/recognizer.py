@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.backbones.wording import TextFault, text_fault, wording
 from model.by_parts import ByParts
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
@@ -32,7 +33,7 @@ from model.episode import (
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
-from model.text import StageTexts, prompts
+from model.text import StageTexts
 from model.views import episode_view, query_view, support_view
 
 SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
@@ -129,11 +130,11 @@ class Recognizer(ByParts):
         parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]
         return [part for part in parts if isinstance(part, nn.Module)]
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw; none for CLIP's."""
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; None where it can, or is not there."""
         if self.text is None:
-            return ()
-        return self.text.unknown_words(prompts(label, stages, self.config.prompt))
+            return None
+        return text_fault(self.text.tower, label, stages, self.config.prompt)
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; each class by itself, so results can be kept per class.
@@ -146,10 +147,8 @@ class Recognizer(ByParts):
         """
         if self.text is None:
             raise MethodError(f"The method {self.name!r} has no text tower; score by video alone.")
-        texts = [
-            prompts(label, of_label, self.config.prompt)
-            for label, of_label in zip(labels, stages, strict=True)
-        ]
+        classes, prompt = zip(labels, stages, strict=True), self.config.prompt
+        texts = [wording(self.text.tower, *each, prompt).texts for each in classes]
         return self.text.encode(texts, self.device)
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:

@@ -73,13 +73,17 @@ class TextBackbone(Protocol):
     model: Any
     width: int
     features: int
+    context: int  # L: tokens of a text, its start and end included
     blocks: Sequence[TransformerBlock]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into token ids [B, L]."""
 
+    def read(self, text: str) -> tuple[int, ...] | None:
+        """Return the tokens of a text as the tower reads it; None where it would be cut."""
+
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Name the words of a text that the tower cannot represent."""
+        """Name the words and signs of a text that the tower cannot represent."""
 
     def embed(self, ids_BL: Tensor) -> Tensor:
         """Look up tokens [B, L, D] and add their places."""

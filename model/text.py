@@ -5,18 +5,24 @@ many there are is the method's choice (`MethodConfig.stages`); Task-Adapter++ ha
 Source: Task-Adapter++ (model/papers/task_adapter.md).
 """
 
+import html
 import json
 import re
+import string
 import unicodedata
 from collections.abc import Mapping, Sequence
+
+import regex  # re knows no classes of Unicode
 
 from model.errors import DescriptionError
 
 STAGES = 3  # of Task-Adapter++, and of every method that does not say otherwise
 PROMPT = "A video of action about {label}: {stage}"  # of Task-Adapter++
 MAX_STAGE_CHARS = 200
+LEAST_CHARS = 4  # that are left of a sentence without spaces
 MAX_LABEL_CHARS = 200  # of a label that a language model is asked about
-PROMPT_VERSION = 1  # counts up with every change to what is sent, so that old answers are not used
+PROMPT_VERSION = 2  # counts up with every change to what is sent, so that old answers are not used
+WORDING_VERSION = 2  # counts up with every change to what a text tower reads of a label and stages
 
 StageTexts = tuple[str, ...]  # one sentence a stage
 
@@ -25,7 +31,19 @@ PARTS = {
     2: "how the action begins and ends",
     3: "how the action begins, goes on and ends",
 }
+PHRASES = ("begins", "goes on", "ends")  # of three stages, in the template
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+_JOINERS = "\u200c\u200d"  # they shape words of Persian and Hindi, and put emoji together
+_LOOSE_JOINERS = re.compile(rf"(?<!\S)[{_JOINERS}]+|[{_JOINERS}]+(?!\S)")
+_INVISIBLE = re.compile(rf"[{_JOINERS}\ufe0e\ufe0f]")  # and whether an emoji has colours
+_BORDERS = regex.compile(  # of words, in a label that is NFKC
+    r"_+"
+    r"|(?<=\p{L}{2})[-‐](?=\p{L}{2})"  # Brush-Hair, not x-ray
+    r"|(?<=\p{Ll})(?=\p{Lu})"  # Brush|Hair
+    r"|(?<=\p{Lu})(?=\p{Lu}\p{Ll}{2})"  # HTTP|Server, not DV|Ds
+    r"|(?<=\p{L}{2})(?=\p{Nd})|(?<=\p{Nd})(?=\p{Lu}\p{Ll})"  # jump|2|Times, not 2x or H2O
+)
 
 
 def counted(count: int, noun: str) -> str:
@@ -68,15 +86,26 @@ def answer_schema(count: int) -> dict[str, object]:
 
 
 def clean(text: str) -> str:
-    """Drop control characters and runs of white space."""
-    printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    return " ".join(printable.split())
+    """Drop control characters and runs of white space; joiners inside a word stay."""
+    kept = (c if c in _JOINERS or unicodedata.category(c)[0] not in "CZ" else " " for c in text)
+    return " ".join(_LOOSE_JOINERS.sub("", "".join(kept)).split())
 
 
 def spoken(label: str) -> str:
-    """Write a label as words: `brush_hair` and `ApplyEyeMakeup` become lower-case phrases."""
-    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.replace("_", " "))
-    return clean(split).lower()
+    """Write a label as words: `brush_hair`, `Brush-Hair` and `BrushHair` become `brush hair`.
+
+    The text is NFKC and in lower case, without HTML entities. Words part at underscores, at hyphens
+    between words, where the case changes (`HTTPServer` is `http server`), and between a word and a
+    number.
+    """
+    words = _BORDERS.sub(" ", _plain(label)).lower()
+    return clean(_plain(words)) or clean(label)
+
+
+def label_key(label: str) -> str:
+    """Return what two labels have in common when they are one text in two spellings."""
+    folded = unicodedata.normalize("NFKC", spoken(label).casefold())
+    return clean(_INVISIBLE.sub("", folded))
 
 
 def template_stages(label: str, count: int = STAGES) -> StageTexts:
@@ -84,27 +113,37 @@ def template_stages(label: str, count: int = STAGES) -> StageTexts:
     action = spoken(label)
     if count == 1:
         return (action,)
-    if count == len(PARTS):
-        return (f"The {action} begins.", f"The {action} goes on.", f"The {action} ends.")
-    return tuple(f"The {action}, part {part} of {count}." for part in range(1, count + 1))
+    if count == len(PHRASES):
+        return tuple(f"The {action} {phrase}." for phrase in PHRASES)
+    return tuple(f"The {action}, {phrase}." for phrase in _phrases(count))
 
 
 def instruction(label: str, count: int = STAGES) -> str:
     """Return the paper's instruction to the language model."""
+    quoted = json.dumps(label, ensure_ascii=False)
     wanted = counted(count, "stage")
-    return f"Given an action label {json.dumps(label)}, describe {wanted} of the action."
+    return f"Given an action label {quoted}, describe {wanted} of the action."
 
 
 def messages(label: str, count: int = STAGES) -> list[dict[str, str]]:
     """Return the conversation, in the chat-completions form, that asks for a label's stages."""
     return [
         {"role": "system", "content": system(count)},
-        {"role": "user", "content": instruction(clean(label), count)},
+        {"role": "user", "content": instruction(spoken(label), count)},
     ]
 
 
+def places(prompt: str) -> set[str]:
+    """Return the names of a prompt's places.
+
+    Raises:
+        ValueError: Its braces do not fit.
+    """
+    return {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
+
+
 def prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> StageTexts:
-    """Return the sentence of each stage that the text tower encodes.
+    """Return the sentence of each stage that the text tower encodes, where it has room for it.
 
     Args:
         label: As the client spells it.
@@ -113,6 +152,22 @@ def prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> StageTexts:
     """
     action = spoken(label)
     return tuple(prompt.format(label=action, stage=stage) for stage in stages)
+
+
+def shorter_prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> list[StageTexts]:
+    """List what a text tower may read in the place of `prompts`, the longest first.
+
+    First the prompt gives way, then the sentences of the stages from their ends; the label never.
+    """
+    action, named = spoken(label), places(prompt)
+    count = len(stages)
+    if "stage" not in named:
+        return [(action,) * count]
+    if stages == template_stages(label, count):  # each sentence says the label
+        return [stages, tuple(f"{action} {phrase}".strip() for phrase in _phrases(count))]
+    lead = f"{action}: " if "label" in named else ""
+    longest = max(map(len, stages))
+    return [tuple(lead + _cut(each, most) for each in stages) for most in range(longest, 0, -1)]
 
 
 def check_stages(stages: Sequence[str], count: int = STAGES) -> StageTexts:
@@ -168,6 +223,34 @@ def parse_stages(answer: object, count: int = STAGES) -> StageTexts:
     if not isinstance(answer, Sequence):
         raise DescriptionError(f"The answer holds no list of stages; ask for {wanted}.")
     return check_stages(answer, count)
+
+
+def _plain(text: str) -> str:
+    """Resolve what Unicode and HTML write in several ways; CLIP's tokenizer does so too."""
+    before = None
+    while text != before:
+        before, text = text, unicodedata.normalize("NFKC", html.unescape(text))
+    return text
+
+
+def _phrases(count: int) -> tuple[str, ...]:
+    if count == 1:
+        return ("",)
+    if count == len(PHRASES):
+        return PHRASES
+    return tuple(f"part {part} of {count}" for part in range(1, count + 1))
+
+
+def _cut(sentence: str, most: int) -> str:
+    """Cut a sentence to `most` characters, at the end of a word where it has several."""
+    first = sentence.find(" ")
+    most = max(most, first if first > 0 else LEAST_CHARS)
+    if most >= len(sentence):
+        return sentence
+    kept = sentence[:most]
+    if " " in kept and sentence[most] != " ":
+        kept = kept[: kept.rindex(" ")]
+    return kept.rstrip(" ,;:")
 
 
 def _unfenced(text: str) -> str:

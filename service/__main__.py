@@ -10,7 +10,6 @@ from typing import NoReturn
 import uvloop
 
 from model.errors import KshotError
-from service.app import create_app
 from service.http.server import serve, start_logging
 from service.settings import Settings
 
@@ -29,6 +28,8 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         log.info("Settings: %s", settings.shown())
+        from service.app import create_app  # imports torch, which help and refusals do without
+
         uvloop.run(serve(create_app(settings), settings))
     except KshotError as error:
         log.error("%s", error)

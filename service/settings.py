@@ -72,13 +72,13 @@ class Settings(BaseSettings):
         "Registrations leave one free.",
     )
     decode_memory_bytes: int = Field(
-        1536 * MIB, ge=256 * MIB, description="Address space of one decoder process."
+        2048 * MIB, ge=256 * MIB, description="Address space of one decoder process."
     )
     decode_wall_s: float = Field(
-        15.0, gt=0, description="Longest a decoder has for one clip on a busy machine; then 503."
+        45.0, gt=0, description="Longest a decoder has for one clip on a busy machine; then 503."
     )
     decode_cpu_s: int = Field(
-        10, ge=1, description="CPU seconds of a decoder for one clip; then 422."
+        30, ge=1, description="CPU seconds of a decoder for one clip; then 422."
     )
     batch_frames: int = Field(
         0,
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     min_clip_s: float = Field(CLIP.min_duration_s, ge=0, description="Shortest clip.")
     max_clip_s: float = Field(CLIP.max_duration_s, gt=0, description="Longest clip.")
     max_pixels: int = Field(CLIP.max_pixels, ge=1, description="Pixels of one picture.")
-    max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames walked in one clip.")
+    max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames of one clip.")
     max_streams: int = Field(CLIP.max_streams, ge=1, description="Streams in one container.")
     min_pictures: int = Field(
         CLIP.min_pictures, ge=1, description="Fewest pictures of a clip given as pictures."

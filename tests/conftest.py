@@ -10,3 +10,10 @@ import torch
 # A GPU's kernels run on the processor where there is no GPU; triton reads it when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Take away what test modules have read by now: a service refuses what is no setting of its."""
+    for name in [*os.environ]:
+        if name.startswith(("KSHOT_SHARED", "KSHOT_KILLS", "KSHOT_TEST_")):
+            del os.environ[name]

@@ -15,6 +15,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from model.text import spoken
+
 STAGES = ["An arm goes up.", "The hand moves from side to side.", "The arm goes down."]
 
 
@@ -69,7 +71,11 @@ class Endpoint:
         if self.mode.isdigit():
             return _error(int(self.mode), self.headers)
         asked = call["messages"][-1]["content"]
-        named = [content for label, content in self.by_label.items() if json.dumps(label) in asked]
+        named = [
+            content
+            for label, content in self.by_label.items()
+            if json.dumps(spoken(label), ensure_ascii=False) in asked
+        ]
         return _completion({"content": (named or [self.content])[0]}, self.finish_reason)
 
 

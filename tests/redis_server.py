@@ -5,7 +5,6 @@ REDIS_SERVER names another binary than the one on the path.
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from deploy.local_service import free_port
 
 START_S = 20.0
 
@@ -28,7 +29,7 @@ class RedisServer:
         self.binary = binary
         self.folder = folder
         self.options = options
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,9 +79,3 @@ def redis_server(
         yield server
     finally:
         server.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

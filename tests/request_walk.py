@@ -38,6 +38,7 @@ def listen():
         with open(path + ".part", "w") as file:
             json.dump([name for name in ours if not name.startswith(".")], file)
         os.rename(path + ".part", path)
+import service.app  # before the profile, which makes every call dear
 listener = threading.Thread(target=listen, daemon=True)
 listener.start()
 threading.setprofile(note)

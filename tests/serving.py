@@ -1,12 +1,7 @@
-"""The real service for tests: in a thread, or as a process of its own; tiny weights, real clips."""
+"""The real service for tests, in a thread: tiny weights, real clips."""
 
 import base64
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +21,6 @@ from service.settings import Settings
 from tests.model.tiny import tiny_recognizer
 from tests.videos import make_video
 
-ROOT = Path(__file__).resolve().parents[1]
 START_S = 60.0
 Files = list[tuple[str, tuple[str, bytes, str]]]
 
@@ -139,60 +133,6 @@ def serving_app(app: FastAPI) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join(timeout=30)
-
-
-class ServiceProcess:
-    """The service as a process, to be stopped politely or killed.
-
-    Args:
-        settings: Environment, without the prefix.
-        log: File for its log.
-    """
-
-    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
-        self.port = free_port()
-        self.log = log
-        env = {k: v for k, v in os.environ.items() if not k.startswith("KSHOT_")}
-        env |= {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
-        env |= {"KSHOT_PORT": str(self.port), "OMP_NUM_THREADS": "1"}
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service"], cwd=ROOT, env=env, stderr=output
-            )
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def wait_ready(self) -> None:
-        """Return when it serves."""
-
-        def ready() -> bool:
-            assert self.process.poll() is None, self.log.read_text()[-3000:]
-            try:
-                return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        _until(ready, "the service to be ready")
-
-    def kill(self) -> None:
-        """End it as a crash would: SIGKILL."""
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        """Ask it to end; returns its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
-
-    def log_lines(self) -> list[dict[str, Any]]:
-        """Read its log."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def _until(reached: Callable[[], bool], what: str) -> None:

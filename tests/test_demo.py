@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,11 +17,10 @@ from model.backbones.opening import towers
 from model.build import build_recognizer
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from tests.episodes import score_episode
+from tests.forked import ForkedCommand
 from training.data.episodes import draw_episode
 from training.errors import InputError
 from training.evaluation.variants import without_adapters
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def descendants(pid: int) -> set[int]:
@@ -166,25 +163,19 @@ def test_a_service_that_cannot_start_is_one_sentence(monkeypatch: pytest.MonkeyP
 def test_an_interrupted_demo_leaves_no_process_and_no_folder(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "deploy.demo", "--ways", "2", "--queries", "1", "--shots", "1"],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    folder, log = tmp_path / "temporary", tmp_path / "log"
+    folder.mkdir()
+    asked = ["--ways", "2", "--queries", "1", "--shots", "1"]
+    demo = ForkedCommand("deploy.demo", asked, {"TMPDIR": str(folder)}, log)
     started: set[int] = set()
-    until = time.monotonic() + 120
-    while len(started) < 2 and demo.poll() is None and time.monotonic() < until:
+    while len(started) < 2 and demo.alive:
         time.sleep(0.05)  # the service, and at least one of its decoders
         started = descendants(demo.pid)
-    demo.send_signal(number)
-    _, said = demo.communicate(timeout=60)
-    assert demo.returncode == status, said
+    os.kill(demo.pid, number)
+    assert demo.wait() == status, log.read_text()
     assert len(started) >= 2
     until = time.monotonic() + 5
     while not all(gone(pid) for pid in started) and time.monotonic() < until:
         time.sleep(0.05)
     assert [pid for pid in started if not gone(pid)] == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []

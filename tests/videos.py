@@ -39,6 +39,7 @@ def make_video(
     container_options: dict[str, str] | None = None,
     rotation: int = 0,
     matrix: Sequence[int] | None = None,
+    pixel_aspect: Fraction = Fraction(1),
     audio_streams: int = 0,
     repeats: int = 1,
     edit: Callable[[int, bytes], bytes] = lambda _, data: data,
@@ -56,6 +57,8 @@ def make_video(
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, rate)
+        if pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(rotation)
         if matrix is not None:

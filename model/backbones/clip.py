@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from model.backbones.attention import join_heads, split_heads
 from model.backbones.hub import HubFile
 from model.backbones.timm import TimmImageTower
-from model.backbones.tokens import FILES, Tokenizer, tokenizer_of
+from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer, read_whole, tokenizer_of
 from model.backbones.weights import load_exactly, read_tensors
 from model.backbones.words import WordTokenizer
 from model.config import OpenClipConfig
@@ -122,6 +122,7 @@ class ClipTextTower(nn.Module):
         self.features = int(
             model.text_projection.weight.shape[0] if linear else model.text_projection.shape[1]
         )
+        self.context = int(model.positional_embedding.shape[0])
         self.blocks: Sequence[TransformerBlock] = tuple(
             ClipBlock(block) for block in model.transformer.resblocks
         )
@@ -130,9 +131,16 @@ class ClipTextTower(nn.Module):
         """Turn texts into token ids."""
         return self.tokenizer(list(texts))
 
+    def read(self, text: str) -> tuple[int, ...] | None:
+        """Tokenize one text; at the token with the largest id, a tower that pools there stops."""
+        ids = read_whole(self.tokenizer, text, self.context)
+        if ids is None or self.at_last_place:
+            return ids
+        return ids[: ids.index(max(ids)) + 1]
+
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Ask the tokenizer; CLIP's byte pairs know every word."""
-        if isinstance(self.tokenizer, WordTokenizer):
+        if isinstance(self.tokenizer, WordTokenizer | FolderTokenizer):
             return self.tokenizer.unknown(text)
         return ()
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import open_clip
 from torch import Tensor
 
+from model.backbones.words import words_and_signs
 from model.errors import BackboneError
 
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -14,8 +15,8 @@ FILES = ("tokenizer.json", "tokenizer_config.json")
 class Tokenizer(Protocol):
     """Texts to token ids [B, L]; the end of text has the largest id."""
 
-    def __call__(self, texts: list[str], /) -> Tensor:
-        """Tokenize."""
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
+        """Tokenize; texts of more than `context_length` tokens, or L, are cut."""
 
 
 class FolderTokenizer:
@@ -31,12 +32,21 @@ class FolderTokenizer:
         self.name, self.folder, self.values = name, folder, values
         self.tokenizer: Any = None
 
-    def __call__(self, texts: list[str], /) -> Tensor:
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
         """Tokenize."""
         if self.tokenizer is None:
             self.tokenizer = self.opened()
-        ids: Tensor = self.tokenizer(texts)
+        ids: Tensor = self.tokenizer(texts, context_length)
         return ids
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """Return the words and signs of `text` that it has no tokens for, each once, in order."""
+        if self.tokenizer is None:
+            self.tokenizer = self.opened()
+        inner = self.tokenizer.tokenizer
+        lost = inner.unk_token_id
+        words = dict.fromkeys(words_and_signs(text))
+        return tuple(w for w in words if lost in inner(w, add_special_tokens=False).input_ids)
 
     def opened(self) -> Any:  # noqa: ANN401
         """Read the tokenizer.
@@ -57,6 +67,19 @@ class FolderTokenizer:
             raise BackboneError(
                 f"{self.name!r} reads text with the package transformers; install kshot[video]."
             ) from error
+
+
+def read_whole(tokenizer: Tokenizer, text: str, context: int) -> tuple[int, ...] | None:
+    """Return the ids of one text, padded to `context` of them; None where it would be cut.
+
+    With room for one token more, a text that fits leaves the last place empty. Where the end of a
+    text and padding are one token, as in SigLIP, the place before it says so.
+    """
+    empty_L, ids_L = tokenizer(["", text], context_length=context + 1)
+    padding = empty_L[-1]
+    ended = bool((empty_L != padding).any())
+    fits = ids_L[-1] == padding and (ended or ids_L[-2] == padding)
+    return tuple(ids_L[:-1].tolist()) if fits else None
 
 
 def tokenizer_of(name: str, folder: Path | None) -> Tokenizer:

@@ -37,7 +37,7 @@ class Fit(_Strict):
     ece: float
     nll_before: float = Field(description="Mean negative log-likelihood, nats.")
     nll: float
-    auroc: float = Field(description="How well `nearest` tells known clips from others.")
+    auroc: float | None = Field(None, description="How well `nearest` tells known from others.")
     known_refused: float = Field(description="Known clips called unknown, percent.")
 
 

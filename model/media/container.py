@@ -10,9 +10,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from model.errors import (
@@ -30,6 +33,7 @@ from model.errors import (
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"moof")
 DEMUXERS = {"mp4": "mp4", "webm": "matroska", "avi": "avi"}
 DECODERS = {"av1": "libdav1d,libaom-av1,av1"}  # where FFmpeg's decoder is not named as the codec
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 PROBE_BYTES = 1_000_000
 PROBE_US = 1_000_000
 MAX_ASPECT = 16
@@ -39,11 +43,11 @@ MAX_ASPECT = 16
 class MediaLimits:
     """What one clip may be; the defaults are the service's."""
 
-    max_bytes: int = 25 * 2**20  # of the encoded clip, or of all its pictures together
+    max_bytes: int = 192 * 2**20  # of the encoded clip, or of all its pictures together
     min_duration_s: float = 0.2
-    max_duration_s: float = 60.0
-    max_pixels: int = 2_100_000  # of one picture: a little over 1920 x 1080
-    max_frames: int = 3600  # walked from the first to the last, not sampled
+    max_duration_s: float = 120.0
+    max_pixels: int = 36_000_000  # of one picture: a little over 8K, 8192 x 4320
+    max_frames: int = 14_400  # packets of the whole clip: a minute of slow motion at 240 a second
     max_streams: int = 8  # video, audio, subtitles and data; phones write five
     containers: tuple[str, ...] = ("mp4", "webm", "avi")  # mp4 covers mov, webm covers mkv
     codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
@@ -108,6 +112,8 @@ class OpenVideo:
     container: InputContainer
     stream: VideoStream
     codec: str
+    decoder: VideoCodecContext  # the stream's own, or one that also gives what is transparent
+    pixel_aspect: Fraction  # width of a pixel / its height
 
 
 @contextmanager
@@ -145,17 +151,7 @@ def _checked(container: InputContainer, limits: MediaLimits) -> OpenVideo:
             f"The clip has {len(container.streams)} streams, {limits.max_streams} are allowed;"
             " keep its video stream alone."
         )
-    moving = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    if not moving:
-        found = sorted({stream.type for stream in container.streams})
-        raise NoVideoStreamError(
-            f"The clip has no video stream, only {found}; send a clip with pictures."
-        )
-    stream = moving[0]
+    stream = _moving(container, limits)
     codec = _codec_name(stream)
     if codec not in limits.codecs:
         raise CodecNotAllowedError(
@@ -168,15 +164,40 @@ def _checked(container: InputContainer, limits: MediaLimits) -> OpenVideo:
         check_duration(float(stream.duration * stream.time_base), limits)
     elif container.duration is not None:
         check_duration(container.duration / av.time_base, limits)
-    context = stream.codec_context
-    context.thread_count = 1
-    context.options = {"max_pixels": _decoder_pixels(limits)}
-    return OpenVideo(container, stream, codec)
+    decoder = _decoder(stream, codec)
+    decoder.thread_count = 1
+    decoder.options = {"max_pixels": _decoder_pixels(limits)}
+    aspect = stream.sample_aspect_ratio or decoder.sample_aspect_ratio or Fraction(1)
+    return OpenVideo(container, stream, codec, decoder, aspect)
+
+
+def _moving(container: InputContainer, limits: MediaLimits) -> VideoStream:
+    """Choose the video stream: the first that is no cover picture, of a codec that is taken."""
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    if not streams:
+        found = sorted({stream.type for stream in container.streams})
+        raise NoVideoStreamError(
+            f"The clip has no video stream, only {found}; send a clip with pictures."
+        )
+    return max(streams, key=lambda each: (_codec_name(each) in limits.codecs, each.frames != 1))
+
+
+def _decoder(stream: VideoStream, codec: str) -> VideoCodecContext:
+    """Give the stream's decoder; of FFmpeg's own, those of VP8 and VP9 leave out transparency."""
+    name = WITH_ALPHA.get(codec)
+    if name is None or stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return stream.codec_context
+    return cast(VideoCodecContext, av.CodecContext.create(name, "r"))
 
 
 def _decoder_pixels(limits: MediaLimits) -> str:
     # coded sizes are padded, so the decoder gets more room; `check_picture` is exact
-    return str(min(2 * limits.max_pixels, 2**31 - 1))
+    padded = limits.max_pixels + min(limits.max_pixels, 2**21)
+    return str(min(padded, 2**31 - 1))
 
 
 def _codec_name(stream: VideoStream) -> str:
@@ -186,16 +207,21 @@ def _codec_name(stream: VideoStream) -> str:
 
 
 def check_picture(width: int, height: int, limits: MediaLimits) -> None:
-    """Refuse a picture of more pixels than allowed, or so narrow that resizing would blow it up."""
+    """Refuse a picture of more pixels than allowed, or of a strange shape."""
     if width * height > limits.max_pixels:
         raise PictureTooLargeError(
             f"A picture of {width} x {height} pixels is larger than {limits.max_pixels} pixels;"
             " scale the clip down."
         )
+    check_shape(width, height)
+
+
+def check_shape(width: float | Fraction, height: float) -> None:
+    """Refuse a picture so narrow, as it is shown, that resizing would blow it up."""
     if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
         raise PictureTooLargeError(
-            f"A picture of {width} x {height} pixels is more than {MAX_ASPECT} times as long as"
-            " it is wide; crop the clip."
+            f"A picture of {float(width):g} x {height} pixels is more than {MAX_ASPECT} times as"
+            " long as it is wide; crop the clip."
         )
 
 

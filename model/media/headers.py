@@ -4,15 +4,11 @@ It is a guess: packets may hold no picture that is shown, and headers lie. So wh
 checks again.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-import av
-from av.video.stream import VideoStream
-
-from model.errors import NoFramesError
+from model.errors import ClipUndecodableError, NoFramesError
 from model.media.container import (
     MediaLimits,
     OpenVideo,
@@ -21,7 +17,15 @@ from model.media.container import (
     library_errors,
     open_video,
 )
+from model.media.keys import starts_afresh
 from model.media.sampling import Timeline, timeline
+
+
+class Start(NamedTuple):
+    """A packet that decoding may start at."""
+
+    position: int  # among the stream's packets, in the order of the file
+    stamp: int  # when its picture is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class Header:
     width: int  # as coded: before rotation, and in pixels that need not be square
     height: int
     timeline: Timeline  # of its packets, in the order in which they are shown
+    timed: bool  # the container has times; otherwise stamps are numbers, and there are no starts
+    stamps: tuple[int, ...]  # of its packets, in that order, in the container's unit
+    starts: tuple[Start, ...]  # from the beginning of the file to its end
+    all_fresh: bool  # no packet is called a key frame without being one of `starts`
+    whole: bool  # the file does not end before its last packet does
 
 
 def read_header(data: bytes, limits: MediaLimits) -> Header:
@@ -48,42 +57,73 @@ def header_of(video: OpenVideo, limits: MediaLimits) -> Header:
     """Read the header of an opened video; its packets are used up then."""
     context = video.stream.codec_context
     size = context.width, context.height
-    shown: list[Shown] = []
-    with library_errors("reading the container's packets"):
-        for packet in video.container.demux(video.stream):
-            if packet.size and not packet.is_discard:
-                check_frames(len(shown) + 1, limits)
-                shown.append(Shown.of(packet))
-    if not shown:
+    packets = _Packets(video, limits)
+    if not packets.stamps:
         raise NoFramesError("The video stream holds no packet; send a clip with frames.")
-    if all(each.stamp is not None for each in shown):
-        shown.sort(key=lambda each: each.stamp or 0)
-    found = timeline_of(shown, video)
+    stamps = sorted(stamp for stamp in packets.stamps if stamp is not None)
+    timed = bool(video.stream.time_base) and len(stamps) == len(packets.stamps)
+    found = _timeline(stamps, packets, video) if timed else _steady(len(packets.stamps), video)
     check_duration(found.times_s[-1], limits)
-    return Header(video.codec, *size, found)
+    return Header(
+        video.codec,
+        *size,
+        found,
+        timed=timed,
+        stamps=tuple(stamps) if timed else tuple(range(len(packets.stamps))),
+        starts=tuple(packets.starts) if timed else (),
+        all_fresh=packets.all_fresh,
+        whole=packets.whole,
+    )
 
 
-class Shown(NamedTuple):
-    """When a packet or a frame is shown, and how long, in units of its stream."""
+class _Packets:
+    """The packets of an opened video, read from the first to the last."""
 
-    stamp: int | None
-    lasts: int
+    def __init__(self, video: OpenVideo, limits: MediaLimits) -> None:
+        self.stamps: list[int | None] = []
+        self.lengths: list[int] = []
+        self.starts: list[Start] = []
+        self.all_fresh = self.whole = True
+        try:
+            with library_errors("reading the container's packets"):
+                self._read(video, limits)
+        except ClipUndecodableError:
+            if not self.stamps:
+                raise
+            self.whole = False
 
-    @classmethod
-    def of(cls, source: "av.Packet[VideoStream] | av.VideoFrame") -> Self:
-        """Read it; decoding time stands for a missing time of presentation."""
-        stamp = source.pts if source.pts is not None else source.dts
-        return cls(stamp, source.duration or 0)
+    def _read(self, video: OpenVideo, limits: MediaLimits) -> None:
+        setup = video.stream.codec_context.extradata or b""
+        for position, packet in enumerate(video.container.demux(video.stream)):
+            if not packet.size:
+                continue
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if not packet.is_discard:
+                check_frames(len(self.stamps) + 1, limits)
+                self.stamps.append(stamp)
+                self.lengths.append(packet.duration or 0)
+                self.whole &= not packet.is_corrupt
+            if packet.is_keyframe:
+                fresh = starts_afresh(video.codec, bytes(packet), setup)
+                self.all_fresh &= fresh
+                if fresh and stamp is not None:
+                    self.starts.append(Start(position, stamp))
 
 
-def timeline_of(shown: Sequence[Shown], video: OpenVideo) -> Timeline:
-    """Make a timeline; the frame rate stands for missing times and for the last one's length."""
-    rate = video.stream.average_rate or video.stream.guessed_rate
-    step_s = float(1 / rate) if rate else 0.0
-    unit = video.stream.time_base or Fraction(0)
-    stamps = [each.stamp for each in shown if each.stamp is not None]
-    if unit == 0 or len(stamps) < len(shown):
-        return timeline([k * step_s for k in range(len(shown))], step_s, 0.0)
-    first, last = min(stamps), shown[stamps.index(max(stamps))]
+def _timeline(stamps: list[int], packets: _Packets, video: OpenVideo) -> Timeline:
+    unit = video.stream.time_base or Fraction(1)
+    first = stamps[0]
     times_s = [float((stamp - first) * unit) for stamp in stamps]
-    return timeline(times_s, float(last.lasts * unit) or step_s, float(unit))
+    last = packets.lengths[packets.stamps.index(stamps[-1])]
+    return timeline(times_s, float(last * unit) or _step_s(video), float(unit))
+
+
+def _steady(count: int, video: OpenVideo) -> Timeline:
+    """Make the timeline of a container without times from its frame rate."""
+    step_s = _step_s(video)
+    return timeline([k * step_s for k in range(count)], step_s, 0.0)
+
+
+def _step_s(video: OpenVideo) -> float:
+    rate = video.stream.average_rate or video.stream.guessed_rate
+    return float(1 / rate) if rate else 0.0

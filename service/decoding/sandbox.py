@@ -28,10 +28,10 @@ OPEN_FDS = 4  # standard input, output, error, and the answers' pipe
 class SandboxLimits:
     """What one decoder process may use."""
 
-    memory_bytes: int = 3 * 2**29  # address space: 1.5 GiB
+    memory_bytes: int = 2**31  # address space: 2 GiB, for 10-bit 8K
     resident_bytes: int = 2**29  # a decoder that holds more between clips is replaced
-    cpu_s: int = 10  # processor time for one clip
-    wall_s: float = 15.0  # time for one clip, from handing it over to its answer
+    cpu_s: int = 30  # processor time for one clip
+    wall_s: float = 45.0  # time for one clip, from handing it over to its answer
     clips_per_worker: int = 1000  # then the decoder is replaced; a start costs 0.2 s of a core
     start_s: float = 30.0  # for a decoder to import, warm up and lock down
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.config import check_served
 from model.episode import EncodedSupport
 from model.text import StageTexts
@@ -140,9 +141,9 @@ class Engine:
         """Have `free` called, in the event loop, whenever the device runs out of memory."""
         self._relief.append(free)
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words of a class that the text tower never saw."""
-        return self._recognizer.unknown_words(label, stages)
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; any thread may ask."""
+        return self._recognizer.text_fault(label, stages)
 
     def check_size(self, classes: Sequence[int]) -> None:
         """Refuse a task whose encoded supports do not fit; see `SupportSize.check`."""

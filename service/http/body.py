@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from model.errors import ClipError, ClipTooLargeError, DescriptionError, PictureCountError
-from model.text import StageTexts, check_stages, clean
+from model.text import StageTexts, check_stages, clean, label_key
 from service.decoding.pool import ClipRequest
 from service.errors import (
     DescriptionsMixedError,
@@ -145,10 +145,12 @@ def read_descriptions(
         LabelDuplicateError: Two names are the same label.
     """
     found: dict[str, StageTexts] = {}
+    spellings: dict[str, str] = {}
     for label, stages in (texts or {}).items():
-        if clean(label) in found:
+        if (first := spellings.setdefault(label_key(label), label)) != label:
             raise LabelDuplicateError(
-                f"descriptions name the label {clean(label)!r} twice; keep one of them."
+                f"descriptions name one label twice, as {first[:100]!r} and {label[:100]!r}; "
+                "keep one of them."
             )
         found[clean(label)] = read_stages(label, stages, limits)
     return found

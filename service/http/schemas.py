@@ -156,7 +156,7 @@ class ClipView(BaseModel):
 
     clip_id: str
     label: str
-    duration_s: float
+    duration_s: float | None = Field(description="None of pictures, whose rate nobody knows.")
     codec: str = Field(examples=["h264"])
     frames_s: tuple[float, ...] = Field(description="When the sampled frames are shown, seconds.")
     distinct: int = Field(description="Different source frames among the sampled ones.")

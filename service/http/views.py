@@ -132,7 +132,7 @@ def _clips(record: TaskRecord) -> list[ClipView]:
         ClipView(
             clip_id=clip.clip_id,
             label=record.labels[clip.label].label,
-            duration_s=clip.duration_s,
+            duration_s=None if clip.codec == "pictures" else clip.duration_s,
             codec=clip.codec,
             frames_s=clip.frames_s,
             distinct=clip.distinct,

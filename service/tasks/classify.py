@@ -118,7 +118,7 @@ class Classifier:
         return TaskAnswer(
             record=record,
             with_text=support.text_NAE is not None,
-            text_reason=self._text_reason(record, support),
+            text_reason=await self._text_reason(record, support),
             calibration=support.calibration,
             clips=tuple(
                 _clip_answer(index, clips[index], each.scores, support.calibration)
@@ -130,9 +130,9 @@ class Classifier:
             compute_ms=max(each.compute_ms for each in found),
         )
 
-    def _text_reason(self, record: TaskRecord, support: EncodedSupport) -> str | None:
+    async def _text_reason(self, record: TaskRecord, support: EncodedSupport) -> str | None:
         if support.text_NAE is None:
-            return self.texts.reason(record.labels)
+            return await self.texts.reason(record.labels)
         return self.supports.undescribed(record.task_id)
 
 

@@ -137,7 +137,7 @@ class Describer:
                 answer = await self._answer(label)
             stages = await asyncio.to_thread(_stages_of, answer, self._stages)
         except Exception as error:  # whatever an answer does to the library that reads it
-            raise DescriptionUnavailableError(_reason(error)) from error
+            raise DescriptionUnavailableError(why_undescribed(error)) from error
         try:
             await self._store.put_text(key, json.dumps(stages).encode(), ttl_s=self._limits.ttl_s)
         except StoreError as error:
@@ -212,7 +212,7 @@ def _stages_of(answer: bytes, count: int) -> StageTexts:
         raise DescriptionError(f"The answer is of no use: its text is not {wanted}.") from error
 
 
-def _reason(error: Exception) -> str:
+def why_undescribed(error: Exception) -> str:
     """Say in a sentence what an endpoint did wrong: no key, no label, no word of its answer."""
     if isinstance(error, DescriptionError):
         return f"The language model gave no description. {error}"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from model.errors import ClipError
 from model.media.sampling import Clip
-from model.text import StageTexts
+from model.text import StageTexts, label_key
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
 from service.decoding.turns import WorkClass
@@ -167,11 +167,12 @@ def digest(source: ClipRequest) -> str:
 def _check_distinct(labels: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for label in labels:
-        if (same := seen.setdefault(label.casefold(), label)) != label or labels.count(label) > 1:
+        if (key := label_key(label)) in seen:
             raise LabelDuplicateError(
-                f"The labels {same!r} and {label!r} read the same; "
+                f"The labels {seen[key]!r} and {label!r} read the same; "
                 "put their clips under one label, or name them apart."
             )
+        seen[key] = label
 
 
 def _check_shots(labels: Sequence[NewLabel], limits: Limits) -> None:

@@ -16,14 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.errors import KshotError
-from model.text import StageTexts, template_stages
+from model.text import WORDING_VERSION, StageTexts, template_stages
 from service.engine.engine import Engine
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
 from service.tasks.inputs import NewLabel, TextSource
 
-REMEMBERED = 4096  # classes of which it is known whether the text tower has their words
+REMEMBERED = 4096  # classes of which it is known whether the text tower can read them
 
 log = logging.getLogger("kshot.texts")
 
@@ -57,7 +58,7 @@ class TaskTexts:
         self.store = store
         self.describer = describer
         self.ttl_s = ttl_s
-        self._unknown_words = lru_cache(REMEMBERED)(engine.unknown_words)
+        self._text_fault = lru_cache(REMEMBERED)(engine.text_fault)
 
     async def first(self, new: Sequence[NewLabel]) -> tuple[LabelRecord, ...]:
         """Return the text a task starts with: the client's, else the cached, else a template."""
@@ -67,7 +68,7 @@ class TaskTexts:
         templates = tuple(
             _record(each.label, template_stages(each.label, count), "template") for each in new
         )
-        if self.describer is None or self.reason(templates) is not None:
+        if self.describer is None or await self.fault(templates) is not None:
             return templates
         cached = [await self.describer.cached(label.label) for label in new]
         described = tuple(
@@ -75,7 +76,7 @@ class TaskTexts:
             for label, stages in zip(new, cached, strict=True)
             if stages is not None
         )
-        usable = len(described) == len(templates) and self.reason(described) is None
+        usable = len(described) == len(templates) and await self.fault(described) is None
         return described if usable else templates
 
     def may_improve(self, labels: Sequence[LabelRecord]) -> bool:
@@ -86,39 +87,47 @@ class TaskTexts:
     async def better(self, labels: Sequence[LabelRecord]) -> tuple[LabelRecord, ...] | None:
         """Return the language model's text for all labels, or None where it cannot help."""
         describer = self.describer
-        if describer is None or not self.may_improve(labels) or self.reason(labels) is not None:
+        if describer is None or not self.may_improve(labels) or await self.fault(labels):
             return None
         answers = await asyncio.gather(*(describer.describe(label.label) for label in labels))
         described = tuple(
             _record(label.label, stages, "llm")
             for label, stages in zip(labels, answers, strict=True)
         )
-        if (reason := self.reason(described)) is not None:
-            log.info("Template text stays: %s", reason)
+        if (fault := await self.fault(described)) is not None:
+            log.info("Template text stays: what the language model wrote is %s", fault.code)
             return None
         return described
 
-    def reason(self, labels: Sequence[LabelRecord]) -> str | None:
+    async def reason(self, labels: Sequence[LabelRecord]) -> str | None:
         """Say why no text takes part in the scores of these labels; None when it does."""
+        fault = await self.fault(labels)
+        return None if fault is None else fault.sentence
+
+    async def fault(self, labels: Sequence[LabelRecord]) -> TextFault | None:
+        """Return the first fault of these labels' text: a task has text for all or for none."""
         if not self.engine.model.has_text:
-            return f"The checkpoint {self.engine.model.name!r} scores by video alone."
+            name = self.engine.model.name
+            return TextFault("no-text", f"The checkpoint {name!r} scores by video alone.")
+        return await asyncio.to_thread(self._first_fault, labels)
+
+    def _first_fault(self, labels: Sequence[LabelRecord]) -> TextFault | None:
+        """Look at each label: a millisecond or two for one that was not looked at before."""
+        wanted = self.engine.model.stages
         for label in labels:
-            if len(label.stages) != self.engine.model.stages:
-                return (
+            if len(label.stages) != wanted:
+                return TextFault(
+                    "stages-differ",
                     f"The task has {len(label.stages)} sentences a label and the checkpoint reads "
-                    f"{self.engine.model.stages}, so the task is scored by video alone."
+                    f"{wanted}, so the task is scored by video alone; register it again.",
                 )
-            if words := self._unknown_words(label.label, label.stages):
-                named = ", ".join(repr(word) for word in words[:5])
-                return (
-                    f"The text tower never saw the words {named} of label {label.label!r}, "
-                    "so the task is scored by video alone."
-                )
+            if (fault := self._text_fault(label.label, label.stages)) is not None:
+                return fault
         return None
 
     async def encode(self, labels: Sequence[LabelRecord]) -> Tensor | None:
         """Return text_NAE, from the store as far as it has it; None when no text takes part."""
-        if self.reason(labels) is not None:
+        if await self.fault(labels) is not None:
             return None
         keys = [self._key(label) for label in labels]
         features = [_unpack(await self._read(key)) for key in keys]
@@ -134,7 +143,7 @@ class TaskTexts:
         return torch.stack([feature for feature in features if feature is not None])
 
     def _key(self, label: LabelRecord) -> str:
-        text = json.dumps([label.label, *label.stages]).encode()
+        text = json.dumps([WORDING_VERSION, label.label, *label.stages]).encode()
         return f"features:{self.engine.model.fingerprint}:{hashlib.sha256(text).hexdigest()}"
 
     async def _read(self, key: str) -> bytes | None:

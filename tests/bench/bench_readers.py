@@ -14,6 +14,7 @@ import io
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -22,9 +23,11 @@ from av.video.reformatter import VideoReformatter
 
 from model.errors import ClipError
 from model.media.container import UNLIMITED, MediaLimits
-from model.media.pictures import square
+from model.media.decoding import Decoded, decode_video
+from model.media.display import square
+from model.media.headers import Header
 from model.media.sampling import Clip
-from model.media.video import Chooser, Decoded, Decoder, decode_video, read_clip
+from model.media.video import Decoder, read_clip
 from tests.videos import make_video
 from training.data.listings import VIDEOS
 from training.data.local_video import decode_with_decord
@@ -36,27 +39,29 @@ class RefusedError(ClipError):
     """decord is not asked to read this clip."""
 
 
-def by_decord(data: bytes, choose: Chooser, size: int, limits: MediaLimits) -> Decoded:
+def by_decord(
+    data: bytes, header: Header, wanted: Sequence[int], size: int, limits: MediaLimits
+) -> Decoded:
     """Read with decord whatever the length, or raise."""
-    decoded = decode_with_decord(data, choose, size, limits)
+    decoded = decode_with_decord(data, header, wanted, size, limits)
     if decoded is None:
         raise RefusedError("PyAV has to read it.")
     return decoded
 
 
-def by_full_rgb(data: bytes, choose: Chooser, size: int, limits: MediaLimits) -> Decoded:
+def by_full_rgb(
+    data: bytes, _: Header, wanted: Sequence[int], size: int, limits: MediaLimits
+) -> Decoded:
     """Read with PyAV, but make full-size RGB first and resize that, as decord's way does."""
     with av.open(io.BytesIO(data)) as container:
         frames = list(container.decode(video=0))
     reformatter = VideoReformatter()
-    start = frames[0].time
-    times_s = [frame.time - start for frame in frames]
     squares = {}
-    for index in set(choose(times_s)):
+    for index in set(wanted):
         pixels_HWC = reformatter.reformat(frames[index], format="rgb24").to_ndarray()
         whole = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
         squares[index] = square(whole, size, limits, reformatter)
-    return Decoded(times_s, times_s[-1] + 1 / 30, "", squares)
+    return Decoded(squares, {index: index for index in squares})
 
 
 def timed(path: Path, decode: Decoder) -> tuple[Clip, float]:

@@ -13,43 +13,37 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving import (
-    ServiceProcess,
-    moving_clip,
-    problem,
-    query_files,
-    register,
-    support_files,
-)
+from tests.forked import ForkedService
+from tests.serving import moving_clip, problem, query_files, register, support_files
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD = Path(os.environ.get("KSHOT_SHARED", ROOT.parent / "shared")) / "media" / "odd"
+PATIENT = {"x-request-timeout-ms": "60000"}
 GOOD = [moving_clip(1), moving_clip(2)]
 
 
 @pytest.fixture(scope="module")
-def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedService]:
     folder = tmp_path_factory.mktemp("odd")
     settings = {"checkpoint": str(checkpoint), "store": f"sqlite:{folder / 'kshot.db'}"}
-    process = ServiceProcess(settings, folder / "log")
+    process = ForkedService(settings, folder / "log")
     try:
-        process.wait_ready()
         yield process
     finally:
         process.stop()
 
 
 @pytest.fixture
-def client(service: ServiceProcess) -> Iterator[httpx.Client]:
+def client(service: ForkedService) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, timeout=120) as client:
         yield client
 
 
 @pytest.mark.timeout(600)
 def test_every_odd_file_is_answered_and_the_service_never_restarts(
-    service: ServiceProcess, client: httpx.Client
+    service: ForkedService, client: httpx.Client
 ) -> None:
     files = sorted(path for path in ODD.glob("*") if path.suffix != ".tsv")
     if not files:
@@ -61,7 +55,7 @@ def test_every_odd_file_is_answered_and_the_service_never_restarts(
         support = support_files({"odd": [odd], "two": GOOD[1:]})
         return (
             client.post("/tasks", files=support),
-            client.post(f"/tasks/{task_id}/classify", files=query_files(odd)),
+            client.post(f"/tasks/{task_id}/classify", files=query_files(odd), headers=PATIENT),
         )
 
     taken, refused = [], []
@@ -78,7 +72,7 @@ def test_every_odd_file_is_answered_and_the_service_never_restarts(
     log.info("%d files taken, %d refused", len(taken), len(refused))
     assert len(taken) >= 40  # most of the files are sound
     assert len(refused) >= 20
-    assert service.process.poll() is None
+    assert service.alive
     assert client.get("/livez").json()["ok"]
     restarts = [line for line in service.log_lines() if line["message"].startswith("Serving")]
     assert len(restarts) == 1
@@ -145,18 +139,19 @@ def test_a_playlist_posted_as_a_clip_opens_nothing(
 
 
 def test_damaged_clips_are_refused_or_read_but_never_fatal(
-    service: ServiceProcess, client: httpx.Client
+    service: ForkedService, client: httpx.Client
 ) -> None:
     """Bytes flipped all over a sound clip, with fixed seeds."""
 
     task_id = register(client, {"one": GOOD[:1], "two": GOOD[1:]})["id"]
-    before = service.process.pid
+    before = service.pid
     for seed in range(30):
         rng = random.Random(seed)
         damaged = bytearray(GOOD[seed % 2])
         for _ in range(rng.randint(1, 200)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        answer = client.post(f"/tasks/{task_id}/classify", files=query_files(bytes(damaged)))
+        files = query_files(bytes(damaged))
+        answer = client.post(f"/tasks/{task_id}/classify", files=files, headers=PATIENT)
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
-    assert service.process.pid == before
-    assert service.process.poll() is None
+    assert service.pid == before
+    assert service.alive

@@ -1,8 +1,6 @@
-"""`python -m service` as an operator meets it: it stops politely, comes back, refuses plainly."""
+"""The service as an operator meets it: it stops politely, comes back, refuses plainly."""
 
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +11,10 @@ import httpx
 import pytest
 
 from model.checkpoint import save_checkpoint
+from tests.forked import ForkedCommand, ForkedService
 from tests.model.tiny import tiny_recognizer
 from tests.redis_server import redis_server
 from tests.serving import (
-    ROOT,
-    ServiceProcess,
     classify,
     moving_clip,
     problem,
@@ -43,8 +40,7 @@ def settings(
 
 
 def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_path: Path) -> None:
-    first = ServiceProcess(settings, tmp_path / "log")
-    first.wait_ready()
+    first = ForkedService(settings, tmp_path / "log")
     with httpx.Client(base_url=first.url, timeout=60) as client:
         task = register(client, CLIPS)
         before = scores(classify(client, task["id"], *QUERIES))
@@ -54,9 +50,8 @@ def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_pa
             assert first.stop() == 0
             for work in running:
                 close(scores(work.result()), before)
-    second = ServiceProcess(settings, tmp_path / "log")
+    second = ForkedService(settings, tmp_path / "log")
     try:
-        second.wait_ready()
         with httpx.Client(base_url=second.url, timeout=60) as client:
             assert client.get(f"/tasks/{task['id']}").json() == task
             after = scores(classify(client, task["id"], *QUERIES))
@@ -73,32 +68,27 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
             assert numbers == pytest.approx(right[label], abs=1e-5)
 
 
-def refusal(**env: str) -> str:
-    """Start the service with an environment it must refuse; give its last words."""
-    plain = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **env}
-    done = subprocess.run(
-        [sys.executable, "-m", "service"],
-        cwd=ROOT,
-        env=plain,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+def refusal(log: Path, **env: str) -> str:
+    """Start the service with an environment it must refuse; give what it says."""
+    log.unlink(missing_ok=True)
+    code = ForkedCommand("service.__main__", env=env, log=log).wait()
+    said = log.read_text()
+    assert code == 2, said
+    assert "Traceback" not in said
+    return said
 
 
 def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    assert "KSHOT_STOER" in refusal(KSHOT_STOER="x")
-    said = refusal(
-        KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=f"sqlite:{tmp_path / 's'}"
-    )
-    assert "nothing has no method.json" in said
+    log, store = tmp_path / "log", f"sqlite:{tmp_path / 's'}"
+    assert "KSHOT_STOER" in refusal(log, KSHOT_STOER="x")
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "nothing"), KSHOT_STORE=store)
+    assert f"There is no model '{tmp_path / 'nothing'}'" in said
+    (tmp_path / "empty").mkdir()
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "empty"), KSHOT_STORE=store)
+    assert "empty has no method.json" in said
     joint = tiny_recognizer(query_context="joint")
     save_checkpoint(joint, tmp_path / "joint", "# For tests\n")
-    said = refusal(KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=f"sqlite:{tmp_path / 's'}")
+    said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=store)
     assert "query_context 'joint'" in said
 
 
@@ -114,9 +104,8 @@ def test_a_stop_answers_what_it_cuts_off_and_takes_no_longer_than_it_may(
         "stop_grace_s": str(grace_s),
     }
     long = moving_clip(1, frames=550)
-    service = ServiceProcess(settings, tmp_path / "log")
-    service.wait_ready()
-    address = "127.0.0.1", service.port
+    service = ForkedService(settings, tmp_path / "log")
+    address = "127.0.0.1", int(service.url.rpartition(":")[2])
     head = b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with (
         httpx.Client(base_url=service.url, timeout=60) as client,

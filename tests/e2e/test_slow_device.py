@@ -30,6 +30,14 @@ def test_livez_answers_at_once_while_a_batch_runs_for_five_seconds(tmp_path: Pat
         begun = threading.Event()
         wait = slow(BATCH_S)
         thread.runtime = Device(thread.runtime, lambda clips: (begun.set(), wait(clips)))
+
+        def asked() -> float:
+            time.sleep(0.02)
+            start = time.monotonic()
+            assert client.get("/livez").status_code == 200
+            return time.monotonic() - start
+
+        calm = statistics.median(asked() for _ in range(11))
         answer = threads.submit(
             client.post,
             f"/tasks/{task['id']}/classify",
@@ -40,11 +48,9 @@ def test_livez_answers_at_once_while_a_batch_runs_for_five_seconds(tmp_path: Pat
         until = time.monotonic() + BATCH_S - 0.5
         times = []
         while time.monotonic() < until:
-            asked = time.monotonic()
-            assert client.get("/livez").status_code == 200
-            times.append(time.monotonic() - asked)
-            time.sleep(0.02)
+            times.append(asked())
         assert not answer.done()
         assert answer.result(timeout=30).status_code == 200
     assert len(times) > 10
-    assert statistics.median(times) < ALIVE_S  # one in many may meet a busy machine
+    # one in many may meet a busy machine, and a machine may be busy before
+    assert statistics.median(times) < 2 * calm + ALIVE_S

@@ -12,6 +12,7 @@ import huggingface_hub.file_download
 import pytest
 from huggingface_hub import constants
 
+from deploy.local_service import free_port
 from model.backbones import hub as hub_module
 from model.backbones.download import main as download
 from model.backbones.hub import HubFile, Lines, fetch
@@ -19,7 +20,6 @@ from model.backbones.opening import hub_files
 from model.backbones.sources import ALIASES, backbone_of
 from model.errors import BackboneError
 from tests.fake_hub import FakeHub, serving_hub
-from tests.serving import free_port
 
 FILE = HubFile("owner/vit", "model.safetensors")
 CONTENT = os.urandom(400_000)

@@ -307,7 +307,9 @@ def test_a_prompt_is_what_the_text_tower_reads() -> None:
         for prompt in ("A video of action about {label}: {stage}", "{stage}", "{label}")
     ]
     assert not torch.allclose(made[0], made[1], atol=1e-3)
-    assert "zebra" in tiny_recognizer(prompt="zebra {stage}").unknown_words("jump", given[0][1])
+    fault = tiny_recognizer(prompt="zebra {stage}").text_fault("jump", given[0][1])
+    assert fault is not None
+    assert "'zebra'" in fault.sentence
     for prompt in ("{label} of {video}", "{label"):
         with pytest.raises(MethodError, match=r"use \{label\} and \{stage\}"):
             tiny_recognizer(prompt=prompt)

@@ -86,7 +86,12 @@ def test_answers_that_are_no_three_stages_are_refused(answer: object, message: s
 @given(st.text())
 def test_cleaning_twice_changes_nothing_and_leaves_no_control_characters(text: str) -> None:
     assert clean(clean(text)) == clean(text)
-    assert all(c.isprintable() for c in clean(text))
+    assert all(c.isprintable() or c in "\u200c\u200d" for c in clean(text))
+
+
+def test_cleaning_keeps_joiners_inside_a_word_alone() -> None:
+    assert clean("👩\u200d🚒 می\u200cدود") == "👩\u200d🚒 می\u200cدود"
+    assert clean("\u200dwave\u200c \u200d jump") == "wave jump"
 
 
 @given(st.text())

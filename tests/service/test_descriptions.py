@@ -71,6 +71,23 @@ async def test_asks_once_for_three_strings_and_returns_them(endpoint: Endpoint, 
     assert asked == 'Given an action label "wave", describe three stages of the action.'
 
 
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("climb_stairs", "climb stairs"),
+        ("ClimbStairs", "climb stairs"),
+        ("ＣＬＩＭＢ-STAIRS", "climb stairs"),
+        ("手を振る", "手を振る"),
+    ],
+)
+async def test_a_label_is_asked_about_in_words(
+    endpoint: Endpoint, make: Make, label: str, words: str
+) -> None:
+    await make().describe(label)
+    asked = endpoint.calls[0]["messages"][-1]["content"]
+    assert f'an action label "{words}",' in asked
+
+
 async def test_as_many_sentences_are_asked_for_as_the_method_has_stages(
     endpoint: Endpoint, make: Make
 ) -> None:
@@ -252,7 +269,7 @@ async def test_a_label_is_data_and_what_it_smuggles_is_refused(
     endpoint.content = "pwned"
     await refused(make().describe(label))
     asked = endpoint.calls[0]["messages"]
-    quoted = json.dumps(label.replace("\n", " "))
+    quoted = json.dumps(label.replace("\n", " ").lower())
     assert quoted in asked[-1]["content"]
     assert "\n" not in asked[-1]["content"]
     assert "pwned" not in asked[0]["content"]

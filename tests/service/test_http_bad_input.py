@@ -100,6 +100,24 @@ FORMS: dict[str, tuple[Files, int, str, list[str]]] = {
         "label-duplicate",
         ["'Wave'", "'wave'"],
     ),
+    "labels that are one text": (
+        form({"BrushHair": [A], "brush_hair": [B]}),
+        422,
+        "label-duplicate",
+        ["'BrushHair'", "'brush_hair'"],
+    ),
+    "a label in full width": (
+        form({"brush hair": [A], "ｂｒｕｓｈ＿ｈａｉｒ": [B]}),
+        422,
+        "label-duplicate",
+        ["'brush hair'", "'ｂｒｕｓｈ＿ｈａｉｒ'"],
+    ),
+    "a label in two normal forms": (
+        form({"K\u00f6pfen": [A], "Ko\u0308pfen": [B]}),
+        422,
+        "label-duplicate",
+        ["'K\u00f6pfen'", "'Ko\u0308pfen'"],
+    ),
     "too many shots": (form({"jump": [A, A, A], "wave": [B]}), 422, "too-many-clips", ["jump"]),
     "too many files": (
         form({"jump": [A, A], "wave": [B, B], "clap": [A, A]}),
@@ -125,6 +143,12 @@ FORMS: dict[str, tuple[Files, int, str, list[str]]] = {
         422,
         "label-unknown",
         ["'sit'"],
+    ),
+    "descriptions of one label in two spellings": (
+        form(GOOD, descriptions=json.dumps({"jump": STAGES, "wave": STAGES, "Wave": STAGES})),
+        422,
+        "label-duplicate",
+        ["'wave'", "'Wave'"],
     ),
     "a span of an unknown label": (
         form(GOOD, **{"start_s[sit]": "1"}),

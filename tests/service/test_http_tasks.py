@@ -82,7 +82,8 @@ def test_a_clip_may_be_pictures(client: httpx.Client, clips: Clips, pictures: li
     ]
     answer = client.post("/tasks", json={"labels": labels})
     assert answer.status_code == 201, answer.text
-    assert answer.json()["clips"][0]["codec"] == "pictures"
+    clip = answer.json()["clips"][0]
+    assert (clip["codec"], clip["duration_s"]) == ("pictures", None)
     found = client.post(
         f"/tasks/{answer.json()['id']}/classify", json={"clips": [{"frames": frames}]}
     )
@@ -107,6 +108,38 @@ def test_unknown_words_leave_the_video_alone_and_say_so(client: httpx.Client, cl
     assert answer["text_source"] is None
     assert "somersault" in answer["text_reason"]
     assert answer["results"][0]["ranking"][0]["text"] is None
+
+
+@pytest.mark.parametrize("label", ["TurnLeft", "turn_left", "ＴＵＲＮ left", "wave!"])
+def test_answers_keep_the_spelling_that_text_towers_do_not_see(
+    client: httpx.Client, clip: bytes, label: str
+) -> None:
+    task = register(client, {label: [clip], "jump": [moving_clip(2)]})
+    assert (task["text"], task["text_reason"]) == ("template", None)
+    assert [each["label"] for each in task["labels"]] == [label, "jump"]
+    assert {each["label"] for each in task["clips"]} == {label, "jump"}
+    answer = classify(client, task["id"], clip)["results"][0]
+    assert {ranked["label"] for ranked in answer["ranking"]} == {label, "jump"}
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("wave 👋", "never saw the words '👋' of label 'wave 👋'"),
+        ("!!!", "reads no word in the label '!!!'"),
+        ("می\u200cدود", "never saw the words"),
+        ("on a " * 20, "leaves no room for its stages in the 32 tokens"),
+    ],
+)
+def test_a_label_that_the_tower_cannot_read_whole_is_scored_by_video_and_says_so(
+    client: httpx.Client, clip: bytes, label: str, said: str
+) -> None:
+    task = register(client, {label: [clip], "jump": [moving_clip(2)]})
+    assert [each["label"] for each in task["labels"]] == [label.strip(), "jump"]
+    assert task["text"] is None
+    assert said in task["text_reason"]
+    assert "so the task is scored by video alone; " in task["text_reason"]
+    assert classify(client, task["id"], clip)["text_reason"] == task["text_reason"]
 
 
 def test_a_span_the_file_cut_to_it_and_its_pictures_give_one_ranking(

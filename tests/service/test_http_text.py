@@ -1,19 +1,32 @@
 """The language model never gates a task: its text arrives later, as the next revision."""
 
+import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
+from model.errors import DescriptionError
+from model.text import template_stages
+from service.engine.engine import Engine
+from service.engine.runtimes.pytorch import TorchRuntime
 from service.settings import Settings
+from service.stores.records import LabelRecord
+from service.stores.sqlite import SqliteStore
+from service.tasks.describe import why_undescribed
+from service.tasks.texts import TaskTexts
 from tests.language_model import Endpoint, language_model
-from tests.serving import classify, moving_clip, register, scores, serving
+from tests.model.tiny import tiny_recognizer
+from tests.serving import ROOT, classify, moving_clip, register, scores, serving
 
+API = ROOT / "docs/api.md"
 Clips = dict[str, list[bytes]]
 Asking = tuple[httpx.Client, Endpoint]
 BETTER = ["The jump begins.", "The wave goes on.", "The pour ends."]
@@ -163,6 +176,43 @@ def test_text_features_are_kept_by_fingerprint_and_text(
         assert _features(tmp_path) == kept
         register(client, {"wave": clips["wave"], "clap": clips["jump"]})
         assert len(_features(tmp_path)) == len(kept) + 1 == 4
+
+
+def test_every_reason_is_in_the_document_and_nothing_else(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(The .*)` \|$", API.read_text(encoding="utf-8"), re.MULTILINE)
+    patterns = [re.escape(row).replace(r"\.\.\.", "(.+)") for row in rows]
+    status = openai.APIStatusError(
+        "no", response=httpx.Response(401, request=httpx.Request("POST", "http://a")), body=None
+    )
+    unusable = DescriptionError("The answer is of no use: it is no JSON.")
+    reasons = asyncio.run(_reasons(tmp_path))
+    reasons += map(why_undescribed, (unusable, TimeoutError(), status, ValueError()))
+    matched = [[p for p in patterns if re.fullmatch(p, reason)] for reason in reasons]
+    assert [len(fitting) for fitting in matched] == [1] * len(reasons), reasons
+    assert {fitting[0] for fitting in matched} == set(patterns)
+
+
+async def _reasons(folder: Path) -> list[str]:
+    """Give one reason of each kind, as tasks show them."""
+    store = await SqliteStore.open(folder / "texts.db")
+    alone = TorchRuntime(tiny_recognizer(fusion="video"))
+    both = TorchRuntime(tiny_recognizer())
+    alike = tuple("the wave goes on " * 8 + end for end in ("begins", "goes", "ends"))
+    asked = [
+        (alone, "wave", template_stages("wave")),
+        (both, "wave", ("one",)),
+        (both, "yodel", template_stages("yodel")),
+        (both, "!!!", template_stages("!!!")),
+        (both, "on a " * 20, template_stages("on a " * 20)),
+        (both, "wave", alike),
+    ]
+    reasons = []
+    for runtime, label, stages in asked:
+        texts = TaskTexts(Engine(runtime, batch_frames=8), store, None, ttl_s=1)
+        record = LabelRecord(label=label, stages=stages, text_source="client")
+        reasons.append(await texts.reason([record]))
+    await store.close()
+    return [reason for reason in reasons if reason is not None]
 
 
 def _features(folder: Path) -> set[tuple[str]]:

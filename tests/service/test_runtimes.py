@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -35,8 +34,9 @@ from service.engine.runtimes.pytorch import (
 )
 from service.errors import SettingsError
 from service.settings import Settings
+from tests.forked import ForkedCommand
 from tests.model.tiny import clips, tiny_recognizer, tiny_text
-from tests.serving import ROOT, classify, register, serving, tiny_checkpoint
+from tests.serving import classify, register, serving, tiny_checkpoint
 
 # `KSHOT_TEST_CLIPS=200 KSHOT_TEST_BATCHES=100` is the full measure of invariant 1.
 CLIPS = int(os.environ.get("KSHOT_TEST_CLIPS", "12"))
@@ -272,10 +272,8 @@ def test_onnx_that_is_not_installed_is_refused_when_asked_for_and_passed_over_by
 
 def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
     """Its telemetry begins with a session id in the temporary folder."""
-    code = "from model.export.sessions import onnxruntime; onnxruntime()"
-    told = os.environ | {"TMPDIR": str(tmp_path)}
-    told.pop("ORT_DISABLE_TELEMETRY", None)
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=told, check=True)
+    opening = ForkedCommand("tests.service.onnx_opening", env={"TMPDIR": str(tmp_path)})
+    assert opening.wait() == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import multiprocessing
 import random
 import sqlite3
 import time
@@ -16,16 +15,13 @@ import pytest
 from service.stores.errors import StoreError
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
+from tests.forked import CONTEXT, START_S
 from tests.redis_server import redis_server
 from tests.stored_tasks import a_task, create_for_ever, pictures_of
 
 KILLS = 50
 PICTURE_BYTES = 30_000
-LONGEST_S = 0.15  # from the first create to the kill
-
-# A fork of a server that has imported everything: a process of its own in milliseconds.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["__main__", "tests.stored_tasks"])
+LONGEST_S = 0.15  # from the first acknowledged create to the kill
 
 
 class Creator:
@@ -39,7 +35,7 @@ class Creator:
         )
         self.process.start()
         said.close()
-        assert self.heard.poll(60), "the creating process did not start"
+        assert self.heard.poll(START_S), "the creating process did not start"
         assert self.heard.recv() == "open"
 
     def kill(self) -> None:
@@ -91,6 +87,7 @@ def survive(url: str, kill: Callable[[Creator], None], leftovers: Callable[[], i
     interrupted = 0
     for round_number in range(KILLS):
         creator = Creator(url, seed=round_number)
+        assert creator.heard.poll(START_S), "no create was acknowledged"
         time.sleep(rng.uniform(0.0, LONGEST_S))
         kill(creator)
         acknowledged |= set(creator.acknowledged())

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from model import files
-from model.text import instruction
+from model.text import instruction, spoken
 from tests.language_model import STAGES, Endpoint, language_model
 from tests.training.conftest import SHARED
 from training import describe
@@ -52,7 +52,7 @@ def test_every_label_is_asked_once_and_the_file_is_read_again(
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last == {"out": str(out), "labels": 3, "kept": 0, "added": 3, "failed": {}}
     asked = {call["messages"][-1]["content"] for call in endpoint.calls}
-    assert asked == {instruction(label) for label in LABELS}
+    assert asked == {instruction(spoken(label)) for label in LABELS}
     assert {call["model"] for call in endpoint.calls} == {"tiny"}
     assert all(call["response_format"]["json_schema"]["strict"] for call in endpoint.calls)
     assert run(data, out) == 0
@@ -189,7 +189,7 @@ def test_entries_are_joined_by_their_words(tmp_path: Path, text: str) -> None:
         ("- a", "is no table of labels"),
         ("a: [x, y]", "'a': A description has exactly 3 stages, not 2"),
         ("on: [x, y, z]", "label True, no text; put it in quotes"),
-        ("sit_down: [x, y, z]\nSit Down: [x, y, a]", "describes 'sit down' twice"),
+        ("sit_down: [x, y, z]\nSit Down: [x, y, a]", "twice, as 'sit_down' and 'Sit Down'"),
     ],
 )
 def test_files_that_do_not_fit_are_told(tmp_path: Path, text: str, said: str) -> None:

@@ -264,14 +264,16 @@ def _check_listed(data: Path, clips: Sequence[ListedClip]) -> None:
 
 def _check_homes(labels: Iterable[tuple[str, Split, str]]) -> None:
     """Refuse a label of two splits; each comes with its split and the data set that has it."""
-    homes: dict[str, tuple[Split, str]] = {}
+    homes: dict[str, tuple[str, Split, str]] = {}
     for label, split, owner in labels:
-        home, first = homes.setdefault(spoken(label), (split, owner))
+        spelled, home, first = homes.setdefault(spoken(label), (label, split, owner))
         if home != split:
             raise InputError(
                 f"The label {label!r} is in {home} of {first} and in {split} of {owner}; test "
                 "classes must be new, so give each label one split."
             )
+        if owner == first and label != spelled:
+            raise InputError(f"{owner} spells one label {spelled!r} and {label!r}; choose one.")
 
 
 def _check_found(

@@ -40,14 +40,19 @@ def read_descriptions(file: Path, count: int = STAGES) -> dict[str, StageTexts]:
     if not isinstance(loaded, Mapping):
         raise InputError(f"{file} is no table of labels; write 'label: {{sub_act_en_li: [...]}}'.")
     found: dict[str, StageTexts] = {}
+    spellings: dict[str, str] = {}
     for key, entry in loaded.items():
         stages = _stages(file, key, entry, count)
         label = entry.get("label", key) if isinstance(entry, Mapping) else key
         for name in (key, label):
             if not isinstance(name, str):
                 raise InputError(f"{file} has the label {name!r}, no text; put it in quotes.")
+            first = spellings.setdefault(spoken(name), name)
             if found.setdefault(spoken(name), stages) != stages:
-                raise InputError(f"{file} describes {spoken(name)!r} twice; keep one of them.")
+                raise InputError(
+                    f"{file} describes one label twice, as {first!r} and {name!r}; keep one of "
+                    "them."
+                )
     return found
 
 

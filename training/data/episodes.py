@@ -93,6 +93,15 @@ class EpisodeSampler:
         ]
         self._check()
 
+    @classmethod
+    def fits(cls, clips: Sequence[LabelledClip], plan: EpisodePlan) -> bool:
+        """Tell whether clips allow episodes of these sizes."""
+        try:
+            cls(clips, plan, 0)
+        except InputError:
+            return False
+        return True
+
     def draw(self, number: int) -> Episode:
         """Draw episode `number`."""
         rng = np.random.default_rng([self.seed, number])

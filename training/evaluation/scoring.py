@@ -16,6 +16,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
+from model.episode import Scores
 from model.lanes import Lanes
 from model.recognizer import Recognizer
 from model.text import StageTexts
@@ -65,8 +66,12 @@ class EpisodeScorer:
 
     def logits(self, episodes: Sequence[Episode]) -> list[Tensor]:
         """Return logits [Q, N] of each episode, on the CPU."""
+        return [scores.logits_QN.float() for scores in self.scores(episodes)]
+
+    def scores(self, episodes: Sequence[Episode]) -> list[Scores]:
+        """Return the scores of each episode, on the CPU."""
         parts = list(self._passes(episodes))
-        found: dict[int, Tensor] = {}
+        found: dict[int, Scores] = {}
         alone = self.support_alone and self.recognizer.device.type == "cpu"
         many = closing(Lanes(self.lanes)) if self.lanes > 1 else nullcontext()
         with one_thread() if alone else nullcontext(), many as lanes:
@@ -94,7 +99,7 @@ class EpisodeScorer:
                 yield places[first : first + size]
 
     @torch.inference_mode()
-    def _pass(self, episodes: Sequence[Episode]) -> list[Tensor]:
+    def _pass(self, episodes: Sequence[Episode]) -> list[Scores]:
         """Score episodes of one layout."""
         device = self.recognizer.device
         classes_S = torch.tensor(episodes[0].support_classes, device=device)
@@ -108,7 +113,7 @@ class EpisodeScorer:
                     episodes, support_GSTE, query_GQTE, strict=True
                 )
             ]
-        return [score.logits_QN.float().cpu() for score in scores]
+        return [score.to(torch.device("cpu")) for score in scores]
 
     def _encode(self, episodes: Sequence[Episode], classes_S: Tensor) -> tuple[Tensor, Tensor]:
         support_GS = torch.tensor([episode.support for episode in episodes])
@@ -166,7 +171,7 @@ class EpisodeScorer:
             return {
                 label: self.recognizer.encode_text([label], [texts])[0]
                 for label, texts in stages.items()
-                if not self.recognizer.unknown_words(label, texts)
+                if self.recognizer.text_fault(label, texts) is None
             }
 
     def _text(self, episode: Episode) -> Tensor | None:

@@ -14,7 +14,8 @@ def without_adapters(recognizer: Recognizer) -> Recognizer:
     text = None if recognizer.text is None else recognizer.text.tower
     config = replace(recognizer.config, visual=None, text=None, temporal=None, query_context="none")
     bare = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
-    return bare.to(recognizer.device)
+    bare.to(recognizer.device).calibrate(recognizer.calibration)
+    return bare
 
 
 def as_evaluated(recognizer: Recognizer) -> Recognizer:
@@ -57,4 +58,5 @@ def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
     text = None if recognizer.text is None else recognizer.text.tower
     changed = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
     changed.load_state_dict(recognizer.state_dict())
-    return changed.to(recognizer.device)
+    changed.to(recognizer.device).calibrate(recognizer.calibration)
+    return changed

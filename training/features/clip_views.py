@@ -20,9 +20,10 @@ from torch import Tensor
 
 from model.errors import ClipError, ClipUndecodableError, NoFramesError
 from model.media.container import UNLIMITED
+from model.media.decoding import decode_video
 from model.media.pictures import read_pictures
 from model.media.sampling import centre_indices, jittered_indices
-from model.media.video import decode_video, read_clip
+from model.media.video import read_clip
 from training.data.datasets import LabelledClip
 from training.data.listings import PICTURES
 from training.data.local_video import decode_local

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import torch
 
+from model.calibration.fitted import write_calibration
+from model.checkpoint import load_recognizer
 from model.recognizer import Recognizer
 from training.data.datasets import DataChoice, Dataset
 from training.data.descriptions_file import stage_texts
 from training.errors import InputError
+from training.evaluation.fitting import FitPlan, fit_calibration, mean_feature
 from training.evaluation.pictures import draw_curve
+from training.evaluation.scoring import EpisodeScorer
 from training.features.clip_views import ClipAugmentation
 from training.features.tokens import (
     DecodedTokens,
@@ -142,6 +146,7 @@ class _Training:
         recognizer.to(self.device)
         data = job.data.open()
         self.tell(f"{data.name}: {counted(data)}")
+        self.tell(str(job.recipe))
         warn_if_few(data, self.tell)
         if processes.leads:
             claim_folder(job.out, job.claim(start))
@@ -151,6 +156,7 @@ class _Training:
         history = run.run(tell=self.tell)
         if not processes.leads:
             return None
+        self.calibrate(data, validator, learner.source)
         draw_curve(history.rows, job.out / "curve.png")
         made_with = json.dumps(environment(self.device))
         write_aside(job.out / "environment.json", made_with.encode())
@@ -163,6 +169,24 @@ class _Training:
             seconds=round(time.monotonic() - self.began, 1),
             out=job.out.name,
         )
+
+    def calibrate(self, data: Dataset, validator: Validator, train: TokenSource) -> None:
+        """Fit what turns the best weights' scores into probabilities, on the val classes."""
+        job, clips = self.job, data.split("val")
+        best = load_recognizer(str(job.out), weights=job.method.backbone_weights).to(self.device)
+        scorer = EpisodeScorer(
+            best, validator.source, len(clips), stages=validator.stages, half=self.half
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            mean_E = mean_feature(best, train, data.split("train"))
+        plan = FitPlan(episodes=job.recipe.val_episodes)
+        source = f"{data.name}, val classes"
+        try:
+            found = fit_calibration(best, scorer, clips, mean_E, plan=plan, source=source)
+        except InputError as error:
+            self.tell(f"Not calibrated, so that a default serves: {error}")
+        else:
+            write_calibration(job.out, found)
 
     def open(self, recognizer: Recognizer, data: Dataset) -> tuple[Learner, Validator]:
         """Return what trains and what validates, with their clips and episodes."""

@@ -65,7 +65,7 @@ class Learner:
     ) -> None:
         self.recognizer, self.recipe = recognizer, recipe
         self.episodes, self.source = episodes, source
-        self.stages = stages if recognizer.has_text else None
+        self.stages = _readable(recognizer, stages) if stages and recognizer.has_text else None
         self.processes = processes or Processes()
         self.half = half
         if self.stages is None and recognizer.text is not None:
@@ -185,12 +185,8 @@ class Learner:
         return torch.cat([support_STE, query_QTE]), scores.logits_QN
 
     def _described(self, labels: Sequence[str]) -> bool:
-        """Tell whether text takes part: all labels have stages whose words are known."""
-        stages = self.stages or {}
-        return all(
-            label in stages and not self.recognizer.unknown_words(label, stages[label])
-            for label in labels
-        )
+        """Tell whether text takes part: all labels have stages that the tower reads."""
+        return self.stages is not None and all(label in self.stages for label in labels)
 
     def _stages(self, labels: Sequence[str]) -> tuple[StageTexts, ...]:
         assert self.stages is not None
@@ -246,6 +242,14 @@ class Learner:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(values[name])
+
+
+def _readable(recognizer: Recognizer, stages: Mapping[str, StageTexts]) -> dict[str, StageTexts]:
+    return {
+        label: texts
+        for label, texts in stages.items()
+        if recognizer.text_fault(label, texts) is None
+    }
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
@@ -91,8 +92,8 @@ class Runtime(Protocol):
     def calibration(self) -> Calibration:
         """What turns its scores into probabilities and `unknown`."""
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw."""
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text; any thread may ask."""
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; returns text_NAE in fp32."""

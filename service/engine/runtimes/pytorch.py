@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig
 from model.episode import EncodedSupport, Scored, check_supports
@@ -127,9 +128,9 @@ class TorchRuntime:
         """What turns its scores into probabilities and `unknown`."""
         return self.recognizer.calibration
 
-    def unknown_words(self, label: str, stages: StageTexts) -> tuple[str, ...]:
-        """Name the words that the text tower never saw."""
-        return self.recognizer.unknown_words(label, stages)
+    def text_fault(self, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text."""
+        return self.recognizer.text_fault(label, stages)
 
     def encode_text(self, labels: Sequence[str], stages: Sequence[StageTexts]) -> Tensor:
         """Encode stage texts; returns text_NAE."""

@@ -50,7 +50,7 @@ async def create_task(
 ) -> TaskView:
     """Register labels with their support clips; ready to classify at once, without training."""
     record, faults = await service.tasks.register(task, wait_s, allowance)
-    view = _view(service, record, faults)
+    view = await _view(service, record, faults)
     if view.status != "ready":
         response.status_code = status.HTTP_202_ACCEPTED
     response.headers["Location"] = f"/v1/tasks/{record.task_id}"
@@ -71,7 +71,9 @@ async def list_tasks(
         response.headers["Link"] = (
             f'</v1/tasks?limit={limit}&cursor={quote(following)}>; rel="next"'
         )
-    return TaskPage(tasks=[_view(service, record) for record in records], next_cursor=following)
+    return TaskPage(
+        tasks=[await _view(service, record) for record in records], next_cursor=following
+    )
 
 
 @router.get("/{task_id}", responses=problems(404, 410, 503), operation_id="getTask")
@@ -79,7 +81,7 @@ async def get_task(task_id: TaskId, service: ServiceDep, response: Response) -> 
     """Show a task: its state, its labels with their text, its clips."""
     record = await service.tasks.get(task_id)
     response.headers["ETag"] = _etag(record)
-    return _view(service, record)
+    return await _view(service, record)
 
 
 @router.delete(
@@ -112,8 +114,8 @@ async def classify(
     return classification(answer, service.engine.model, request_id)
 
 
-def _view(service: Service, record: TaskRecord, faults: Sequence[ClipFault] = ()) -> TaskView:
-    without_text = service.texts.reason(record.labels)
+async def _view(service: Service, record: TaskRecord, faults: Sequence[ClipFault] = ()) -> TaskView:
+    without_text = await service.texts.reason(record.labels)
     return task_view(
         record,
         service.engine.model,

@@ -9,7 +9,7 @@ import pytest
 
 from model.errors import ClipSpanError, ClipTooShortError
 from model.media.container import UNLIMITED, MediaLimits
-from model.media.pictures import centre_crop, scaled
+from model.media.display import centre_crop, scaled
 from model.media.sampling import Clip, centre_indices
 from model.media.video import read_clip
 from tests.videos import corner_frames, grey_frames, grey_level, make_video
@@ -80,7 +80,7 @@ def test_packets_that_show_no_frame_do_not_shift_the_sampling() -> None:
 
     frames = grey_frames(36)
     clip = read(make_video(frames, codec="libvpx", container="webm", edit=hide))
-    at = [int((k + 0.5) * 35 / 8) for k in range(8)]  # the last shown frame is the 35th
+    at = centre_indices(36, 8)
     expected = [k - 1 if k % 3 == 2 else k for k in at]
     assert seen_levels(clip) == pytest.approx([grey_level(k, 36) for k in expected], abs=3)
     assert clip.times_s == pytest.approx([k / 30 for k in expected], abs=2e-3)
@@ -108,6 +108,11 @@ def test_span_samples_its_own_frames_alone() -> None:
 def test_span_outside_the_clip_is_refused(start_s: float, end_s: float | None) -> None:
     with pytest.raises(ClipSpanError, match=r"span from .*;"):
         read(make_video(grey_frames(30)), start_s=start_s, end_s=end_s)
+
+
+def test_a_span_without_an_end_goes_to_the_end() -> None:
+    with pytest.raises(ClipSpanError, match=r"span from 9 s to the end does not"):
+        read(make_video(grey_frames(10)), start_s=9.0)
 
 
 def test_span_shorter_than_the_least_duration_is_refused() -> None:

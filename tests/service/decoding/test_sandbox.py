@@ -124,4 +124,4 @@ def test_decoder_dies_with_the_process_that_started_it(user: str) -> None:
 def test_memory_held_is_read_from_the_kernel() -> None:
     assert resident_bytes(os.getpid()) > 2**20
     assert resident_bytes(2**22 + 1) == 0
-    assert SandboxLimits().memory_bytes == 1.5 * 2**30
+    assert SandboxLimits().memory_bytes == 2**31

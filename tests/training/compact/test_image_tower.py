@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from model.backbones.compact import compact_image_tower
 from model.checkpoint import load_recognizer
 from model.config import CompactConfig
 from model.text import template_stages
+from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
 from training.compact.distillation import (
     Distiller,
@@ -80,13 +79,11 @@ def test_a_run_stopped_and_killed_ends_with_the_same_weights(
     assert not (tmp_path / "out/weights.safetensors").exists()
     state = tmp_path / "out/image_state.pt"
     before = state.stat().st_mtime_ns
-    command = [sys.executable, "-m", "training.pretrain", *given]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while state.stat().st_mtime_ns == before and time.monotonic() < deadline:
+    process = ForkedCommand("training.pretrain", given)
+    while process.alive and state.stat().st_mtime_ns == before:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait(0) == -signal.SIGKILL, "it had ended before it was killed"
     assert main(given) == 0
     assert_same_weights(tmp_path / "out", undisturbed)
 
@@ -97,9 +94,11 @@ def test_the_result_is_a_checkpoint_that_knows_its_words(undisturbed: Path) -> N
     assert recognizer.size == 160
     assert recognizer.trained  # by the motion stage
     label = "red striped ball rises then grows then fades"
-    assert recognizer.unknown_words(label, template_stages(label)) == ()
-    assert recognizer.unknown_words("train action", template_stages("train action")) == ()
-    assert recognizer.unknown_words("yodel", template_stages("yodel")) == ("yodel",)
+    assert recognizer.text_fault(label, template_stages(label)) is None
+    assert recognizer.text_fault("train action", template_stages("train action")) is None
+    fault = recognizer.text_fault("yodel", template_stages("yodel"))
+    assert fault is not None
+    assert "'yodel'" in fault.sentence
     tensors = recognizer.state_dict()
     assert "video.tower.model.blocks.0.attn.qkv.weight" in tensors
     assert "text.tower.model.token_embedding.weight" in tensors

@@ -239,6 +239,13 @@ def test_one_name_for_two_classes_is_told(tmp_path: Path) -> None:
         read_labels(data)
 
 
+def test_one_label_in_two_spellings_is_told(tmp_path: Path) -> None:
+    lines = ["train0//videos/BrushHair/a.avi", "train1//videos/brush_hair/b.avi"]
+    data = write_splits(tmp_path / "x", {"train": lines})
+    with pytest.raises(InputError, match="spells one label 'BrushHair' and 'brush_hair'"):
+        read_labels(data)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -1,6 +1,7 @@
 """Trusted local videos: decord decodes the same frames as PyAV, or leaves the video to it."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,10 +10,12 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from model.errors import ClipError
-from model.media.container import UNLIMITED, MediaLimits, open_video
-from model.media.pictures import square
-from model.media.sampling import Timeline, spread_instants
-from model.media.video import Chooser, Decoded, decode_video, read_clip
+from model.media.container import UNLIMITED, open_video
+from model.media.decoding import Decoded, decode_video
+from model.media.display import square
+from model.media.headers import Header, read_header
+from model.media.sampling import Clip, spread_instants
+from model.media.video import Decoder, read_clip
 from tests.training.conftest import SHARED
 from tests.videos import corner_frames, grey_frames, make_video
 from training.data import local_video
@@ -36,6 +39,7 @@ LEFT_TO_PYAV = {
     "mirrored": make_video(corner_frames(12), matrix=[-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30]),
     "vp8": make_video(grey_frames(12), codec="libvpx", container="webm"),
     "mpeg4": make_video(grey_frames(12), codec="mpeg4", container="avi"),
+    "not square": make_video(corner_frames(12), pixel_aspect=Fraction(4, 3)),
     "open groups": make_video(
         grey_frames(60), options={"x264-params": "open-gop=1:bframes=3:keyint=12"}
     ),
@@ -50,8 +54,17 @@ LEFT_TO_PYAV = {
 }
 
 
-def eight(clip: Timeline) -> list[int]:
+def eight(header: Header) -> list[int]:
+    clip = header.timeline
     return clip.shown_at(spread_instants(0, clip.duration_s, [0.5] * 8))
+
+
+def by_decord(data: bytes, header: Header) -> Decoded | None:
+    return decode_with_decord(data, header, eight(header), SIZE, UNLIMITED)
+
+
+def read(data: bytes, decode: Decoder) -> Clip:
+    return read_clip(data, frames=8, size=SIZE, limits=UNLIMITED, decode=decode)
 
 
 def by_full_rgb(data: bytes, wanted: Sequence[int]) -> dict[int, np.ndarray]:
@@ -67,14 +80,13 @@ def by_full_rgb(data: bytes, wanted: Sequence[int]) -> dict[int, np.ndarray]:
 
 
 def assert_decoded_alike(data: bytes) -> None:
-    """The same frames and times as PyAV; bit for bit its pixels, up to the order of resizing."""
-    theirs = decode_with_decord(data, eight, SIZE, UNLIMITED)
+    """The same frames as PyAV; bit for bit its pixels, up to the order of resizing."""
+    header = read_header(data, UNLIMITED)
+    theirs = by_decord(data, header)
     assert theirs is not None
-    ours = decode_video(data, eight, SIZE, UNLIMITED)
-    assert theirs.timeline.times_s == pytest.approx(ours.timeline.times_s, abs=1e-3)
-    assert theirs.timeline.duration_s == pytest.approx(ours.timeline.duration_s, abs=1e-3)
-    assert theirs.codec == ours.codec
-    wanted = set(eight(ours.timeline))
+    ours = decode_video(data, header, eight(header), SIZE, UNLIMITED)
+    assert theirs.shown == ours.shown
+    wanted = set(eight(header))
     expected = by_full_rgb(data, sorted(wanted))
     for index in wanted:
         assert np.array_equal(theirs.squares[index], expected[index])
@@ -89,17 +101,16 @@ def test_decord_decodes_what_pyav_decodes(kind: str) -> None:
 @pytest.mark.parametrize("kind", LEFT_TO_PYAV)
 def test_what_decord_cannot_give_alike_is_left_to_pyav(kind: str) -> None:
     data = LEFT_TO_PYAV[kind]
-    assert decode_with_decord(data, eight, SIZE, UNLIMITED) is None
     try:
-        ours = decode_video(data, eight, SIZE, UNLIMITED)
+        ours = read(data, decode_video)
     except ClipError as error:
         with pytest.raises(type(error)):
-            decode_local(data, eight, SIZE, UNLIMITED)
+            read(data, decode_local)
         return
-    theirs = decode_local(data, eight, SIZE, UNLIMITED)
-    assert theirs.timeline == ours.timeline
-    for index, pixels in ours.squares.items():
-        assert np.array_equal(theirs.squares[index], pixels)
+    assert by_decord(data, read_header(data, UNLIMITED)) is None
+    theirs = read(data, decode_local)
+    assert theirs.times_s == ours.times_s
+    assert np.array_equal(theirs.frames_THWC, ours.frames_THWC)
 
 
 @pytest.fixture
@@ -107,14 +118,13 @@ def decord_reads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Notes each time that decord has read a video."""
     reads = []
 
-    def seen(
-        data: bytes, choose: Chooser, size: int, limits: MediaLimits, *, least_frames: int
-    ) -> Decoded | None:
-        decoded = decode_with_decord(data, choose, size, limits, least_frames=least_frames)
-        reads.append(decoded is not None)
-        return decoded
+    decode = local_video._frames_of_decord
 
-    monkeypatch.setattr(local_video, "decode_with_decord", seen)
+    def seen(data: bytes, wanted: list[int], times_s: Sequence[float]) -> np.ndarray | None:
+        reads.append(True)
+        return decode(data, wanted, times_s)
+
+    monkeypatch.setattr(local_video, "_frames_of_decord", seen)
     return reads
 
 
@@ -141,16 +151,22 @@ def test_what_is_evaluated_is_read_as_the_service_reads_it(
 
 
 def test_short_videos_are_left_to_pyav(decord_reads: list[bool]) -> None:
-    decode_local(PLAIN["h264-mp4"], eight, SIZE, UNLIMITED)
-    assert decord_reads == [False]
+    read(PLAIN["h264-mp4"], decode_local)
+    assert not decord_reads
 
 
 def test_without_decord_everything_is_read_by_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_video.importlib.util, "find_spec", lambda _: None)
-    ours = decode_video(LONG, eight, SIZE, UNLIMITED)
-    theirs = decode_local(LONG, eight, SIZE, UNLIMITED)
-    assert all((theirs.squares[index] == pixels).all() for index, pixels in ours.squares.items())
+    by_pyav = read(LONG, decode_video).frames_THWC
+    assert np.array_equal(read(LONG, decode_local).frames_THWC, by_pyav)
     assert local_video.reader_name() == "pyav"
+
+
+def is_read_by_decord(data: bytes) -> bool:
+    try:
+        return by_decord(data, read_header(data, UNLIMITED)) is not None
+    except ClipError:
+        return False
 
 
 def real_videos(folder: str, step: int) -> list[Path]:
@@ -167,10 +183,10 @@ def test_real_clips_are_decoded_alike() -> None:
 
 @pytest.mark.slow
 def test_odd_files_are_decoded_alike_or_left_to_pyav() -> None:
-    read = 0
+    count = 0
     for path in real_videos("media/odd", 3):
         data = path.read_bytes()
-        if len(data) < LARGE_BYTES and decode_with_decord(data, eight, SIZE, UNLIMITED) is not None:
-            read += 1
+        if len(data) < LARGE_BYTES and is_read_by_decord(data):
+            count += 1
             assert_decoded_alike(data)
-    assert read > 3
+    assert count > 3

@@ -1,10 +1,7 @@
 """`python -m training.compare` end to end: a small matrix, killed and resumed, and its table."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
 from tests.training.evaluation.test_pictures import size_of
 from training.compare import main
@@ -19,7 +17,6 @@ from training.errors import InputError
 from training.evaluation.matrix import Matrix, Row, read_matrix
 from training.evaluation.results import markdown
 
-ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {
     "backbone": TEACHER,
     "seeds": [0, 1],
@@ -125,15 +122,10 @@ def test_a_killed_comparison_goes_on_to_the_figures_of_an_undisturbed_one(
 ) -> None:
     arguments = command(matrix, base_classes, teacher_weights, tmp_path)
     for wanted in (tmp_path / ADAPTED[0] / "fit_state.pt", tmp_path / ADAPTED[1] / "fit_state.pt"):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "training.compare", *arguments],
-            cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while process.poll() is None and not wanted.is_file():
+        process = ForkedCommand("training.compare", arguments)
+        while process.alive and not wanted.is_file():
             time.sleep(0.01)
         process.kill()
-        process.wait()
         assert wanted.is_file()
     assert main(arguments) == 0
     for found, want in zip(rows_of(tmp_path), rows_of(finished), strict=True):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,41 +19,19 @@ import torch
 
 from model.build import build_recognizer
 from model.recognizer import Recognizer
+from tests.forked import ForkedCommand
 from tests.model.tiny import tiny_recognizer
+from tests.training.features.cache_building import build, labelled
 from tests.videos import make_video
 from training.data.datasets import LabelledClip
 from training.errors import InputError
 from training.features import trunk_passes
 from training.features.clip_views import ClipAugmentation, read_frames, read_view
-from training.features.trunk_cache import TrunkCache, open_trunk_cache
 from training.features.trunk_passes import PASS_CLIPS
 
+BUILDING = "tests.training.features.cache_building"
 CLIPS = 11  # two whole passes and a part of one
 ROW_BYTES = 8 * 5 * 32 * 2  # T L D of the tiny tower, float16
-
-# What tests run in processes of their own: build two draws of each folder, within its file size.
-BUILD = """
-import resource, sys, time
-from pathlib import Path
-from tests.training.features.test_trunk_cache import build, labelled
-from training.errors import InputError
-from training.features import trunk_passes
-videos, *wanted = sys.argv[1:]
-compute = trunk_passes.TrunkPasses._compute
-def slowly(*arguments):
-    time.sleep(0.2)
-    return compute(*arguments)
-for one in wanted:
-    out, _, limit = one.partition(":")
-    if limit:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
-    else:
-        trunk_passes.SETTLE_S, trunk_passes.TrunkPasses._compute = 0.0, slowly
-    try:
-        build(Path(out), labelled(Path(videos)))
-    except InputError as error:
-        print(error)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +51,6 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "cache"
     build(folder, labelled(videos))
     return folder
-
-
-def labelled(folder: Path) -> list[LabelledClip]:
-    return [LabelledClip(path, "any", path.stem) for path in sorted(folder.glob("*.mp4"))]
-
-
-def build(
-    folder: Path, clips: Sequence[LabelledClip], *, draws: int = 2, **changes: object
-) -> TrunkCache:
-    recognizer = changes.pop("recognizer", None) or tiny_recognizer("task_adapter")
-    given: dict[str, object] = {"half": False, "tell": lambda _: None, **changes}
-    return open_trunk_cache(folder, recognizer, clips, draws=draws, **given)  # type: ignore[arg-type]
 
 
 def trunk(recognizer: Recognizer, frames_THWC: np.ndarray) -> torch.Tensor:
@@ -236,11 +201,11 @@ def test_a_killed_build_goes_on_to_the_same_bits(
 ) -> None:
     out = tmp_path / "cache"
     for moment in ("draw_000.part", "draw_000.npy"):
-        with start(videos, str(out)) as process:
-            while not (out / moment).exists():
-                assert process.poll() is None, "it ended before it could be killed"
-                time.sleep(0.005)
-            process.kill()
+        process = ForkedCommand(BUILDING, [str(videos), str(out)])
+        while not (out / moment).exists():
+            assert process.alive, "it ended before it could be killed"
+            time.sleep(0.005)
+        process.kill()
         assert list(out.glob("*.part")), f"nothing was left to do after {moment}"
     assert build(out, labelled(videos)).draws == 2
     assert_same_files(out, undisturbed)
@@ -353,9 +318,9 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_else(
         (midway / f"draw_00{draw}.npy").rename(midway / f"draw_00{draw}.part")
         (midway / f"draw_00{draw}.marks").write_bytes(bytes(CLIPS))
     limits = (CLIPS * ROW_BYTES - 1, (PASS_CLIPS + 1) * ROW_BYTES)
-    process = start(videos, f"{fresh}:{limits[0]}", f"{midway}:{limits[1]}")
-    said = process.communicate()[0].splitlines()
-    assert process.returncode == 0
+    log, wanted = tmp_path / "log", [f"{fresh}:{limits[0]}", f"{midway}:{limits[1]}"]
+    assert ForkedCommand(BUILDING, [str(videos), *wanted], log=log).wait() == 0
+    said = log.read_text().splitlines()
     assert [line.partition(";")[0] for line in said] == [
         f"The disk of {folder} became full (File too large)" for folder in (fresh, midway)
     ]
@@ -373,9 +338,10 @@ def test_a_real_full_disk_is_one_sentence(videos: Path, tmp_path: Path) -> None:
         pytest.skip("no tmpfs of one's own can be mounted here")
     lie = "import shutil\nshutil.disk_usage = lambda _: type('', (), {'free': 1e9})\n"
     script = tmp_path.parent / "build.py"
-    script.write_text(lie + BUILD)
+    script.write_text(f"{lie}from {BUILDING} import main\nmain()\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = f"{mount}; {sys.executable} {script} {videos} {tmp_path}/cache; ls {tmp_path}/cache"
-    done = subprocess.run([*own, command], capture_output=True, text=True, env=environment())
+    done = subprocess.run([*own, command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     said, *names = done.stdout.splitlines()
     assert "became full (No space left on device); make room" in said
@@ -429,12 +395,3 @@ def test_a_trunk_with_something_trained_in_it_is_refused(videos: Path, tmp_path:
         draws=0,
         recognizer=build_recognizer(config, tower, None),
     ).draws == 0  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-
-
-def start(videos: Path, *wanted: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", BUILD, str(videos), *wanted]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())

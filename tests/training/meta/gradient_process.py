@@ -18,7 +18,3 @@ def main() -> None:
     file = Path(sys.argv[1]) / f"{processes.rank}-of-{processes.count}.safetensors"
     save_file({**gradients, "loss": torch.tensor([loss])}, file)
     leave_processes(processes)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,7 @@
 import json
 import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.checkpoint import load_recognizer
+from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
 from training.data.datasets import DataChoice
 from training.fit import main
@@ -23,7 +23,6 @@ from training.meta.recipe import FitRecipe
 from training.synthetic.actions import demo_actions, draw_action
 from training.synthetic.rendering import write_clip
 
-ROOT = Path(__file__).parents[3]
 KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
 SMALL = [
     "episodes=12", "per_step=2", "ways=[2,3]", "shots=[1,2]", "draws=1", "val_every=2",
@@ -53,12 +52,8 @@ def command(data: Path, weights: Path, out: Path, *more: str) -> list[str]:
     return ["--method", "task_adapter", *backbone, *places, *small, *more]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.fit", *arguments],
-        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def start(arguments: list[str]) -> ForkedCommand:
+    return ForkedCommand("training.fit", arguments)
 
 
 def test_a_trained_folder_holds_what_is_served_and_how_it_came(
@@ -72,6 +67,8 @@ def test_a_trained_folder_holds_what_is_served_and_how_it_came(
     recognizer = load_recognizer(str(out), weights=teacher_weights)
     assert recognizer.config.query_context == "support"
     assert recognizer.trained == (told["best_step"] > 0)
+    assert recognizer.calibration.source.endswith("val classes")
+    assert recognizer.calibration.video[0].fit is not None
     lines = (out / "history.csv").read_text().splitlines()
     assert lines[0].split(",")[0] == "step"
     assert len(lines) == 1 + 1 + 6  # head, the untrained method, steps
@@ -87,17 +84,19 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     longer = "episodes=40"
     undisturbed = start(command(data, teacher_weights, whole, longer))
-    assert undisturbed.wait(120) == 0
+    assert undisturbed.wait() == 0
     chance = random.Random(0)
+    state = killed / "fit_state.pt"
     for _ in range(KILLS):
+        before = state.stat().st_mtime_ns if state.exists() else 0
         process = start(command(data, teacher_weights, killed, longer))
-        deadline = time.monotonic() + chance.uniform(2.5, 6.0)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        while process.alive and not (state.exists() and state.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
         process.kill()
-        process.wait()
+        assert process.wait(0) == -signal.SIGKILL, "it had ended before it was killed"
     last = start(command(data, teacher_weights, killed, longer))
-    assert last.wait(120) == 0
+    assert last.wait() == 0
     states = [torch.load(out / "fit_state.pt", weights_only=True) for out in (whole, killed)]
     for name, tensor in states[0]["learner"]["trained"].items():
         assert torch.equal(tensor, states[1]["learner"]["trained"][name]), name

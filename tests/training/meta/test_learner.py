@@ -1,8 +1,6 @@
 """The learner: what it learns, that a resume repeats it, and that processes add up to one."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deploy.local_service import free_port
 from model.adapters.bottleneck import Bottleneck
 from model.views import alone_view
 from tests.episodes import score_episode
+from tests.forked import ForkedCommand
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
 from training.meta.learner import Learner, frozen_features, rate, training_mode
 from training.meta.losses.answers import disagreement
 from training.meta.recipe import FitRecipe
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("preset", ["task_adapter_pp", "ted", "clip_fsar"])
@@ -57,18 +55,18 @@ def test_a_resumed_learner_repeats_the_others_steps_to_the_bit() -> None:
 
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    script = [str(ROOT / "tests/training/meta/gradient_process.py"), str(tmp_path)]
-    started = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *started, *script],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    log = tmp_path / "log"
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    started = [
+        ForkedCommand(
+            "tests.training.meta.gradient_process",
+            [str(tmp_path)],
+            told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            log,
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in started] == [0, 0], log.read_text()
     learner = tiny_learner()
     loss = learner.accumulate()
     for rank in range(2):
