@@ -2,9 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from model.errors import ClipError
 from model.media.sampling import Clip
@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.limits import Limits
 
+Read = TypeVar("Read")
 TextSource = Literal["client", "llm", "template"]
 
 
@@ -98,6 +99,14 @@ def check_query_count(count: int, limits: Limits) -> None:
         )
 
 
+async def check_clips(
+    pool: DecodePool, inputs: Sequence[ClipInput], work: WorkClass, labels: Mapping[int, str]
+) -> list[ClipFault]:
+    """Read the headers of clips, and return the faults that they show, in order; see below."""
+    outcomes = await _each(pool, inputs, labels, lambda source: pool.check(source, work))
+    return _faults(outcomes)
+
+
 async def decode_clips(
     pool: DecodePool,
     inputs: Sequence[ClipInput],
@@ -115,30 +124,43 @@ async def decode_clips(
     Returns:
         The clips by index, and the faults in the order of the request.
     """
-    free = asyncio.Semaphore(pool.workers)
-
-    async def decode(clip: ClipInput) -> Clip | ClipFault:
-        try:
-            if isinstance(clip.source, ClipError):
-                raise clip.source
-            async with free:
-                return await pool.decode(clip.source, work)
-        except ClipError as error:
-            return ClipFault(clip.index, (labels or {}).get(clip.index), error)
-
-    decoding = [spawn(decode(clip)) for clip in inputs]
-    try:
-        outcomes = await asyncio.gather(*decoding)
-    finally:
-        for task in decoding:
-            task.cancel()  # where one failed for a reason of ours, the others are not wanted
+    outcomes = await _each(pool, inputs, labels or {}, lambda source: pool.decode(source, work))
     clips = {
         clip.index: outcome
         for clip, outcome in zip(inputs, outcomes, strict=True)
         if isinstance(outcome, Clip)
     }
+    return clips, _faults(outcomes)
+
+
+def _faults(outcomes: Sequence[object]) -> list[ClipFault]:
     faults = [outcome for outcome in outcomes if isinstance(outcome, ClipFault)]
-    return clips, sorted(faults, key=lambda fault: fault.index)
+    return sorted(faults, key=lambda fault: fault.index)
+
+
+async def _each(
+    pool: DecodePool,
+    inputs: Sequence[ClipInput],
+    labels: Mapping[int, str],
+    ask: Callable[[ClipRequest], Awaitable[Read]],
+) -> list[Read | ClipFault]:
+    free = asyncio.Semaphore(pool.workers)
+
+    async def read(clip: ClipInput) -> Read | ClipFault:
+        try:
+            if isinstance(clip.source, ClipError):
+                raise clip.source
+            async with free:
+                return await ask(clip.source)
+        except ClipError as error:
+            return ClipFault(clip.index, labels.get(clip.index), error)
+
+    reading = [spawn(read(clip)) for clip in inputs]
+    try:
+        return await asyncio.gather(*reading)
+    finally:
+        for task in reading:
+            task.cancel()  # where one failed for a reason of ours, the others are not wanted
 
 
 def refuse_clips(faults: Sequence[ClipFault], of: int, hint: str = "") -> ClipsRefusedError:

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from service.errors import ClipFault, PreparationError
 from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, TaskRecord
 from service.tasks.allowance import Allowance
-from service.tasks.inputs import NewLabel, NewTask, decode_clips, digest, refuse_clips
+from service.tasks.inputs import NewLabel, NewTask, check_clips, decode_clips, digest, refuse_clips
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
@@ -67,9 +67,14 @@ class Tasks:
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, inputs, "register", labels)
+            faults = await check_clips(self.pool, inputs, "register", labels)
+            refused = {fault.index for fault in faults}
+            sound = [clip for clip in inputs if clip.index not in refused]
+            _check_left(task, {clip.index for clip in sound}, faults)  # before any is decoded
+            clips, late = await decode_clips(self.pool, sound, "register", labels)
+            faults = sorted([*faults, *late], key=lambda fault: fault.index)
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
-        _check_left(task, clips, faults)
+        _check_left(task, clips.keys(), faults)
         record, frames = await asyncio.to_thread(_record, task, clips)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
@@ -125,7 +130,7 @@ class Tasks:
         work.add_done_callback(self._undoing.discard)
 
 
-def _check_left(task: NewTask, clips: Mapping[int, Clip], faults: list[ClipFault]) -> None:
+def _check_left(task: NewTask, clips: Set[int], faults: list[ClipFault]) -> None:
     if not faults:
         return
     total = len(clips) + len(faults)
