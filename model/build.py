@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import assert_never
+from typing import assert_never, cast
 
 from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
 from model.adapters.order import OrderBlock
@@ -24,9 +24,10 @@ from model.config import (
     TedConfig,
     TextTokenPrototypes,
     TrxMatcher,
+    VideoNetworkConfig,
     VisualConfig,
 )
-from model.encoder import TextEncoder, VideoEncoder
+from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
 from model.fusion import Geometric, Product, VideoOnly
 from model.matching.cosine import CosineOfMeans, FramePairs
@@ -39,6 +40,7 @@ from model.recognizer import Recognizer
 from model.slots import (
     AdaptedBlock,
     Backbone,
+    ClipBackbone,
     Fusion,
     Matcher,
     Prototypes,
@@ -52,7 +54,7 @@ from model.text import places
 
 def build_recognizer(
     config: MethodConfig,
-    image: Backbone,
+    image: Backbone | ClipBackbone,
     text: TextBackbone | None,
     *,
     name: str = "unnamed",
@@ -62,11 +64,12 @@ def build_recognizer(
     Raises:
         MethodError: the parts do not fit each other or the towers.
     """
-    matcher = build_matcher(config.matcher, image.features, config.frames)
+    video = _video(config, image)
+    matcher = build_matcher(config.matcher, image.features, video.instants)
     head = _text_head(config)
     recognizer = Recognizer(
         config,
-        _video(config, image),
+        video,
         _text(config.text, text),
         _prototypes(config.prototypes, image.features, keep_shots=matcher.reads_shots),
         matcher,
@@ -99,31 +102,39 @@ def adapt(
             assert_never(config)
 
 
-def _video(config: MethodConfig, tower: Backbone) -> VideoEncoder:
-    adapted: list[AdaptedBlock] = []
-    if config.visual is not None:
-        if isinstance(config.visual, TedConfig) and tower.prefix_tokens != 1:
-            raise MethodError(
-                f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
-                "choose a ViT with a class token and no registers."
-            )
-        top = _top(tower.blocks, config.visual.blocks, "image")
-        last = CLASS_TOKEN if tower.reads_class_token else ALL
-        reads = [ALL] * (len(top) - 1) + [last]
-        adapted = [
-            adapt(block, tower.width, config.visual, read)
-            for block, read in zip(top, reads, strict=True)
-        ]
+def _video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEncoder:
     temporal = None
     if config.temporal is not None:
         temporal = TemporalConvolution(tower.features, config.temporal.ratio)
+    if isinstance(config.backbone, VideoNetworkConfig):
+        if config.visual is not None or config.tune == "all":
+            raise MethodError(
+                f"A {config.backbone.kind} network sees a whole clip and stays frozen; leave "
+                "adapted blocks and tune 'all' out, as the preset `frozen` does."
+            )
+        return ClipEncoder(cast(ClipBackbone, tower), frames=config.frames, temporal=temporal)
+    image = cast(Backbone, tower)
     return VideoEncoder(
-        tower,
-        adapted,
+        image,
+        _adapted(config.visual, image),
         frames=config.frames,
         temporal_embedding=config.temporal_embedding,
         temporal=temporal,
     )
+
+
+def _adapted(config: VisualConfig | None, tower: Backbone) -> list[AdaptedBlock]:
+    if config is None:
+        return []
+    if isinstance(config, TedConfig) and tower.prefix_tokens != 1:
+        raise MethodError(
+            f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
+            "choose a ViT with a class token and no registers."
+        )
+    top = _top(tower.blocks, config.blocks, "image")
+    last = CLASS_TOKEN if tower.reads_class_token else ALL
+    reads = [ALL] * (len(top) - 1) + [last]
+    return [adapt(block, tower.width, config, read) for block, read in zip(top, reads, strict=True)]
 
 
 def _text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEncoder | None:

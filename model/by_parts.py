@@ -47,7 +47,7 @@ class ByParts(nn.Module):
     @property
     def frames_apart(self) -> bool:
         """Whether the trunk sees each frame by itself, so that it may get them one by one."""
-        return not self.video.at_input
+        return not (self.video.at_input or self.video.whole_clips)
 
     @property
     def supports_apart(self) -> bool:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -22,13 +21,14 @@ from model.backbones.sources import backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.build import build_recognizer
 from model.calibration.fitted import CALIBRATION, read_calibration
-from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
+from model.config import METHOD_JSON, CompactConfig, MethodConfig
 from model.errors import CheckpointError
 from model.files import write_file
+from model.folder import CARD, METHOD, WEIGHTS, check_backbone, holds_backbone, read_method
+from model.methods import bare_method
 from model.recognizer import Recognizer
 
 FORMAT = "kshot-1"
-METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"
 
 
 def load_recognizer(
@@ -49,7 +49,7 @@ def load_recognizer(
     folder = folder_of(source)
     if folder is not None:
         return load_folder(folder, name=folder.name, weights=weights, cache=cache)
-    return _bare(MethodConfig(backbone=backbone_of(source, weights)), source, weights, cache)
+    return _bare(bare_method(backbone_of(source, weights)), source, weights, cache)
 
 
 def load_folder(
@@ -106,19 +106,6 @@ def save_checkpoint(recognizer: Recognizer, folder: Path, card: str, *, half: bo
         write_file(folder / name, content)
 
 
-def read_method(content: bytes, where: Path) -> MethodConfig:
-    """Parse method.json; unknown keys are refused."""
-    try:
-        return METHOD_JSON.validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(
-            f"{where / METHOD} does not describe a method: {place}: {first['msg']}; "
-            "write it with this version of kshot."
-        ) from error
-
-
 def sha256(content: bytes) -> str:
     """Return the hexadecimal digest."""
     return hashlib.sha256(content).hexdigest()
@@ -135,7 +122,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recognizer:
-    image, text = towers(config.backbone, weights)
+    image, text = towers(config.backbone, weights, frames=config.frames)
     return build_recognizer(config, image, text, name=name)
 
 
@@ -155,17 +142,10 @@ def _stored_backbone(config: MethodConfig, folder: Path, cache: Path) -> Path | 
     Raises:
         CheckpointError: It was trained on a file that is not given.
     """
+    check_backbone(config, folder)
     backbone = config.backbone
-    if isinstance(backbone, CompactConfig):
+    if holds_backbone(config) or isinstance(backbone, CompactConfig):
         return None
-    if config.tune == "all" and isinstance(backbone, TimmConfig):
-        return None
-    if not backbone.pretrained:
-        file = "a file" if backbone.file is None else repr(backbone.file)
-        raise CheckpointError(
-            f"{folder} stands on a {backbone.name} whose weights came from {file}; name that file "
-            "with KSHOT_BACKBONE_WEIGHTS (--backbone-weights of a command)."
-        )
     return fetch_weights(backbone, cache)
 
 

@@ -19,6 +19,8 @@ Tune = Literal["frozen", "adapters", "all"]
 SERVED_CONTEXTS: tuple[QueryContext, ...] = ("none", "self", "support", "prototype")
 SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -52,6 +54,47 @@ class TimmConfig(Config):
     name: str  # "vit_tiny_patch16_224"
     pretrained: bool = True  # False is random, or a file given at loading
     file: WeightsFile = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoNetworkConfig(Config):
+    """A network of transformers that sees a whole clip; its weights are not in the checkpoint."""
+
+    name: str  # repository of the hub
+    pretrained: bool = True  # False is random, or a file given at loading
+    file: WeightsFile = None
+    size: int  # pixels
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16  # pixels
+    tubelet: int = 2  # frames of a token
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoMaeConfig(VideoNetworkConfig):
+    """VideoMAE, learned on Kinetics-400 (arXiv 2203.12602)."""
+
+    kind: Literal["videomae"] = "videomae"
+    name: str = "MCG-NJU/videomae-base-finetuned-kinetics"
+    size: int = 224
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VJepa2Config(VideoNetworkConfig):
+    """The encoder of V-JEPA 2, learned without labels (arXiv 2506.09985)."""
+
+    kind: Literal["vjepa2"] = "vjepa2"
+    name: str = "facebook/vjepa2-vitl-fpc64-256"
+    size: int = 256
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +242,8 @@ class GeometricFusion(Config):
     softness: Annotated[float, Field(gt=0)] = 8.0  # divides distances
 
 
-LibraryConfig = OpenClipConfig | TimmConfig  # whose weights are not in the checkpoint
+VideoConfig = VideoMaeConfig | VJepa2Config  # networks that see a whole clip
+LibraryConfig = OpenClipConfig | TimmConfig | VideoConfig  # weights are not in the checkpoint
 BackboneConfig = Annotated[LibraryConfig | CompactConfig, Field(discriminator="kind")]
 VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
 TemporalConfig = ConvolutionConfig

@@ -15,6 +15,7 @@ from model.slots import (
     AdaptedBlock,
     AdaptedTextBlock,
     Backbone,
+    ClipBackbone,
     Temporal,
     TextBackbone,
     View,
@@ -56,6 +57,8 @@ class VideoEncoder(nn.Module):
         temporal: What happens along time above the tower, or None.
     """
 
+    whole_clips = False  # whether its trunk sees the frames of a clip together
+
     def __init__(
         self,
         tower: Backbone,
@@ -71,6 +74,7 @@ class VideoEncoder(nn.Module):
         self.temporal: Temporal | None = temporal
         self.normalize = Normalize(tower.mean, tower.std)
         self.at_input = temporal_embedding == "input"
+        self.instants = frames  # features of a clip
         self.plain_blocks = tower.blocks[: len(tower.blocks) - len(adapted)]
         self.temporal_embedding = (
             nn.Parameter(torch.zeros(frames, 1, tower.width)) if adapted else None
@@ -115,6 +119,13 @@ class VideoEncoder(nn.Module):
             tokens_NLD = forward(block, tokens_NLD)
         return tokens_NLD.unflatten(0, tokens_BTLD.shape[:2])
 
+    def token_shape(self) -> tuple[int, int, int]:
+        """Return T, L and D of the trunk's output."""
+        size = self.tower.size
+        blank = torch.zeros(1, 3, size, size, device=self.normalize.mean.device)
+        with torch.inference_mode():
+            return self.instants, int(self.tower.patches(blank).shape[1]), self.tower.width
+
     def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
         """Run the adapted blocks and what stands above them.
 
@@ -132,6 +143,33 @@ class VideoEncoder(nn.Module):
         features_NE = self.tower.head(tokens_BTLD.flatten(0, 1))
         features_BTE = features_NE.unflatten(0, tokens_BTLD.shape[:2])
         return features_BTE if self.temporal is None else self.temporal(features_BTE)
+
+
+class ClipEncoder(VideoEncoder):
+    """A network that sees whole clips: its trunk is all of it, and has one token an instant.
+
+    Args:
+        tower: The network.
+        frames: T.
+        temporal: What happens along time above it, or None.
+    """
+
+    whole_clips = True
+
+    def __init__(
+        self, tower: ClipBackbone, *, frames: int, temporal: Temporal | None = None
+    ) -> None:
+        super().__init__(cast(Backbone, tower), [], frames=frames, temporal=temporal)
+        self.whole = tower.clip
+        self.instants = tower.instants(frames)
+
+    def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Run the network on pixels that are normalised already; returns tokens_BU1E."""
+        return self.whole(pixels_BTCHW)[:, :, None]
+
+    def token_shape(self) -> tuple[int, int, int]:
+        """Return the shape of a clip's tokens."""
+        return self.instants, 1, self.tower.features
 
 
 class TextEncoder(nn.Module):

@@ -7,6 +7,7 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 
 from model.config import (
     AimConfig,
+    BackboneConfig,
     BiMhmMatcher,
     CompactConfig,
     ConvolutionConfig,
@@ -18,8 +19,10 @@ from model.config import (
     TaskConfig,
     TedConfig,
     TextTokenPrototypes,
+    VideoNetworkConfig,
 )
 
+VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
 
 METHODS: dict[str, MethodConfig] = {
@@ -57,6 +60,13 @@ METHODS: dict[str, MethodConfig] = {
         prompt="a photo of {stage}",
     ),
 }
+
+
+def bare_method(backbone: BackboneConfig) -> MethodConfig:
+    """Return the method that an untrained backbone is served with."""
+    if isinstance(backbone, VideoNetworkConfig):
+        return MethodConfig(backbone=backbone, frames=VIDEO_FRAMES, fusion="video")
+    return MethodConfig(backbone=backbone)
 
 
 def compact_method(backbone: CompactConfig) -> MethodConfig:

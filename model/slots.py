@@ -67,6 +67,26 @@ class Backbone(Protocol):
         """Turn the last block's tokens into one feature [B, E] a frame."""
 
 
+class ClipBackbone(Protocol):
+    """A network that sees a whole clip: no step of it is a frame's own, and none can be adapted."""
+
+    model: Any
+    size: int
+    mean: RGB
+    std: RGB
+    width: int
+    features: int
+
+    def instants(self, frames: int) -> int:
+        """Return how many features, in their order of time, a clip of so many frames has."""
+
+    def clip(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Turn normalised pixels into features [B, U, E], one of each instant."""
+
+    def head(self, features_N1E: Tensor) -> Tensor:
+        """Take the features [N, E] out of what `clip` gave as tokens."""
+
+
 class TextBackbone(Protocol):
     """A causal text tower, in the parts that adapters need."""
 

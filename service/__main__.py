@@ -4,11 +4,7 @@ import argparse
 import logging
 import sys
 
-import uvloop
-
 from model.errors import KshotError
-from service.http.server import serve, start_logging
-from service.settings import Settings
 
 log = logging.getLogger("kshot.service")
 
@@ -21,17 +17,34 @@ def main() -> int:
         "Settings are environment variables KSHOT_<NAME>; docs/settings.md has their table.",
     )
     parser.parse_args()
-    start_logging()
     try:
-        settings = Settings.from_env()
-        log.info("Settings: %s", settings.shown())
-        from service.app import create_app  # imports torch, which help and refusals do without
-
-        uvloop.run(serve(create_app(settings), settings))
+        _run()
     except KshotError as error:
         log.error("%s", error)
         return 2
     return 0
+
+
+def _run() -> None:
+    """Check what can be checked soon, then import what takes seconds, and serve."""
+    from model.folder import check_source
+    from service.logs import start_logging
+    from service.preflight import bound_socket, check_store
+    from service.settings import Settings
+
+    start_logging()
+    settings = Settings.from_env()
+    log.info("Settings: %s", settings.shown())
+    with bound_socket(settings) as listening:
+        check_store(settings)
+        check_source(settings.checkpoint, settings.backbone_weights)
+
+        import uvloop
+
+        from service.app import create_app
+        from service.http.server import serve
+
+        uvloop.run(serve(create_app(settings), settings, listening))
 
 
 if __name__ == "__main__":

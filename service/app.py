@@ -4,7 +4,7 @@ import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.container import running
@@ -12,6 +12,7 @@ from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.connection import DisconnectWatcher, RequestLog
 from service.http.routes import operations, tasks
+from service.http.routes.dependencies import known_parameters
 from service.limits import limits_of
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
@@ -37,9 +38,10 @@ def create_app(settings: Settings) -> FastAPI:
     )
     limits = limits_of(settings)
     problems.install(app)
+    known = [Depends(known_parameters)]
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1")
-        app.include_router(router, include_in_schema=False)  # permanent aliases
+        app.include_router(router, prefix="/v1", dependencies=known)
+        app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     openapi.install(app, limits)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 

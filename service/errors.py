@@ -33,6 +33,7 @@ class ClipFault:
     index: int  # in the order of the request
     label: str | None
     error: ClipError
+    name: str | None = None  # of the file, as it was sent
 
 
 class RequestError(KshotError):

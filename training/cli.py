@@ -76,7 +76,7 @@ def parse(command: Command, arguments: Sequence[str] | None) -> argparse.Namespa
     parser = _Parser(
         prog=f"python -m training.{command.name}",
         description=command.doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.declare(parser)
     return parser.parse_args(arguments)
@@ -90,12 +90,16 @@ def complain(command: Command, sentence: str) -> int:
 
 def add_device_options(parser: argparse.ArgumentParser, *, precision: str = "auto") -> None:
     """Add `--device` and `--precision`, where `auto` is bfloat16 if the hardware has it."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="Device to compute on: cpu, cuda, or cuda:N.",
+    )
     parser.add_argument(
         "--precision",
         choices=("auto", "bf16", "fp32"),
         default=precision,
-        help="of the computation; default: %(default)s",
+        help="Precision of the computation; auto is bfloat16 where the hardware has it.",
     )
 
 
@@ -106,18 +110,31 @@ def add_data_options(parser: argparse.ArgumentParser, *, several: bool = False) 
         parser: Whose options.
         several: Whether several data sets may be given, to be joined.
     """
-    form = "index.csv, a folder of split files, or a folder of clips"
+    form = "An index.csv, a folder of split files, or a folder of clips"
     parser.add_argument(
         "--data",
         type=Path,
         nargs="+" if several else 1,
         required=True,
-        help=f"{form}; several are joined" if several else form,
+        help=f"{form}; several are joined." if several else f"{form}.",
     )
-    parser.add_argument("--root", type=Path, help="of the clips that split files list")
-    parser.add_argument("--names", type=Path, help="of the labels, where split files have ids")
-    parser.add_argument("--max-missing", type=float, default=MAX_MISSING, help="share of files")
-    parser.add_argument("--descriptions", type=Path, help="stage texts; default: the template's")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        help="Folder of the clips that split files list; without it, their own folder.",
+    )
+    parser.add_argument(
+        "--names", type=Path, help="File with the names of labels that split files number."
+    )
+    parser.add_argument(
+        "--max-missing",
+        type=float,
+        default=MAX_MISSING,
+        help="Share of the listed clips whose files may be missing.",
+    )
+    parser.add_argument(
+        "--descriptions", type=Path, help="File of stage texts; without it, the template's."
+    )
 
 
 def data_choice(options: argparse.Namespace) -> DataChoice:
@@ -148,6 +165,15 @@ def pairs(option: str, given: Sequence[str], form: str) -> dict[str, str]:
             raise InputError(f"{option} {pair!r} has no '='; write {form}.")
         found[name] = value
     return found
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, and adds to an option the default that it has."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        unsaid = action.default in (None, False, [], argparse.SUPPRESS) or "%(default)" in text
+        return text if unsaid else f"{text} Default: %(default)s."
 
 
 class _Parser(argparse.ArgumentParser):

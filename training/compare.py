@@ -23,11 +23,22 @@ from training.evaluation.compare import CompareJob, compare
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("--matrix", type=Path, required=True, help="rows, seeds, budget, evaluation")
+    add(
+        "--matrix",
+        type=Path,
+        required=True,
+        help="File that names the rows, the seeds, the budget and the evaluation.",
+    )
     cli.add_data_options(parser)
-    add("--weights", nargs="+", default=[], metavar="BACKBONE=FILE", help="default: the hub")
-    add("--cache", type=Path, help="trunk caches; default: in --out")
-    add("--out", type=Path, required=True, help="cells, rows and tables")
+    add(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="BACKBONE=FILE",
+        help="Files of backbones' weights; without one, the hub's.",
+    )
+    add("--cache", type=Path, help="Folder of trunk caches; without it, one in --out.")
+    add("--out", type=Path, required=True, help="Folder of the cells, the rows and the tables.")
     cli.add_device_options(parser)
 
 

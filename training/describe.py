@@ -195,12 +195,28 @@ def _take(
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "--data", type=Path, required=True, help="as training.data.datasets reads it"
+        "--data",
+        type=Path,
+        required=True,
+        help="An index.csv, a folder of split files, or a folder of clips.",
     )
-    parser.add_argument("--names", type=Path, help="names of classes that are only numbered")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--out", type=Path, required=True, help="FILE.yaml or FILE.json")
-    parser.add_argument("--concurrency", type=int, default=4, help="labels asked at once")
+    parser.add_argument(
+        "--names", type=Path, help="File with the names of classes that are only numbered."
+    )
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        default=list(SPLITS),
+        help="Splits whose labels are described.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="File of the sentences, .yaml or .json; it is added to.",
+    )
+    parser.add_argument("--concurrency", type=int, default=4, help="Labels asked at once.")
 
 
 def describe(values: Values) -> Described:

@@ -26,28 +26,62 @@ from training.evaluation.results import row, seeds_of, seeds_row, show
 from training.meta.processes import half_precision
 
 SIZES = {field.name: field.default for field in fields(DrawnEpisodes)}
+DRAWN = {
+    "ways": "Labels of a drawn episode; several are asked one after another.",
+    "shots": "Support clips of a label; several are asked one after another.",
+    "queries": "Query clips of a label.",
+    "episodes": "Episodes of each number of ways and shots.",
+    "seed": "Seed of the drawing.",
+}
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("--checkpoint", nargs="+", default=["compact"], help="as KSHOT_CHECKPOINT; several: seeds")
-    add("--backbone-weights", type=Path, help="a file; default: the hub")
+    add(
+        "--checkpoint",
+        nargs="+",
+        default=["compact"],
+        help="Who is asked, written as KSHOT_CHECKPOINT; several are seeds of one method.",
+    )
+    add(
+        "--backbone-weights",
+        type=Path,
+        help="File of the backbone's weights; without it, the hub's.",
+    )
     cli.add_data_options(parser)
-    add("--split", help="default: test")
+    add("--split", help="Whose labels are asked: train, val or test; without it, test.")
     for name, default in SIZES.items():
         several = "+" if isinstance(default, tuple) else None
-        add(f"--{name}", type=int, nargs=several, help=f"of drawn episodes; default: {default}")
-    add("--list", type=Path, help="answer these episodes, and draw none")
-    add("--write-list", type=Path, help="write the episodes, to publish beside the number")
+        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]} Default: {default}.")
+    add("--list", type=Path, help="File of published episodes to answer, in place of drawn ones.")
+    add(
+        "--write-list",
+        type=Path,
+        help="File to write the episodes to, to publish beside the number.",
+    )
     contexts = get_args(QueryContext)
-    add("--contexts", nargs="+", choices=contexts, default=[], help="besides the checkpoint's own")
-    add("--no-text", action="store_true", help="score by video alone")
-    add("--cache", type=Path, help="trunk caches; default: tokens are held in memory")
-    add("--plots", type=Path, help="a folder for pictures (needs matplotlib)")
+    add(
+        "--contexts",
+        nargs="+",
+        choices=contexts,
+        default=[],
+        help="Query contexts to ask besides the checkpoint's own.",
+    )
+    add("--no-text", action="store_true", help="Score by video alone, without class text.")
+    add("--cache", type=Path, help="Folder of trunk caches; without it, tokens are held in memory.")
+    add("--plots", type=Path, help="Folder for pictures of the results; needs matplotlib.")
     cli.add_device_options(parser, precision="fp32")
-    add("--teacher", default="timm:vit_tiny_patch16_224")
-    add("--teacher-weights", type=Path, help="also evaluate the bare teacher")
+    add(
+        "--teacher",
+        default="timm:vit_tiny_patch16_224",
+        help="Backbone to compare with, as timm:NAME.",
+    )
+    add(
+        "--teacher-weights",
+        type=Path,
+        help="File of the teacher's weights; with it, the bare teacher is asked too.",
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:

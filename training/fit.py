@@ -8,6 +8,7 @@ The folder then serves: KSHOT_CHECKPOINT=DIR. A killed run goes on when it is st
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,31 +19,93 @@ from model.methods import METHODS
 from training import cli
 from training.meta.fit import FitJob, fit
 from training.meta.methods import MATCHERS, MethodChoice
-from training.meta.recipe import RECIPES, read_recipe
+from training.meta.recipe import RECIPES, read_recipe, recipe_help
+
+
+class _Recipe(argparse.Action):
+    """Takes a recipe's name, or prints all fields for the word `help`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Keep the value, or end the process."""
+        if values == "help":
+            print(recipe_help())
+            parser.exit()
+        setattr(namespace, self.dest, values)
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("--method", default="task_adapter_pp", help=f"one of {', '.join(METHODS)}")
-    add("--backbone", default="compact", help="as KSHOT_CHECKPOINT")
-    add("--backbone-weights", type=Path, help="a file; default: the hub")
-    add("--blocks", type=int, help="adapted visual blocks; default: the preset's")
-    add("--text-blocks", type=int, help="adapted text blocks")
-    add("--ratio", type=float, help="hidden width of visual adapters / token width")
-    add("--query-context", choices=get_args(QueryContext), help="default: the preset's")
-    add("--matcher", choices=MATCHERS, help="video score; default: the preset's")
-    add("--start", type=Path, help="checkpoint whose adapters learn on")
-    add("--frames", type=int, help="sampled of each clip; default: the preset's")
-    add("--at-input", action="store_true", help="temporal embedding as released")
+    add("--method", default="task_adapter_pp", help=f"Preset of the method: {', '.join(METHODS)}.")
+    add(
+        "--backbone", default="compact", help="Frozen towers to adapt, written as KSHOT_CHECKPOINT."
+    )
+    add(
+        "--backbone-weights",
+        type=Path,
+        help="File of the backbone's weights; without it, the hub's.",
+    )
+    add(
+        "--blocks",
+        type=int,
+        help="Adapted visual blocks, counted from the top; without it, the preset's.",
+    )
+    add(
+        "--text-blocks",
+        type=int,
+        help="Adapted text blocks, counted from the top; without it, the preset's.",
+    )
+    add(
+        "--ratio",
+        type=float,
+        help="Hidden width of the visual adapters, as a share of the token width.",
+    )
+    add(
+        "--query-context",
+        choices=get_args(QueryContext),
+        help="What a query attends to beside itself; without it, the preset's.",
+    )
+    add(
+        "--matcher",
+        choices=MATCHERS,
+        help="How frames of two clips are compared; without it, as the preset does.",
+    )
+    add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
+    add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")
+    add(
+        "--at-input",
+        action="store_true",
+        help="Put the temporal embedding in front of the blocks, as released code does.",
+    )
     cli.add_data_options(parser, several=True)
-    add("--no-text", action="store_true", help="train the video score alone")
-    add("--recipe", default="adamw", help=f"{', '.join(RECIPES)}, or a JSON file")
-    add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="of the recipe")
-    add("--cache", type=Path, help="trunk caches; default: beside --out")
-    add("--no-cache", action="store_true", help="run the trunk at every step")
-    add("--out", type=Path, required=True, help="state and checkpoint folder")
-    add("--half", action="store_true", help="store the checkpoint in 16 bits")
+    add("--no-text", action="store_true", help="Train the video score alone, without class text.")
+    add(
+        "--recipe",
+        action=_Recipe,
+        default="adamw",
+        help=f"How to train: {', '.join(RECIPES)}, or a JSON file; `help` prints all fields.",
+    )
+    add(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="Fields of the recipe to change, such as lr=1e-4.",
+    )
+    add("--cache", type=Path, help="Folder of trunk caches; without it, one beside --out.")
+    add(
+        "--no-cache",
+        action="store_true",
+        help="Run the frozen trunk at every step, and keep nothing.",
+    )
+    add("--out", type=Path, required=True, help="Folder of the state and of the checkpoint.")
+    add("--half", action="store_true", help="Store the checkpoint in 16 bits.")
     cli.add_device_options(parser)
 
 

@@ -182,15 +182,41 @@ def import_released(values: Values) -> dict[str, object]:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("file", type=Path, help="the released .tar")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
-    parser.add_argument("--visual-blocks", type=int, required=True, help="2 scene, 6 SSv2")
-    parser.add_argument("--text-blocks", type=int, required=True, help="8 scene, 2 SSv2")
-    parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip name")
-    parser.add_argument("--pretrained", default="openai", help="open_clip weights")
-    parser.add_argument("--backbone-weights", type=Path, help="file with them, for no hub")
-    parser.add_argument("--query-context", choices=get_args(QueryContext), default="joint")
-    parser.add_argument("--align", choices=get_args(Align), default="joint")
+    parser.add_argument("file", type=Path, help="Released .tar file to read.")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Folder of the checkpoint to write."
+    )
+    parser.add_argument(
+        "--visual-blocks",
+        type=int,
+        required=True,
+        help="Adapted visual blocks of the file: 2 of scene sets, 6 of SSv2.",
+    )
+    parser.add_argument(
+        "--text-blocks",
+        type=int,
+        required=True,
+        help="Adapted text blocks of the file: 8 of scene sets, 2 of SSv2.",
+    )
+    parser.add_argument(
+        "--backbone", default="ViT-B-16-quickgelu", help="Name of the architecture in open_clip."
+    )
+    parser.add_argument("--pretrained", default="openai", help="Name of its weights in open_clip.")
+    parser.add_argument(
+        "--backbone-weights", type=Path, help="File of these weights, where there is no hub."
+    )
+    parser.add_argument(
+        "--query-context",
+        choices=get_args(QueryContext),
+        default="joint",
+        help="What a query attends to beside itself.",
+    )
+    parser.add_argument(
+        "--align",
+        choices=get_args(Align),
+        default="joint",
+        help="Who is aligned with whom: as the released code was run.",
+    )
 
 
 def read_values(options: argparse.Namespace) -> Values:

@@ -30,8 +30,20 @@ from training.errors import InputError, refusal
 from training.meta.processes import half_precision
 from training.run_folder import claim_folder
 
-COUNTS = ("steps", "batch", "views", "reuse", "seed")  # of the image recipe, as options
-RATES = ("lr", "keep", "full_from", "inner")
+# fields of the image recipe, as options
+COUNTS = {
+    "steps": "Steps of the optimiser.",
+    "batch": "Pictures of one step.",
+    "views": "Fresh views of pictures in a round.",
+    "reuse": "Visits to each view of a round.",
+    "seed": "Seed of all that is drawn by chance.",
+}
+RATES = {
+    "lr": "Rate of learning, after the warm-up.",
+    "keep": "Share of the patch tokens that the first steps look at.",
+    "full_from": "Share of the steps after which all patches are looked at.",
+    "inner": "Weight of the teacher's inner depths at the end.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,24 +89,51 @@ class PretrainRecipe:
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     recipe = ImageRecipe()
-    parser.add_argument("--teacher", default="timm:vit_tiny_patch16_224", help="timm:NAME")
-    parser.add_argument("--teacher-weights", type=Path, help="npz or safetensors; default: the hub")
-    parser.add_argument("--frames", type=Path, nargs="+", default=[], help="pictures or videos")
-    parser.add_argument("--synthetic", type=int, default=300, help="synthetic clips to render")
-    parser.add_argument("--per-clip", type=int, default=8, help="frames of each video")
-    parser.add_argument("--side", type=int, default=256, help="pixels of a held picture")
-    parser.add_argument("--start", type=Path, help="compact checkpoint to train on; default: none")
-    parser.add_argument("--out", type=Path, required=True, help="state and checkpoint folder")
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=3)
+    parser.add_argument(
+        "--teacher",
+        default="timm:vit_tiny_patch16_224",
+        help="Backbone to learn from, as timm:NAME.",
+    )
+    parser.add_argument(
+        "--teacher-weights",
+        type=Path,
+        help="File of its weights (npz or safetensors); without it, the hub's.",
+    )
+    parser.add_argument(
+        "--frames",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="Folders of pictures or videos to learn on.",
+    )
+    parser.add_argument(
+        "--synthetic", type=int, default=300, help="Synthetic clips to render besides."
+    )
+    parser.add_argument("--per-clip", type=int, default=8, help="Frames taken of each video.")
+    parser.add_argument(
+        "--side", type=int, default=256, help="Height and width of a held picture, in pixels."
+    )
+    parser.add_argument(
+        "--start", type=Path, help="Compact checkpoint to train on; without it, new weights."
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Folder of the state and of the checkpoint."
+    )
+    parser.add_argument("--width", type=int, default=192, help="Token width of the tower.")
+    parser.add_argument("--depth", type=int, default=6, help="Blocks of the tower.")
+    parser.add_argument("--heads", type=int, default=3, help="Attention heads of a block.")
     for kind, names in ((int, COUNTS), (float, RATES)):
-        for name in names:
+        for name, text in names.items():
             flag = "--" + name.replace("_", "-")
-            parser.add_argument(flag, type=kind, default=getattr(recipe, name))
+            parser.add_argument(flag, type=kind, default=getattr(recipe, name), help=text)
     add_recipe_options(parser)
     cli.add_device_options(parser)
-    parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop, to go on")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=float("inf"),
+        help="Stop after so many seconds; the same command goes on.",
+    )
 
 
 def read_values(options: argparse.Namespace) -> Values:

@@ -7,19 +7,30 @@ from model.backbones.clip import open_clip_file, open_clip_towers, tokenizer_fil
 from model.backbones.compact import compact_image_tower, compact_text_tower
 from model.backbones.hub import DEFAULT_CACHE, HubFile, fetch
 from model.backbones.timm import timm_file, timm_tower
-from model.config import BackboneConfig, CompactConfig, LibraryConfig, OpenClipConfig, TimmConfig
+from model.backbones.video import video_file, video_tower
+from model.config import (
+    BackboneConfig,
+    CompactConfig,
+    LibraryConfig,
+    OpenClipConfig,
+    TimmConfig,
+    VideoMaeConfig,
+    VJepa2Config,
+)
 from model.errors import BackboneError
-from model.slots import Backbone, TextBackbone
+from model.methods import VIDEO_FRAMES
+from model.slots import Backbone, ClipBackbone, TextBackbone
 
 
 def towers(
-    config: BackboneConfig, weights: Path | None = None
-) -> tuple[Backbone, TextBackbone | None]:
+    config: BackboneConfig, weights: Path | None = None, *, frames: int = VIDEO_FRAMES
+) -> tuple[Backbone | ClipBackbone, TextBackbone | None]:
     """Make the backbone.
 
     Args:
         config: Which.
         weights: File with its weights; None leaves them random.
+        frames: Of a clip, for networks that see whole ones.
 
     Raises:
         BackboneError: its library has none such, the file does not fit, or it is no plain ViT.
@@ -29,6 +40,8 @@ def towers(
             return open_clip_towers(config, weights)
         case TimmConfig():
             return timm_tower(config, weights), None
+        case VideoMaeConfig() | VJepa2Config():
+            return video_tower(config, frames, weights), None
         case CompactConfig():
             if weights is not None:
                 raise BackboneError(
@@ -54,6 +67,8 @@ def hub_files(config: LibraryConfig) -> tuple[HubFile, ...]:
             return open_clip_file(config), *tokenizer_files(config)
         case TimmConfig():
             return (timm_file(config),) if config.pretrained else ()
+        case VideoMaeConfig() | VJepa2Config():
+            return (video_file(config),) if config.pretrained else ()
         case _:
             assert_never(config)
 

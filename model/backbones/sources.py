@@ -1,9 +1,17 @@
 """What can be served by a name: short names, checkpoint folders, backbones of the libraries."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from model.config import LibraryConfig, OpenClipConfig, TimmConfig
+from model.config import (
+    LibraryConfig,
+    OpenClipConfig,
+    TimmConfig,
+    VideoConfig,
+    VideoMaeConfig,
+    VJepa2Config,
+)
 from model.errors import BackboneError, CheckpointError
 
 COMPACT = Path(__file__).parents[1] / "compact"  # the packaged default
@@ -14,8 +22,12 @@ ALIASES: dict[str, str] = {
     "clip-large": "open_clip:ViT-L-14-quickgelu@openai",
     "siglip2": "open_clip:ViT-B-16-SigLIP2@webli",
     "dinov3": "timm:vit_base_patch16_dinov3.lvd1689m",
+    "vjepa2": "transformers:facebook/vjepa2-vitl-fpc64-256",
+    "videomae": "transformers:MCG-NJU/videomae-base-finetuned-kinetics",
 }
-LIBRARIES = ("open_clip", "timm")
+LIBRARIES = ("open_clip", "timm", "transformers")
+VIDEO: tuple[VideoConfig, ...] = (VJepa2Config(), VideoMaeConfig())  # whose shapes are known
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 NAMES = ", ".join(f"`{name}`" for name in ("compact", *ALIASES))
 
 
@@ -75,6 +87,14 @@ def backbone_of(source: str, weights: Path | None) -> LibraryConfig:
     file = None if weights is None else weights.name
     if library == "timm":
         return TimmConfig(name=name, pretrained=weights is None, file=file)
+    if library == "transformers":
+        for known in VIDEO:
+            if known.name == name:
+                return replace(known, pretrained=weights is None, file=file)
+        raise BackboneError(
+            f"The shape of transformers:{name} is not known here; choose of "
+            f"{', '.join(known.name for known in VIDEO)}."
+        )
     name, _, tag = name.partition("@")
     if not tag and weights is None:
         raise BackboneError(
@@ -82,3 +102,17 @@ def backbone_of(source: str, weights: Path | None) -> LibraryConfig:
             "or give a weights file."
         )
     return OpenClipConfig(name=name, pretrained=tag or None, file=file)
+
+
+def refuse_pickle(file: Path) -> None:
+    """Refuse a weights file that could run foreign code when it is read.
+
+    Raises:
+        BackboneError: It is one, by its name; the sentence has the command that converts it.
+    """
+    if file.suffix in PICKLES and file.exists():
+        made = file.with_suffix(".safetensors")
+        raise BackboneError(
+            f"{file} is a pickle, which could run foreign code, so it is not read; write it anew "
+            f"with `python -m model.convert_weights {file} {made}`, and name {made.name}."
+        )

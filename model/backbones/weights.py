@@ -9,9 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from model.backbones.sources import refuse_pickle
 from model.errors import BackboneError
-
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -20,12 +19,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     Raises:
         BackboneError: No such file, or another format.
     """
-    if file.suffix in PICKLES and file.exists():
-        made = file.with_suffix(".safetensors")
-        raise BackboneError(
-            f"{file} is a pickle, which could run foreign code, so it is not read; write it anew "
-            f"with `python -m model.convert_weights {file} {made}`, and name {made.name}."
-        )
+    refuse_pickle(file)
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as arrays:

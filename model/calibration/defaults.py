@@ -18,6 +18,8 @@ from model.config import (
     PrototypeMatcher,
     TimmConfig,
     TrxMatcher,
+    VideoMaeConfig,
+    VJepa2Config,
 )
 
 SHOTS = (1, 5)
@@ -51,6 +53,8 @@ def _family(config: MethodConfig) -> str:
             return "timm's networks"
         case OpenClipConfig():
             return "open_clip's networks"
+        case VideoMaeConfig() | VJepa2Config():
+            return "video networks"
         case _:
             assert_never(config.backbone)
 

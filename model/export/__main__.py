@@ -35,6 +35,11 @@ def export(recognizer: Recognizer, folder: Path) -> Manifest:
     Raises:
         ExportError: It cannot be exported, or does not compute what torch computes.
     """
+    if recognizer.video.whole_clips:
+        raise ExportError(
+            f"{recognizer.name!r} sees whole clips, and such networks are not exported; serve it "
+            "with KSHOT_RUNTIME=torch."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     graphs: dict[GraphName, GraphFile] = {
         name: write_graph(module, example, folder / f"{name}.onnx")

@@ -73,8 +73,9 @@ class _Span:
         self.start_s = 0.0 if start_s is None else start_s
         self.end_s = math.inf if end_s is None else end_s
         if not 0 <= self.start_s < self.end_s or math.isinf(self.start_s):
+            begin, end = f"{self.start_s:g} s", "the end" if end_s is None else f"{end_s:g} s"
             raise ClipSpanError(
-                f"The span from {start_s} s to {end_s} s is empty or starts before the clip;"
+                f"The span from {begin} to {end} is empty or starts before the clip;"
                 " give 0 <= start_s < end_s."
             )
 
@@ -88,8 +89,9 @@ class _Span:
         check_duration(lasts_s, limits)
         late = not math.isinf(self.end_s) and self.end_s > lasts_s + ROUNDING_S
         if late or 0 < self.start_s >= lasts_s:
+            end = f"{self.end_s:g} s" if math.isfinite(self.end_s) else "the end"
             raise ClipSpanError(
-                f"The span from {self.start_s:g} s to {self.end_s:g} s does not lie inside the"
+                f"The span from {self.start_s:g} s to {end} does not lie inside the"
                 f" clip of {lasts_s:.2f} s; choose another."
             )
         end_s = min(self.end_s, lasts_s)

@@ -1,6 +1,7 @@
 """Bodies of requests: their single fields, alike in multipart and JSON, and JSON bodies whole."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, NoReturn, TypeVar
@@ -26,6 +27,8 @@ from service.http.schemas import ClipBody, QueryBody, TaskBody
 from service.limits import Limits
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
 
+FILE_NAME_CHARS = 100
+
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
@@ -49,7 +52,11 @@ def task_of_json(body: TaskBody, limits: Limits) -> NewTask:
                 )
             stages = read_stages(label, item.descriptions, limits)
         clips = tuple(
-            ClipInput(next(index), _clip(clip, f"labels.{place}.clips.{number}", limits))
+            ClipInput(
+                next(index),
+                _clip(clip, f"labels.{place}.clips.{number}", limits),
+                file_name(clip.name),
+            )
             for number, clip in enumerate(item.clips)
         )
         labels.append(NewLabel(label, stages, clips))
@@ -70,7 +77,7 @@ def query_of_json(body: QueryBody, limits: Limits) -> tuple[ClipInput, ...]:
     """
     check_query_count(len(body.clips), limits)
     return tuple(
-        ClipInput(index, _clip(clip, f"clips.{index}", limits))
+        ClipInput(index, _clip(clip, f"clips.{index}", limits), file_name(clip.name))
         for index, clip in enumerate(body.clips)
     )
 
@@ -107,6 +114,11 @@ def read_name(name: str | None, limits: Limits) -> str | None:
             [FieldFault("name", "too long")],
         )
     return cleaned or None
+
+
+def file_name(name: str | None) -> str | None:
+    """Return the last part of a file's name, cleaned and cut; None where nothing is left."""
+    return clean(re.split(r"[/\\]", name or "")[-1])[:FILE_NAME_CHARS] or None
 
 
 def read_ttl(ttl_s: float | None, limits: Limits) -> float | None:

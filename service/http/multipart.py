@@ -20,6 +20,7 @@ from service.errors import (
     UnknownFieldError,
 )
 from service.http.body import (
+    file_name,
     parse_json,
     read_descriptions,
     read_label,
@@ -209,7 +210,7 @@ async def _inputs(clips: _Clips, of: str, limits: Limits) -> tuple[ClipInput, ..
     none = [None] * len(clips.files)
     return tuple(
         [
-            ClipInput(index, await _source(file, start_s, end_s, limits))
+            ClipInput(index, await _source(file, start_s, end_s, limits), file_name(file.filename))
             for (index, file), start_s, end_s in zip(
                 clips.files, clips.start_s or none, clips.end_s or none, strict=True
             )

@@ -129,11 +129,19 @@ def problem_of(error: KshotError, instance: str) -> Problem:
     if isinstance(error, refused.RequestError):
         problem.errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
     if isinstance(error, refused.ClipsRefusedError):
-        problem.clips = [
-            ClipProblem(index=f.index, label=f.label, code=f.error.code, detail=str(f.error))
-            for f in error.clips
-        ]
+        problem.clips = [clip_problem(fault) for fault in error.clips]
     return problem
+
+
+def clip_problem(fault: refused.ClipFault) -> ClipProblem:
+    """Say why one clip cannot be used, and which it is."""
+    return ClipProblem(
+        index=fault.index,
+        name=fault.name,
+        label=fault.label,
+        code=fault.error.code,
+        detail=str(fault.error),
+    )
 
 
 def blank(status: int, code: str, detail: str, instance: str) -> Problem:

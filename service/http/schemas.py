@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
 
-from model.calibration.fitted import CalibrationFacts
 from model.config import QueryContext
 from service.tasks.inputs import TextSource
 
@@ -53,6 +52,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+FILE_NAME = "Name of the clip's file, as it was sent."
+
+
 class ClipBody(Body):
     """One clip in JSON: a video file or its pictures, as base64."""
 
@@ -60,6 +62,7 @@ class ClipBody(Body):
     frames: list[Base64] | None = Field(
         None, description="JPEG or PNG pictures in order, as base64."
     )
+    name: str | None = Field(None, description="Name of its file, for answers to name it by.")
     start_s: float | None = Field(None, description="Where the action starts, seconds.")
     end_s: float | None = Field(None, description="Where the action ends, seconds.")
 
@@ -113,6 +116,7 @@ class ClipProblem(BaseModel):
     """Why one clip cannot be used."""
 
     index: int = Field(description="Place of the clip in the request, from 0.")
+    name: str | None = Field(None, description=FILE_NAME)
     label: str | None = None
     code: str = Field(examples=["clip-too-long"])
     detail: str
@@ -154,9 +158,11 @@ class LabelView(BaseModel):
 class ClipView(BaseModel):
     """One support clip as it was understood."""
 
-    clip_id: str
+    clip_id: str = Field(description="Stays, whatever becomes of other clips.")
+    name: str | None = Field(description=FILE_NAME)
+    index: int | None = Field(description="Its place in the request, from 0.")
     label: str
-    duration_s: float
+    duration_s: float | None = Field(description="None of pictures, whose rate nobody knows.")
     codec: str = Field(examples=["h264"])
     frames_s: tuple[float, ...] = Field(description="When the sampled frames are shown, seconds.")
     distinct: int = Field(description="Different source frames among the sampled ones.")
@@ -186,10 +192,24 @@ class TaskView(BaseModel):
     refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
 
 
+class TaskLine(BaseModel):
+    """A task in a list; GET /tasks/{id} shows the whole of it."""
+
+    id: str = Field(examples=["0d9c4d1c2f6d4c43a8a4f6f2c3d5e6f7"])
+    name: str | None
+    status: Status
+    revision: int
+    created_at: str = Field(examples=["2026-01-31T12:00:00Z"])
+    expires_at: str | None
+    labels: list[str] = Field(examples=[["wave", "jump"]])
+    clips: int = Field(description="Support clips.")
+    model_revision: str
+
+
 class TaskPage(BaseModel):
     """Tasks, newest first."""
 
-    tasks: list[TaskView]
+    tasks: list[TaskLine]
     next_cursor: str | None = Field(description="Give it as `cursor` to go on; null is the end.")
 
 
@@ -207,6 +227,7 @@ class ClipResult(BaseModel):
     """What one query clip is, or why it could not be read."""
 
     clip_index: int
+    name: str | None = Field(None, description=FILE_NAME)
     label: str | None = None
     score: float | None = Field(None, description="Probability of `label`, were it of the task.")
     unknown: bool | None = Field(None, description="It looks like none: `nearest` < `threshold`.")
@@ -240,51 +261,3 @@ class Classification(BaseModel):
     )
     results: list[ClipResult] = Field(description="In the order of the clips.")
     timing_ms: Timing
-
-
-class ModelView(BaseModel):
-    """What answers."""
-
-    name: str = Field(examples=["compact"])
-    fingerprint: str
-    trained: bool
-    text: bool = Field(description="The checkpoint has a text tower.")
-    frames: int
-    size: int = Field(description="Pixels of the square picture it sees.")
-    query_context: str
-    backbone: str
-    calibration: CalibrationFacts
-
-
-class RuntimeView(BaseModel):
-    """What runs the model, and why."""
-
-    kind: str = Field(description="torch or onnx.")
-    precision: str = Field(description="What the trunk multiplies in: fp32, bf16 or int8.")
-    provider: str = Field(examples=["cpu", "CPUExecutionProvider"])
-    device: str
-    threads: int
-    buckets: tuple[int, ...] = Field(description="Frames of captured passes; empty: any number.")
-    why: str = Field(examples=["the only one there is"])
-    measured_clips_s: dict[str, float] = Field(description="Trunk, at start-up, by candidate.")
-    refused: dict[str, str] = Field(description="Candidates that were left out, and why.")
-    versions: dict[str, str] = Field(examples=[{"torch": "2.14.1", "onnxruntime": "1.31.1"}])
-
-
-class InfoView(BaseModel):
-    """What runs here."""
-
-    version: str
-    model: ModelView
-    runtime: RuntimeView
-    decoder: dict[str, str] = Field(examples=[{"av": "18.1.0", "ffmpeg": "8.1.2"}])
-    store: str = Field(description="Kind of store, without its address.", examples=["sqlite"])
-    descriptions: bool = Field(description="A language model describes labels.")
-
-
-class Health(BaseModel):
-    """Whether the parts do their work."""
-
-    ok: bool
-    degraded: bool = Field(False, description="Works, but not all of it.")
-    parts: dict[str, bool]

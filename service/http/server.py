@@ -1,20 +1,16 @@
-"""How the service listens, with uvicorn and requests parsed in C, and how it logs."""
+"""How the service listens: uvicorn, with requests parsed in C."""
 
 import asyncio
 import contextlib
-import json
-import logging
 import secrets
 import signal
-import sys
+import socket
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from model.errors import KshotError
 from service.errors import MalformedRequestError
 from service.http.problems import answer, blank
 from service.settings import Settings
@@ -74,8 +70,13 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
     )
 
 
-async def serve(app: FastAPI, settings: Settings) -> None:
+async def serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; running requests get their grace.
+
+    Args:
+        app: The application.
+        settings: Of the process.
+        listening: Where, as `service.preflight` bound it.
 
     Raises:
         KshotError: A part of the service cannot start.
@@ -83,49 +84,4 @@ async def serve(app: FastAPI, settings: Settings) -> None:
     server = server_of(app, settings)
     server.heed_signals()
     async with app.router.lifespan_context(app):
-        await server.serve()
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write one record."""
-        line: dict[str, Any] = {
-            "ts": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-class ReadableLines(logging.Formatter):
-    """Short lines for people."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write one record."""
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        extra = "  ".join(
-            f"{name}={value}"
-            for name, value in fields.items()
-            if name not in ("method", "route", "status")
-        )
-        clock = self.formatTime(record, "%H:%M:%S")
-        line = f"{clock} {record.levelname[:1]} {record.getMessage()}  {extra}".rstrip()
-        if record.exc_info and not isinstance(record.exc_info[1], KshotError):
-            line += "\n" + self.formatException(record.exc_info)
-        return line
-
-
-def start_logging(level: int = logging.INFO) -> None:
-    """Send all logs to standard error, in the form that suits who reads it."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(ReadableLines() if sys.stderr.isatty() else JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "openai", "multipart", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)
+        await server.serve([listening])

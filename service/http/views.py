@@ -10,16 +10,16 @@ import torch
 from service.engine.passes.choice import Choice
 from service.engine.runtimes.protocol import ServedModel
 from service.errors import ClipFault
-from service.http.problems import problem_of
+from service.http.problems import clip_problem, problem_of
+from service.http.reports import RuntimeView
 from service.http.schemas import (
     Classification,
-    ClipProblem,
     ClipResult,
     ClipView,
     LabelView,
     Ranked,
-    RuntimeView,
     Status,
+    TaskLine,
     TaskView,
     Timing,
 )
@@ -54,10 +54,24 @@ def task_view(
         context=model.query_context,
         text=record.labels[0].text_source if with_text else None,
         text_reason=text_reason,
-        refused_clips=[
-            ClipProblem(index=f.index, label=f.label, code=f.error.code, detail=str(f.error))
-            for f in faults
-        ],
+        refused_clips=[clip_problem(fault) for fault in faults],
+    )
+
+
+def task_line(
+    record: TaskRecord, model: ServedModel, *, preparation: Preparation | None
+) -> TaskLine:
+    """Show a task in a list."""
+    return TaskLine(
+        id=record.task_id,
+        name=record.name,
+        status=_status(preparation),
+        revision=record.revision,
+        created_at=_time(record.created_at),
+        expires_at=None if record.expires_at is None else _time(record.expires_at),
+        labels=[label.label for label in record.labels],
+        clips=len(record.clips),
+        model_revision=model.fingerprint,
     )
 
 
@@ -67,7 +81,9 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
     labels = [label.label for label in record.labels]
     results = [_clip_result(each, labels, answer.calibration.threshold) for each in answer.clips]
     results += [
-        ClipResult(clip_index=fault.index, error=problem_of(fault.error, request_id))
+        ClipResult(
+            clip_index=fault.index, name=fault.name, error=problem_of(fault.error, request_id)
+        )
         for fault in answer.faults
     ]
     return Classification(
@@ -102,6 +118,7 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str], threshold: float) ->
     first, second = ranking[:2]
     return ClipResult(
         clip_index=answer.index,
+        name=answer.name,
         label=first.label,
         score=first.score,
         unknown=answer.unknown,
@@ -131,8 +148,10 @@ def _clips(record: TaskRecord) -> list[ClipView]:
     return [
         ClipView(
             clip_id=clip.clip_id,
+            name=clip.name,
+            index=clip.index,
             label=record.labels[clip.label].label,
-            duration_s=clip.duration_s,
+            duration_s=None if clip.codec == "pictures" else clip.duration_s,
             codec=clip.codec,
             frames_s=clip.frames_s,
             distinct=clip.distinct,

@@ -46,6 +46,8 @@ class ClipRecord:
     distinct: Count  # how many different source frames were sampled
     sha256: str  # of the upload, to find duplicates; the upload itself is gone
     warnings: tuple[str, ...] = ()  # sentences: what was wrong with the upload
+    name: str | None = None  # of the file, as it was sent
+    index: Count | None = None  # in the order of the request; None in records before 2026-11-28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

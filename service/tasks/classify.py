@@ -25,6 +25,7 @@ class ClipAnswer:
     """What one query clip is."""
 
     index: int  # in the order of the request
+    name: str | None  # of the file, as it was sent
     clip: Clip
     scores: MatchScores
     probabilities_N: tuple[float, ...]  # in the order of the task's labels; they sum to 1
@@ -107,10 +108,10 @@ class Classifier:
         if not clips:
             raise refuse_clips(faults, len(inputs))
         decoded_s = time.monotonic()
-        order = sorted(clips)
+        order = [clip for clip in inputs if clip.index in clips]
         async with allowance.deadline.bounding("computing"):
             found = await self.engine.classify(
-                [clips[index].frames_THWC for index in order],
+                [clips[clip.index].frames_THWC for clip in order],
                 support,
                 tenant=allowance.tenant,
                 deadline=allowance.deadline.at,
@@ -121,8 +122,8 @@ class Classifier:
             text_reason=await self._text_reason(record, support),
             calibration=support.calibration,
             clips=tuple(
-                _clip_answer(index, clips[index], each.scores, support.calibration)
-                for index, each in zip(order, found, strict=True)
+                _clip_answer(given, clips[given.index], each.scores, support.calibration)
+                for given, each in zip(order, found, strict=True)
             ),
             faults=tuple(faults),
             decode_ms=1e3 * (decoded_s - start_s),
@@ -137,8 +138,8 @@ class Classifier:
 
 
 def _clip_answer(
-    index: int, clip: Clip, scores: MatchScores, calibration: TaskCalibration
+    given: ClipInput, clip: Clip, scores: MatchScores, calibration: TaskCalibration
 ) -> ClipAnswer:
     probabilities_N = calibration.probabilities(scores.logits_N)
     unknown = scores.nearest < calibration.threshold
-    return ClipAnswer(index, clip, scores, probabilities_N, unknown)
+    return ClipAnswer(given.index, given.name, clip, scores, probabilities_N, unknown)

@@ -34,6 +34,12 @@ class ClipInput:
 
     index: int  # in the order of the request
     source: ClipRequest | ClipError  # an error where reading the body was enough to refuse it
+    name: str | None = None  # of the file, as it was sent
+
+    @property
+    def clip_id(self) -> str:
+        """Its id within the task, which does not depend on what becomes of other clips."""
+        return f"c{self.index:04d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ async def decode_clips(
             async with free:
                 return await pool.decode(clip.source, work)
         except ClipError as error:
-            return ClipFault(clip.index, (labels or {}).get(clip.index), error)
+            return ClipFault(clip.index, (labels or {}).get(clip.index), error, clip.name)
 
     decoding = [spawn(decode(clip)) for clip in inputs]
     try:
@@ -150,7 +156,9 @@ def refuse_clips(faults: Sequence[ClipFault], of: int, hint: str = "") -> ClipsR
         hint: A further remedy.
     """
     first = faults[0]
-    which = f"Clip {first.index}" + (f" (label {first.label!r})" if first.label else "")
+    known = [repr(first.name)] if first.name else []
+    known += [f"label {first.label!r}"] if first.label else []
+    which = f"Clip {first.index}" + (f" ({', '.join(known)})" if known else "")
     others = f"; {len(faults) - 1} more of {of} cannot be used either" if len(faults) > 1 else ""
     return ClipsRefusedError(f"{which}: {str(first.error).rstrip('.')}{others}{hint}.", faults)
 

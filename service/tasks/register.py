@@ -18,7 +18,7 @@ from service.errors import ClipFault, PreparationError
 from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, TaskRecord
 from service.tasks.allowance import Allowance
-from service.tasks.inputs import NewLabel, NewTask, decode_clips, digest, refuse_clips
+from service.tasks.inputs import ClipInput, NewLabel, NewTask, decode_clips, digest, refuse_clips
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
@@ -131,12 +131,13 @@ def _record(task: NewTask, clips: Mapping[int, Clip]) -> tuple[TaskRecord, dict[
     records: list[ClipRecord] = []
     frames: dict[str, np.ndarray] = {}
     for place, label in enumerate(task.labels):
-        for clip, source in _usable(label, clips):
-            clip_id = f"c{len(records):04d}"
-            frames[clip_id] = clip.frames_THWC
+        for given, clip, source in _usable(label, clips):
+            frames[given.clip_id] = clip.frames_THWC
             records.append(
                 ClipRecord(
-                    clip_id=clip_id,
+                    clip_id=given.clip_id,
+                    name=given.name,
+                    index=given.index,
                     label=place,
                     frames_s=tuple(max(0.0, float(time_s)) for time_s in clip.times_s),
                     duration_s=float(clip.duration_s),
@@ -170,9 +171,11 @@ def _keep(frames: dict[str, np.ndarray]) -> dict[str, tuple[bytes, ...]]:
     return pictures
 
 
-def _usable(label: NewLabel, clips: Mapping[int, Clip]) -> list[tuple[Clip, ClipRequest]]:
+def _usable(
+    label: NewLabel, clips: Mapping[int, Clip]
+) -> list[tuple[ClipInput, Clip, ClipRequest]]:
     return [
-        (clips[clip.index], clip.source)
+        (clip, clips[clip.index], clip.source)
         for clip in label.clips
         if clip.index in clips and isinstance(clip.source, ClipRequest)
     ]

@@ -23,8 +23,9 @@ from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from service.app import create_app
 from service.container import Service
-from service.http.server import server_of, start_logging
+from service.http.server import server_of
 from service.limits import media_limits
+from service.logs import start_logging
 from service.settings import Settings
 from tests.bench.bodies import pictures_of
 from tests.bench.closed_loop import drive

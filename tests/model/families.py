@@ -9,13 +9,16 @@ import open_clip
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import register_model
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from model.backbones.video import transformers
+from model.config import VideoConfig, VideoMaeConfig, VJepa2Config
+
 CLIP_LIKE = "open_clip:kshot-tiny-clip"
 SIGLIP_LIKE = "open_clip:kshot-tiny-siglip"
-DINO_LIKE = "vit_tiny_patch16_dinov3_qkvb"
 WORDS = ("a", "person", "video", "of", "jump", "wave", "the", "action", "first", "then", "end")
 
 TINY: dict[str, dict[str, Any]] = {
@@ -96,12 +99,17 @@ def siglip_weights(folder: Path) -> Path:
     return save_weights(random_clip("kshot-tiny-siglip"), folder / "siglip.safetensors")
 
 
-def tiny_dino(seed: int = 0, size: int = 64) -> Eva:
+@register_model
+def kshot_tiny_dino(**kwargs: object) -> Eva:
+    """Build a DINOv3 of three blocks, which timm then knows by name as it knows its own."""
+    small = {"depth": 3, "embed_dim": 48, "num_heads": 3, "img_size": 64}
+    return timm.create_model("vit_tiny_patch16_dinov3_qkvb", **{**kwargs, **small})
+
+
+def tiny_dino(seed: int = 0) -> Eva:
     """Build a DINOv3 of three blocks: registers, turned places, mean pooling."""
     torch.manual_seed(seed)
-    return timm.create_model(
-        DINO_LIKE, depth=3, embed_dim=48, num_heads=3, img_size=size, num_classes=0
-    ).eval()
+    return kshot_tiny_dino(num_classes=0).eval()
 
 
 def tiny_siglip_tower(seed: int = 0, size: int = 32) -> VisionTransformer:
@@ -111,3 +119,35 @@ def tiny_siglip_tower(seed: int = 0, size: int = 32) -> VisionTransformer:
         "vit_base_patch16_siglip_224",
         depth=3, embed_dim=48, num_heads=3, img_size=size, patch_size=8, num_classes=0,
     ).eval()  # fmt: skip
+
+
+SMALL: dict[str, Any] = {"size": 32, "width": 48, "depth": 2, "heads": 3, "pretrained": False}
+VIDEO: dict[str, VideoConfig] = {
+    "videomae": VideoMaeConfig(**SMALL),
+    "vjepa2": VJepa2Config(**SMALL),
+}
+
+
+def save_published(family: str, folder: Path, seed: int = 0) -> Any:  # noqa: ANN401
+    """Write a small video network as its publisher does, and return it."""
+    library, config = transformers(), VIDEO[family]
+    torch.manual_seed(seed)
+    shape = {
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "initializer_range": 0.2,  # features that differ
+    }
+    if family == "videomae":
+        known = library.VideoMAEConfig(
+            image_size=config.size, intermediate_size=4 * config.width, num_labels=7, **shape
+        )
+        network = library.VideoMAEForVideoClassification(known)
+    else:
+        known = library.VJEPA2Config(
+            crop_size=config.size, frames_per_clip=16, pred_num_hidden_layers=2, **shape
+        )
+        network = library.VJEPA2Model(known)
+    folder.mkdir(exist_ok=True)
+    save_weights(network, folder / "model.safetensors")
+    return network.eval()

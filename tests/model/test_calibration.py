@@ -233,3 +233,11 @@ def test_a_default_says_the_same_whatever_the_method_multiplies_cosines_with() -
 
 def test_what_is_shown_has_no_long_vector() -> None:
     assert "mean" not in CalibrationFacts.model_fields
+
+
+def test_the_packaged_checkpoint_has_one_of_its_own() -> None:
+    recognizer = load_recognizer("compact")
+    found = recognizer.calibration
+    assert found.fingerprint == recognizer.fingerprint
+    assert [row.shots for row in found.video] == [1, 2, 3, 4, 5]
+    assert all(row.fit is not None and row.fit.ece < row.fit.ece_before for row in found.video)

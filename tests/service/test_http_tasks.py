@@ -69,7 +69,8 @@ def test_json_and_multipart_make_the_same_task(client: httpx.Client, clips: Clip
     one = classify(client, answer.json()["id"], query)["results"]
     assert one == classify(client, by_form["id"], query)["results"]
     in_json = client.post(
-        f"/tasks/{by_form['id']}/classify", json={"clips": [{"video": base64_of(query)}]}
+        f"/tasks/{by_form['id']}/classify",
+        json={"clips": [{"video": base64_of(query), "name": "0.mp4"}]},
     )
     assert in_json.json()["results"] == one
 
@@ -82,7 +83,8 @@ def test_a_clip_may_be_pictures(client: httpx.Client, clips: Clips, pictures: li
     ]
     answer = client.post("/tasks", json={"labels": labels})
     assert answer.status_code == 201, answer.text
-    assert answer.json()["clips"][0]["codec"] == "pictures"
+    clip = answer.json()["clips"][0]
+    assert (clip["codec"], clip["duration_s"]) == ("pictures", None)
     found = client.post(
         f"/tasks/{answer.json()['id']}/classify", json={"clips": [{"frames": frames}]}
     )
@@ -245,6 +247,71 @@ def test_one_bad_clip_is_left_out_when_asked(client: httpx.Client, clips: Clips)
         415,
         "container-not-allowed",
     )
+
+
+def test_clips_are_named_as_they_were_sent(client: httpx.Client, clips: Clips) -> None:
+    bad = b"no video at all"
+    files = [
+        ("support[jump]", ("C:\\clips\\walk \xa0 1.mp4", clips["jump"][0], "video/mp4")),
+        ("support[jump]", ("../bad.mp4", bad, "video/mp4")),
+        ("support[wave]", ("w" * 300 + ".mp4", clips["wave"][0], "video/mp4")),
+    ]
+    refused = problem(client.post("/tasks", files=files), 415, "container-not-allowed")
+    assert "Clip 1 ('bad.mp4', label 'jump')" in refused["detail"]
+    assert [(c["index"], c["name"]) for c in refused["clips"]] == [(1, "bad.mp4")]
+    answer = client.post("/tasks", files=files, data={"allow_partial": "true"})
+    task = answer.json()
+    told = [(c["clip_id"], c["index"], c["name"]) for c in task["clips"]]
+    assert told == [("c0000", 0, "walk 1.mp4"), ("c0002", 2, "w" * 100)]
+    assert task["refused_clips"][0]["name"] == "bad.mp4"
+    asked = [("clip", ("a.mp4", clips["jump"][1], "video/mp4")), ("clip", ("b.mp4", bad, "x/y"))]
+    results = client.post(f"/tasks/{task['id']}/classify", files=asked).json()["results"]
+    assert [r["name"] for r in results] == ["a.mp4", "b.mp4"]
+
+
+def test_json_may_name_clips(client: httpx.Client, clips: Clips) -> None:
+    labels = [
+        {"label": label, "clips": [{"video": base64_of(given[0]), "name": name}]}
+        for (label, given), name in zip(clips.items(), ("a/b.mp4", None, " "), strict=True)
+    ]
+    task = client.post("/tasks", json={"labels": labels}).json()
+    assert [c["name"] for c in task["clips"]] == ["b.mp4", None, None]
+
+
+def test_a_list_of_tasks_is_short(client: httpx.Client, clips: Clips) -> None:
+    task = register(client, clips, name="short")
+    line = client.get("/tasks", params={"limit": 1}).json()["tasks"][0]
+    assert line["labels"] == [label["label"] for label in task["labels"]]
+    assert line["clips"] == 6
+    assert "frames_s" not in str(line)
+    assert {name: line[name] for name in line if name not in ("labels", "clips")} == {
+        name: task[name] for name in line if name not in ("labels", "clips")
+    }
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("GET", "/tasks"),
+        ("POST", "/tasks"),
+        ("GET", "/tasks/abc"),
+        ("DELETE", "/tasks/abc"),
+        ("POST", "/tasks/abc/classify"),
+        ("GET", "/limits"),
+        ("GET", "/info"),
+        ("GET", "/livez"),
+        ("GET", "/readyz"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_unknown_query_parameters_are_refused(
+    client: httpx.Client, verb: str, path: str, prefix: str
+) -> None:
+    refused = client.request(verb, f"{prefix}{path}", params={"limt": "5"})
+    told = problem(refused, 422, "unknown-field")
+    assert "'limt'" in told["detail"]
+    assert told["errors"][0]["field"] == "limt"
+    assert ("limit, cursor" in told["detail"]) == ((verb, path) == ("GET", "/tasks"))
 
 
 def test_a_task_too_large_for_the_supports_is_refused_and_not_stored(

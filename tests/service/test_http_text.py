@@ -24,9 +24,9 @@ from service.tasks.describe import why_undescribed
 from service.tasks.texts import TaskTexts
 from tests.language_model import Endpoint, language_model
 from tests.model.tiny import tiny_recognizer
-from tests.serving import ROOT, classify, moving_clip, register, scores, serving
+from tests.serving import classify, moving_clip, register, scores, serving
 
-API = ROOT / "docs/api.md"
+API = Path(__file__).resolve().parents[2] / "docs/api.md"
 Clips = dict[str, list[bytes]]
 Asking = tuple[httpx.Client, Endpoint]
 BETTER = ["The jump begins.", "The wave goes on.", "The pour ends."]

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from service.engine.runtimes.pytorch import (
 from service.errors import SettingsError
 from service.settings import Settings
 from tests.forked import ForkedCommand
-from tests.model.tiny import clips, tiny_recognizer, tiny_text
+from tests.model.tiny import TOWERS, clips, tiny_method, tiny_recognizer, tiny_text
 from tests.serving import classify, register, serving, tiny_checkpoint
 
 # `KSHOT_TEST_CLIPS=200 KSHOT_TEST_BATCHES=100` is the full measure of invariant 1.
@@ -144,18 +145,28 @@ def test_traced_passes_give_the_values_of_the_plain_ones(context: QueryContext, 
                 assert torch.equal(traced.adapted_pass(tokens), adapted)
 
 
+def shallow(preset: str) -> Recognizer:
+    """Build a method on as few blocks as show it: an export takes seconds a block."""
+    method = tiny_method(preset)
+    assert TOWERS.text is not None
+    fewer = replace(TOWERS, depth=2, text=replace(TOWERS.text, layers=1))
+    visual = replace(method.visual, blocks=1) if method.visual else None
+    text = replace(method.text, blocks=1) if method.text else None
+    return tiny_recognizer(preset, backbone=fewer, visual=visual, text=text)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("preset", ["ted", "clip_fsar"])
 def test_methods_of_other_parts_are_traced_and_exported_to_the_same_scores(
     preset: str, tmp_path: Path
 ) -> None:
-    export(tiny_recognizer(preset), tmp_path)
-    exported = onnx_runtime(tiny_recognizer(preset), tmp_path, read_manifest(tmp_path), threads=1)
-    traced = plain_torch(tiny_recognizer(preset))
+    export(shallow(preset), tmp_path)
+    exported = onnx_runtime(shallow(preset), tmp_path, read_manifest(tmp_path), threads=1)
+    traced = plain_torch(shallow(preset))
     assert traced.trunk_pass is not None
     assert traced.adapted_pass is not None
     found = []
-    for runtime in (TorchRuntime(tiny_recognizer(preset)), traced, exported):
+    for runtime in (TorchRuntime(shallow(preset)), traced, exported):
         task = supports_of(runtime, 1)
         features = runtime.encode_query(runtime.trunk(clips(3, seed=2)), [task] * 3)
         found.append([score.logits_N for score in plain(runtime.score(features, [task] * 3))])

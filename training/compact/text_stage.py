@@ -65,18 +65,26 @@ class Taught:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--start", default="compact", help="compact checkpoint")
-    parser.add_argument("--frames", type=Path, nargs="+", default=[], help="labelled clips")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
+    parser.add_argument("--start", default="compact", help="Compact checkpoint to begin with.")
+    parser.add_argument(
+        "--frames",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="Folders of labelled clips beside the synthetic ones.",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Folder of the checkpoint to write."
+    )
     add_recipe_options(parser)
     parser.add_argument(
         "--keep",
         type=float,
         default=0.0,
-        help="let the adapters of --start learn on, held by this weight to their features of "
-        "labelled clips; 0 begins with new ones",
+        help="Let the adapters of --start learn on, held by this weight to their features of "
+        "labelled clips; 0 begins with new ones.",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of all that is drawn by chance.")
     cli.add_device_options(parser)
 
 
@@ -101,9 +109,18 @@ def read_values(options: argparse.Namespace) -> Values:
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add the lengths of both parts to a command line."""
     motions, text = MotionRecipe(), TextRecipe()
-    parser.add_argument("--motion-clips", type=int, default=motions.clips, help="synthetic")
-    parser.add_argument("--motion-steps", type=int, default=motions.steps)
-    parser.add_argument("--text-steps", type=int, default=text.steps)
+    parser.add_argument(
+        "--motion-clips",
+        type=int,
+        default=motions.clips,
+        help="Synthetic clips that teach motions.",
+    )
+    parser.add_argument(
+        "--motion-steps", type=int, default=motions.steps, help="Steps of the optimiser on motions."
+    )
+    parser.add_argument(
+        "--text-steps", type=int, default=text.steps, help="Steps of the optimiser on text."
+    )
 
 
 def recipes(options: argparse.Namespace, *, keep: float = 0.0) -> tuple[MotionRecipe, TextRecipe]:

@@ -89,7 +89,7 @@ def open_trunk_cache(
     _check(recognizer, len(clips), draws)
     origin = _origin(recognizer, clips, half=half)
     drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
-    files = TokenFolder(folder, (len(clips), *_token_shape(recognizer)), origin, drawn)
+    files = TokenFolder(folder, (len(clips), *recognizer.video.token_shape()), origin, drawn)
     files.check(draws)
     missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
     if missing:
@@ -128,15 +128,6 @@ def trains_trunk(recognizer: Recognizer) -> bool:
     video = recognizer.video
     at_input = video.at_input and video.temporal_embedding is not None
     return at_input or any(p.requires_grad for p in video.tower.model.parameters())
-
-
-def _token_shape(recognizer: Recognizer) -> tuple[int, int, int]:
-    """Return T, L, D."""
-    tower = recognizer.video.tower
-    with torch.inference_mode():
-        blank = torch.zeros(1, 3, tower.size, tower.size, device=recognizer.device)
-        tokens = int(tower.patches(blank).shape[1])
-    return recognizer.config.frames, tokens, tower.width
 
 
 def _origin(recognizer: Recognizer, clips: Sequence[LabelledClip], *, half: bool) -> dict[str, Any]:

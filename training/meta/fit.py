@@ -146,6 +146,7 @@ class _Training:
         recognizer.to(self.device)
         data = job.data.open()
         self.tell(f"{data.name}: {counted(data)}")
+        self.tell(str(job.recipe))
         warn_if_few(data, self.tell)
         if processes.leads:
             claim_folder(job.out, job.claim(start))

@@ -13,6 +13,7 @@ from model.config import (
     MatcherConfig,
     MethodConfig,
     QueryContext,
+    VideoNetworkConfig,
     VisualConfig,
 )
 from model.methods import METHODS
@@ -75,6 +76,10 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     bare = load_recognizer(choice.backbone, weights=choice.backbone_weights)
     text = None if bare.text is None else bare.text.tower
     method = changed(METHODS[choice.preset], choice)
+    if isinstance(bare.config.backbone, VideoNetworkConfig):
+        frames = choice.frames or bare.config.frames
+        method = replace(method, backbone=bare.config.backbone, frames=frames, fusion="video")
+        return build_recognizer(method, bare.video.tower, None, name=name)
     visual, order = method.visual, method.text if text is not None else None
     if visual is not None:
         _check_fits(visual, bare.video.tower, choice.backbone)

@@ -41,41 +41,90 @@ class FitRecipe:
     The fields from `near_frozen` to `stages` are weights of losses (`training.meta.losses`).
     """
 
-    episodes: PositiveInt = 2000  # in all
-    per_step: PositiveInt = 4  # episodes of one step of the optimiser
-    # classes of an episode, drawn between, both included
-    ways: Annotated[tuple[Ways, Ways], AfterValidator(in_order)] = (5, 5)
-    shots: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(in_order)] = (1, 5)
-    queries: PositiveInt = 1  # of each class
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    place_rate: PositiveFloat = 1.0  # rate of the embedding of frame places, as a multiple of lr
-    weight_decay: NonNegativeFloat = 0.05
-    warmup: Share = 0.05  # share of the steps
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip: NonNegativeFloat = 1.0  # largest norm of a gradient; 0 leaves it
-    average: Share = 0.99  # decay of the running average that is validated and kept; 0 for none
-    dropout: Share = 0.1  # of the adapters' hidden values
-    drop_path: Share = 0.0  # chance of an adapter to be left out of an episode
-    smoothing: Share = 0.0  # of the labels
-    # The loss divides logits by this; answers do not change. At 1 a few wrong queries decide.
-    temperature: PositiveFloat = 6.0
-    near_frozen: NonNegativeFloat = 0.0  # 1 - cosine to the frozen tower's features
-    near_frozen_textless: NonNegativeFloat = 0.0  # added where an episode's labels have no text
-    near_start_textless: NonNegativeFloat = 0.0  # there, to the features of the start's weights
-    consistency: NonNegativeFloat = 0.0  # how two draws of a query differ in their answers
-    stages: NonNegativeFloat = 0.0  # contrast of each stage's text, where episodes have text
-    patches: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of patch tokens that training sees
-    text_dropout: Share = 0.0  # chance of an episode without text
-    draws: NonNegativeInt = 2  # augmentation draws of each clip; 0 trains on the plain view
-    # chance of a draw that is mirrored; 0 where directions are classes
-    mirror: Annotated[float, Field(ge=0, le=1)] = 0.5
-    val_every: PositiveInt = 50  # steps
-    val_episodes: PositiveInt = 200  # of each of `val_shots`
-    val_shots: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5)
-    val_queries: PositiveInt = 5  # of each class
-    patience: NonNegativeInt = 0  # validations without a better one after which to stop; 0: never
-    seed: NonNegativeInt = 0
+    episodes: PositiveInt = Field(default=2000, description="Episodes to train on, in all.")
+    per_step: PositiveInt = Field(default=4, description="Episodes of one step of the optimiser.")
+    ways: Annotated[tuple[Ways, Ways], AfterValidator(in_order)] = Field(
+        default=(5, 5), description="Classes of an episode, drawn between the two, both included."
+    )
+    shots: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(in_order)] = Field(
+        default=(1, 5),
+        description="Support clips of a class, drawn between the two, both included.",
+    )
+    queries: PositiveInt = Field(default=1, description="Query clips of each class of an episode.")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        default="adamw", description="What changes the weights."
+    )
+    lr: PositiveFloat = Field(default=1e-3, description="Rate of learning, after the warm-up.")
+    place_rate: PositiveFloat = Field(
+        default=1.0, description="Rate of the embedding of frame places, as a multiple of lr."
+    )
+    weight_decay: NonNegativeFloat = Field(default=0.05, description="How strongly weights shrink.")
+    warmup: Share = Field(default=0.05, description="Share of the steps in which the rate rises.")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="How the rate goes on after the warm-up."
+    )
+    clip: NonNegativeFloat = Field(
+        default=1.0, description="Largest norm of a gradient; 0 leaves gradients as they are."
+    )
+    average: Share = Field(
+        default=0.99,
+        description="Decay of the running average that is validated and kept; 0 keeps none.",
+    )
+    dropout: Share = Field(
+        default=0.1, description="Share of the adapters' hidden values left out."
+    )
+    drop_path: Share = Field(
+        default=0.0, description="Chance of an adapter to be left out of an episode."
+    )
+    smoothing: Share = Field(
+        default=0.0, description="Share of a label that goes to the other classes."
+    )
+    temperature: PositiveFloat = Field(
+        default=6.0,
+        description="The loss divides logits by it; at 1 a few wrong queries decide.",
+    )
+    near_frozen: NonNegativeFloat = Field(
+        default=0.0, description="Weight of the loss that stays near the frozen tower's features."
+    )
+    near_frozen_textless: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight added to near_frozen where an episode's labels have no text.",
+    )
+    near_start_textless: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of staying near the start's features, where there is no text.",
+    )
+    consistency: NonNegativeFloat = Field(
+        default=0.0, description="Weight of the loss between answers to two draws of a query."
+    )
+    stages: NonNegativeFloat = Field(
+        default=0.0, description="Weight of the contrast of each stage's text, where there is text."
+    )
+    patches: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Share of the patch tokens that training sees."
+    )
+    text_dropout: Share = Field(default=0.0, description="Chance of an episode without text.")
+    draws: NonNegativeInt = Field(
+        default=2, description="Augmentation draws of each clip; 0 trains on the plain view."
+    )
+    mirror: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="Chance of a draw to be mirrored; 0 where directions are classes."
+    )
+    val_every: PositiveInt = Field(default=50, description="Steps between two validations.")
+    val_episodes: PositiveInt = Field(
+        default=200, description="Episodes of a validation, of each number of val_shots."
+    )
+    val_shots: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        default=(1, 5), description="Support clips of a class in validations."
+    )
+    val_queries: PositiveInt = Field(
+        default=5, description="Query clips of each class in validations."
+    )
+    patience: NonNegativeInt = Field(
+        default=0,
+        description="Validations without a better one after which to stop; 0 never stops.",
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of all that is drawn by chance.")
 
     @model_validator(mode="after")
     def _check_draws(self) -> Self:
@@ -90,6 +139,13 @@ class FitRecipe:
     def steps(self) -> int:
         """Steps of the optimiser."""
         return -(-self.episodes // self.per_step)
+
+    def __str__(self) -> str:
+        """Say how long it trains."""
+        return (
+            f"{self.episodes} episodes, {self.per_step} a step, are {self.steps} steps; "
+            f"validated every {self.val_every}, and at the end"
+        )
 
     def losses(self, *, described: bool) -> dict[str, float]:
         """Return the weights of the losses of an episode, by name; those of weight 0 are left out.
@@ -127,6 +183,18 @@ RECIPES: dict[str, FitRecipe] = {
         val_every=500,
     ),
 }
+
+
+def recipe_help() -> str:
+    """Describe every field of a recipe with its default, a line or two each."""
+    described = FitRecipe.__pydantic_fields__  # type: ignore[attr-defined]
+    lines = ["Fields of a recipe, with the values of `adamw`; `--set FIELD=VALUE` changes one:"]
+    lines += [
+        f"  {name}={json.dumps(value)}\n      {described[name].description}"
+        for name, value in dataclasses.asdict(FitRecipe()).items()
+    ]
+    return "\n".join(lines)
+
 
 _READ: TypeAdapter[FitRecipe] = TypeAdapter(FitRecipe)
 

@@ -35,21 +35,43 @@ class Values:
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     usual = OrderSet(families=(1, 1, 1))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    count = parser.add_mutually_exclusive_group(required=True)
-    count.add_argument("--families", type=int, help="in all: 70, 15 and 15 %% of the splits")
-    count.add_argument(
-        "--split-families", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="or of each"
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Folder of the data set, made when it is not there."
     )
-    parser.add_argument("--orders", default="6", help="labels of a family: 6, or a range 5..6")
-    parser.add_argument("--clips", type=int, default=usual.clips, help="of each label")
-    parser.add_argument("--carried", action="store_true", help="motions begin where others ended")
-    parser.add_argument("--seed", type=int, default=usual.seed)
-    parser.add_argument("--size", type=int, default=usual.size, help="pixels")
-    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of a clip")
-    parser.add_argument("--fps", type=int, default=usual.fps, help="frames a second")
+    count = parser.add_mutually_exclusive_group(required=True)
+    count.add_argument(
+        "--families",
+        type=int,
+        help="Families of labels in all; 70, 15 and 15 %% of them are train, val and test.",
+    )
+    count.add_argument(
+        "--split-families",
+        type=int,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="Families of labels of each split.",
+    )
+    parser.add_argument(
+        "--orders", default="6", help="Labels of a family: 6, or a range such as 5..6."
+    )
+    parser.add_argument("--clips", type=int, default=usual.clips, help="Clips of each label.")
+    parser.add_argument(
+        "--carried", action="store_true", help="Let a motion begin where the one before it ended."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=usual.seed, help="Seed of all that is drawn by chance."
+    )
+    parser.add_argument(
+        "--size", type=int, default=usual.size, help="Height and width of a frame, in pixels."
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=usual.seconds, help="Length of a clip, in seconds."
+    )
+    parser.add_argument("--fps", type=int, default=usual.fps, help="Frames a second of a clip.")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--processes", type=int, default=cores, help="that render at once")
+    parser.add_argument(
+        "--processes", type=int, default=cores, help="Processes that render at once."
+    )
 
 
 def read_values(options: argparse.Namespace) -> Values:

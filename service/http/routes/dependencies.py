@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 
 from service.container import Service
 from service.decoding.pool import ClipRequest
+from service.errors import FieldFault, UnknownFieldError
 from service.http.body import parse_json, query_of_json, task_of_json, validate
 from service.http.content import JSON, content_type, form_of
 from service.http.multipart import query_of_form, task_of_form
@@ -35,6 +37,25 @@ async def service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(service)]
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse query parameters that the route itself does not declare.
+
+    Raises:
+        UnknownFieldError: There is one.
+    """
+    route = request.scope.get("route")
+    if not request.query_params or not isinstance(route, APIRoute):
+        return
+    known = [field.alias for field in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            remedy = f"use {', '.join(known)}" if known else "this route takes none"
+            raise UnknownFieldError(
+                f"The query parameter {name[:100]!r} is not known here; {remedy}.",
+                [FieldFault(name[:100], "no such parameter; take it away")],
+            )
 
 
 async def known_id(task_id: str) -> str:

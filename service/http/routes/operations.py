@@ -5,21 +5,22 @@ import importlib.metadata
 from fastapi import APIRouter, Response, status
 
 from service.container import Service
+from service.http.openapi import problems
+from service.http.reports import Health, InfoView, ModelView
 from service.http.routes.dependencies import ServiceDep
-from service.http.schemas import Health, InfoView, ModelView
 from service.http.views import runtime_view
 from service.limits import Limits
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/limits", operation_id="limits")
+@router.get("/limits", responses=problems(422), operation_id="limits")
 async def limits(service: ServiceDep) -> Limits:
     """Show what a request may be; pairs are the least and the most."""
     return service.limits
 
 
-@router.get("/info", operation_id="info")
+@router.get("/info", responses=problems(422), operation_id="info")
 async def info(service: ServiceDep) -> InfoView:
     """Show the model, the decoder and the runtime."""
     return InfoView(
@@ -32,7 +33,7 @@ async def info(service: ServiceDep) -> InfoView:
     )
 
 
-@router.get("/livez", operation_id="livez", responses={503: {"model": Health}})
+@router.get("/livez", operation_id="livez", responses={503: {"model": Health}, **problems(422)})
 async def livez(service: ServiceDep, response: Response) -> Health:
     """Tell whether the process works; 503 asks for a restart."""
     device = service.device_works
@@ -40,7 +41,7 @@ async def livez(service: ServiceDep, response: Response) -> Health:
     return _answered(Health(ok=device, parts={"event_loop": True, "device": device}), response)
 
 
-@router.get("/readyz", operation_id="readyz", responses={503: {"model": Health}})
+@router.get("/readyz", operation_id="readyz", responses={503: {"model": Health}, **problems(422)})
 async def readyz(service: ServiceDep, response: Response) -> Health:
     """Tell whether requests can be served now; a store that is away only degrades."""
     pool = service.pool

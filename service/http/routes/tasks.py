@@ -25,7 +25,7 @@ from service.http.routes.dependencies import (
     WaitS,
 )
 from service.http.schemas import Classification, TaskPage, TaskView
-from service.http.views import classification, task_view
+from service.http.views import classification, task_line, task_view
 from service.stores.records import TaskRecord
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -72,11 +72,19 @@ async def list_tasks(
             f'</v1/tasks?limit={limit}&cursor={quote(following)}>; rel="next"'
         )
     return TaskPage(
-        tasks=[await _view(service, record) for record in records], next_cursor=following
+        tasks=[
+            task_line(
+                record,
+                service.engine.model,
+                preparation=service.tasks.supports.preparation(record.task_id),
+            )
+            for record in records
+        ],
+        next_cursor=following,
     )
 
 
-@router.get("/{task_id}", responses=problems(404, 410, 503), operation_id="getTask")
+@router.get("/{task_id}", responses=problems(404, 410, 422, 503), operation_id="getTask")
 async def get_task(task_id: TaskId, service: ServiceDep, response: Response) -> TaskView:
     """Show a task: its state, its labels with their text, its clips."""
     record = await service.tasks.get(task_id)
@@ -87,7 +95,7 @@ async def get_task(task_id: TaskId, service: ServiceDep, response: Response) -> 
 @router.delete(
     "/{task_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problems(404, 503),
+    responses=problems(404, 422, 503),
     operation_id="deleteTask",
 )
 async def delete_task(task_id: TaskId, service: ServiceDep) -> None:

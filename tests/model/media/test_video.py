@@ -110,6 +110,11 @@ def test_span_outside_the_clip_is_refused(start_s: float, end_s: float | None) -
         read(make_video(grey_frames(30)), start_s=start_s, end_s=end_s)
 
 
+def test_a_span_without_an_end_goes_to_the_end() -> None:
+    with pytest.raises(ClipSpanError, match=r"span from 9 s to the end does not"):
+        read(make_video(grey_frames(10)), start_s=9.0)
+
+
 def test_span_shorter_than_the_least_duration_is_refused() -> None:
     with pytest.raises(ClipTooShortError, match=r"0\.1"):
         read(make_video(grey_frames(30)), start_s=0.5, end_s=0.6)
