@@ -52,14 +52,16 @@ class Service:
         """Whether the device thread showed lately that it works."""
         return self.engine.silent_s < self.settings.heartbeat_s
 
-    async def store_answers(self) -> bool:
-        """Tell whether the store answers soon."""
+    async def store_fault(self) -> str | None:
+        """Say why tasks cannot be registered or read; None where the store does its work."""
         try:
             async with asyncio.timeout(STORE_ANSWERS_S):
                 await self.store.ping()
-        except (KshotError, TimeoutError):
-            return False
-        return True
+        except KshotError as error:
+            return str(error)
+        except TimeoutError:
+            return f"The store did not answer within {STORE_ANSWERS_S:g} s."
+        return None
 
 
 @asynccontextmanager

@@ -51,15 +51,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     cli.add_data_options(parser)
     add("--split", help="Whose labels are asked: train, val or test; without it, test.")
-    for name, default in SIZES.items():
-        several = "+" if isinstance(default, tuple) else None
-        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]} Default: {default}.")
-    add("--list", type=Path, help="File of published episodes to answer, in place of drawn ones.")
-    add(
-        "--write-list",
-        type=Path,
-        help="File to write the episodes to, to publish beside the number.",
-    )
+    _declare_episodes(parser)
     contexts = get_args(QueryContext)
     add(
         "--contexts",
@@ -81,6 +73,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--teacher-weights",
         type=Path,
         help="File of the teacher's weights; with it, the bare teacher is asked too.",
+    )
+
+
+def _declare_episodes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    for name, default in SIZES.items():
+        several = "+" if isinstance(default, tuple) else None
+        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]} Default: {default}.")
+    add("--list", type=Path, help="File of published episodes to answer, in place of drawn ones.")
+    add(
+        "--write-list",
+        type=Path,
+        help="File to write the episodes to, to publish beside the number.",
     )
 
 

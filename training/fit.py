@@ -41,6 +41,13 @@ class _Recipe(argparse.Action):
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    _declare_method(parser)
+    cli.add_data_options(parser, several=True)
+    _declare_training(parser)
+    cli.add_device_options(parser)
+
+
+def _declare_method(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--method", default="task_adapter_pp", help=f"Preset of the method: {', '.join(METHODS)}.")
     add(
@@ -78,12 +85,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
     add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")
+
+
+def _declare_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--at-input",
         action="store_true",
         help="Put the temporal embedding in front of the blocks, as released code does.",
     )
-    cli.add_data_options(parser, several=True)
     add("--no-text", action="store_true", help="Train the video score alone, without class text.")
     add(
         "--recipe",
@@ -106,7 +116,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, required=True, help="Folder of the state and of the checkpoint.")
     add("--half", action="store_true", help="Store the checkpoint in 16 bits.")
-    cli.add_device_options(parser)
 
 
 def run(options: argparse.Namespace) -> dict[str, object] | None:

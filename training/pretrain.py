@@ -88,7 +88,26 @@ class PretrainRecipe:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    _declare_data(parser)
     recipe = ImageRecipe()
+    parser.add_argument("--width", type=int, default=192, help="Token width of the tower.")
+    parser.add_argument("--depth", type=int, default=6, help="Blocks of the tower.")
+    parser.add_argument("--heads", type=int, default=3, help="Attention heads of a block.")
+    for kind, names in ((int, COUNTS), (float, RATES)):
+        for name, text in names.items():
+            flag = "--" + name.replace("_", "-")
+            parser.add_argument(flag, type=kind, default=getattr(recipe, name), help=text)
+    add_recipe_options(parser)
+    cli.add_device_options(parser)
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=float("inf"),
+        help="Stop after so many seconds; the same command goes on.",
+    )
+
+
+def _declare_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         default="timm:vit_tiny_patch16_224",
@@ -118,21 +137,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="Folder of the state and of the checkpoint."
-    )
-    parser.add_argument("--width", type=int, default=192, help="Token width of the tower.")
-    parser.add_argument("--depth", type=int, default=6, help="Blocks of the tower.")
-    parser.add_argument("--heads", type=int, default=3, help="Attention heads of a block.")
-    for kind, names in ((int, COUNTS), (float, RATES)):
-        for name, text in names.items():
-            flag = "--" + name.replace("_", "-")
-            parser.add_argument(flag, type=kind, default=getattr(recipe, name), help=text)
-    add_recipe_options(parser)
-    cli.add_device_options(parser)
-    parser.add_argument(
-        "--max-seconds",
-        type=float,
-        default=float("inf"),
-        help="Stop after so many seconds; the same command goes on.",
     )
 
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Scope
 
 import model.errors as core
@@ -21,6 +22,7 @@ from service.stores import errors as stores
 
 MEDIA_TYPE = "application/problem+json"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
@@ -201,9 +203,12 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        code, detail = _http(request, error)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = _verbs(request)
+        code, detail = _http(request, error, headers)
         request.scope["kshot.code"] = code
-        return answer(blank(error.status_code, code, detail, request_id(request)), error.headers)
+        return answer(blank(error.status_code, code, detail, request_id(request)), headers)
 
     async def leave(request: Request, _: Exception) -> JSONResponse:
         return await refuse(request, refused.ClientLeftError("The client left while sending."))
@@ -237,7 +242,17 @@ def _fault(error: Mapping[str, object]) -> refused.FieldFault:
     return refused.FieldFault(field or "body", f"{error['msg']}, not {shown}")
 
 
-def _http(request: Request, error: HTTPException) -> tuple[str, str]:
+def _verbs(request: Request) -> str:
+    """List all verbs of a path: each is a route of its own, and the framework names the first."""
+    return ", ".join(
+        verb
+        for verb in VERBS
+        for route in request.app.router.routes
+        if route.matches({**request.scope, "method": verb})[0] is Match.FULL
+    )
+
+
+def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) -> tuple[str, str]:
     match error.status_code:
         case 404:
             return "route-not-found", (
@@ -246,7 +261,7 @@ def _http(request: Request, error: HTTPException) -> tuple[str, str]:
         case 405:
             return "method-not-allowed", (
                 f"{request.method} is not a verb of {request.url.path[:200]!r}; "
-                f"use {(error.headers or {}).get('Allow', 'another')}."
+                f"use {headers.get('Allow', 'another')}."
             )
         case _:
             return "request-refused", str(error.detail)

@@ -51,3 +51,4 @@ class Health(BaseModel):
     ok: bool
     degraded: bool = Field(False, description="Works, but not all of it.")
     parts: dict[str, bool]
+    reasons: dict[str, str] = Field({}, description="Why a part does not do its work.")

@@ -169,7 +169,7 @@ class RedisStore:
         await self._run(self._put_text(key, value, ttl_s))
 
     async def ping(self) -> None:
-        """Return when the server answers."""
+        """Return when the server answers and keeps what it acknowledges."""
         await self._run(self._ping())
 
     async def close(self) -> None:
@@ -204,7 +204,7 @@ class RedisStore:
 
     async def _ping(self) -> None:
         async def ask() -> None:
-            await self._client.ping()
+            await self._tasks.check()
 
         await retried(ask)
 

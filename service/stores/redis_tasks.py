@@ -55,6 +55,13 @@ class RedisTasks:
         self._now = now
         self._chunk_bytes = chunk_bytes
 
+    async def check(self) -> None:
+        """Return when the server answers, and still keeps what it acknowledges."""
+        if self._durability is Durability.NONE:
+            await self._client.ping()
+        else:
+            await redis_commit.durability_of(self._client)
+
     async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
         """Bring the pictures aside, then commit them with the record in one step."""
         task_id = record.task_id

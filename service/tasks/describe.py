@@ -54,10 +54,18 @@ class DescriberLimits:
     """How long, how often and how many at once a language model is asked."""
 
     call_s: float = 10.0  # one call
-    total_s: float = 25.0  # one label, waiting and retries included
+    total_s: float = 25.0  # one label, retries included, from when it is its turn
     retries: int = 2  # calls after the first, where the client of openai finds them useful
     concurrency: int = 4  # calls at once
     ttl_s: float = KEEP_S  # how long an answer is kept
+
+
+@dataclass(slots=True)
+class _Question:
+    """A label that is asked about, or waits for its turn."""
+
+    work: asyncio.Task[StageTexts]
+    callers: int = 0
 
 
 class Describer:
@@ -93,7 +101,7 @@ class Describer:
         self._salt = salt
         self._structured = True
         self._free = asyncio.Semaphore(self._limits.concurrency)
-        self._asking: dict[str, asyncio.Task[StageTexts]] = {}
+        self._asking: dict[str, _Question] = {}
 
     async def cached(self, label: str) -> StageTexts | None:
         """Return the stages of a label if the store has them; never asks the model."""
@@ -115,15 +123,20 @@ class Describer:
                 f"A label of {len(label)} characters is not described; use 1 to {MAX_LABEL_CHARS}."
             )
         key = self._key(label)
-        if (asking := self._asking.get(key)) is None:
-            asking = spawn(self._described(key, label))
-            self._asking[key] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(key, None))
-        return await asyncio.shield(asking)  # one caller leaving must not take it from the others
+        if (question := self._asking.get(key)) is None:
+            question = self._asking[key] = _Question(spawn(self._described(key, label)))
+        question.callers += 1
+        try:
+            return await asyncio.shield(question.work)  # one that leaves takes it from nobody
+        finally:
+            question.callers -= 1
+            if not question.callers:
+                del self._asking[key]
+                question.work.cancel()  # unless it is done; its place is for those who wait
 
     async def close(self) -> None:
         """Stop the requests that run, and close the connections."""
-        asking = list(self._asking.values())
+        asking = [question.work for question in self._asking.values()]
         for request in asking:
             request.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -133,7 +146,7 @@ class Describer:
         if (kept := await self.cached(label)) is not None:
             return kept
         try:
-            async with asyncio.timeout(self._limits.total_s), self._free:
+            async with self._free, asyncio.timeout(self._limits.total_s):
                 answer = await self._answer(label)
             stages = await asyncio.to_thread(_stages_of, answer, self._stages)
         except Exception as error:  # whatever an answer does to the library that reads it

@@ -138,11 +138,8 @@ async def decode_clips(
     finally:
         for task in decoding:
             task.cancel()  # where one failed for a reason of ours, the others are not wanted
-    clips = {
-        clip.index: outcome
-        for clip, outcome in zip(inputs, outcomes, strict=True)
-        if isinstance(outcome, Clip)
-    }
+    pairs = zip(inputs, outcomes, strict=True)
+    clips = {clip.index: outcome for clip, outcome in pairs if isinstance(outcome, Clip)}
     faults = [outcome for outcome in outcomes if isinstance(outcome, ClipFault)]
     return clips, sorted(faults, key=lambda fault: fault.index)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
@@ -20,16 +19,16 @@ from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import DescriptionUnavailableError, NotReadyError, TaskIncompatibleError
 from service.stores.errors import (
     RevisionConflictError,
-    StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits
+from service.tasks.records_at_hand import RecordsAtHand
 from service.tasks.texts import TaskTexts
 
-REMEMBERED = 1000  # tasks that still classify while the store is away, or whose text failed
+REMEMBERED = 1000  # tasks whose text failed
 
 log = logging.getLogger("kshot.tasks")
 
@@ -68,7 +67,7 @@ class Supports:
         self.engine = engine
         self.cache = cache
         self.texts = texts
-        self._remembered: OrderedDict[str, TaskRecord] = OrderedDict()
+        self._records = RecordsAtHand(store)
         self._preparations: dict[str, Preparation] = {}
         self._improving: set[str] = set()
         self._undescribed: OrderedDict[str, str] = OrderedDict()
@@ -92,18 +91,11 @@ class Supports:
     async def record(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store, or as it last stood while the store is away."""
         try:
-            record = await self.store.get(task_id)
-        except StoreUnavailableError:
-            remembered = self._remembered.get(task_id)
-            if remembered is None or remembered.expired(time.time()):
-                raise
-            return remembered
+            return await self._records.get(task_id)
         except (TaskNotFoundError, TaskExpiredError):
-            if task_id in self._remembered:  # another replica, or time, has ended it
+            if task_id in self._records:  # another replica, or time, has ended it
                 self.forget(task_id)
             raise
-        _remember(self._remembered, task_id, record)
-        return record
 
     def preparation(self, task_id: str) -> Preparation | None:
         """Return the progress of a task that is getting ready; None for all others."""
@@ -152,7 +144,7 @@ class Supports:
 
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background, and answer no more queries of it."""
-        self._remembered.pop(task_id, None)
+        self._records.forget(task_id)
         self._undescribed.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()

@@ -19,6 +19,7 @@ from torch import Tensor
 from model.backbones.wording import TextFault
 from model.errors import KshotError
 from model.text import WORDING_VERSION, StageTexts, template_stages
+from service.background import spawn
 from service.engine.engine import Engine
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
@@ -89,7 +90,12 @@ class TaskTexts:
         describer = self.describer
         if describer is None or not self.may_improve(labels) or await self.fault(labels):
             return None
-        answers = await asyncio.gather(*(describer.describe(label.label) for label in labels))
+        asked = [spawn(describer.describe(label.label)) for label in labels]
+        try:
+            answers = await asyncio.gather(*asked)
+        finally:
+            for question in asked:
+                question.cancel()  # without one of them the others are of no use
         described = tuple(
             _record(label.label, stages, "llm")
             for label, stages in zip(labels, answers, strict=True)

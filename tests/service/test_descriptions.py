@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from model.text import template_stages
+from service.engine.engine import Engine
+from service.engine.runtimes.pytorch import TorchRuntime
 from service.errors import DescriptionUnavailableError
 from service.stores.protocol import TaskStore
+from service.stores.records import LabelRecord
 from service.stores.sqlite import SqliteStore
 from service.tasks.describe import Describer, DescriberLimits, describer_from
 from service.tasks.endpoint import client_of
+from service.tasks.texts import TaskTexts
 from tests.language_model import STAGES, Endpoint, language_model
+from tests.model.tiny import LABELS, tiny_recognizer
 
 WANTED = tuple(STAGES)
 QUICK = DescriberLimits(call_s=1.0, total_s=5.0)
@@ -239,15 +245,45 @@ async def test_an_endpoint_that_stalls_is_left_in_time(
     assert 1 <= len(endpoint.calls) <= 3
 
 
-async def test_labels_that_wait_for_a_stalled_endpoint_end_in_time_too(
-    endpoint: Endpoint, make: Make
+async def test_a_label_has_all_its_time_once_it_is_its_turn(endpoint: Endpoint, make: Make) -> None:
+    endpoint.delay_s = 0.3
+    describer = make(DescriberLimits(total_s=1.0, concurrency=1))
+    labels = [f"label {k}" for k in range(6)]
+    assert await asyncio.gather(*map(describer.describe, labels)) == [WANTED] * 6
+
+
+async def test_what_nobody_waits_for_is_not_asked(endpoint: Endpoint, make: Make) -> None:
+    endpoint.delay_s = 60.0
+    describer = make(DescriberLimits(concurrency=1))
+    asked = [asyncio.create_task(describer.describe(f"label {k}")) for k in range(20)]
+    await asyncio.sleep(0.3)
+    for question in asked:
+        question.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    endpoint.delay_s = 0.0
+    assert await describer.describe("label 7") == WANTED
+    assert len(endpoint.calls) == 2
+
+
+async def test_a_task_gives_up_at_its_first_label_without_text(
+    endpoint: Endpoint, make: Make, store: TaskStore
 ) -> None:
     endpoint.delay_s = 60.0
     describer = make(DescriberLimits(call_s=0.6, total_s=0.7, concurrency=1))
+    engine = Engine(TorchRuntime(tiny_recognizer()), batch_frames=8)
+    texts = TaskTexts(engine, store, describer, ttl_s=60.0)
+    labels = [
+        LabelRecord(label=label, stages=template_stages(label), text_source="template")
+        for label in LABELS
+    ]
+    assert await texts.reason(labels) is None
     start = time.monotonic()
-    await asyncio.gather(*(refused(describer.describe(f"label {k}")) for k in range(20)))
-    assert time.monotonic() - start < 2.0
-    assert len(endpoint.calls) <= 3
+    assert "in time" in await refused(texts.better(labels))
+    assert time.monotonic() - start < 3.0
+    calls = len(endpoint.calls)
+    assert calls <= 2
+    await asyncio.sleep(0.3)
+    assert len(endpoint.calls) == calls, "labels of a task that was given up are asked about"
 
 
 async def test_an_endpoint_without_structured_output_is_asked_plainly(

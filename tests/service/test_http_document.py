@@ -101,3 +101,22 @@ def test_the_page_needs_no_other_host(client: httpx.Client) -> None:
         assert len(found.content) > 500
     style = next(client.get(address).text for address in named if address.endswith(".css"))
     assert not re.findall(r"url\(['\"]?https?:|@import", style)
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+@pytest.mark.parametrize(
+    ("path", "verbs"),
+    [("/tasks", "GET, POST"), (f"/tasks/{'0' * 32}", "GET, DELETE"), ("/limits", "GET")],
+)
+def test_a_verb_that_is_none_is_told_all_that_are(
+    client: httpx.Client, prefix: str, path: str, verbs: str
+) -> None:
+    answer = client.request("OPTIONS", f"{prefix}{path}")
+    refused = problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == verbs
+    assert verbs in refused["detail"]
+
+
+def test_the_document_asks_for_a_video_or_its_pictures(document: dict[str, Any]) -> None:
+    either = document["components"]["schemas"]["ClipBody"]["oneOf"]
+    assert [one["required"] for one in either] == [["video"], ["frames"]]

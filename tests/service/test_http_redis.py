@@ -1,5 +1,7 @@
 """The service on a real Redis: replicas share tasks, and it lives on while Redis is away."""
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +58,41 @@ def test_a_task_deleted_by_another_replica_stays_deleted_while_redis_is_away(
         problem(one.post(**asked), 404, "task-not-found")
         server.kill()
         problem(one.post(**asked), 503, "store-unavailable")
+
+
+def test_tasks_at_hand_answer_while_redis_hangs(
+    shared: Settings, server: RedisServer, clips: Clips
+) -> None:
+    with serving(shared) as client:
+        task = register(client, clips)
+        before = classify(client, task["id"], QUERY)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            assert classify(client, task["id"], QUERY)["results"] == before["results"]
+            classify(client, task["id"], QUERY)
+            assert time.monotonic() - begun < 8  # a hung Redis is waited for ten seconds
+            health = client.get("/readyz").json()
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert (health["ok"], health["degraded"], health["parts"]["store"]) == (True, True, False)
+        assert "did not answer" in health["reasons"]["store"]
+        assert client.delete(f"/tasks/{task['id']}").status_code == 204
+        asked = {"url": f"/tasks/{task['id']}/classify", "files": query_files(QUERY)}
+        problem(client.post(**asked), 404, "task-not-found")
+
+
+def test_readiness_tells_that_registrations_would_be_refused(
+    shared: Settings, server: RedisServer
+) -> None:
+    with serving(shared) as client:
+        assert client.get("/readyz").json()["reasons"] == {}
+        with server.client() as behind:
+            behind.config_set("appendonly", "no")
+        health = client.get("/readyz").json()
+        assert health["degraded"]
+        assert "append-only file" in health["reasons"]["store"]
 
 
 def test_tasks_at_hand_answer_while_redis_is_away(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import sqlite3
 import time
@@ -14,9 +15,10 @@ import openai
 import pytest
 
 from model.errors import DescriptionError
-from model.text import template_stages
+from model.text import WORDING_VERSION, template_stages
 from service.engine.engine import Engine
 from service.engine.runtimes.pytorch import TorchRuntime
+from service.logs import JsonLines
 from service.settings import Settings
 from service.stores.records import LabelRecord
 from service.stores.sqlite import SqliteStore
@@ -24,7 +26,7 @@ from service.tasks.describe import why_undescribed
 from service.tasks.texts import TaskTexts
 from tests.language_model import Endpoint, language_model
 from tests.model.tiny import tiny_recognizer
-from tests.serving import classify, moving_clip, register, scores, serving
+from tests.serving import classify, moving_clip, register, scores, serving, support_files
 
 API = Path(__file__).resolve().parents[2] / "docs/api.md"
 Clips = dict[str, list[bytes]]
@@ -176,6 +178,54 @@ def test_text_features_are_kept_by_fingerprint_and_text(
         assert _features(tmp_path) == kept
         register(client, {"wave": clips["wave"], "clap": clips["jump"]})
         assert len(_features(tmp_path)) == len(kept) + 1 == 4
+
+
+SECRETS = ("zyzzyva", "turn left", "hush-hush")
+
+
+@pytest.mark.parametrize("mode", ["401", "not json", "good"])  # what is good is kept
+def test_logs_carry_no_label(
+    asking: Asking, clip: bytes, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    """Not where the tower lacks words, the model answers badly, or a request is refused."""
+    for name, level in (("", logging.INFO), ("kshot", logging.DEBUG), ("service", logging.DEBUG)):
+        caplog.set_level(level, name)
+    client, model = asking
+    model.mode = mode
+    model.content = json.dumps({"stages": ["Zyzzyva begins.", "Zyzzyva.", "Turn left ends."]})
+    asked = len(model.calls)
+    unread = register(client, {"zyzzyva": [clip], "hush-hush": [moving_clip(2)]})
+    assert "'zyzzyva'" in unread["text_reason"]
+    task = register(client, {"turn left": [clip], "jump": [moving_clip(2)]})
+    classify(client, task["id"], clip)
+    twice = client.post("/tasks", files=support_files({"turn left": [clip], "TurnLeft": [clip]}))
+    assert twice.json()["code"] == "label-duplicate"
+    broken = client.post("/tasks", files=support_files({"hush-hush": [b"no"], "jump": [clip]}))
+    assert broken.status_code == 415
+    wait_for(client, task["id"], lambda _: "template text" in _told(caplog))
+    assert len(model.calls) > asked
+    told = _told(caplog)
+    assert not [secret for secret in (*SECRETS, "turnleft") if secret in told]
+
+
+def _told(caplog: pytest.LogCaptureFixture) -> str:
+    return "\n".join(JsonLines().format(record) for record in caplog.records).lower()
+
+
+async def test_kept_features_are_those_of_one_rule_of_shortening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(tmp_path / "kshot.db")
+    engine = Engine(TorchRuntime(tiny_recognizer()), batch_frames=8)
+    await engine.start()
+    texts = TaskTexts(engine, store, None, ttl_s=60)
+    record = LabelRecord(label="wave", stages=template_stages("wave"), text_source="template")
+    for version, kept in ((WORDING_VERSION, 1), (WORDING_VERSION, 1), (WORDING_VERSION + 1, 2)):
+        monkeypatch.setattr("service.tasks.texts.WORDING_VERSION", version)
+        assert await texts.encode([record]) is not None
+        assert len(_features(tmp_path)) == kept
+    await engine.close()
+    await store.close()
 
 
 def test_every_reason_is_in_the_document_and_nothing_else(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_health_answers_while_the_device_is_busy_and_fails_when_it_is_silent(
                 "ok": True,
                 "degraded": False,
                 "parts": {"event_loop": True, "device": True},
+                "reasons": {},
             }
             threading.Event().wait(3)
             for path in ("/livez", "/readyz"):

@@ -44,16 +44,17 @@ async def livez(service: ServiceDep, response: Response) -> Health:
 @router.get("/readyz", operation_id="readyz", responses={503: {"model": Health}, **problems(422)})
 async def readyz(service: ServiceDep, response: Response) -> Health:
     """Tell whether requests can be served now; a store that is away only degrades."""
-    pool = service.pool
+    pool, fault = service.pool, await service.store_fault()
     parts = {
         "model": service.device_works,
         "decoders": pool.alive > 0,
-        "store": await service.store_answers(),
+        "store": fault is None,
     }
     health = Health(
         ok=parts["model"] and parts["decoders"],
         degraded=not parts["store"] or pool.alive < pool.workers,
         parts=parts,
+        reasons={} if fault is None else {"store": fault},
     )
     return _answered(health, response)
 
