@@ -74,6 +74,8 @@ STATUS: dict[type[KshotError], int] = {
     refused.DeadlineError: 504,
     refused.DeadlineUnmetError: 503,
     refused.ServerFullError: 503,
+    refused.DecoderBusyError: 503,
+    refused.ServerStoppingError: 503,
     refused.TenantOverShareError: 429,
     refused.DeviceMemoryError: 503,
     refused.EngineError: 500,
@@ -177,8 +179,14 @@ def refusal(error: KshotError, scope: Scope) -> JSONResponse:
 
 
 def _expected(error: KshotError) -> bool:
-    """Tell whether load alone explains an error; these are not logged, since there may be many."""
-    return isinstance(error, (refused.ServerFullError, refused.DeadlineError))
+    """Tell whether load or a stop explains an error; these are not logged: there may be many."""
+    expected = (
+        refused.ServerFullError,
+        refused.ServerStoppingError,
+        refused.DecoderBusyError,
+        refused.DeadlineError,
+    )
+    return isinstance(error, expected)
 
 
 def invalid(errors: Sequence[Mapping[str, object]]) -> refused.RequestError:
