@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from model.config import MethodConfig
 from model.methods import METHODS
-from service.http.problems import STATUS
+from service.http.problems import ROUTE_CODES, STATUS
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,7 @@ def presets_table() -> str:
 
 def problems_table() -> str:
     """List the codes of all errors that a client can do something about, by status."""
-    codes: dict[int, set[str]] = {}
+    codes: dict[int, set[str]] = {status: {code} for status, code in ROUTE_CODES.items()}
     for error, status in STATUS.items():
         if status != HTTPStatus.INTERNAL_SERVER_ERROR:
             codes.setdefault(status, set()).add(error.code)

@@ -7,7 +7,7 @@
     │   ├── ClipTooShortError, ClipTooLongError, ClipTooLargeError, PictureTooLargeError
     │   ├── ClipSpanError           start_s and end_s do not lie inside the clip
     │   ├── PictureCountError       a clip given as pictures has too few or too many
-    │   └── ClipDecodeTimeoutError  the decoder ran out of its time or memory
+    │   └── ClipDecodeTimeoutError  the decoder ran out of processor time or memory
     ├── EpisodeError                labels, supports and queries do not make an episode
     ├── DescriptionError            sub-action text is not three usable sentences
     ├── MethodError                 a method that cannot be built, or not be served
@@ -112,7 +112,7 @@ class PictureCountError(ClipError):
 
 
 class ClipDecodeTimeoutError(ClipError):
-    """The decoder ran out of its time or memory on this clip."""
+    """The clip took more processor time or memory of the decoder than it may."""
 
     code = "clip-decode-timeout"
 

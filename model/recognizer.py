@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones.wording import TextFault, text_fault, wording
-from model.by_parts import ByParts
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig
@@ -32,6 +31,7 @@ from model.episode import (
 )
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
+from model.passes.by_parts import ByParts
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts
 from model.views import episode_view, query_view, support_view

@@ -2,7 +2,10 @@
 
 import argparse
 import logging
+import os
 import sys
+import threading
+from typing import NoReturn
 
 from model.errors import KshotError
 
@@ -47,5 +50,14 @@ def _run() -> None:
         uvloop.run(serve(create_app(settings), settings, listening))
 
 
+def leave(code: int) -> NoReturn:
+    """End the process; a pass that is still on the device ends with it, and loses nothing."""
+    logging.shutdown()
+    sys.stdout.flush()
+    if any(thread.name == "device" for thread in threading.enumerate()):
+        os._exit(code)  # threads of a pass would be waited for
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -13,6 +13,7 @@ from service.http.admission import Admission
 from service.http.connection import DisconnectWatcher, RequestLog
 from service.http.routes import operations, tasks
 from service.http.routes.dependencies import known_parameters
+from service.http.stopping import StoppingAnswer
 from service.limits import limits_of
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     # the last one added is outermost
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
+    app.add_middleware(StoppingAnswer)
     app.add_middleware(RequestLog)
     return app
 

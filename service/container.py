@@ -11,7 +11,8 @@ import torch
 from model.checkpoint import load_recognizer
 from model.errors import KshotError
 from model.recognizer import Recognizer
-from service.decoding.pool import DecodePool, usable_cores
+from service.decoding.pool import DecodePool
+from service.decoding.process import usable_cores
 from service.engine.engine import Engine
 from service.engine.passes.batching import lanes_of, usual_batch_frames
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime

@@ -221,6 +221,20 @@ class ServerFullError(RequestError):
     retryable = True
 
 
+class DecoderBusyError(RequestError):
+    """A clip was not read in time though its decoder had processor time left: others used it."""
+
+    code = "decoder-busy"
+    retryable = True
+
+
+class ServerStoppingError(RequestError):
+    """The server stops, and the request was not done in the time that was left."""
+
+    code = "server-stopping"
+    retryable = True
+
+
 class TenantOverShareError(RequestError):
     """This caller has more work here than its share, and others wait too."""
 

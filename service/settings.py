@@ -74,8 +74,12 @@ class Settings(BaseSettings):
     decode_memory_bytes: int = Field(
         2048 * MIB, ge=256 * MIB, description="Address space of one decoder process."
     )
-    decode_wall_s: float = Field(45.0, gt=0, description="Longest a decoder works on one clip.")
-    decode_cpu_s: int = Field(30, ge=1, description="CPU seconds a decoder spends on one clip.")
+    decode_wall_s: float = Field(
+        45.0, gt=0, description="Longest a decoder has for one clip on a busy machine; then 503."
+    )
+    decode_cpu_s: int = Field(
+        30, ge=1, description="CPU seconds of a decoder for one clip; then 422."
+    )
     batch_frames: int = Field(
         0,
         ge=0,

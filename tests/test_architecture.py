@@ -44,7 +44,7 @@ MODEL_STEPS = (
     {"methods"},
     {"(parts of the network)"},
     {"encoder"},
-    {"by_parts"},
+    {"passes"},
     {"recognizer"},
     {"build"},
     {"checkpoint"},

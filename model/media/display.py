@@ -23,6 +23,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from model.media.container import MediaLimits, check_picture, check_shape
 from model.media.tones import needs_toning, toned
 
+PARITY = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}  # which field is shown first, by field order
 RESAMPLING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
@@ -83,7 +84,10 @@ def _has_alpha(form: str) -> bool:
 
 
 def deinterlaced(
-    before: av.VideoFrame | None, frame: av.VideoFrame, after: av.VideoFrame | None
+    before: av.VideoFrame | None,
+    frame: av.VideoFrame,
+    after: av.VideoFrame | None,
+    field_order: int = 0,
 ) -> av.VideoFrame:
     """Fill in the lines of a frame's second field, by its neighbours too if there are any."""
     graph = Graph()
@@ -91,7 +95,10 @@ def deinterlaced(
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)
     )
-    filling, sink = graph.add("bwdif", "mode=send_frame"), graph.add("buffersink")
+    filling, sink = (
+        graph.add("bwdif", f"mode=send_frame:parity={PARITY.get(field_order, 'auto')}"),
+        graph.add("buffersink"),
+    )
     graph.link_nodes(source, filling, sink).configure()
     given = [each for each in (before, frame, after) if _alike(each, frame)]
     shown: list[av.VideoFrame] = []

@@ -38,6 +38,28 @@ def read_pictures(
         ClipError: One of its children, when the pictures cannot be used.
     """
     count = len(pictures)
+    check_pictures(pictures, limits)
+    picked = centre_indices(count, frames)
+    squares: dict[int, np.ndarray] = {}
+    for number in dict.fromkeys(picked):
+        with _opened(pictures[number], number, limits) as image:
+            squares[number] = _square(_upright(image, pictures[number]), size, limits)
+    return Clip(
+        frames_THWC=np.stack([squares[k] for k in picked]),
+        times_s=tuple(float(k) for k in picked),
+        duration_s=float(count),
+        codec="pictures",
+        distinct=len(set(picked)),
+    )
+
+
+def check_pictures(pictures: Sequence[bytes], limits: MediaLimits) -> None:
+    """Refuse pictures that their number, length or headers give away, without decoding.
+
+    Raises:
+        ClipError: One of its children, when the pictures cannot be used.
+    """
+    count = len(pictures)
     if not limits.min_pictures <= count <= limits.max_pictures:
         raise PictureCountError(
             f"The clip has {count} pictures, {limits.min_pictures} to {limits.max_pictures}"
@@ -49,19 +71,9 @@ def read_pictures(
             f"The pictures have {length} bytes together, {limits.max_bytes} are allowed;"
             " send smaller ones."
         )
-    picked = centre_indices(count, frames)
-    squares: dict[int, np.ndarray] = {}
     for number, encoded in enumerate(pictures):
-        with _opened(encoded, number, limits) as image:
-            if number in picked:
-                squares[number] = _square(_upright(image, encoded), size, limits)
-    return Clip(
-        frames_THWC=np.stack([squares[k] for k in picked]),
-        times_s=tuple(float(k) for k in picked),
-        duration_s=float(count),
-        codec="pictures",
-        distinct=len(set(picked)),
-    )
+        with _opened(encoded, number, limits):
+            pass
 
 
 def _upright(image: Image.Image, encoded: bytes) -> np.ndarray:

@@ -66,6 +66,24 @@ def read_clip(
     )
 
 
+def check_clip(
+    data: bytes,
+    *,
+    frames: int,
+    limits: MediaLimits,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> None:
+    """Refuse a video that its headers give away, without decoding: as `read_clip` would.
+
+    Raises:
+        ClipError: One of its children, when the clip cannot be used.
+    """
+    span = _Span(start_s, end_s)
+    header = read_header(_bytes(data, limits), limits)
+    span.choose(header.timeline, [0.5] * frames, limits)
+
+
 class _Span:
     """The part of a clip between `start_s` and `end_s`."""
 

@@ -161,7 +161,8 @@ class Walk:
         if self._waiting is not None:
             stamp, before, frame = self._waiting
             self._waiting = None
-            self._show(stamp, stamp, deinterlaced(before, frame, after))
+            order = self._video.decoder.field_order
+            self._show(stamp, stamp, deinterlaced(before, frame, after, order))
 
     def _note(self, stamp: int, frame: av.VideoFrame) -> None:
         """Keep a frame for the wanted pictures that it is next to: before them, if there is one."""

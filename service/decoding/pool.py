@@ -7,11 +7,9 @@ that dies, hangs, grows or has served long enough is replaced; its neighbours no
 import asyncio
 import logging
 import math
-import os
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
@@ -22,12 +20,11 @@ from service.decoding.process import Decoder, DecoderUnavailableError
 from service.decoding.protocol import Message, PixelMemory, ProtocolError
 from service.decoding.sandbox import SandboxLimits
 from service.decoding.turns import ClosedError, Turns, WorkClass
+from service.errors import DecoderBusyError
 
 log = logging.getLogger(__name__)
 
 CLIP_ERRORS = {error.code: error for error in ClipError.__subclasses__()}
-LEAST_WORKERS = 2  # so that one long clip does not stand before all others
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # control groups, version 2
 MEMORY_CLIPS = 50  # about so many clips are remembered
 FIRST_BYTES, FIRST_S = 200e3, 0.05  # of one clip, believed before any was measured
 MOST_WARNINGS, MOST_CHARS = 8, 300  # of one clip, and of one of them
@@ -94,7 +91,7 @@ class DecodePool:
         self.pace = DecodePace()
         self._decoders: set[Decoder] = set()
         self.turns: Turns[Decoder] = Turns(workers)
-        self._serving: set[asyncio.Task[Clip]] = set()
+        self._serving: set[asyncio.Task[Clip | None]] = set()
         self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -155,10 +152,24 @@ class DecodePool:
 
         Raises:
             ClipError: One of its children, when the clip cannot be used.
+            DecoderBusyError: The machine had too little time for it.
             DecoderUnavailableError: The pool is closed.
         """
+        read = await self._ask(clip, work, headers_only=False)
+        assert read is not None
+        return read
+
+    async def check(self, clip: ClipRequest, work: WorkClass) -> None:
+        """Refuse a clip that its headers give away; nothing is decoded.
+
+        Raises:
+            ClipError, DecoderBusyError, DecoderUnavailableError: As `decode`.
+        """
+        await self._ask(clip, work, headers_only=True)
+
+    async def _ask(self, clip: ClipRequest, work: WorkClass, *, headers_only: bool) -> Clip | None:
         decoder = await self._take(work)
-        task = spawn(self._serve(decoder, clip, work))
+        task = spawn(self._serve(decoder, clip, work, headers_only))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
         return await asyncio.shield(task)
@@ -177,25 +188,31 @@ class DecodePool:
             self.turns.done(work)
             self._replace(decoder)
 
-    async def _serve(self, decoder: Decoder, clip: ClipRequest, work: WorkClass) -> Clip:
+    async def _serve(
+        self, decoder: Decoder, clip: ClipRequest, work: WorkClass, headers_only: bool
+    ) -> Clip | None:
         blobs = clip.pictures if clip.video is None else (clip.video,)
         kind = "pictures" if clip.video is None else "video"
-        header = {"kind": kind, "start_s": clip.start_s, "end_s": clip.end_s}
+        span = {"start_s": clip.start_s, "end_s": clip.end_s}
+        header = {"kind": kind, "headers_only": headers_only, **span}
         usable = False
         begun = time.monotonic()
         try:
             answer = await decoder.ask(Message(header, blobs))
-            outcome = self._outcome(answer, decoder.memory)
+            outcome = self._outcome(answer, decoder.memory, headers_only)
             usable = not decoder.worn
-        except TimeoutError as error:
-            raise ClipDecodeTimeoutError(
-                f"The clip was not read within {self.sandbox.wall_s:g} s; send a shorter or"
-                " smaller one."
+        except TimeoutError as error:  # of the clip's own time it had some left, else it were dead
+            raise DecoderBusyError(
+                f"The clip was not read within {self.sandbox.wall_s:g} s, though it has not used "
+                f"its {self.sandbox.cpu_s} s of processor time: the machine is busy; ask again "
+                "later.",
+                retry_after_s=self.sandbox.wall_s,
             ) from error
         except (OSError, EOFError, ProtocolError) as error:
             raise self._death(await decoder.ended()) from error
         finally:
-            self.pace.note(clip.size, time.monotonic() - begun)
+            if not headers_only:
+                self.pace.note(clip.size, time.monotonic() - begun)
             self.turns.done(work)
             if usable:
                 self.turns.put(decoder)
@@ -205,7 +222,9 @@ class DecodePool:
             raise outcome
         return outcome
 
-    def _outcome(self, answer: Message, memory: PixelMemory) -> Clip | ClipError:
+    def _outcome(
+        self, answer: Message, memory: PixelMemory, headers_only: bool
+    ) -> Clip | ClipError | None:
         """Check an answer as untrusted data, and copy its frames out of the decoder's memory."""
         fields = answer.header
         try:
@@ -213,6 +232,8 @@ class DecodePool:
                 log.warning("a clip made the decoder raise %.500s", fields["unexpected"])
             if "code" in fields:
                 return CLIP_ERRORS[fields["code"]](str(fields["message"]))
+            if headers_only:
+                return None
             times_s = tuple(float(time_s) for time_s in fields["times_s"])
             duration_s = float(fields["duration_s"])
             codec, distinct = str(fields["codec"]), int(fields["distinct"])
@@ -265,18 +286,3 @@ class DecodePool:
                 log.error("no decoder could be started: %s", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-
-def usable_cores(quota: Path = QUOTA) -> int:
-    """Count the cores that can be kept busy, at least 2.
-
-    Args:
-        quota: Where the kernel shows microseconds of processor time, and of which period.
-    """
-    cores = len(os.sched_getaffinity(0))
-    try:
-        allowed, period = quota.read_text().split()
-        cores = min(cores, math.ceil(int(allowed) / int(period)))
-    except (OSError, ValueError):
-        pass  # no quota file, or "max"
-    return max(LEAST_WORKERS, cores)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -25,6 +26,8 @@ KEEP_HEAP = {  # pictures' memory is used again, not given back and faulted in f
     "MALLOC_MMAP_THRESHOLD_": str(2**22),
     "MALLOC_TRIM_THRESHOLD_": str(2**25),
 }
+LEAST_WORKERS = 2  # so that one long clip does not stand before all others
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # control groups, version 2
 DYING_S = 2.0  # between a process's last words and its end
 
 
@@ -204,3 +207,18 @@ def resident_bytes(pid: int) -> int:
     except (OSError, IndexError, ValueError):
         return 0
     return pages * resource.getpagesize()
+
+
+def usable_cores(quota: Path = QUOTA) -> int:
+    """Count the cores that can be kept busy, at least 2.
+
+    Args:
+        quota: Where the kernel shows microseconds of processor time, and of which period.
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text().split()
+        cores = min(cores, math.ceil(int(allowed) / int(period)))
+    except (OSError, ValueError):
+        pass  # no quota file, or "max"
+    return max(LEAST_WORKERS, cores)

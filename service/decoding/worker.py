@@ -18,9 +18,9 @@ from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImag
 
 from model.errors import ClipError, ClipSpanError, ClipUndecodableError
 from model.media.container import MediaLimits
-from model.media.pictures import read_pictures
+from model.media.pictures import check_pictures, read_pictures
 from model.media.sampling import Clip
-from model.media.video import read_clip
+from model.media.video import check_clip, read_clip
 from service.decoding.protocol import Message, map_pixels, read_message, write_message
 from service.decoding.sandbox import NICENESS, SandboxLimits, leaks, lock_down, renew_cpu
 
@@ -91,6 +91,8 @@ def _answer(
         reason = f"The decoder failed on the clip ({type(error).__name__}); encode it again."
         refusal = _refusal(ClipUndecodableError(reason))
         return Message({**refusal.header, "unexpected": repr(error)[:500]})
+    if clip is None:
+        return Message({})
     memory[:] = clip.frames_THWC.reshape(-1)
     header = {
         "times_s": clip.times_s,
@@ -106,17 +108,24 @@ def _refusal(error: ClipError) -> Message:
     return Message({"code": error.code, "message": str(error)[:1000]})
 
 
-def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip:
+def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip | None:
+    """Read a clip; None where its headers alone were to be read."""
     start_s, end_s = request.header["start_s"], request.header["end_s"]
+    headers_only = request.header["headers_only"]
     if request.header["kind"] == "video":
-        return read_clip(
-            request.blobs[0], frames=frames, size=size, limits=media, start_s=start_s, end_s=end_s
-        )
+        span = {"start_s": start_s, "end_s": end_s}
+        if headers_only:
+            check_clip(request.blobs[0], frames=frames, limits=media, **span)
+            return None
+        return read_clip(request.blobs[0], frames=frames, size=size, limits=media, **span)
     if start_s is not None or end_s is not None:
         raise ClipSpanError(
             f"A span from {start_s} s to {end_s} s means nothing for pictures, which carry no"
             " times; send the pictures of the span alone."
         )
+    if headers_only:
+        check_pictures(request.blobs, media)
+        return None
     return read_pictures(request.blobs, frames=frames, size=size, limits=media)
 
 
@@ -132,7 +141,9 @@ def _warm_up(video: bytes, frames: int, size: int) -> None:
         picture = io.BytesIO()
         Image.new("RGB", (32, 32)).save(picture, kind, exif=exif)
         read_pictures([picture.getvalue()], frames=frames, size=size, limits=EASY)
-    nothing = Message({"kind": "video", "start_s": 0.0, "end_s": 1.0}, (b"",))
+    nothing = Message(
+        {"kind": "video", "start_s": 0.0, "end_s": 1.0, "headers_only": False}, (b"",)
+    )
     _answer(nothing, np.empty(0, np.uint8), frames, size, EASY)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores
-from model.lanes import Lanes
+from model.passes.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
 from service.engine.passes.batching import Staging, landing, shares
@@ -31,6 +31,7 @@ from service.engine.work import (
 )
 from service.errors import DeviceMemoryError, EngineError
 
+LAST_PASS_S = 1.0  # for the pass at hand when the service stops
 IDLE_S = 1.0  # between two signs of life
 FAILURES_TO_END = 2  # batches in a row without memory, after which the process should be replaced
 STOPPED = "The engine has stopped; start the service again."
@@ -54,7 +55,7 @@ class SentBatch:
 
 
 class DeviceThread:
-    """Runs batches of queries and steps, whichever the batcher says.
+    """Runs what the batcher says: batches of queries and steps.
 
     A device that works by itself gets a full batch while it still has one, so that it never waits
     for what comes between two; a batch that could still grow waits until the device is free.
@@ -99,11 +100,11 @@ class DeviceThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the work at hand, fail what waits, and join."""
+        """Fail what waits, and join; a pass that takes long ends with the process."""
         waiting = self.batcher.close()
         settle((work.done, EngineError(STOPPED)) for work in waiting)
-        self._thread.join()
-        if self._lanes is not None:
+        self._thread.join(LAST_PASS_S)
+        if self._lanes is not None and not self._thread.is_alive():
             self._lanes.close()
 
     @property
@@ -147,7 +148,7 @@ class DeviceThread:
         try:
             return SentBatch(queries, started, self._start(queries))
         except Exception as error:  # it is done again by itself, in halves if it must
-            # Not the error itself: a handler that keeps records would keep the pass's tensors.
+            # Not the error itself: kept records would keep the pass's tensors.
             log.warning("A batch could not be sent ahead: %s", str(error))
             return None
 

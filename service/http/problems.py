@@ -74,6 +74,8 @@ STATUS: dict[type[KshotError], int] = {
     refused.DeadlineError: 504,
     refused.DeadlineUnmetError: 503,
     refused.ServerFullError: 503,
+    refused.DecoderBusyError: 503,
+    refused.ServerStoppingError: 503,
     refused.TenantOverShareError: 429,
     refused.DeviceMemoryError: 503,
     refused.EngineError: 500,
@@ -88,6 +90,7 @@ STATUS: dict[type[KshotError], int] = {
     decoding.DecoderUnavailableError: 503,
     refused.DescriptionUnavailableError: 503,
 }
+ROUTE_CODES = {404: "route-not-found", 405: "method-not-allowed"}  # which no error class has
 RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
 HINTS: dict[type[KshotError], str] = {
@@ -176,8 +179,14 @@ def refusal(error: KshotError, scope: Scope) -> JSONResponse:
 
 
 def _expected(error: KshotError) -> bool:
-    """Tell whether load alone explains an error; these are not logged, since there may be many."""
-    return isinstance(error, (refused.ServerFullError, refused.DeadlineError))
+    """Tell whether load or a stop explains an error; these are not logged: there may be many."""
+    expected = (
+        refused.ServerFullError,
+        refused.ServerStoppingError,
+        refused.DecoderBusyError,
+        refused.DeadlineError,
+    )
+    return isinstance(error, expected)
 
 
 def invalid(errors: Sequence[Mapping[str, object]]) -> refused.RequestError:
@@ -255,11 +264,11 @@ def _verbs(request: Request) -> str:
 def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) -> tuple[str, str]:
     match error.status_code:
         case 404:
-            return "route-not-found", (
+            return ROUTE_CODES[404], (
                 f"There is no route {request.url.path[:200]!r}; see those of /openapi.json."
             )
         case 405:
-            return "method-not-allowed", (
+            return ROUTE_CODES[405], (
                 f"{request.method} is not a verb of {request.url.path[:200]!r}; "
                 f"use {headers.get('Allow', 'another')}."
             )

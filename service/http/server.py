@@ -15,6 +15,8 @@ from service.errors import MalformedRequestError
 from service.http.problems import answer, blank
 from service.settings import Settings
 
+ANSWERED_S = 0.5  # for the answers of requests that are cut off when the service stops
+
 
 class Protocol(HttpToolsProtocol):
     """HTTP/1.1, where what cannot be parsed gets a problem, too."""
@@ -43,6 +45,12 @@ class Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end within their grace; those that are cut off are still answered."""
+        await super().shutdown(sockets)
+        if left := set(self.server_state.tasks):
+            await asyncio.wait(left, timeout=ANSWERED_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

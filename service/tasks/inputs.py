@@ -2,9 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from model.errors import ClipError
 from model.media.sampling import Clip
@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.limits import Limits
 
+Read = TypeVar("Read")
 TextSource = Literal["client", "llm", "template"]
 
 
@@ -104,6 +105,14 @@ def check_query_count(count: int, limits: Limits) -> None:
         )
 
 
+async def check_clips(
+    pool: DecodePool, inputs: Sequence[ClipInput], work: WorkClass, labels: Mapping[int, str]
+) -> list[ClipFault]:
+    """Read the headers of clips, and return the faults that they show, in order; see below."""
+    outcomes = await _each(pool, inputs, labels, lambda source: pool.check(source, work))
+    return _faults(outcomes)
+
+
 async def decode_clips(
     pool: DecodePool,
     inputs: Sequence[ClipInput],
@@ -121,27 +130,43 @@ async def decode_clips(
     Returns:
         The clips by index, and the faults in the order of the request.
     """
+    outcomes = await _each(pool, inputs, labels or {}, lambda source: pool.decode(source, work))
+    clips = {
+        clip.index: outcome
+        for clip, outcome in zip(inputs, outcomes, strict=True)
+        if isinstance(outcome, Clip)
+    }
+    return clips, _faults(outcomes)
+
+
+def _faults(outcomes: Sequence[object]) -> list[ClipFault]:
+    faults = [outcome for outcome in outcomes if isinstance(outcome, ClipFault)]
+    return sorted(faults, key=lambda fault: fault.index)
+
+
+async def _each(
+    pool: DecodePool,
+    inputs: Sequence[ClipInput],
+    labels: Mapping[int, str],
+    ask: Callable[[ClipRequest], Awaitable[Read]],
+) -> list[Read | ClipFault]:
     free = asyncio.Semaphore(pool.workers)
 
-    async def decode(clip: ClipInput) -> Clip | ClipFault:
+    async def read(clip: ClipInput) -> Read | ClipFault:
         try:
             if isinstance(clip.source, ClipError):
                 raise clip.source
             async with free:
-                return await pool.decode(clip.source, work)
+                return await ask(clip.source)
         except ClipError as error:
-            return ClipFault(clip.index, (labels or {}).get(clip.index), error, clip.name)
+            return ClipFault(clip.index, labels.get(clip.index), error, clip.name)
 
-    decoding = [spawn(decode(clip)) for clip in inputs]
+    reading = [spawn(read(clip)) for clip in inputs]
     try:
-        outcomes = await asyncio.gather(*decoding)
+        return await asyncio.gather(*reading)
     finally:
-        for task in decoding:
+        for task in reading:
             task.cancel()  # where one failed for a reason of ours, the others are not wanted
-    pairs = zip(inputs, outcomes, strict=True)
-    clips = {clip.index: outcome for clip, outcome in pairs if isinstance(outcome, Clip)}
-    faults = [outcome for outcome in outcomes if isinstance(outcome, ClipFault)]
-    return clips, sorted(faults, key=lambda fault: fault.index)
 
 
 def refuse_clips(faults: Sequence[ClipFault], of: int, hint: str = "") -> ClipsRefusedError:

@@ -1,10 +1,14 @@
 """The use cases around a task: register, get, list, delete."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import secrets
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +18,20 @@ from model.media.keeping import decode_pictures, encode_pictures
 from model.media.sampling import Clip
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
+from service.decoding.sandbox import NICENESS
 from service.errors import ClipFault, PreparationError
 from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, TaskRecord
 from service.tasks.allowance import Allowance
-from service.tasks.inputs import ClipInput, NewLabel, NewTask, decode_clips, digest, refuse_clips
+from service.tasks.inputs import (
+    ClipInput,
+    NewLabel,
+    NewTask,
+    check_clips,
+    decode_clips,
+    digest,
+    refuse_clips,
+)
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
@@ -43,6 +56,7 @@ class Tasks:
         self.supports = supports
         self.texts = texts
         self._undoing: set[asyncio.Task[None]] = set()
+        self._keeper = ThreadPoolExecutor(1, "keeper", initializer=_go_last)
 
     async def register(
         self, task: NewTask, wait_s: float, allowance: Allowance
@@ -61,13 +75,21 @@ class Tasks:
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, inputs, "register", labels)
+            faults = await check_clips(self.pool, inputs, "register", labels)
+            refused = {fault.index for fault in faults}
+            sound = [clip for clip in inputs if clip.index not in refused]
+            _check_left(task, {clip.index for clip in sound}, faults)  # before any is decoded
+            clips, late = await decode_clips(self.pool, sound, "register", labels)
+            faults = sorted([*faults, *late], key=lambda fault: fault.index)
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
-        _check_left(task, clips, faults)
+        _check_left(task, clips.keys(), faults)
         record, frames = await asyncio.to_thread(_record, task, clips)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
-        pictures = await asyncio.to_thread(_keep, frames)
+        loop, pictures = asyncio.get_running_loop(), {}
+        for clip_id, clip_THWC in frames.items():  # one by one: whoever leaves leaves the rest
+            keeping = loop.run_in_executor(self._keeper, _keep, clip_THWC)
+            pictures[clip_id], frames[clip_id] = await keeping
         creating = spawn(self.store.create(record, pictures))
         try:
             await asyncio.shield(creating)
@@ -99,6 +121,7 @@ class Tasks:
     async def close(self) -> None:
         """Remove what clients that left were never told of."""
         await asyncio.gather(*self._undoing, return_exceptions=True)
+        self._keeper.shutdown(wait=False)
 
     def _undo(self, creating: "asyncio.Task[None]", task_id: str) -> None:
         """Remove a task whose client left before it was told of it."""
@@ -115,7 +138,7 @@ class Tasks:
         work.add_done_callback(self._undoing.discard)
 
 
-def _check_left(task: NewTask, clips: Mapping[int, Clip], faults: list[ClipFault]) -> None:
+def _check_left(task: NewTask, clips: Set[int], faults: list[ClipFault]) -> None:
     if not faults:
         return
     total = len(clips) + len(faults)
@@ -159,16 +182,19 @@ def _record(task: NewTask, clips: Mapping[int, Clip]) -> tuple[TaskRecord, dict[
     return record, frames
 
 
-def _keep(frames: dict[str, np.ndarray]) -> dict[str, tuple[bytes, ...]]:
-    """Return what is stored of the clips, and put into `frames` what a rebuild will read of it.
+def _keep(frames_THWC: np.ndarray) -> tuple[tuple[bytes, ...], np.ndarray]:
+    """Return what is stored of a clip, and what a rebuild will read of it.
 
     The first encoding then starts from the pixels that each later one starts from.
     """
-    pictures: dict[str, tuple[bytes, ...]] = {}
-    for clip_id, frames_THWC in frames.items():
-        pictures[clip_id] = encode_pictures(frames_THWC)
-        frames[clip_id] = decode_pictures(pictures[clip_id])
-    return pictures
+    pictures = encode_pictures(frames_THWC)
+    return pictures, decode_pictures(pictures)
+
+
+def _go_last() -> None:
+    """Let everything else in the process go before this thread."""
+    with contextlib.suppress(OSError):  # only on Linux has a thread a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _usable(

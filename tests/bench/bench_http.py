@@ -14,6 +14,7 @@ process of its own on the same processors; `generator_cpu` is its part of them.
 - `overload`: arrivals at a multiple of the capacity between two calm stretches; its peak is that of
   closed loops just before and just after, together as long.
 - `leaving`: clients that all ask at once, and of which 30 % hang up at random moments.
+- `beside`: one query after the other, beside registrations of 65 clips and without, in turns.
 - `slow`: a device that takes 5 s for a batch, and /livez meanwhile.
 """
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
+from tests.bench.beside import beside
 from tests.bench.schedule import (
     REJECTED,
     Sample,
@@ -42,7 +44,7 @@ from tests.bench.schedule import (
 from tests.bench.subjects import settings_of
 from tests.bench.target import Load, Target, target
 
-PARTS = ("unloaded", "capacity", "open", "overload", "leaving", "slow")
+PARTS = ("unloaded", "capacity", "open", "overload", "leaving", "beside", "slow")
 SHARES = (0.5, 0.7, 0.9)  # of the capacity, in the open loop
 CALM = 0.5  # of the capacity, before and after the overload
 CALM_S = 15.0
@@ -200,6 +202,10 @@ class Bench:
             Bar(f"{what}: left pending, queued or held", pending, "<=", 0),
         ], {"left_unanswered": left, "reached": reached, "statuses": statuses(load.samples)}
 
+    def beside(self) -> Found:
+        """Queries while others register."""
+        return beside(self.server, self.options.rounds, self.options.beside)
+
     def slow(self) -> Found:
         """/livez while the device is busy for long."""
         self.server.slow_down(pass_s=SLOW_S)
@@ -259,7 +265,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--checkpoint", default="compact", help="`vit-b`: one of random weights")
+    parser.add_argument(
+        "--checkpoint", default="compact", help="`vit-b`, `vit-b-frozen`: random weights"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=5, help="of unloaded and capacity")
     parser.add_argument("--clients", type=int, default=32, help="of the closed loop")
@@ -269,6 +277,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=3, help="overload, in capacities")
     parser.add_argument("--seconds", type=float, default=60, help="of overload")
     parser.add_argument("--leavers", type=int, default=240, help="clients of `leaving`")
+    parser.add_argument("--beside", type=int, default=40, help="queries of a round of `beside`")
     parser.add_argument(
         "--clip-ms", type=float, default=0, help="sleep for each clip, as a device of its own would"
     )

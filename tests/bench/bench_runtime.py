@@ -27,7 +27,7 @@ from model.build import build_recognizer
 from model.checkpoint import load_recognizer
 from model.config import MethodConfig, OpenClipConfig
 from model.export.manifest import read_manifest
-from model.lanes import Lanes
+from model.passes.lanes import Lanes
 from model.recognizer import Recognizer
 from service.engine.passes.activations import fuse_activations
 from service.engine.passes.batching import lanes_of, shares, usual_batch_frames

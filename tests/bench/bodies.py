@@ -30,9 +30,9 @@ def pictures_of(body: Path) -> tuple[bytes, ...]:
     return tuple(base64.b64decode(picture) for picture in frames)
 
 
-def task_body(frames: int, size: int) -> bytes:
-    """Write a task of 5 labels with 5 clips each."""
-    clips_STHWC = synthetic_clips(WAYS * SHOTS, frames, size, seed=1)
+def task_body(frames: int, size: int, shots: int = SHOTS) -> bytes:
+    """Write a task of 5 labels with so many clips each."""
+    clips_STHWC = synthetic_clips(WAYS * shots, frames, size, seed=1)
     labels = [
         {
             "label": action.label,

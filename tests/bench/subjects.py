@@ -22,6 +22,8 @@ from model.recognizer import Recognizer
 from service.engine.runtimes.protocol import Runtime
 from tests.bench.clips import SEED, actions
 
+VIT_B_NAME = "ViT-B-16-quickgelu"
+VIT_B_FROZEN = "vit-b-frozen"  # its backbone alone, as README's second row
 VIT_B = "vit-b"  # Task-Adapter on a ViT-B/16 with weights out of a seed
 
 
@@ -31,7 +33,7 @@ def recognizer_of(method: str) -> Recognizer:
         return load_recognizer(method)
     torch.manual_seed(SEED)
     config = METHODS["task_adapter"]
-    backbone = OpenClipConfig(name="ViT-B-16-quickgelu")
+    backbone = OpenClipConfig(name=VIT_B_NAME)
     recognizer = build_recognizer(config, *towers(backbone), name="ViT-B/16, random weights")
     with torch.no_grad():
         for parameter in recognizer.parameters():
@@ -42,16 +44,17 @@ def recognizer_of(method: str) -> Recognizer:
 
 def settings_of(method: str, folder: Path) -> dict[str, str]:
     """Give the settings that serve a method; `vit-b` is written into the folder first."""
-    if method != VIT_B:
+    if method not in (VIT_B, VIT_B_FROZEN):
         return {"KSHOT_CHECKPOINT": method}
-    recognizer, weights = recognizer_of(method), folder / "backbone.safetensors"
-    save_checkpoint(recognizer, folder / method, "Weights out of a seed, to be timed alone.")
+    recognizer, weights = recognizer_of(VIT_B), folder / "backbone.safetensors"
+    save_checkpoint(recognizer, folder / VIT_B, "Weights out of a seed, to be timed alone.")
     assert recognizer.text is not None
     tensors = recognizer.text.tower.model.state_dict()
     image = recognizer.video.tower.model.state_dict()
     tensors |= {f"visual.{name}": tensor for name, tensor in image.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights)
-    return {"KSHOT_CHECKPOINT": str(folder / method), "KSHOT_BACKBONE_WEIGHTS": str(weights)}
+    served = f"open_clip:{VIT_B_NAME}" if method == VIT_B_FROZEN else str(folder / VIT_B)
+    return {"KSHOT_CHECKPOINT": served, "KSHOT_BACKBONE_WEIGHTS": str(weights)}
 
 
 def text_of(recognizer: Recognizer) -> Tensor | None:

@@ -1,5 +1,6 @@
 """The service as an operator meets it: it stops politely, comes back, refuses plainly."""
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,14 @@ from model.checkpoint import save_checkpoint
 from tests.forked import ForkedCommand, ForkedService
 from tests.model.tiny import tiny_recognizer
 from tests.redis_server import redis_server
-from tests.serving import classify, moving_clip, register, scores
+from tests.serving import (
+    classify,
+    moving_clip,
+    problem,
+    register,
+    scores,
+    support_files,
+)
 
 CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
 QUERIES = [moving_clip(seed) for seed in range(10, 14)]
@@ -82,3 +90,37 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> Non
     save_checkpoint(joint, tmp_path / "joint", "# For tests\n")
     said = refusal(log, KSHOT_CHECKPOINT=str(tmp_path / "joint"), KSHOT_STORE=store)
     assert "query_context 'joint'" in said
+
+
+def test_a_stop_answers_what_it_cuts_off_and_takes_no_longer_than_it_may(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    grace_s = 1
+    settings = {
+        "checkpoint": str(checkpoint),
+        "store": f"sqlite:{tmp_path / 'kshot.db'}",
+        "threads": "1",
+        "decode_workers": "1",
+        "stop_grace_s": str(grace_s),
+    }
+    long = moving_clip(1, frames=550)
+    service = ForkedService(settings, tmp_path / "log")
+    address = "127.0.0.1", int(service.url.rpartition(":")[2])
+    head = b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with (
+        httpx.Client(base_url=service.url, timeout=60) as client,
+        socket.create_connection(address, timeout=30) as sending,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        files = support_files({f"label {number}": [long] * 16 for number in range(8)})
+        registering = threads.submit(client.post, "/tasks", files=files)
+        sending.sendall(head + b"Content-Length: 1000\r\n\r\n{")
+        time.sleep(0.5)
+        begun = time.monotonic()
+        assert service.stop() == 0
+        took_s = time.monotonic() - begun
+        assert problem(registering.result(), 503, "server-stopping")["retryable"]
+        assert registering.result().headers["retry-after"]
+        assert b"server-stopping" in sending.recv(8192)
+    assert took_s < grace_s + 2
+    assert "Traceback" not in service.log.read_text()

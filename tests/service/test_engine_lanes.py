@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.lanes import Lanes
+from model.passes.lanes import Lanes
 from model.recognizer import Recognizer
 from service.decoding.sandbox import NICENESS
 from service.engine.engine import Engine

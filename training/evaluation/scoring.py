@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.episode import Scores
-from model.lanes import Lanes
+from model.passes.lanes import Lanes
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import ALONE, alone_view

@@ -14,12 +14,15 @@ from model import errors
 from model.media.container import MediaLimits
 from service.decoding.pool import ClipRequest, DecodePool
 from service.decoding.process import DecoderUnavailableError
+from service.errors import DecoderBusyError
+from service.http.problems import status_of
 from tests.pools import (
     decoder_processes,
     decoders,
     make_pool,
     pids,
     request,
+    shown_by_kernel,
     until,
     until_busy,
     until_full,
@@ -63,20 +66,35 @@ async def test_decoder_killed_while_idle_costs_no_clip(pool: DecodePool) -> None
     assert pool.alive == 1
 
 
-async def test_hung_decoder_is_given_up_after_the_wall_limit() -> None:
+async def test_decoder_without_processor_time_is_no_fault_of_its_clip() -> None:
     async with make_pool(workers=2, wall_s=1.0) as pool:
         stopped = decoders(pool)[0].pid
-        os.kill(stopped, signal.SIGSTOP)
+        os.kill(stopped, signal.SIGSTOP)  # as on a machine that has no time for it
         start = time.monotonic()
         outcomes = await asyncio.gather(
             *(pool.decode(request()) for _ in range(6)), return_exceptions=True
         )
         assert time.monotonic() - start < 4
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        assert [type(failure) for failure in failed] == [errors.ClipDecodeTimeoutError]
+        assert [type(failure) for failure in failed] == [DecoderBusyError]
         assert "within 1 s" in str(failed[0])
+        assert (status_of(failed[0]), failed[0].retryable) == (503, True)
         await until_full(pool)
         assert stopped not in pids(pool)
+
+
+async def test_processor_time_is_counted_anew_for_each_clip_whatever_its_decoder_did() -> None:
+    async with make_pool(cpu_s=1, clips_per_worker=1000) as pool:
+        (decoder,) = decoders(pool)
+        used_s = 0.0
+        while used_s < 1.5:  # more than one clip may use
+            await pool.decode(request())
+            shown = shown_by_kernel(decoder.pid, "stat")
+            if shown is None:
+                pytest.skip("the kernel does not tell a sandboxed process's time")
+            ticks = shown.rpartition(b")")[2].split()
+            used_s = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+        assert pids(pool) == {decoder.pid}
 
 
 async def test_clip_that_eats_processor_time_is_given_up() -> None:

@@ -19,12 +19,11 @@ from model.media.video import read_clip
 from service.decoding.pool import (
     FIRST_BYTES,
     FIRST_S,
-    LEAST_WORKERS,
     ClipRequest,
     DecodePace,
     DecodePool,
-    usable_cores,
 )
+from service.decoding.process import LEAST_WORKERS, usable_cores
 from tests.pools import LIMITS, VIDEO, decoders, make_pool, request, shown_by_kernel
 from tests.videos import grey_frames, make_audio
 
@@ -166,3 +165,17 @@ def test_the_pace_starts_with_a_belief_and_follows_what_is_measured() -> None:
     for _ in range(100):
         pace.note(4000, 0.1)
     assert pace.clip_bytes > 3000
+
+
+async def test_headers_are_read_without_decoding_and_refuse_what_decoding_would(
+    pool: DecodePool,
+) -> None:
+    await pool.check(request(), "register")
+    for bad in (request(make_audio()), request(start_s=50.0), request(b"x")):
+        with pytest.raises(errors.ClipError) as early:
+            await pool.check(bad, "register")
+        with pytest.raises(errors.ClipError) as late:
+            await pool.decode(bad)
+        assert (early.value.code, str(early.value)) == (late.value.code, str(late.value))
+    with pytest.raises(errors.PictureCountError):
+        await pool.check(ClipRequest(video=None, pictures=(b"x",)), "register")

@@ -1,0 +1,1 @@
+"""How a pass is shared between cores, and what it makes of its parts."""
