@@ -72,17 +72,7 @@ class Tasks:
             DeadlineError: The clips were not decoded in time; nothing is stored.
             PreparationError: The model failed; nothing stays stored.
         """
-        labels = {clip.index: label.label for label in task.labels for clip in label.clips}
-        inputs = [clip for label in task.labels for clip in label.clips]
-        async with allowance.deadline.bounding("decoding"):
-            faults = await check_clips(self.pool, inputs, "register", labels)
-            refused = {fault.index for fault in faults}
-            sound = [clip for clip in inputs if clip.index not in refused]
-            _check_left(task, {clip.index for clip in sound}, faults)  # before any is decoded
-            clips, late = await decode_clips(self.pool, sound, "register", labels)
-            faults = sorted([*faults, *late], key=lambda fault: fault.index)
-        allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
-        _check_left(task, clips.keys(), faults)
+        clips, faults = await self._decode(task, allowance)
         record, frames = await asyncio.to_thread(_record, task, clips)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
@@ -103,6 +93,31 @@ class Tasks:
             await self.delete(record.task_id)
             raise PreparationError("The model failed on the clips; nothing is stored, try again.")
         return record, tuple(faults)
+
+    async def _decode(
+        self, task: NewTask, allowance: Allowance
+    ) -> tuple[Mapping[int, Clip], list[ClipFault]]:
+        """Read the headers of all clips, then decode those that may be used.
+
+        Returns:
+            Clips by their place in the request, and the ones that cannot be used.
+
+        Raises:
+            ClipsRefusedError: What is left is no task.
+            DeadlineError: It took too long.
+        """
+        labels = {clip.index: label.label for label in task.labels for clip in label.clips}
+        inputs = [clip for label in task.labels for clip in label.clips]
+        async with allowance.deadline.bounding("decoding"):
+            faults = await check_clips(self.pool, inputs, "register", labels)
+            refused = {fault.index for fault in faults}
+            sound = [clip for clip in inputs if clip.index not in refused]
+            _check_left(task, {clip.index for clip in sound}, faults)  # before any is decoded
+            clips, late = await decode_clips(self.pool, sound, "register", labels)
+            faults = sorted([*faults, *late], key=lambda fault: fault.index)
+        allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
+        _check_left(task, clips.keys(), faults)
+        return clips, faults
 
     async def get(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store."""
