@@ -1,7 +1,9 @@
 """Real videos made by PyAV for the tests; frame k of `grey_frames` says k by its brightness."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
@@ -53,7 +55,8 @@ def make_video(
     buffer = io.BytesIO()
     frames = list(frames)
     height, width = frames[0].shape[:2]
-    with av.open(buffer, "w", format=container, container_options=container_options or {}) as out:
+    opened = av.open(buffer, "w", format=container, container_options=container_options or {})
+    with same_scheduling(), opened as out:
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, rate)
@@ -84,6 +87,20 @@ def make_video(
         for sound in sounds:
             out.mux(sound.encode(_silence()) + sound.encode(None))
     return buffer.getvalue()
+
+
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Give the thread its scheduling back.
+
+    SVT-AV1 makes the thread that encodes a real-time one where it may (as root): the servers that
+    the tests start would then wait for the tests.
+    """
+    policy, share = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, share)
 
 
 def make_audio() -> bytes:

@@ -1,5 +1,6 @@
 """Videos of every accepted kind give the frames, times and orientation that they hold."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_every_accepted_kind_gives_the_centre_frames_and_their_times(kind: str) 
     assert clip.times_s == pytest.approx([k / 30 for k in indices], abs=2e-3)
     assert clip.duration_s == pytest.approx(0.8, abs=2e-3)
     assert clip.distinct == 8
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_fragmented_mp4_is_read() -> None:
