@@ -19,7 +19,7 @@ from model.backbones.opening import towers
 from model.backbones.sources import backbone_of
 from model.backbones.video import transformers
 from model.encoder import Normalize
-from model.media.pictures import centre_crop
+from model.media.display import centre_crop
 
 PICTURES = 20
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
