@@ -1,11 +1,19 @@
 """Shared by all tests."""
 
 import os
+from contextlib import suppress
 
 # Two cores, many small tensors: threads that wait for each other cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+
+with suppress(ImportError):  # a lent GPU's machine may lack it
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes to make is another matter when two tests share two cores.
+    settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("shared")
 
 # A GPU's kernels run on the processor where there is no GPU; triton reads it when it is imported.
 if not torch.cuda.is_available():
