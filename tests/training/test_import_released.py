@@ -85,8 +85,8 @@ def test_the_command_writes_a_folder_that_loads(
 ) -> None:
     """The toy CLIP stands in for open_clip's, which no hub gives here."""
     torch.save({"state_dict": golden.state}, tmp_path / "model.tar")
-    monkeypatch.setattr(import_released, "towers", lambda *_: golden.towers())
-    monkeypatch.setattr("model.checkpoint.towers", lambda *_: golden.towers())
+    monkeypatch.setattr(import_released, "towers", lambda *_, **__: golden.towers())
+    monkeypatch.setattr("model.checkpoint.towers", lambda *_, **__: golden.towers())
     out = tmp_path / "imported"
     weights = tmp_path / "toy.safetensors"
     asked = ["--visual-blocks", "2", "--text-blocks", "1", "--out", str(out)]
@@ -105,7 +105,7 @@ def test_the_command_exits_2_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     golden: Golden,
 ) -> None:
-    monkeypatch.setattr(import_released, "towers", lambda *_: golden.towers())
+    monkeypatch.setattr(import_released, "towers", lambda *_, **__: golden.towers())
     asked = ["--visual-blocks", "2", "--text-blocks", "1", "--out", str(tmp_path / "out")]
     asked += ["--backbone-weights", "toy.safetensors"]
     assert main([str(tmp_path / "absent.tar"), *asked]) == 2
