@@ -1,5 +1,6 @@
 """Processes forked from one that has imported everything: real ones, up in a moment."""
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -133,6 +134,7 @@ def _run(module: str, arguments: Sequence[str], env: Mapping[str, str], log: str
         if name.startswith(("KSHOT_", "OPENAI_")):
             del os.environ[name]
     os.environ.update(env)
+    gc.freeze()  # what was imported is no garbage: a service collects before it begins
     tempfile.tempdir = None  # TMPDIR is read anew
     sys.argv = [module, *arguments]
     with Path(log).open("ab", buffering=0) as output:

@@ -18,6 +18,7 @@ from model.checkpoint import save_checkpoint
 from service.app import create_app
 from service.http.server import Protocol
 from service.settings import Settings
+from tests.frozen import freeze_again
 from tests.model.tiny import tiny_recognizer
 from tests.videos import make_video
 
@@ -133,6 +134,7 @@ def serving_app(app: FastAPI) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join(timeout=30)
+            freeze_again()
 
 
 def _until(reached: Callable[[], bool], what: str) -> None:

@@ -14,6 +14,7 @@ async def test_collections_leave_what_was_there_at_the_start_alone(
         store=f"sqlite:{tmp_path / 'kshot.db'}", checkpoint=str(checkpoint), decode_workers=1
     )
     app = create_app(settings)
+    gc.unfreeze()  # what the tests froze
     before = gc.get_freeze_count()
     async with app.router.lifespan_context(app):
         assert gc.get_freeze_count() - before > 10_000
