@@ -44,16 +44,23 @@ class Device:
         self.free = threading.Event()
         self.free.set()
         self.recognizer = tiny_recognizer("task_adapter_pp")
-        trunk = self.recognizer.trunk
+        whole, some = self.recognizer.trunk, self.recognizer.trunk_frames
 
-        def counted(frames_QTHWC: np.ndarray) -> Tensor:
-            frames = frames_QTHWC.shape[0] * frames_QTHWC.shape[1]
-            self.frames += frames
-            assert self.free.wait(60)
-            time.sleep(frames / FRAMES_S)
-            return trunk(frames_QTHWC)
+        def clips(frames_QTHWC: np.ndarray) -> Tensor:
+            self.take(frames_QTHWC.shape[0] * frames_QTHWC.shape[1])
+            return whole(frames_QTHWC)
 
-        self.recognizer.trunk = counted  # type: ignore[method-assign]
+        def frames(frames_NHWC: np.ndarray) -> Tensor:
+            self.take(frames_NHWC.shape[0])
+            return some(frames_NHWC)
+
+        self.recognizer.trunk = clips  # type: ignore[method-assign]
+        self.recognizer.trunk_frames = frames  # type: ignore[method-assign]
+
+    def take(self, frames: int) -> None:
+        self.frames += frames
+        assert self.free.wait(60)
+        time.sleep(frames / FRAMES_S)
 
 
 async def nothing(
