@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from service.stores import sealing
 from service.stores.errors import StoreCorruptError, StoreUnavailableError
-from service.stores.protocol import Shield
+from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Durability, durability_of
 from service.stores.redis_tasks import RedisTasks, milliseconds, retried
@@ -136,7 +136,7 @@ class RedisStore:
         )
         return cls(client, tasks, options.prefix, now)
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; durable when this returns."""
         await self._run(self._tasks.create(record, pictures))
 
@@ -148,9 +148,15 @@ class RedisStore:
         """Return the pictures of a task."""
         return await self._run(self._tasks.pictures(task_id))
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._run(self._tasks.replace(record, expected_revision))
+        await self._run(self._tasks.replace(record, expected_revision, pictures))
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are uploaded."""
+        return await self._run(self._tasks.uploaded())
 
     async def delete(self, task_id: str) -> bool:
         """Remove a task."""

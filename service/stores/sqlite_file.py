@@ -31,6 +31,8 @@ CREATE TABLE texts (name TEXT PRIMARY KEY, expires_at REAL NOT NULL, value BLOB)
 CREATE INDEX texts_by_expiry ON texts (expires_at);
 """
 TABLES = {"tasks", "pictures", "tombstones", "texts"}
+# Files of before 2026-11-28 lack it, and versions of before then do not mind it.
+LATER = "CREATE TABLE IF NOT EXISTS uploaded (task_id TEXT PRIMARY KEY)"
 
 PAGE_BYTES = 32768  # larger pages read pictures faster and write small rows slower; at most 65536
 CACHE_BYTES = 32 * 2**20  # of the writing connection
@@ -78,6 +80,7 @@ class SqliteFile:
             ) from error
         self._writer = self._connect()
         self._check_schema()
+        self._writer.execute(LATER)
         self._cache = self._connect()
         self._cache.execute("PRAGMA synchronous=NORMAL")
         for _ in range(self._reader_count):

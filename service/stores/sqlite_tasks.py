@@ -43,8 +43,9 @@ class SqliteTasks:
                 raise records.already_taken(task_id)
             row = (task_id, records.place_of(record), record.expires_at, document)
             db.execute("INSERT INTO tasks VALUES (?, ?, ?, ?)", row)
-            rows = ((task_id, clip_id, packed) for clip_id, packed in sealed.items())
-            db.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
+            _insert_pictures(db, task_id, sealed)
+            if record.state == "uploaded":
+                db.execute("INSERT INTO uploaded VALUES (?)", (task_id,))
 
     def get(self, task_id: str) -> TaskRecord:
         """Return a living task."""
@@ -65,16 +66,29 @@ class SqliteTasks:
             found[clip_id] = sealing.unpack_pictures(packed)
         return found
 
-    def replace(self, record: TaskRecord, expected_revision: int) -> None:
-        """Put a new revision of a task's record in place."""
+    def replace(
+        self,
+        record: TaskRecord,
+        expected_revision: int,
+        sealed: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Put a new revision of a task's record in place, and pictures in that of its uploads."""
         document = _seal_record(record)
-        with self._file.writing(len(document)) as db:
+        with self._file.writing(len(document) + sum(map(len, (sealed or {}).values()))) as db:
             old = self._living(db, record.task_id)
             records.check_successor(old, record, expected_revision)
             db.execute(
                 "UPDATE tasks SET expires_at = ?, record = ? WHERE task_id = ?",
                 (record.expires_at, document, record.task_id),
             )
+            if sealed is not None:
+                _remove_pictures(db, record.task_id)
+                _insert_pictures(db, record.task_id, sealed)
+
+    def uploaded(self) -> list[str]:
+        """Return the ids of the tasks that are uploaded."""
+        with self._file.reading() as db:
+            return [task_id for (task_id,) in db.execute("SELECT task_id FROM uploaded").fetchall()]
 
     def delete(self, task_id: str) -> bool:
         """Remove a task; a damaged one too."""
@@ -209,7 +223,17 @@ def _stored(db: Connection, task_id: str) -> TaskRecord | None:
 
 def _remove(db: Connection, task_id: str) -> None:
     db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,))
+    _remove_pictures(db, task_id)
+
+
+def _remove_pictures(db: Connection, task_id: str) -> None:
     db.execute("DELETE FROM pictures WHERE task_id = ?", (task_id,))
+    db.execute("DELETE FROM uploaded WHERE task_id = ?", (task_id,))
+
+
+def _insert_pictures(db: Connection, task_id: str, sealed: Mapping[str, bytes]) -> None:
+    rows = ((task_id, clip_id, packed) for clip_id, packed in sealed.items())
+    db.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
 
 
 def _seal_record(record: TaskRecord) -> bytes:
