@@ -23,6 +23,7 @@ from service.limits import Limits, limits_of, media_limits
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
+from service.tasks.arrivals import Arrivals
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.register import Tasks
@@ -88,9 +89,16 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         cache = cache_of(engine, settings)
         supports = Supports(store=store, engine=engine, cache=cache, texts=texts)
         stack.push_async_callback(supports.close)
-        tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
+        arrivals = Arrivals(store=store, pool=pool, supports=supports)
+        stack.push_async_callback(arrivals.close)
+        tasks = Tasks(
+            store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
+        )
         stack.push_async_callback(tasks.close)
-        classifier = Classifier(supports=supports, texts=texts, pool=pool, engine=engine)
+        classifier = Classifier(
+            arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
+        )
+        arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
 

@@ -194,6 +194,12 @@ class PreparationError(RequestError):
     code = "preparation-failed"
 
 
+class TaskFailedError(RequestError):
+    """The clips of the task turned out to be of no use after it was accepted."""
+
+    code = "task-failed"
+
+
 class TaskIncompatibleError(RequestError):
     """The task was registered for a checkpoint that sees other frames."""
 

@@ -71,6 +71,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.ClipsRefusedError: 422,
     refused.NotReadyError: 409,
     refused.PreparationError: 503,
+    refused.TaskFailedError: 409,
     refused.TaskIncompatibleError: 409,
     refused.DeadlineError: 504,
     refused.DeadlineUnmetError: 503,

@@ -5,7 +5,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from service.stores.errors import (
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits
+from service.tasks.preparation import Preparation
 from service.tasks.records_at_hand import RecordsAtHand
 from service.tasks.texts import TaskTexts
 
@@ -34,15 +35,6 @@ log = logging.getLogger("kshot.tasks")
 
 Value = TypeVar("Value")
 Frames = Mapping[str, np.ndarray]  # clip id -> uint8 [T, H, W, C]
-
-
-@dataclass(slots=True)
-class Preparation:
-    """A task whose supports are being encoded for the first time."""
-
-    clips: int
-    done: int = 0
-    failed: bool = False
 
 
 class Supports:
@@ -74,19 +66,31 @@ class Supports:
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def prepare(
-        self, record: TaskRecord, frames: Frames, wait_s: float, credits: Credits
-    ) -> Preparation:
+        self,
+        record: TaskRecord,
+        frames: Frames,
+        preparation: Preparation,
+        wait_s: float,
+        credits: Credits,
+    ) -> None:
         """Begin to encode a new task, and return when it is ready or `wait_s` are over.
 
         The credits go back when the work has ended, which may be later.
         """
-        preparation = self._preparations[record.task_id] = Preparation(len(frames))
-        work = self._start(
+        self.announce(record.task_id, preparation)
+        work = self.start(
             record.task_id, self._prepare(record, frames, preparation, credits.tenant)
         )
         work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
-        return preparation
+
+    def announce(self, task_id: str, preparation: Preparation) -> None:
+        """Show the progress of a task that is getting ready, until it is or is withdrawn."""
+        self._preparations[task_id] = preparation
+
+    def withdraw(self, task_id: str) -> None:
+        """Show the progress of a task no more."""
+        self._preparations.pop(task_id, None)
 
     async def record(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store, or as it last stood while the store is away."""
@@ -169,7 +173,7 @@ class Supports:
         """Encode the frames that were stored; queries of the task join this one build."""
 
         def progress(done: int) -> None:
-            preparation.done = done
+            preparation.encoded = done
 
         try:
             await self.cache.get(
@@ -219,7 +223,7 @@ class Supports:
     def _improve_later(self, record: TaskRecord) -> None:
         if self.texts.may_improve(record.labels) and record.task_id not in self._improving:
             self._improving.add(record.task_id)
-            work = self._start(record.task_id, self._improve(record))
+            work = self.start(record.task_id, self._improve(record))
             work.add_done_callback(lambda _: self._improving.discard(record.task_id))
 
     async def _improve(self, record: TaskRecord) -> None:
@@ -262,7 +266,8 @@ class Supports:
             return None
         return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
 
-    def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do work for a task in the background, until it is done or the task is deleted."""
         task = spawn(work)
         self._background.setdefault(task_id, set()).add(task)
 
