@@ -19,6 +19,7 @@ from service.background import spawn
 from service.decoding.pool import DecodePool
 from service.decoding.sandbox import NICENESS
 from service.errors import (
+    ClipFault,
     ClipsRefusedError,
     DecoderBusyError,
     NotReadyError,
@@ -192,7 +193,7 @@ class Arrivals:
             KshotError: Neither yet: a part of the service is away or busy.
         """
         error: RequestError | StoreCorruptError
-        faults = ()
+        faults: tuple[ClipFault, ...] = ()
         try:
             return await decoding
         except ClipsRefusedError as refused:
