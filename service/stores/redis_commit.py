@@ -45,7 +45,7 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, aside, uploaded
+# KEYS: pictures, task, expired, supports, aside, uploaded
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
 #       chunks that take the place of the uploads or "", id
 REPLACE = """
@@ -53,12 +53,13 @@ local stored = redis.call('HGET', KEYS[2], 'revision')
 if not stored then return 'absent' end
 if stored ~= ARGV[1] then return stored end
 if ARGV[7] ~= '' then
-  if redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[7]) then return 'lost' end
+  if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[7]) then return 'lost' end
   redis.call('UNLINK', KEYS[1])
-  if tonumber(ARGV[7]) > 0 then redis.call('RENAME', KEYS[4], KEYS[1]) end
-  redis.call('SREM', KEYS[5], ARGV[8])
+  if tonumber(ARGV[7]) > 0 then redis.call('RENAME', KEYS[5], KEYS[1]) end
+  redis.call('SREM', KEYS[6], ARGV[8])
 end
 redis.call('HSET', KEYS[2], 'record', ARGV[2], 'revision', ARGV[3])
+redis.call('UNLINK', KEYS[4])
 if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
@@ -71,14 +72,16 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, index, uploaded; and its id as ARGV
+# KEYS: pictures, task, expired, supports, index, used, uploaded
+# ARGV: the id of the task
 DELETE = """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
 local place = redis.call('HGET', KEYS[2], 'place')
-if place then redis.call('ZREM', KEYS[4], place) end
-redis.call('DEL', KEYS[2], KEYS[3])
+if place then redis.call('ZREM', KEYS[5], place) end
+redis.call('ZREM', KEYS[6], ARGV[1])
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('UNLINK', KEYS[1])
-redis.call('SREM', KEYS[5], ARGV[1])
+redis.call('SREM', KEYS[7], ARGV[1])
 return 'done'
 """
 

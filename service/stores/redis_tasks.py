@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from service.stores import records, redis_commit, sealing
+from service.stores import records, redis_commit, sealed_values, sealing
 from service.stores.errors import (
     StoreCorruptError,
     StoreError,
@@ -31,6 +31,7 @@ from service.stores.errors import (
 from service.stores.protocol import Pictures
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Durability
+from service.stores.sealed_values import SealedRecords
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class RedisTasks:
         self._durability = durability
         self._now = now
         self._chunk_bytes = chunk_bytes
+        self._records = SealedRecords()
 
     async def check(self) -> None:
         """Return when the server answers, and still keeps what it acknowledges."""
@@ -70,7 +72,7 @@ class RedisTasks:
         task_id = record.task_id
         place = records.place_of(record)
         uploaded = task_id if record.state == "uploaded" else ""
-        sealed = _seal_record(record)
+        sealed = sealed_values.seal_record(record)
         async with self._aside(record, pictures) as (aside, chunks):
             status = await self._commit(
                 redis_commit.CREATE,
@@ -98,7 +100,7 @@ class RedisTasks:
         fields, tombstone = await retried(read)
         expired_at = None
         if fields[0] is not None:
-            record = _unseal_record(task_id, fields)
+            record = self._read_record(task_id, fields)
             if not record.expired(self._now()):
                 return record
             expired_at = record.expires_at
@@ -130,12 +132,13 @@ class RedisTasks:
         """Put a new revision of a task's record in place, and pictures in that of its uploads."""
         task_id = record.task_id
         records.check_successor(await self.get(task_id), record, expected_revision)
-        fields = [_seal_record(record), record.revision, *self._life(record)]
+        fields = [sealed_values.seal_record(record), record.revision, *self._life(record)]
+        keys = [*self._keys(task_id), self._key("supports", task_id)]
         async with self._aside(record, pictures) as (aside, chunks):
             count = "" if pictures is None else chunks
             status = await self._commit(
                 redis_commit.REPLACE,
-                [*self._keys(task_id), aside, self._key("uploaded")],
+                [*keys, aside, self._key("uploaded")],
                 [expected_revision, *fields, count, task_id],
             )
             if status == b"absent":
@@ -159,7 +162,9 @@ class RedisTasks:
             return False
         except StoreCorruptError:
             logger.warning("Task %s is damaged and is being deleted", task_id)
-        keys = [*self._keys(task_id), self._key("index"), self._key("uploaded")]
+        self._records.forget(task_id)
+        keys = [*self._keys(task_id), self._key("supports", task_id)]
+        keys += [self._key("index"), self._key("used"), self._key("uploaded")]
         return await self._commit(redis_commit.DELETE, keys, [task_id]) == b"done"
 
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
@@ -176,6 +181,15 @@ class RedisTasks:
                 page.append(record)
             before = f"({rows[-1][0]}"
         return page, None
+
+    def _read_record(self, task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
+        sealed, revision, place = fields
+        record = self._records.read(task_id, sealed)
+        if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
+            raise StoreCorruptError(
+                f"The stored task {task_id} contradicts itself; delete it and register it again."
+            )
+        return record
 
     async def _rows(self, before: str, count: int) -> list[tuple[str, list[bytes | None]]]:
         async def read() -> list[tuple[str, list[bytes | None]]]:
@@ -197,7 +211,7 @@ class RedisTasks:
             await self._client.eval(redis_commit.PRUNE, len(keys), *keys, place)
             return None
         try:
-            record = _unseal_record(task_id, fields)
+            record = self._read_record(task_id, fields)
         except StoreCorruptError:
             logger.exception("Task %s is damaged and left out of listings", task_id)
             return None
@@ -281,17 +295,3 @@ def _lost(task_id: str) -> StoreUnavailableError:
 def milliseconds(seconds: float) -> int:
     """Return a time to live as Redis takes it: whole, and at least 1."""
     return max(1, math.ceil(seconds * 1000))
-
-
-def _seal_record(record: TaskRecord) -> bytes:
-    return sealing.seal(f"record/{record.task_id}", records.to_json(record))
-
-
-def _unseal_record(task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
-    sealed, revision, place = fields
-    record = records.from_json(bytes(sealing.unseal(f"record/{task_id}", sealed or b"")))
-    if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
-        raise StoreCorruptError(
-            f"The stored task {task_id} contradicts itself; delete it and register it again."
-        )
-    return record
