@@ -18,7 +18,7 @@ from torch import Tensor
 from model.backbones.wording import TextFault
 from model.config import check_served
 from model.episode import EncodedSupport
-from model.kept_support import from_bytes, to_bytes
+from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
 from service.engine.cost import CostModel
 from service.engine.device import DeviceThread
@@ -191,7 +191,7 @@ class Engine:
         return self._support_size.of(classes)
 
     async def write_support(self, support: EncodedSupport) -> bytes:
-        """Write supports down, as `model.kept_support` does."""
+        """Write supports down, as `model.passes.kept_support` does."""
         return await self._on_device(lambda: to_bytes(support))
 
     async def read_support(self, content: bytes) -> EncodedSupport:

@@ -20,8 +20,8 @@ from model.config import (
 )
 from model.episode import ClassSet, EncodedSupport, Memory
 from model.errors import EpisodeError
-from model.kept_support import from_bytes, to_bytes
 from model.methods import METHODS
+from model.passes.kept_support import from_bytes, to_bytes
 from model.recognizer import Recognizer
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 

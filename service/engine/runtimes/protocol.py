@@ -17,7 +17,7 @@ from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
-from model.kept_support import FORMAT
+from model.passes.kept_support import FORMAT
 from model.text import WORDING_VERSION, StageTexts
 
 Kind = Literal["torch", "onnx"]
