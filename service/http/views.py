@@ -26,7 +26,7 @@ from service.http.schemas import (
 )
 from service.stores.records import TaskRecord
 from service.tasks.classify import ClipAnswer, TaskAnswer
-from service.tasks.preparation import Preparation
+from service.tasks.encoding import Preparation
 
 
 def task_view(

@@ -36,8 +36,8 @@ from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks import uploads
 from service.tasks.allowance import Credits
+from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, decode_clips
-from service.tasks.preparation import Preparation
 from service.tasks.supports import Supports
 
 LOOK_S = 30.0  # between two looks for tasks that nobody decodes
@@ -124,7 +124,7 @@ class Arrivals:
     ) -> "asyncio.Task[None]":
         """Finish a task whose uploads are stored; the credits go back when that has ended."""
         task_id = record.task_id
-        self.supports.announce(task_id, preparation)
+        self.supports.preparations[task_id] = preparation
         finishing = self._finish(record, decoding, preparation, credits)
         work = self._running[task_id] = self.supports.start(task_id, finishing)
 
@@ -173,15 +173,17 @@ class Arrivals:
                 newer, expected_revision=record.revision, pictures=done.pictures
             )
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
-            self.supports.withdraw(record.task_id)  # another replica was faster, or it was deleted
+            self.supports.preparations.pop(
+                record.task_id, None
+            )  # another replica was faster, or it was deleted
             return
         except KshotError as error:
             log.warning("Task %s is not decoded yet (%s)", record.task_id, error.code)
-            self.supports.withdraw(record.task_id)
+            self.supports.preparations.pop(record.task_id, None)
             return
         self._tries.pop(record.task_id, None)
         if newer.state == "failed" or credits is None:
-            self.supports.withdraw(record.task_id)  # encoded when it is asked for
+            self.supports.preparations.pop(record.task_id, None)  # encoded when it is asked for
             return
         credits.correct(bytes=0, decode_ms=0, frames=len(done.frames) * self.pool.frames)
         await self.supports.prepare(newer, done.frames, preparation, 0.0, credits.hand_over())

@@ -89,7 +89,7 @@ class Classifier:
             ClipsRefusedError: None of the clips can be read.
             NotReadyError: The task is still getting ready.
             TaskFailedError: The task will never be ready.
-            DeadlineError: It took too long.
+            DeadlineError: It took too long; DeadlineUnmetError: it would.
         """
         deadline = allowance.deadline
         async with deadline.bounding("looking up the task"):
@@ -99,7 +99,7 @@ class Classifier:
                 record = await self.arrivals.settled(record, wait_s)
         with self.supports.pinned(record):
             async with deadline.bounding("waiting for the task"):
-                support = await self.supports.get(record, wait_s)
+                support = await self.supports.get(record, wait_s, deadline)
             return await self._answer(record, support, inputs, allowance)
 
     async def _answer(

@@ -16,8 +16,8 @@ from service.stores.records import TaskRecord
 from service.tasks import uploads
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals, Decoded
+from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewTask, check_clips
-from service.tasks.preparation import Preparation
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 

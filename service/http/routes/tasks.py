@@ -75,7 +75,7 @@ async def list_tasks(
             task_line(
                 record,
                 service.engine.model,
-                preparation=service.tasks.supports.preparation(record.task_id),
+                preparation=service.tasks.supports.preparations.get(record.task_id),
             )
             for record in records
         ],
@@ -128,7 +128,7 @@ async def _view(service: Service, record: TaskRecord) -> TaskView:
         service.engine.model,
         with_text=without_text is None,
         text_reason=without_text or service.tasks.supports.undescribed(record.task_id),
-        preparation=service.tasks.supports.preparation(record.task_id),
+        preparation=service.tasks.supports.preparations.get(record.task_id),
     )
 
 
