@@ -17,7 +17,6 @@ from pydantic.fields import FieldInfo
 
 from model.config import MethodConfig
 from model.methods import METHODS
-from service.http.problems import ROUTE_CODES, STATUS
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +92,8 @@ def presets_table() -> str:
 
 def problems_table() -> str:
     """List the codes of all errors that a client can do something about, by status."""
+    from service.http.problems import ROUTE_CODES, STATUS  # not at the top: `--help` needs no HTTP
+
     codes: dict[int, set[str]] = {status: {code} for status, code in ROUTE_CODES.items()}
     for error, status in STATUS.items():
         if status != HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deploy.demo import parser
-from deploy.demo_folder import ClipFolderError, most_queries, read_clips
+from deploy.demo_folder import most_queries, read_clips
 from deploy.demo_report import of_answers, of_tasks
 from deploy.demo_synthetic import draw_actions
 from deploy.local_service import LocalServiceError, local_service
@@ -88,14 +88,14 @@ def test_queries_are_what_support_leaves(tmp_path: Path) -> None:
     ("labels", "said"), [(["fly"], "No clips of 'fly'; there are"), (["sit"], "1 label is not")]
 )
 def test_labels_that_make_no_task_are_refused(tmp_path: Path, labels: list[str], said: str) -> None:
-    with pytest.raises(ClipFolderError, match=said):
+    with pytest.raises(InputError, match=said):
         read_clips(make_folder(tmp_path, index=True), labels, "test")
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ClipFolderError, match="holds no clips"):
+    with pytest.raises(InputError, match="holds no clips"):
         read_clips(tmp_path, [], "test")
-    with pytest.raises(ClipFolderError, match="is no folder"):
+    with pytest.raises(InputError, match="is no folder"):
         read_clips(tmp_path / "nowhere", [], "test")
 
 

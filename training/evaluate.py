@@ -13,17 +13,15 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, get_args
 
 from model.config import QueryContext
 from training import cli
+from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
-from training.evaluation.examination import Subject, evaluate
-from training.evaluation.questions import DrawnEpisodes, ExaminationJob, open_examination
-from training.evaluation.results import row, seeds_of, seeds_row, show
-from training.meta.processes import half_precision
+
+if TYPE_CHECKING:
+    from training.evaluation.examination import Subject
 
 SIZES = {field.name: field.default for field in fields(DrawnEpisodes)}
 DRAWN = {
@@ -91,6 +89,13 @@ def _declare_episodes(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Evaluate the checkpoints, and the teacher where its weights are given."""
+    import torch
+
+    from training.evaluation.examination import evaluate
+    from training.evaluation.questions import ExaminationJob, open_examination
+    from training.evaluation.results import row, seeds_of, seeds_row, show
+    from training.meta.processes import half_precision
+
     if options.plots is not None:
         check_plots(options.plots)
     episodes = chosen_episodes(options)
@@ -126,8 +131,10 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def subjects(options: argparse.Namespace) -> list[Subject]:
+def subjects(options: argparse.Namespace) -> list["Subject"]:
     """Return who is asked: every checkpoint, then the teacher."""
+    from training.evaluation.examination import Subject
+
     weights = options.backbone_weights
     found = [
         Subject(name=source, method="checkpoint", source=source, weights=weights)

@@ -18,11 +18,12 @@ import torch
 
 from model.config import MethodConfig
 from training.data.datasets import DataChoice, Dataset
+from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
 from training.evaluation.examination import Examination, Subject, evaluate
 from training.evaluation.matrix import Matrix, Row
 from training.evaluation.pictures import draw_lines
-from training.evaluation.questions import DrawnEpisodes, ExaminationJob, open_examination
+from training.evaluation.questions import ExaminationJob, open_examination
 from training.evaluation.results import SPLITS, lines, markdown, seeds_of, seeds_row
 from training.meta.fit import FitJob, fit
 from training.meta.methods import open_method

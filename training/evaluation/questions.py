@@ -8,21 +8,10 @@ from pathlib import Path
 from training.data.datasets import DataChoice, Dataset
 from training.data.descriptions_file import stage_texts
 from training.data.episode_list import read_episode_list, write_episode_list
-from training.data.episodes import Episode
+from training.data.episodes import EVALUATING, DrawnEpisodes, Episode
 from training.errors import InputError
 from training.evaluation.examination import Examination, Layout, by_layout, draw_layouts
 from training.features.tokens import TokenSources
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrawnEpisodes:
-    """Episodes of each number of ways and shots, drawn with a seed."""
-
-    ways: tuple[int, ...] = (5,)
-    shots: tuple[int, ...] = (1, 5)
-    queries: int = 5  # of each class
-    episodes: int = 3000  # of each number of ways and shots
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +31,7 @@ class ExaminationJob:
 
     data: DataChoice
     split: str | None = None
-    episodes: DrawnEpisodes | Path = DrawnEpisodes()
+    episodes: DrawnEpisodes | Path = EVALUATING
     written: Path | None = None
     descriptions: Path | None = None
     with_text: bool = True

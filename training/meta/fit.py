@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from model.checkpoint import load_recognizer
 from model.recognizer import Recognizer
 from training.data.datasets import DataChoice, Dataset
 from training.data.descriptions_file import stage_texts
+from training.data.episodes import CALIBRATING
 from training.errors import InputError
-from training.evaluation.fitting import FitPlan, fit_calibration, mean_feature
+from training.evaluation.fitting import fit_calibration, mean_feature
 from training.evaluation.pictures import draw_curve
 from training.evaluation.scoring import EpisodeScorer
 from training.features.clip_views import ClipAugmentation
@@ -28,8 +29,9 @@ from training.features.tokens import (
 )
 from training.features.trunk_cache import open_trunk_cache
 from training.meta.card import card, counted, environment, warn_if_few
+from training.meta.choice import MethodChoice
 from training.meta.learner import Learner
-from training.meta.methods import MethodChoice, open_method, start_from_adapters
+from training.meta.methods import open_method, start_from_adapters
 from training.meta.optimizer import trained_parameters
 from training.meta.plans import training_episodes, val_samplers
 from training.meta.processes import (
@@ -179,7 +181,7 @@ class _Training:
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             mean_E = mean_feature(best, train, data.split("train"))
-        plan = FitPlan(episodes=job.recipe.val_episodes)
+        plan = replace(CALIBRATING, episodes=job.recipe.val_episodes)
         source = f"{data.name}, val classes"
         try:
             found = fit_calibration(best, scorer, clips, mean_E, plan=plan, source=source)

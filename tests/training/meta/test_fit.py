@@ -17,8 +17,8 @@ from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
 from training.data.datasets import DataChoice
 from training.fit import main
+from training.meta.choice import MethodChoice
 from training.meta.fit import FitJob
-from training.meta.methods import MethodChoice
 from training.meta.recipe import FitRecipe
 from training.synthetic.actions import demo_actions, draw_action
 from training.synthetic.rendering import write_clip
