@@ -21,12 +21,14 @@ from deploy.demo_report import Share, document, of_tasks, table
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
 from model.text import template_stages
+from service.limits import limits_of, media_limits
 from service.settings import Settings
 from training.data.datasets import LabelledClip
 from training.data.episodes import Episode, draw_episode
 from training.data.listings import VIDEOS, read_index
 from training.errors import InputError
 from training.evaluation.examination import Examination, Layout, draw_layouts
+from training.features.readable import readable
 from training.features.tokens import TokenSources
 
 QUERIES = 5  # query clips a label in one task
@@ -36,7 +38,7 @@ TEACHER = "timm:vit_tiny_patch16_224"
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Classify clips of a folder; print the accuracy of tasks through HTTP, and of episodes."""
-    clips = read_clips(options.clips, options.labels, options.split)
+    clips = usable_clips(options.clips, options.labels, options.split)
     labels = sorted({clip.label for clip in clips})
     ways = min(options.ways, len(labels))
     shots: list[int] = options.shots or list(SHOTS)
@@ -144,6 +146,16 @@ def _episodes(
                 | document(accuracy)
             )
     return rows
+
+
+def usable_clips(folder: Path, labels: Sequence[str], split: str) -> list[LabelledClip]:
+    """Return those of `read_clips` that the service takes; the others are counted and named.
+
+    Raises:
+        InputError: As `read_clips`, or there is none.
+    """
+    taken = media_limits(limits_of(Settings.from_env()))
+    return readable(read_clips(folder, labels, split), limits=taken)
 
 
 def read_clips(folder: Path, labels: Sequence[str], split: str) -> list[LabelledClip]:

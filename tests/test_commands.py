@@ -70,3 +70,14 @@ def test_every_option_is_explained_in_a_sentence(name: str) -> None:
         assert re.fullmatch(r"[A-Z].*\.", text, flags=re.DOTALL), said
         assert len(text.split()) > 1, said
     assert parser.format_help()
+
+
+def test_every_bar_is_one_that_knows_a_log_from_a_terminal() -> None:
+    sources = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
+    made = {name for name, text in sources.items() if re.search(r"(import|\.) ?tqdm\b", text)}
+    assert made == {"training/progress.py", "model/backbones/download.py"}
+    assert "sys.stderr.isatty()" in sources["model/backbones/download.py"]

@@ -13,6 +13,7 @@ Lines for people go to stderr.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after one sentence on stderr for input that does not fit.
     """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("kshot").setLevel(logging.INFO)  # downloads tell how far they are
     last: Mapping[str, object] | None = None
     code = 0
     try:

@@ -21,11 +21,11 @@ from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
 
 if TYPE_CHECKING:
-    from training.evaluation.examination import Subject
+    from training.evaluation.examination import Examination, Subject
 
 SIZES = {field.name: field.default for field in fields(DrawnEpisodes)}
 DRAWN = {
-    "ways": "Labels of a drawn episode; several are asked one after another.",
+    "ways": "Labels of a drawn episode; several are asked one after another. Default: 5, or all.",
     "shots": "Support clips of a label; several are asked one after another.",
     "queries": "Query clips of a label.",
     "episodes": "Episodes of each number of ways and shots.",
@@ -48,7 +48,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="File of the backbone's weights; without it, the hub's.",
     )
     cli.add_data_options(parser)
-    add("--split", help="Whose labels are asked: train, val or test; without it, test.")
+    add("--split", help="Whose labels are asked: train, val, test or all; without it, test.")
     _declare_episodes(parser)
     contexts = get_args(QueryContext)
     add(
@@ -78,7 +78,8 @@ def _declare_episodes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     for name, default in SIZES.items():
         several = "+" if isinstance(default, tuple) else None
-        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]} Default: {default}.")
+        usual = f" Default: {default}." if default != () else ""
+        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]}{usual}")
     add("--list", type=Path, help="File of published episodes to answer, in place of drawn ones.")
     add(
         "--write-list",
@@ -122,13 +123,21 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     seeds = {setting: found for setting, found in seeds_of(results).items() if len(found) > 1}
     return {
         "split": examination.split,
-        **(dict.fromkeys(SIZES) if isinstance(episodes, Path) else asdict(episodes)),
+        **_sizes(episodes, examination),
         "list": episodes.name if isinstance(episodes, Path) else None,
         "labels": examination.labels,
         "rows": [row(result) for result in results],
         "over_seeds": [seeds_row(setting, found) for setting, found in seeds.items()],
         "plots": [plot.name for plot in plots],
     }
+
+
+def _sizes(episodes: DrawnEpisodes | Path, examination: "Examination") -> dict[str, object]:
+    """Return the sizes of drawn episodes as they were asked; a list has its own."""
+    if isinstance(episodes, Path):
+        return dict.fromkeys(SIZES)
+    ways = sorted({layout.ways for layout in examination.layouts})
+    return asdict(episodes) | {"ways": ways}
 
 
 def subjects(options: argparse.Namespace) -> list["Subject"]:

@@ -122,6 +122,17 @@ def test_progress_without_a_terminal_is_a_line_at_most_every_ten_seconds(
     assert all(line.startswith("slow") for line in lines)
 
 
+def test_two_thousand_steps_in_a_log_are_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    for _ in progress.progress(range(2000), desc="steps"):
+        now[0] += 0.02
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("%")[0].split()[-1] for line in lines] == ["25", "50", "75", "100"]
+
+
 def test_a_recipe_s_fields_are_explained_with_their_defaults(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

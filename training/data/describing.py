@@ -22,8 +22,8 @@ from model.text import (
     parse_stages,
     spoken,
 )
-from training.data.datasets import read_labels
 from training.data.descriptions_file import SUFFIXES, read_descriptions, write_descriptions
+from training.data.listed import read_labels
 from training.data.listings import Split
 from training.errors import InputError
 from training.progress import progress

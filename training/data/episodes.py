@@ -63,7 +63,7 @@ class EpisodePlan:
 class DrawnEpisodes:
     """Episodes of each number of ways and shots, drawn with a seed."""
 
-    ways: tuple[int, ...] = (5,)
+    ways: tuple[int, ...] = ()  # none stands for five, or all labels where there are fewer
     shots: tuple[int, ...] = (1, 5)
     queries: int = 5  # of each class
     episodes: int = 3000  # of each number of ways and shots

@@ -20,6 +20,7 @@ from training.evaluation.examination import Layout
 from training.evaluation.fitting import fit_calibration, mean_feature
 from training.evaluation.scoring import EpisodeScorer
 from training.evaluation.variants import as_evaluated
+from training.features.readable import readable_splits
 from training.features.tokens import TokenSources
 
 
@@ -63,7 +64,8 @@ def calibrate(job: CalibrateJob) -> dict[str, object]:
         InputError: The data does not fit, or there is no folder to write into.
         KshotError: The checkpoint cannot be used.
     """
-    data = job.data.open()
+    judging = ("train", "val") if job.report is None else (job.report, _other(job.report))
+    data = readable_splits(job.data.open(), judging, job.cache)
     recognizer = load_recognizer(job.checkpoint, weights=job.backbone_weights)
     recognizer.to(torch.device(job.device))
     if job.report is not None:
@@ -99,11 +101,16 @@ def _fit(job: CalibrateJob, recognizer: Recognizer, data: Dataset) -> Calibratio
     )
 
 
+def _other(own: Split) -> Split:
+    """Return the split whose clips are none of the labels of another."""
+    return "train" if own == "val" else "val"
+
+
 def _report(
     job: CalibrateJob, own: Split, recognizer: Recognizer, data: Dataset
 ) -> list[dict[str, object]]:
     """Measure on episodes of one split; clips of val, or of train for val, are the others."""
-    splits: tuple[Split, ...] = (own, "train" if own == "val" else "val")
+    splits: tuple[Split, ...] = (own, _other(own))
     scorer = _scorer(job, recognizer, data, splits)
     clips = [clip for split in splits for clip in data.split(split)]
     plan = job.episodes
