@@ -26,7 +26,7 @@ VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
-    core.ClipError: 422,
+    core.ClipError: 500,
     core.ContainerNotAllowedError: 415,
     core.CodecNotAllowedError: 415,
     core.ClipUndecodableError: 422,
@@ -41,13 +41,13 @@ STATUS: dict[type[KshotError], int] = {
     core.ClipSpanError: 422,
     core.PictureCountError: 422,
     core.ClipDecodeTimeoutError: 422,
-    core.EpisodeError: 422,
+    core.EpisodeError: 500,
     core.DescriptionError: 422,
     core.MethodError: 500,
     core.BackboneError: 500,
     core.CheckpointError: 500,
     core.ExportError: 500,
-    refused.RequestError: 400,
+    refused.RequestError: 500,
     refused.MalformedRequestError: 400,
     refused.MediaTypeError: 415,
     refused.InvalidRequestError: 422,
@@ -83,14 +83,29 @@ STATUS: dict[type[KshotError], int] = {
     stores.StoreError: 500,
     stores.TaskNotFoundError: 404,
     stores.TaskExpiredError: 410,
-    stores.RevisionConflictError: 409,
+    stores.RevisionConflictError: 500,
     stores.CursorError: 422,
     stores.StoreUnavailableError: 503,
     stores.StoreCorruptError: 500,
     decoding.DecoderUnavailableError: 503,
-    refused.DescriptionUnavailableError: 503,
+    refused.DescriptionUnavailableError: 500,
 }
-ROUTE_CODES = {404: "route-not-found", 405: "method-not-allowed"}  # which no error class has
+UNANSWERED: frozenset[type[KshotError]] = frozenset(
+    (  # no client ever gets these:
+        # never raised themselves
+        *(core.KshotError, core.ClipError, refused.RequestError, stores.StoreError),
+        # raised before the service serves
+        *(core.MethodError, core.BackboneError, core.CheckpointError, core.ExportError),
+        refused.SettingsError,
+        core.EpisodeError,  # checked before the core is asked
+        refused.ClientLeftError,  # nobody is there to read it; the log has it
+        refused.DescriptionUnavailableError,  # no request waits for a language model
+        stores.RevisionConflictError,  # no route changes a task, and ids are drawn at random
+    )
+)
+INTERNAL = "internal-error"
+# Which no error class has.
+ROUTE_CODES = {404: "route-not-found", 405: "method-not-allowed", 500: INTERNAL}
 RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
 HINTS: dict[type[KshotError], str] = {
@@ -121,7 +136,7 @@ def code_of(error: KshotError) -> str:
     if isinstance(error, refused.ClipsRefusedError):
         codes = {fault.error.code for fault in error.clips}
         return codes.pop() if len(codes) == 1 else error.code
-    return error.code
+    return INTERNAL if status_of(error) == 500 and type(error) in UNANSWERED else error.code
 
 
 def problem_of(error: KshotError, instance: str) -> Problem:
@@ -223,8 +238,8 @@ def install(app: FastAPI) -> None:
         return await refuse(request, refused.ClientLeftError("The client left while sending."))
 
     async def crash(request: Request, _: Exception) -> JSONResponse:
-        request.scope["kshot.code"] = "internal-error"
-        return answer(blank(500, "internal-error", _own_fault(500), request_id(request)))
+        request.scope["kshot.code"] = INTERNAL
+        return answer(blank(500, INTERNAL, _own_fault(500), request_id(request)))
 
     app.add_exception_handler(KshotError, refuse)
     app.add_exception_handler(RequestValidationError, validate)
@@ -273,7 +288,7 @@ def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) ->
                 f"use {headers.get('Allow', 'another')}."
             )
         case _:
-            return "request-refused", str(error.detail)
+            return refused.MalformedRequestError.code, str(error.detail)
 
 
 def _own_fault(status: int) -> str:
