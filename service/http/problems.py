@@ -110,6 +110,7 @@ RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
 HINTS: dict[type[KshotError], str] = {
     refused.DeadlineError: f" The header {TIMEOUT_HEADER} sets the time.",
+    refused.DeadlineUnmetError: f" The header {TIMEOUT_HEADER} sets the time.",
     refused.NotReadyError: " The header 'Prefer: wait=20' lets a request wait.",
     refused.TooFewLabelsError: " Labels are multipart support[LABEL]=@FILE or JSON labels[].",
     refused.NoClipsError: " Clips are multipart clip=@FILE or JSON clips[].",

@@ -84,14 +84,14 @@ class Classifier:
         Raises:
             ClipsRefusedError: None of the clips can be read.
             NotReadyError: The task is still getting ready.
-            DeadlineError: It took too long.
+            DeadlineError: It took too long; DeadlineUnmetError: it would.
         """
         deadline = allowance.deadline
         async with deadline.bounding("looking up the task"):
             record = await self.supports.record(task_id)
         with self.supports.pinned(record):
             async with deadline.bounding("waiting for the task"):
-                support = await self.supports.get(record, wait_s)
+                support = await self.supports.get(record, wait_s, deadline)
             return await self._answer(record, support, inputs, allowance)
 
     async def _answer(
