@@ -16,7 +16,9 @@ from training.errors import InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-VIDEOS = frozenset({".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v"})
+VIDEOS = frozenset(
+    {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".ts", ".mts", ".m2ts", ".m2t"}
+)
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})  # what a clip may be made of
 COLUMNS = ("path", "label", "split", "source_group")
 FAMILY = "family"  # a column that may be left out
