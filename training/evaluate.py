@@ -9,6 +9,7 @@ Tables come first; the last line is JSON.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
 
 if TYPE_CHECKING:
-    from training.evaluation.examination import Examination, Subject
+    from training.evaluation.examination import Examination, Result, Subject
 
 SIZES = {field.name: field.default for field in fields(DrawnEpisodes)}
 DRAWN = {
@@ -114,12 +115,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     examination = open_examination(job)
     results = evaluate(examination, subjects(options), contexts=options.contexts, device=device)
     show(results)
-    plots: list[Path] = []
-    if options.plots is not None:
-        # Not at the top: matplotlib is an extra, and figures alone do not need it.
-        from training.evaluation.pictures import draw_results
-
-        plots = draw_results(results, examination.labels, options.plots)
+    plots = [] if options.plots is None else _drawn(results, examination, options.plots)
     seeds = {setting: found for setting, found in seeds_of(results).items() if len(found) > 1}
     return {
         "split": examination.split,
@@ -130,6 +126,13 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "over_seeds": [seeds_row(setting, found) for setting, found in seeds.items()],
         "plots": [plot.name for plot in plots],
     }
+
+
+def _drawn(results: Sequence["Result"], examination: "Examination", folder: Path) -> list[Path]:
+    # Not at the top: matplotlib is an extra, and figures alone do not need it.
+    from training.evaluation.pictures import draw_results
+
+    return draw_results(results, examination.labels, folder)
 
 
 def _sizes(episodes: DrawnEpisodes | Path, examination: "Examination") -> dict[str, object]:

@@ -99,14 +99,13 @@ def open_dataset(
         data: An index.csv, a folder that holds one, a folder of split files, or a folder of clips.
         root: Where the files lie; the folder of the index or split files if None.
         max_missing: Share of the listed clips whose files may be missing.
-        names: Names of the classes of split files that only number them, as
-            `training.data.split_files.read_names` reads them; a classes.csv, .txt or .json beside
-            the split files if None.
+        names: Names of the classes of split files that only number them, as `read_names` reads
+            them; a classes.csv, .txt or .json beside the split files if None.
         split_seed: Divides the labels of a folder without split folders.
         few_are_test: Whether such a folder of fewer than 20 labels is all test, and not refused.
 
     Raises:
-        InputError: The data cannot be used; the message says why, and the remedy.
+        InputError: The data cannot be used.
     """
     listing = list_data(data, root, names, split_seed, few_are_test=few_are_test)
     finder = ClipFinder(listing.root)
@@ -117,9 +116,8 @@ def open_dataset(
         if (path := find(listed.name)) is None:
             missing.append(listing.root / listed.name)
         else:
-            clips[listed.split].append(
-                LabelledClip(path, listed.label, listed.source_group, listed.name, listed.family)
-            )
+            of_list = listed.label, listed.source_group, listed.name, listed.family
+            clips[listed.split].append(LabelledClip(path, *of_list))
     _check_found(data, listing, clips, missing, max_missing)
     found = {split: tuple(of_split) for split, of_split in clips.items()}
     return Dataset(listing.name, found, tuple(missing), listing.named)
