@@ -92,7 +92,7 @@ def presets_table() -> str:
 def problems_table() -> str:
     """List the codes of all errors that a client can get, by status."""
     # Not at the top: `--help` needs no HTTP.
-    from service.http.problems import ROUTE_CODES, STATUS, UNANSWERED
+    from service.http.statuses import ROUTE_CODES, STATUS, UNANSWERED
 
     codes: dict[int, set[str]] = {status: {code} for status, code in ROUTE_CODES.items()}
     for error, status in STATUS.items():

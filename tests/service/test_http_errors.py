@@ -16,6 +16,7 @@ from deploy.readme_tables import ROOT, block, home
 from model.errors import EpisodeError, KshotError
 from service.errors import DescriptionUnavailableError
 from service.http import problems as errors
+from service.http import statuses
 from service.http.connection import RequestLog
 from service.settings import Settings
 from tests.serving import moving_clip, problem, register, serving
@@ -37,7 +38,7 @@ def test_every_error_has_a_status_and_its_own_code() -> None:
             importlib.import_module(module.name)
     ours = {kind for kind in subclasses(KshotError) if not kind.__module__.startswith("tests")}
     served = {kind for kind in ours if kind.__module__.startswith(("model.", "service."))}
-    assert served == set(errors.STATUS)
+    assert served == set(statuses.STATUS)
     codes = [kind.code for kind in served]
     assert len(set(codes)) == len(codes)
 
@@ -49,17 +50,17 @@ def test_every_code_in_the_table_can_be_raised_to_a_client_and_no_other() -> Non
         path.read_text(encoding="utf-8")
         for room in rooms
         for path in (ROOT / room).rglob("*.py")
-        if path.name != "problems.py"
+        if path.name != "statuses.py"
     ]
     raised = set(re.findall(r"(?<!class )\b(\w+Error)\(", "\n".join(sources)))
     raised |= {f.__name__ for f in errors.FAULTS.values()}  # of pydantic's faults, by their type
-    answered = {kind for kind in errors.STATUS if kind not in errors.UNANSWERED}
+    answered = {kind for kind in statuses.STATUS if kind not in statuses.UNANSWERED}
     assert {kind.__name__ for kind in answered} <= raised
-    assert set(errors.STATUS) >= errors.UNANSWERED
+    assert set(statuses.STATUS) >= statuses.UNANSWERED
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", block_of("problems"), re.MULTILINE)
     table = {(int(status), code) for status, row in rows for code in re.findall(r"`(.+?)`", row)}
-    routes = set(errors.ROUTE_CODES.items())
-    assert table == {(errors.STATUS[kind], kind.code) for kind in answered} | routes
+    routes = set(statuses.ROUTE_CODES.items())
+    assert table == {(statuses.STATUS[kind], kind.code) for kind in answered} | routes
 
 
 def test_what_no_client_should_get_is_an_internal_error() -> None:
