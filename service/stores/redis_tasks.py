@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from service.stores import records, redis_commit, sealed_values, sealing
+from service.stores import records, redis_commit, sealing
 from service.stores.errors import (
     StoreCorruptError,
     StoreUnavailableError,
@@ -28,7 +28,7 @@ from service.stores.errors import (
 )
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Durability
-from service.stores.sealed_values import SealedRecords
+from service.stores.sealing import SealedRecords
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class RedisTasks:
         chunks = await asyncio.to_thread(sealing.split_chunks, task_id, pictures, self._chunk_bytes)
         aside = self._key("aside", secrets.token_hex(16))
         arguments = [
-            sealed_values.seal_record(record),
+            sealing.seal_record(record),
             record.revision,
             records.place_of(record),
             len(chunks),
@@ -149,7 +149,7 @@ class RedisTasks:
             [*self._keys(task_id), self._key("supports", task_id)],
             [
                 expected_revision,
-                sealed_values.seal_record(record),
+                sealing.seal_record(record),
                 record.revision,
                 *self._life(record),
             ],
