@@ -141,6 +141,12 @@ class Settings(BaseSettings):
     max_inflight_frames: int = Field(
         16384, ge=2, description="Frames for the device of all running requests, by estimate."
     )
+    stored_upload_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        description="Clips of one registration that are stored as they were sent, so that its 202 "
+        "need not wait until they are decoded; larger ones are decoded first.",
+    )
     tenant_share: float = Field(
         0.5,
         gt=0,

@@ -22,6 +22,21 @@ Frames = Mapping[str, np.ndarray]  # clip id -> uint8 [T, H, W, C]
 
 
 @dataclass(slots=True)
+class Preparation:
+    """A task whose clips are being decoded and encoded for the first time."""
+
+    clips: int
+    decoded: int = 0
+    encoded: int = 0
+    failed: bool = False
+
+    @property
+    def progress(self) -> float:
+        """Share of the work that is done; decoding and encoding count alike."""
+        return (self.decoded + self.encoded) / max(1, 2 * self.clips)
+
+
+@dataclass(slots=True)
 class Rebuild:
     """Supports that are being encoded again, and how long that will take.
 

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from model.episode import EncodedSupport
@@ -23,7 +23,7 @@ from service.stores.errors import (
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits, Deadline
-from service.tasks.encoding import Encoding, Frames
+from service.tasks.encoding import Encoding, Frames, Preparation
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.records_at_hand import RecordsAtHand
 from service.tasks.texts import TaskTexts
@@ -35,15 +35,6 @@ WARMING = "warming"  # a tenant of its own, so that it takes turns with rebuilds
 log = logging.getLogger("kshot.tasks")
 
 Value = TypeVar("Value")
-
-
-@dataclass(slots=True)
-class Preparation:
-    """A task whose supports are being encoded for the first time."""
-
-    clips: int
-    done: int = 0
-    failed: bool = False
 
 
 class Supports:
@@ -74,26 +65,30 @@ class Supports:
         self.encoding = Encoding(store=store, engine=engine, texts=texts, kept=kept)
         self.used: dict[str, float] = {}  # when tasks were used, unix time; `Warming` takes it
         self._records = RecordsAtHand(store)
-        self._preparations: dict[str, Preparation] = {}
+        self.preparations: dict[str, Preparation] = {}  # of tasks that are getting ready
         self._improving: set[str] = set()
         self._undescribed: OrderedDict[str, str] = OrderedDict()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def prepare(
-        self, record: TaskRecord, frames: Frames, wait_s: float, credits: Credits
-    ) -> Preparation:
+        self,
+        record: TaskRecord,
+        frames: Frames,
+        preparation: Preparation,
+        wait_s: float,
+        credits: Credits,
+    ) -> None:
         """Begin to encode a new task, and return when it is ready or `wait_s` are over.
 
         The credits go back when the work has ended, which may be later.
         """
         self.used[record.task_id] = time.time()
-        preparation = self._preparations[record.task_id] = Preparation(len(frames))
-        work = self._start(
+        self.preparations[record.task_id] = preparation
+        work = self.start(
             record.task_id, self._prepare(record, frames, preparation, credits.tenant)
         )
         work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
-        return preparation
 
     async def record(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store, or as it last stood while the store is away."""
@@ -103,10 +98,6 @@ class Supports:
             if task_id in self._records:  # another replica, or time, has ended it
                 self.forget(task_id)
             raise
-
-    def preparation(self, task_id: str) -> Preparation | None:
-        """Return the progress of a task that is getting ready; None for all others."""
-        return self._preparations.get(task_id)
 
     def undescribed(self, task_id: str) -> str | None:
         """Say why the language model's text did not come; None when it did, or nobody asked."""
@@ -132,7 +123,7 @@ class Supports:
         key = self._key(record)
         if (support := self.cache.peek(key)) is not None:
             return support
-        preparation = self._preparations.get(record.task_id)
+        preparation = self.preparations.get(record.task_id)
         fresh = preparation is not None and not preparation.failed
         try:
             async with asyncio.timeout(wait_s if fresh else None):
@@ -142,7 +133,7 @@ class Supports:
                 f"Task {record.task_id} is still getting ready; ask again.", retry_after_s=1
             ) from None
         if not fresh:
-            self._preparations.pop(record.task_id, None)
+            self.preparations.pop(record.task_id, None)
             self._improve_later(record)
         return support
 
@@ -152,7 +143,8 @@ class Supports:
         Raises:
             KshotError: The task is gone, or cannot be encoded.
         """
-        record = await self.record(task_id)
+        if (record := await self.record(task_id)).state != "decoded":
+            return True
         key, size = self._key(record), self.engine.support_bytes([c.label for c in record.clips])
         if self.cache.peek(key) is not None:
             return True
@@ -176,7 +168,7 @@ class Supports:
         self._undescribed.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()
-        self._preparations.pop(task_id, None)
+        self.preparations.pop(task_id, None)
 
     def forget(self, task_id: str) -> None:
         """Drop all that is derived from a task."""
@@ -209,7 +201,7 @@ class Supports:
         """Encode the frames that were stored; queries of the task join this one build."""
 
         def progress(done: int) -> None:
-            preparation.done = done
+            preparation.encoded = done
 
         try:
             await self.cache.get(
@@ -223,13 +215,13 @@ class Supports:
         except BaseException:
             preparation.failed = True
             raise
-        self._preparations.pop(record.task_id, None)
+        self.preparations.pop(record.task_id, None)
         self._improve_later(record)
 
     def _improve_later(self, record: TaskRecord) -> None:
         if self.texts.may_improve(record.labels) and record.task_id not in self._improving:
             self._improving.add(record.task_id)
-            work = self._start(record.task_id, self._improve(record))
+            work = self.start(record.task_id, self._improve(record))
             work.add_done_callback(lambda _: self._improving.discard(record.task_id))
 
     async def _improve(self, record: TaskRecord) -> None:
@@ -273,7 +265,8 @@ class Supports:
             return None
         return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
 
-    def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do work for a task in the background, until it is done or the task is deleted."""
         task = spawn(work)
         self._background.setdefault(task_id, set()).add(task)
 

@@ -34,6 +34,7 @@ from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord, TaskRecord
 from service.tasks.allowance import NOTHING, Credits, Deadline, Ledger
+from service.tasks.encoding import Preparation
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
@@ -123,7 +124,8 @@ async def registered(now: Life, seed: int = 0) -> TaskRecord:
     frames: dict[str, np.ndarray] = {name: decode_pictures(kept) for name, kept in pictures.items()}
     await now.store.create(record, pictures)
     credits = Credits(Ledger(NOTHING, share=1.0), "", NOTHING)
-    preparation = await now.supports.prepare(record, frames, 20.0, credits)
+    preparation = Preparation(CLIPS)
+    await now.supports.prepare(record, frames, preparation, 20.0, credits)
     assert not preparation.failed
     return record
 
