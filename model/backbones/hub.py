@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import logging
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -103,10 +104,11 @@ def _download(file: HubFile, target: Path, bar: type[Any]) -> None:
         fcntl.flock(opened, fcntl.LOCK_EX)
         if target.is_file():  # another process made it meanwhile
             return
+        opened.seek(0, os.SEEK_END)  # or it stopped, after more bytes than there were
         log.info("Downloading %s of %s to %s", file.name, file.repository, target.parent)
         _fill(opened, about, file.name, bar)
         if (reason := _fault(part, about)) is not None:
-            part.unlink()
+            opened.truncate(0)  # who waits for the lock has this very file open
             raise BackboneError(
                 f"{file.name} of {file.repository} arrived damaged ({reason}); start again."
             )
