@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from model.backbones.sources import refuse_pickle
 from model.errors import BackboneError
+
+# What a file that is torn, damaged or of another kind raises, of safetensors and of numpy.
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, BadZipFile, SafetensorError)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -22,10 +26,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     refuse_pickle(file)
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         return dict(load_file(file))
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise BackboneError(
             f"{file} cannot be read as safetensors or npz ({error}); name another file."
         ) from error

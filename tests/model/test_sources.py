@@ -1,8 +1,10 @@
 """Names of models: the short ones, what they stand for, and one sentence for every other."""
 
+import io
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -74,6 +76,29 @@ def weights(tmp_path: Path) -> Path:
     file = tmp_path / "vit-of-mine.safetensors"
     save_file(timm.create_model(VIT, pretrained=False).state_dict(), file)
     return file
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npz({"weight": np.zeros(1000)})[:-100],
+        npz({"weight": np.arange(9.0)}).replace(np.float64(8).tobytes(), np.float64(7).tobytes()),
+        npz({"weight": np.array(["text"])}),
+        b"",
+    ],
+    ids=["torn", "damaged", "text", "empty"],
+)
+def test_an_npz_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "vit.npz"
+    file.write_bytes(content)
+    with pytest.raises(BackboneError, match=r"vit\.npz cannot be read as safetensors or npz"):
+        load_recognizer(f"timm:{VIT}", weights=file)
 
 
 @pytest.fixture
