@@ -70,7 +70,8 @@ class ClipImageTower(nn.Module):
 
     def __init__(self, visual: Any, mean: RGB, std: RGB) -> None:  # noqa: ANN401
         super().__init__()
-        if not hasattr(visual, "class_embedding") or getattr(visual, "attn_pool", None) is not None:
+        pooled = hasattr(visual, "class_embedding") and visual.pool_type == "tok"
+        if not pooled or visual.attn_pool is not None:
             raise BackboneError(
                 f"The image tower {type(visual).__name__} is no ViT pooled by its class token; "
                 "choose an open_clip ViT such as ViT-B-16-quickgelu."

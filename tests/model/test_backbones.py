@@ -129,18 +129,25 @@ def test_a_share_of_the_patches_is_refused_where_places_are_turned() -> None:
         one.video(episode(one)[:, :, :9], Alone())
 
 
+@pytest.mark.parametrize("name", ["kshot-tiny-siglip", "kshot-tiny-mobile"])
 @torch.inference_mode()
-def test_siglip_towers_compute_what_open_clip_computes() -> None:
-    clip = random_clip("kshot-tiny-siglip")
+def test_towers_of_timm_compute_what_open_clip_computes(name: str) -> None:
+    clip = random_clip(name)
     ids = torch.randint(0, 32, (3, 64))
     pixels = torch.randn(2, 3, 160, 160)
     want_image, want_text = clip.encode_image(pixels), clip.encode_text(ids)
     image, text = split_clip(clip, WordTokenizer([], 3), HALF, HALF)
+    assert image.features == text.features
     encoder = VideoEncoder(image, [], frames=2)
     got = encoder(encoder.trunk_of_pixels(pixels[None]), Alone())
     torch.testing.assert_close(got[0], want_image, atol=1e-5, rtol=1e-4)
     got = TextEncoder(text, []).stages(ids[None])
     torch.testing.assert_close(got[0], want_text, atol=1e-5, rtol=1e-4)
+
+
+def test_a_clip_that_pools_its_patches_is_refused() -> None:
+    with pytest.raises(BackboneError, match="no ViT pooled by its class token"):
+        split_clip(random_clip("kshot-tiny-clipa"), WordTokenizer([], 3))
 
 
 @torch.inference_mode()
