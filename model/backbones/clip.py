@@ -11,7 +11,6 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.timm_model import TimmModel
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -171,8 +170,9 @@ def open_clip_file(config: OpenClipConfig) -> HubFile:
     """Say where the hub keeps a model's weights, as open_clip's registry has it.
 
     Raises:
-        BackboneError: open_clip knows no such weights of this model.
+        BackboneError: open_clip knows no such weights of this model, or they do not fit it.
     """
+    check_quick_gelu(config)
     found = open_clip.get_pretrained_cfg(config.name, config.pretrained or "")
     repository, _, name = found.get("hf_hub", "").rpartition("/")
     if not repository:
@@ -203,18 +203,16 @@ def open_clip_towers(
         weights: File with them; None leaves it random.
 
     Raises:
-        BackboneError: unknown name, a file that does not fit, not a plain ViT, or OpenAI
-            weights in a model without QuickGELU.
+        BackboneError: unknown name, a file that does not fit, not a plain ViT, or weights of
+            QuickGELU in a model without it.
     """
+    check_quick_gelu(config)
     clip = random_clip(config.name)
     if weights is not None:
         load_exactly(clip, read_tensors(weights), weights)
     folder = None if weights is None else weights.parent
     known = normalisation(config)
-    image, text = split_clip(clip, tokenizer_of(config.name, folder), *known)
-    if config.pretrained == "openai":
-        assert_quick_gelu(image, config.name)
-    return image, text
+    return split_clip(clip, tokenizer_of(config.name, folder), *known)
 
 
 def random_clip(name: str) -> Any:  # noqa: ANN401
@@ -272,9 +270,15 @@ def split_clip(
     return image, ClipTextTower(text, tokenizer)
 
 
-def assert_quick_gelu(image: Backbone, name: str) -> None:
-    """Refuse OpenAI weights in a model whose MLPs use the exact GELU."""
-    if not isinstance(image.model.transformer.resblocks[0].mlp.gelu, QuickGELU):
+def check_quick_gelu(config: OpenClipConfig) -> None:
+    """Refuse weights that learned with QuickGELU in a model whose MLPs use the exact GELU.
+
+    Raises:
+        BackboneError: The sentence names the model that has it.
+    """
+    name, tag = config.name, config.pretrained or ""
+    wanted = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")
+    if wanted and not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
         raise BackboneError(
-            f"OpenAI's weights need QuickGELU, which {name!r} lacks; use {name}-quickgelu."
+            f"The weights {tag} of {name!r} need QuickGELU, which it lacks; use {name}-quickgelu."
         )
