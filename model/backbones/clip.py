@@ -187,10 +187,14 @@ def open_clip_file(config: OpenClipConfig) -> HubFile:
 
 
 def tokenizer_files(config: OpenClipConfig) -> tuple[HubFile, ...]:
-    """Say where the hub keeps a model's tokenizer; none where open_clip has its own."""
+    """Say where the hub keeps a model's tokenizer; none where open_clip has its own.
+
+    It is read from beside the weights, whose repository may be another.
+    """
     text = (open_clip.get_model_config(config.name) or {}).get("text_cfg", {})
     repository = text.get("hf_tokenizer_name")
-    return tuple(HubFile(repository, name) for name in FILES) if repository else ()
+    beside = open_clip_file(config).repository
+    return tuple(HubFile(repository, name, beside) for name in FILES) if repository else ()
 
 
 def open_clip_towers(

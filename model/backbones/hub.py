@@ -31,14 +31,21 @@ log = logging.getLogger("kshot.model")
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository of the hub."""
+    """A file of a repository of the hub.
+
+    Args:
+        repository: Where the hub has it.
+        name: Of the file.
+        beside: Repository whose files it lies beside; None is its own.
+    """
 
     repository: str
     name: str
+    beside: str | None = None
 
     def path(self, cache: Path) -> Path:
         """Return where it lies when it is there."""
-        return cache.expanduser() / self.repository / self.name
+        return cache.expanduser() / (self.beside or self.repository) / self.name
 
 
 class Lines:

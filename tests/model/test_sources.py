@@ -15,7 +15,7 @@ from model.backbones.opening import hub_files, towers
 from model.backbones.sources import ALIASES, backbone_of
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import METHOD_JSON, MethodConfig, TaskConfig, TimmConfig
+from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, TaskConfig, TimmConfig
 from model.convert_weights.__main__ import main as convert_weights
 from model.errors import BackboneError, CheckpointError
 from tests.model.families import CLIP_LIKE, clip_weights
@@ -44,6 +44,12 @@ def test_the_hub_files_of_clip_and_siglip2_are_those_of_the_libraries() -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP2", "ViT-SO400M-14-SigLIP-384"])
+def test_a_tokenizer_lies_beside_the_weights_that_it_is_for(name: str) -> None:
+    files = hub_files(OpenClipConfig(name=name, pretrained="webli"))
+    assert {file.path(Path()).parent for file in files} == {Path("timm", name)}
 
 
 def test_an_unknown_name_gets_the_list() -> None:
