@@ -51,17 +51,21 @@ def load_exactly(
     """
     want = module.state_dict()
     own = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-    differing = sorted(
-        name
-        for name in want.keys() | own.keys()
-        if name not in want or name not in own or want[name].shape != own[name].shape
-    )
-    if differing:
+    if differing := misfits(want, own):
         raise BackboneError(
             f"{file} does not fit the backbone: {listed(differing)} missing, extra or of "
             "another shape; give the weights of the backbone that is named."
         )
     module.load_state_dict(own)
+
+
+def misfits(want: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that are missing, extra or of another shape."""
+    return sorted(
+        name
+        for name in want.keys() | found.keys()
+        if name not in want or name not in found or want[name].shape != found[name].shape
+    )
 
 
 def listed(names: list[str]) -> str:

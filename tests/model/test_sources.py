@@ -178,3 +178,13 @@ def test_a_pickle_that_runs_code_is_not_converted(
     assert "cannot be read as weights alone" in line
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_files_that_are_no_weights_are_not_converted(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.tar").write_bytes(content)
+    assert convert_weights([str(tmp_path / "model.tar"), str(tmp_path / "out.safetensors")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.tar cannot be read as weights alone" in line
