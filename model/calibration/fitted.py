@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import CheckpointError
@@ -153,13 +154,8 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 def _at(rows: Sequence[ShotRow], shots: int) -> tuple[float, float]:
     """Return scale and threshold at a number of shots."""
-    above = next((row for row in rows if row.shots >= shots), rows[-1])
-    below = next((row for row in reversed(rows) if row.shots <= shots), rows[0])
-    if above.shots <= below.shots:  # a row's own number, or outside of all rows
-        row = below if shots >= below.shots else above
-        return row.scale, row.threshold
-    share = math.log(shots / below.shots) / math.log(above.shots / below.shots)
+    logs = [math.log(row.shots) for row in rows]
     return (
-        below.scale + share * (above.scale - below.scale),
-        below.threshold + share * (above.threshold - below.threshold),
+        float(np.interp(math.log(shots), logs, [row.scale for row in rows])),
+        float(np.interp(math.log(shots), logs, [row.threshold for row in rows])),
     )

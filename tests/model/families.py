@@ -32,6 +32,26 @@ TINY: dict[str, dict[str, Any]] = {
             "context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2,
         },
     },
+    "kshot-tiny-mobile": {  # as MobileCLIP and EVA02: timm's classifier is the projection
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": 160, "timm_model_name": "test_vit", "timm_model_pretrained": False,
+            "timm_pool": "token", "timm_proj": None,
+        },
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 32, "width": 16, "heads": 2, "layers": 2,
+        },
+    },
+    "kshot-tiny-clipa": {
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16,
+            "pool_type": "avg", "final_ln_after_pool": True,
+        },
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1,
+        },
+    },
     "kshot-tiny-siglip": {
         "embed_dim": 64,
         "init_logit_bias": -10,
