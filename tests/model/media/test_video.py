@@ -88,6 +88,15 @@ def test_packets_that_show_no_frame_do_not_shift_the_sampling() -> None:
     assert clip.times_s == pytest.approx([k / 30 for k in expected], abs=2e-3)
 
 
+def test_an_avi_whose_pictures_are_coded_out_of_order_is_read_in_order() -> None:
+    options = {"bf": "3", "g": "12", "sc_threshold": "0", "b_strategy": "0"}
+    clip = read(make_video(grey_frames(36), container="avi", options=options))
+    at = centre_indices(36, 8)
+    assert seen_levels(clip) == pytest.approx([grey_level(k, 36) for k in at], abs=3)
+    assert clip.times_s == pytest.approx([k / 30 for k in at], abs=2e-3)
+    assert clip.warnings == ()
+
+
 def test_jitter_is_reproducible_and_moves_frames() -> None:
     video = make_video(grey_frames(60))
     once, again = (read(video, jitter=np.random.default_rng(7)).times_s for _ in range(2))
