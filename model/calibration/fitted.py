@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, first_fault
 from model.files import write_file
 from model.fusion import TaskCalibration
 
@@ -127,10 +127,8 @@ def read_calibration(folder: Path, fingerprint: str, features: int) -> Calibrati
     try:
         found = Calibration.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise CheckpointError(
-            f"{file} is no calibration ({place}: {first['msg']}); run "
+            f"{file} is no calibration ({first_fault(error)}); run "
             "`python -m training.calibrate` again."
         ) from error
     if found.fingerprint != fingerprint:

@@ -48,7 +48,7 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
         raise BackboneError(
             f"{file} cannot be read as weights alone ({type(error).__name__}: "
             f"{reason[:120]}); give a state dict that torch.save wrote, or take the "
-            " safetensors file that most publishers have beside it."
+            "safetensors file that most publishers have beside it."
         ) from error
     while isinstance(content, dict) and (inner := [key for key in NESTED if key in content]):
         content = content[inner[0]]
