@@ -1,7 +1,7 @@
 """What the service may ask of any task store, and how the stores keep cancelled requests whole."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from service.background import spawn
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class TaskStore(Protocol):
-    """Keeps tasks, their pictures, and cached text.
+    """Keeps tasks, their pictures, and caches of what is derived: texts and encoded supports.
 
     Every method may raise `StoreUnavailableError`; every read may raise `StoreCorruptError`. A
     write that was cancelled or not acknowledged happened whole or not at all.
@@ -71,6 +71,33 @@ class TaskStore(Protocol):
 
     async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Cache a value for `ttl_s` seconds; a cache may forget earlier."""
+        ...
+
+    async def get_supports(self, task_id: str, name: str) -> bytes | None:
+        """Return the encoded supports of a task that were kept under a name.
+
+        None when none were, when others took their place, or when they are damaged.
+        """
+        ...
+
+    async def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
+        """Keep a task's encoded supports in the place of others, as long as the task stands so.
+
+        Nothing is kept for a task that is gone or at another revision. A cache may forget earlier.
+
+        Args:
+            record: The task.
+            name: What they depend on beside the task; ASCII without white space, 200 at most.
+            value: The supports.
+        """
+        ...
+
+    async def note_uses(self, used: Mapping[str, float]) -> None:
+        """Keep when tasks were used last, unix time by id; ids of no task are left out."""
+        ...
+
+    async def recent(self, limit: int) -> Sequence[str]:
+        """Return the ids of tasks, the one that was used last first; without use, none."""
         ...
 
     async def ping(self) -> None:

@@ -44,13 +44,14 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired
+# KEYS: pictures, task, expired, supports
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms
 REPLACE = """
 local stored = redis.call('HGET', KEYS[2], 'revision')
 if not stored then return 'absent' end
 if stored ~= ARGV[1] then return stored end
 redis.call('HSET', KEYS[2], 'record', ARGV[2], 'revision', ARGV[3])
+redis.call('UNLINK', KEYS[4])
 if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
@@ -63,12 +64,14 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, index
+# KEYS: pictures, task, expired, supports, index, used
+# ARGV: the id of the task
 DELETE = """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
 local place = redis.call('HGET', KEYS[2], 'place')
-if place then redis.call('ZREM', KEYS[4], place) end
-redis.call('DEL', KEYS[2], KEYS[3])
+if place then redis.call('ZREM', KEYS[5], place) end
+redis.call('ZREM', KEYS[6], ARGV[1])
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('UNLINK', KEYS[1])
 return 'done'
 """

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from service.stores import records, redis_commit, sealing
+from service.stores import records, redis_commit, sealed_values, sealing
 from service.stores.errors import (
     StoreCorruptError,
     StoreUnavailableError,
@@ -28,6 +28,7 @@ from service.stores.errors import (
 )
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Durability
+from service.stores.sealed_values import SealedRecords
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class RedisTasks:
         self._durability = durability
         self._now = now
         self._chunk_bytes = chunk_bytes
+        self._records = SealedRecords()
 
     async def check(self) -> None:
         """Return when the server answers, and still keeps what it acknowledges."""
@@ -68,7 +70,12 @@ class RedisTasks:
         records.check_pictures(record, pictures)
         chunks = await asyncio.to_thread(sealing.split_chunks, task_id, pictures, self._chunk_bytes)
         aside = self._key("aside", secrets.token_hex(16))
-        arguments = [_seal_record(record), record.revision, records.place_of(record), len(chunks)]
+        arguments = [
+            sealed_values.seal_record(record),
+            record.revision,
+            records.place_of(record),
+            len(chunks),
+        ]
         try:
             for batch in sealing.batches(chunks):
                 pipeline = self._client.pipeline(transaction=True)
@@ -107,7 +114,7 @@ class RedisTasks:
         fields, tombstone = await retried(read)
         expired_at = None
         if fields[0] is not None:
-            record = _unseal_record(task_id, fields)
+            record = self._read_record(task_id, fields)
             if not record.expired(self._now()):
                 return record
             expired_at = record.expires_at
@@ -139,8 +146,13 @@ class RedisTasks:
         records.check_successor(await self.get(task_id), record, expected_revision)
         status = await self._commit(
             redis_commit.REPLACE,
-            self._keys(task_id),
-            [expected_revision, _seal_record(record), record.revision, *self._life(record)],
+            [*self._keys(task_id), self._key("supports", task_id)],
+            [
+                expected_revision,
+                sealed_values.seal_record(record),
+                record.revision,
+                *self._life(record),
+            ],
         )
         if status == b"absent":
             raise records.absent(task_id, None, self._now())
@@ -155,8 +167,10 @@ class RedisTasks:
             return False
         except StoreCorruptError:
             logger.warning("Task %s is damaged and is being deleted", task_id)
-        keys = [*self._keys(task_id), self._key("index")]
-        return await self._commit(redis_commit.DELETE, keys, []) == b"done"
+        self._records.forget(task_id)
+        keys = [*self._keys(task_id), self._key("supports", task_id)]
+        keys += [self._key("index"), self._key("used")]
+        return await self._commit(redis_commit.DELETE, keys, [task_id]) == b"done"
 
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
@@ -172,6 +186,15 @@ class RedisTasks:
                 page.append(record)
             before = f"({rows[-1][0]}"
         return page, None
+
+    def _read_record(self, task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
+        sealed, revision, place = fields
+        record = self._records.read(task_id, sealed)
+        if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
+            raise StoreCorruptError(
+                f"The stored task {task_id} contradicts itself; delete it and register it again."
+            )
+        return record
 
     async def _rows(self, before: str, count: int) -> list[tuple[str, list[bytes | None]]]:
         async def read() -> list[tuple[str, list[bytes | None]]]:
@@ -193,7 +216,7 @@ class RedisTasks:
             await self._client.eval(redis_commit.PRUNE, len(keys), *keys, place)
             return None
         try:
-            record = _unseal_record(task_id, fields)
+            record = self._read_record(task_id, fields)
         except StoreCorruptError:
             logger.exception("Task %s is damaged and left out of listings", task_id)
             return None
@@ -244,17 +267,3 @@ async def retried(read: Callable[[], Awaitable[Result]]) -> Result:
 def milliseconds(seconds: float) -> int:
     """Return a time to live as Redis takes it: whole, and at least 1."""
     return max(1, math.ceil(seconds * 1000))
-
-
-def _seal_record(record: TaskRecord) -> bytes:
-    return sealing.seal(f"record/{record.task_id}", records.to_json(record))
-
-
-def _unseal_record(task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
-    sealed, revision, place = fields
-    record = records.from_json(bytes(sealing.unseal(f"record/{task_id}", sealed or b"")))
-    if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
-        raise StoreCorruptError(
-            f"The stored task {task_id} contradicts itself; delete it and register it again."
-        )
-    return record

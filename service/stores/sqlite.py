@@ -10,7 +10,7 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from service.stores import errors
 from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.protocol import Shield
 from service.stores.records import TaskRecord
+from service.stores.sqlite_cache import SqliteCache
 from service.stores.sqlite_file import SqliteFile
 from service.stores.sqlite_tasks import SqliteTasks, sealed_pictures
 
@@ -39,7 +40,8 @@ class SqliteStore:
     def __init__(self, path: Path, now: Callable[[], float], text_entries: int) -> None:
         self._now = now
         self._file = SqliteFile(path, READERS)
-        self._tasks = SqliteTasks(self._file, now, text_entries)
+        self._tasks = SqliteTasks(self._file, now)
+        self._cache = SqliteCache(self._file, self._tasks, now, text_entries)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="kshot-store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="kshot-store-reader")
         self._shield = Shield()
@@ -103,11 +105,27 @@ class SqliteStore:
 
     async def get_text(self, key: str) -> bytes | None:
         """Return a cached value."""
-        return await self._shield.run(self._read(lambda: self._tasks.get_text(key)))
+        return await self._shield.run(self._read(lambda: self._cache.get_text(key)))
 
     async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Cache a value; it need not survive a loss of power."""
-        await self._change(lambda: self._tasks.put_text(key, value, ttl_s))
+        await self._change(lambda: self._cache.put_text(key, value, ttl_s))
+
+    async def get_supports(self, task_id: str, name: str) -> bytes | None:
+        """Return kept encoded supports."""
+        return await self._shield.run(self._read(lambda: self._cache.get_supports(task_id, name)))
+
+    async def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
+        """Keep encoded supports; they need not survive a loss of power."""
+        await self._change(lambda: self._cache.put_supports(record, name, value))
+
+    async def note_uses(self, used: Mapping[str, float]) -> None:
+        """Keep when tasks were used last; it need not survive a loss of power."""
+        await self._change(lambda: self._cache.note_uses(used))
+
+    async def recent(self, limit: int) -> Sequence[str]:
+        """Return the ids of the tasks that were used last."""
+        return await self._shield.run(self._read(lambda: self._cache.recent(limit)))
 
     async def ping(self) -> None:
         """Return when the file is in its place and can be read."""
@@ -149,6 +167,7 @@ class SqliteStore:
             # One by one, so that requests are served in between.
             await self._write(partial(self._tasks.bury, task_id, now))
         await self._write(lambda: self._tasks.forget(now))
+        await self._write(lambda: self._cache.prune(now))
         await self._give_room_back()
 
     async def _give_room_back(self) -> None:
