@@ -8,6 +8,7 @@ from service.background import spawn
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
+Pictures = Mapping[str, tuple[bytes, ...]]  # by clip id
 
 
 class TaskStore(Protocol):
@@ -17,12 +18,13 @@ class TaskStore(Protocol):
     write that was cancelled or not acknowledged happened whole or not at all.
     """
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; when this returns, it survives the machine's loss of power.
 
         Args:
             record: The task.
-            pictures: For each of its clips, by id, the sampled frames as encoded pictures.
+            pictures: For each of its clips, by id, the sampled frames as encoded pictures; the
+                parts of its upload where the task is `uploaded`.
 
         Raises:
             RevisionConflictError: the id is in use.
@@ -42,13 +44,24 @@ class TaskStore(Protocol):
         """Return the pictures of a task, byte for byte; raises what `get` raises."""
         ...
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`; durable when it returns.
+
+        Args:
+            record: The new revision.
+            expected_revision: Of the stored record.
+            pictures: Of an uploaded task that has been decoded: they take the uploads' place.
 
         Raises:
             RevisionConflictError: somebody else was faster.
             TaskNotFoundError, TaskExpiredError: as `get`.
         """
+        ...
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are `uploaded`; some may have gone meanwhile."""
         ...
 
     async def delete(self, task_id: str) -> bool:

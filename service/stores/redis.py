@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from service.stores import sealing
 from service.stores.errors import StoreUnavailableError
-from service.stores.protocol import Shield
+from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.redis_cache import RedisCache
 from service.stores.redis_commit import Durability, durability_of
@@ -134,7 +134,7 @@ class RedisStore:
         )
         return cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; durable when this returns."""
         await self._run(self._tasks.create(record, pictures))
 
@@ -146,9 +146,15 @@ class RedisStore:
         """Return the pictures of a task."""
         return await self._run(self._tasks.pictures(task_id))
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._run(self._tasks.replace(record, expected_revision))
+        await self._run(self._tasks.replace(record, expected_revision, pictures))
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are uploaded."""
+        return await self._run(self._tasks.uploaded())
 
     async def delete(self, task_id: str) -> bool:
         """Remove a task."""

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from service.background import spawn
 from service.stores import errors
 from service.stores.errors import StoreError, StoreUnavailableError
-from service.stores.protocol import Shield
+from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.sqlite_cache import SqliteCache
 from service.stores.sqlite_file import SqliteFile
@@ -79,7 +79,7 @@ class SqliteStore:
         store._sweeper = spawn(store._keep_swept(sweep_s))
         return store
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; durable when this returns."""
         await self._shield.run(self._create(record, pictures))
 
@@ -91,9 +91,18 @@ class SqliteStore:
         """Return the pictures of a task."""
         return await self._shield.run(self._read(lambda: self._tasks.pictures(task_id)))
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._change(lambda: self._tasks.replace(record, expected_revision))
+        if pictures is None:
+            await self._change(lambda: self._tasks.replace(record, expected_revision))
+        else:
+            await self._shield.run(self._replace_uploads(record, expected_revision, pictures))
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are uploaded."""
+        return await self._shield.run(self._read(self._tasks.uploaded))
 
     async def delete(self, task_id: str) -> bool:
         """Remove a task; its bytes are gone and its room is given back when this returns."""
@@ -147,10 +156,17 @@ class SqliteStore:
         self._writer.shutdown()
         self._readers.shutdown()
 
-    async def _create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def _create(self, record: TaskRecord, pictures: Pictures) -> None:
         sealed = await self._read(lambda: sealed_pictures(record, pictures))
         await self._write(lambda: self._tasks.create(record, sealed))
         self._shield.start(self._merge())
+
+    async def _replace_uploads(
+        self, record: TaskRecord, expected_revision: int, pictures: Pictures
+    ) -> None:
+        sealed = await self._read(lambda: sealed_pictures(record, pictures))
+        await self._write(lambda: self._tasks.replace(record, expected_revision, sealed))
+        self._shield.start(self._give_room_back())  # nothing of the uploads stays in the file
 
     async def _delete(self, task_id: str) -> bool:
         deleted = await self._write(lambda: self._tasks.delete(task_id))

@@ -42,8 +42,9 @@ class SqliteTasks:
                 raise records.already_taken(task_id)
             row = (task_id, records.place_of(record), record.expires_at, document)
             db.execute("INSERT INTO tasks VALUES (?, ?, ?, ?)", row)
-            rows = ((task_id, clip_id, packed) for clip_id, packed in sealed.items())
-            db.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
+            _insert_pictures(db, task_id, sealed)
+            if record.state == "uploaded":
+                db.execute("INSERT INTO uploaded VALUES (?)", (task_id,))
 
     def get(self, task_id: str) -> TaskRecord:
         """Return a living task."""
@@ -64,10 +65,15 @@ class SqliteTasks:
             found[clip_id] = sealing.unpack_pictures(packed)
         return found
 
-    def replace(self, record: TaskRecord, expected_revision: int) -> None:
-        """Put a new revision of a task's record in place."""
+    def replace(
+        self,
+        record: TaskRecord,
+        expected_revision: int,
+        sealed: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Put a new revision of a task's record in place, and pictures in that of its uploads."""
         document = sealed_values.seal_record(record)
-        with self._file.writing(len(document)) as db:
+        with self._file.writing(len(document) + sum(map(len, (sealed or {}).values()))) as db:
             old = self._living(db, record.task_id)
             records.check_successor(old, record, expected_revision)
             db.execute(
@@ -75,6 +81,15 @@ class SqliteTasks:
                 (record.expires_at, document, record.task_id),
             )
             db.execute("DELETE FROM supports WHERE task_id = ?", (record.task_id,))
+            if sealed is not None:
+                for table in ("pictures", "uploaded"):
+                    db.execute(f"DELETE FROM {table} WHERE task_id = ?", (record.task_id,))
+                _insert_pictures(db, record.task_id, sealed)
+
+    def uploaded(self) -> list[str]:
+        """Return the ids of the tasks that are uploaded."""
+        with self._file.reading() as db:
+            return [task_id for (task_id,) in db.execute("SELECT task_id FROM uploaded").fetchall()]
 
     def delete(self, task_id: str) -> bool:
         """Remove a task; a damaged one too."""
@@ -157,7 +172,7 @@ class SqliteTasks:
 
     def _remove(self, db: Connection, task_id: str) -> None:
         self._records.forget(task_id)
-        for table in ("tasks", "pictures", "supports", "uses"):
+        for table in ("tasks", "pictures", "uploaded", "supports", "uses"):
             db.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))
 
 
@@ -181,3 +196,8 @@ def first(db: Connection, query: str, *values: object) -> tuple[Any, ...] | None
     with contextlib.closing(db.execute(query, values)) as rows:
         row: tuple[Any, ...] | None = rows.fetchone()
     return row
+
+
+def _insert_pictures(db: Connection, task_id: str, sealed: Mapping[str, bytes]) -> None:
+    rows = ((task_id, clip_id, packed) for clip_id, packed in sealed.items())
+    db.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)

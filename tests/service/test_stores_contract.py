@@ -30,6 +30,7 @@ from tests.redis_server import RedisServer, redis_server
 from tests.stored_tasks import a_task, pictures_of
 
 DAY = 24 * 3600
+UPLOAD = b"an upload, as it was sent"
 
 
 class Clock:
@@ -267,6 +268,56 @@ async def test_replaces_a_revision_once(store: TaskStore) -> None:
     with pytest.raises(RevisionConflictError, match="at revision 2, not 1"):
         await store.replace(second, expected_revision=1)
     assert await listed(store) == [record.task_id]
+
+
+async def keep_uploaded(store: TaskStore, **fields: object) -> TaskRecord:
+    record = dataclasses.replace(a_task(**fields), state="uploaded")  # type: ignore[arg-type]
+    await store.create(record, {clip.clip_id: (b"{}", UPLOAD) for clip in record.clips})
+    return record
+
+
+async def test_pictures_take_the_place_of_uploads_once_and_nothing_of_these_stays(
+    store: TaskStore, backend: Backend
+) -> None:
+    ready, record = await keep(store), await keep_uploaded(store)
+    assert await store.uploaded() == [record.task_id]
+    assert (await store.pictures(record.task_id))["c1"] == (b"{}", UPLOAD)
+    assert UPLOAD in backend.stored_bytes()
+    second = dataclasses.replace(record, revision=2, state="decoded", clips=record.clips[:2])
+    await store.replace(second, expected_revision=1, pictures=pictures_of(second))
+    assert await store.uploaded() == []
+    assert await store.get(record.task_id) == second
+    assert await store.pictures(record.task_id) == pictures_of(second)
+    with pytest.raises(RevisionConflictError):
+        await store.replace(second, expected_revision=1, pictures=pictures_of(second))
+    third = dataclasses.replace(second, revision=3, clips=second.clips[:1])
+    with pytest.raises(ValueError, match="keeps its clips"):
+        await store.replace(third, expected_revision=2, pictures=pictures_of(third))
+    assert await store.pictures(ready.task_id) == pictures_of(ready)
+    assert backend.leftovers() == 0
+    await store.close()
+    assert UPLOAD not in backend.stored_bytes()
+
+
+async def test_a_failed_an_expired_and_a_deleted_task_keep_nothing_of_their_uploads(
+    store: TaskStore, backend: Backend, clock: Clock
+) -> None:
+    failed = await keep_uploaded(store)
+    deleted = await keep_uploaded(store)
+    expired = await keep_uploaded(store, expires_at=clock() + 0.3)
+    why = dataclasses.replace(failed, revision=2, state="failed", clips=(), failure="Clip 0: no.")
+    await store.replace(why, expected_revision=1, pictures={})
+    assert await store.delete(deleted.task_id)
+    await asyncio.sleep(0.4)
+    if isinstance(store, SqliteStore):
+        await store.sweep()
+    assert await store.get(failed.task_id) == why
+    assert await store.pictures(failed.task_id) == {}
+    with pytest.raises(TaskExpiredError):
+        await store.get(expired.task_id)
+    assert await store.uploaded() == []
+    await store.close()
+    assert UPLOAD not in backend.stored_bytes()
 
 
 async def test_of_concurrent_replacements_one_wins(store: TaskStore) -> None:
