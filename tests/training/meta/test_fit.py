@@ -202,7 +202,7 @@ def test_a_loss_beyond_numbers_ends_with_the_remedy(
     wild = ["lr=1e30", "optimizer=sgd", "clip=0", "warmup=0", "schedule=constant", "average=0"]
     assert main(command(data, teacher_weights, out, *wild)) == 2
     assert "lower lr" in capsys.readouterr().err.splitlines()[-1]
-    assert load_recognizer(str(out), weights=teacher_weights).config.frames == 8
+    assert load_recognizer(str(out), weights=teacher_weights).config.frames == 3
 
 
 def test_patience_stops_a_run_that_gets_no_better(
