@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from model.backbones.wording import TextFault
-from model.config import check_served
 from model.episode import EncodedSupport
+from model.methods import check_served
 from model.text import StageTexts
 from service.engine.cost import CostModel
 from service.engine.device import DeviceThread
