@@ -66,7 +66,8 @@ class ApiClient:
             time.sleep(0.1)
             task = self._json(self._send("GET", f"/tasks/{task['id']}"))
         if task["status"] != "ready":
-            raise ApiError(f"Task {task['id']} ended as {task['status']!r}; see the service's log.")
+            why = task["failure"] or "see the service's log."
+            raise ApiError(f"Task {task['id']} ended as {task['status']!r}: {why}")
         return task
 
     def classify(self, task_id: str, clips: Sequence[Path]) -> list[dict[str, Any]]:

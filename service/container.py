@@ -16,18 +16,21 @@ from service.decoding.process import usable_cores
 from service.engine.engine import Engine
 from service.engine.passes.batching import lanes_of, usual_batch_frames
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime
-from service.engine.runtimes.protocol import Runtime
+from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.limits import Limits, limits_of, media_limits
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
+from service.tasks.arrivals import Arrivals
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
+from service.tasks.kept_supports import KeptSupports
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
+from service.tasks.warming import Warming
 
 STORE_ANSWERS_S = 2.0
 
@@ -85,12 +88,21 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         if describer is not None:
             stack.push_async_callback(describer.close)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
-        cache = cache_of(engine, settings)
-        supports = Supports(store=store, engine=engine, cache=cache, texts=texts)
+        supports = supports_of(store, engine, choice.runtime, texts, settings)
         stack.push_async_callback(supports.close)
-        tasks = Tasks(store=store, pool=pool, supports=supports, texts=texts)
+        arrivals = Arrivals(store=store, pool=pool, supports=supports)
+        stack.push_async_callback(arrivals.close)
+        tasks = Tasks(
+            store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
+        )
         stack.push_async_callback(tasks.close)
-        classifier = Classifier(supports=supports, texts=texts, pool=pool, engine=engine)
+        classifier = Classifier(
+            arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
+        )
+        warming = Warming(store, supports)
+        stack.push_async_callback(warming.close)
+        warming.start()
+        arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
 
@@ -146,6 +158,21 @@ def engine_of(runtime: Runtime, settings: Settings) -> Engine:
         support_bytes=settings.support_cache_bytes,
         lanes=lanes_of(runtime),
     )
+
+
+def supports_of(
+    store: TaskStore, engine: Engine, runtime: Runtime, texts: TaskTexts, settings: Settings
+) -> Supports:
+    """Make what gives the encoded supports of tasks, at hand or kept in the store."""
+    kept = KeptSupports(
+        store=store,
+        engine=engine,
+        texts=texts,
+        made_by=supports_from(runtime),
+        most_bytes=settings.kept_support_bytes,
+    )
+    cache = cache_of(engine, settings)
+    return Supports(store=store, engine=engine, cache=cache, texts=texts, kept=kept)
 
 
 def cache_of(engine: Engine, settings: Settings) -> SupportCache:

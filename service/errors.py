@@ -46,7 +46,7 @@ class RequestError(KshotError):
     """
 
     code = "request-refused"
-    retryable: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False  # set where the status does not say so already
 
     def __init__(
         self, message: str, faults: Sequence[FieldFault] = (), retry_after_s: float | None = None
@@ -192,7 +192,12 @@ class PreparationError(RequestError):
     """The task's clips are safe, but the model failed to encode them."""
 
     code = "preparation-failed"
-    retryable = True
+
+
+class TaskFailedError(RequestError):
+    """The clips of the task turned out to be of no use after it was accepted."""
+
+    code = "task-failed"
 
 
 class TaskIncompatibleError(RequestError):
@@ -205,7 +210,6 @@ class DeadlineError(RequestError):
     """The request took longer than it may."""
 
     code = "deadline-passed"
-    retryable = True
 
 
 class DeadlineUnmetError(DeadlineError):
@@ -218,35 +222,30 @@ class ServerFullError(RequestError):
     """The server has as much work as it can do in time."""
 
     code = "server-full"
-    retryable = True
 
 
 class DecoderBusyError(RequestError):
     """A clip was not read in time though its decoder had processor time left: others used it."""
 
     code = "decoder-busy"
-    retryable = True
 
 
 class ServerStoppingError(RequestError):
     """The server stops, and the request was not done in the time that was left."""
 
     code = "server-stopping"
-    retryable = True
 
 
 class TenantOverShareError(RequestError):
     """This caller has more work here than its share, and others wait too."""
 
     code = "tenant-over-share"
-    retryable = True
 
 
 class DeviceMemoryError(RequestError):
     """The device has no memory for this work, though some was freed."""
 
     code = "device-out-of-memory"
-    retryable = True
 
 
 class EngineError(KshotError):

@@ -34,6 +34,7 @@ class Limits:
     stages: int  # sentences that describe a label; the checkpoint's method says how many
     stage_chars: int
     ttl_s: float
+    stored_upload_bytes: int  # of one registration, that a 202 leaves to be decoded behind it
     wait_s: float
     deadline_s: float  # of a request without X-Request-Timeout-Ms
     max_deadline_s: float  # the most of it, and what registrations have without it
@@ -68,6 +69,7 @@ def limits_of(settings: Settings, stages: int = STAGES) -> Limits:
         stages=stages,
         stage_chars=MAX_STAGE_CHARS,
         ttl_s=settings.max_ttl_s,
+        stored_upload_bytes=settings.stored_upload_bytes,
         wait_s=settings.wait_s,
         deadline_s=settings.deadline_s,
         max_deadline_s=settings.max_deadline_s,

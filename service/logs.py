@@ -3,6 +3,9 @@
 import json
 import logging
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from model.errors import KshotError
@@ -41,6 +44,30 @@ class ReadableLines(logging.Formatter):
         if record.exc_info and not isinstance(record.exc_info[1], KshotError):
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+class Seldom:
+    """Lets a line of each kind through once in a while, and counts those that it holds back.
+
+    Args:
+        pause_s: Between two lines of a kind.
+        clock: Seconds.
+    """
+
+    def __init__(self, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pause_s = pause_s
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._held: Counter[str] = Counter()
+
+    def held_back(self, kind: str) -> int | None:
+        """Return how many were held back since the last line; None holds this one back, too."""
+        now = self._clock()
+        if now - self._last.get(kind, -self._pause_s) < self._pause_s:
+            self._held[kind] += 1
+            return None
+        self._last[kind] = now
+        return self._held.pop(kind, 0)
 
 
 def start_logging(level: int = logging.INFO) -> None:

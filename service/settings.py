@@ -97,6 +97,13 @@ class Settings(BaseSettings):
     support_cache_bytes: int = Field(
         1024 * MIB, ge=0, description="Encoded supports kept; the least recently used leave first."
     )
+    kept_support_bytes: int = Field(
+        4 * MIB,
+        ge=0,
+        le=256 * MIB,
+        description="Encoded supports of one task that the store keeps, at most; larger ones are "
+        "encoded again after a restart, 0 keeps none.",
+    )
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."
     )
@@ -133,6 +140,12 @@ class Settings(BaseSettings):
     )
     max_inflight_frames: int = Field(
         16384, ge=2, description="Frames for the device of all running requests, by estimate."
+    )
+    stored_upload_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        description="Clips of one registration that are stored as they were sent, so that its 202 "
+        "need not wait until they are decoded; larger ones are decoded first.",
     )
     tenant_share: float = Field(
         0.5,

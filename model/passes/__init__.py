@@ -1,1 +1,1 @@
-"""How a pass is shared between cores, and what it makes of its parts."""
+"""How a pass is shared between cores, what it makes of its parts, and supports as bytes."""

@@ -18,16 +18,17 @@ from torch import Tensor
 from model.backbones.wording import TextFault
 from model.episode import EncodedSupport
 from model.methods import check_served
+from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
 from service.engine.cost import CostModel
 from service.engine.device import DeviceThread
+from service.engine.forecast import Forecast
 from service.engine.queue import Batcher, Reason
 from service.engine.registration import Progress, Registration, ends, silent
 from service.engine.runtimes.protocol import Runtime, served_model
 from service.engine.slices import measured_slice
 from service.engine.support_cache import SupportSize, support_size
-from service.engine.work import Classified, Kind, Outcome, Query, Step, Work
-from service.errors import DeadlineError, DeadlineUnmetError
+from service.engine.work import Classified, Outcome, Query, Step, Work
 
 Made = TypeVar("Made")
 MOST_SLICE_CLIPS = 8  # of a registration, where that is measured
@@ -72,8 +73,8 @@ class Engine:
             cost=self.cost,
             max_wait_s=max_wait_s,
         )
+        self.forecast = Forecast(self.batcher, self.cost, slice_clips * self.model.frames)
         self._recognizer = recognizer
-        self._slice_frames = slice_clips * self.model.frames  # 0 until it is measured
         self._support_bytes = support_bytes
         self._support_size = SupportSize(0, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,15 +92,16 @@ class Engine:
         """Start the device thread and run the model once, so that no client waits for that."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        if not self._slice_frames:
-            self._slice_frames = await self._on_device(
+        if not self.forecast.slice_frames:
+            self.forecast.slice_frames = await self._on_device(
                 lambda: measured_slice(self._recognizer, MOST_SLICE_CLIPS)
             )
         shape = (len(PROBES[0]), self.model.frames, self.model.size, self.model.size, 3)
         frames = np.zeros(shape, np.uint8)
-        more, less = [
-            await self.encode_support(frames[: len(classes)], classes, None) for classes in PROBES
-        ]
+        more = await self.encode_support(frames, PROBES[0], None)
+        begun = time.perf_counter()
+        less = await self.encode_support(frames[: len(PROBES[1])], PROBES[1], None)
+        self.forecast.alone_s = (time.perf_counter() - begun) / len(frames[: len(PROBES[1])])
         self._support_size = support_size(more, less, self.model)
         await self.classify(frames[:1], less)
 
@@ -175,20 +177,39 @@ class Engine:
             DeadlineError: The deadline has passed; DeadlineUnmetError: it cannot be met.
             DeviceMemoryError: The device has no memory for it.
         """
-        self._admit(work, len(frames_STHWC) * self.model.frames, tenant, deadline)
+        self.forecast.admit(work, len(frames_STHWC) * self.model.frames, tenant, deadline)
         registration = Registration(self._recognizer, frames_STHWC, classes, text_NAE, progress)
         done: asyncio.Future[EncodedSupport] = asyncio.get_running_loop().create_future()
         steps = registration.steps(
-            self._slice_frames, kind=work, tenant=tenant, deadline=deadline, done=done
+            self.forecast.slice_frames, kind=work, tenant=tenant, deadline=deadline, done=done
         )
         with self._queued(steps):
             return await done
+
+    def support_bytes(self, classes: Sequence[int]) -> int:
+        """Return the bytes of a task's encoded supports, by the class index of each clip."""
+        return self._support_size.of(classes)
+
+    async def write_support(self, support: EncodedSupport) -> bytes:
+        """Write supports down, as `model.passes.kept_support` does."""
+        return await self._on_device(lambda: to_bytes(support))
+
+    async def read_support(self, content: bytes) -> EncodedSupport:
+        """Read what `write_support` wrote onto the device.
+
+        Raises:
+            EpisodeError: These are no supports.
+        """
+        device = self._recognizer.device
+        return await self._on_device(lambda: from_bytes(content, device))
 
     async def encode_text(
         self, labels: Sequence[str], stages: Sequence[StageTexts], *, tenant: str = ""
     ) -> Tensor:
         """Encode stage texts; returns text_NAE."""
-        of_slice = max(1, 2 * self._slice_frames)  # a class's sentences cost about half a frame
+        of_slice = max(
+            1, 2 * self.forecast.slice_frames
+        )  # a class's sentences cost about half a frame
         parts = [
             await self._on_device(
                 partial(self._recognizer.encode_text, labels[start:stop], stages[start:stop]),
@@ -220,7 +241,7 @@ class Engine:
             DeviceMemoryError: The device has no memory for it.
         """
         loop = asyncio.get_running_loop()
-        self._admit("classify", len(frames_QTHWC) * self.model.frames, tenant, deadline)
+        self.forecast.admit("classify", len(frames_QTHWC) * self.model.frames, tenant, deadline)
         answers: list[asyncio.Future[Classified]] = [loop.create_future() for _ in frames_QTHWC]
         queries = [
             Query(
@@ -262,27 +283,6 @@ class Engine:
             for work in works:
                 work.done.cancel()
             self.batcher.withdraw(works)
-
-    def _admit(self, kind: Kind, frames: int, tenant: str, deadline: float | None) -> None:
-        """Refuse what cannot be done in time."""
-        if deadline is None:
-            return
-        left_s = deadline - time.monotonic()
-        ahead = self.batcher.ahead(kind, tenant, frames)
-        ahead[kind] += frames
-        full = {"classify": self.batcher.budget_frames}
-        needed_s = sum(
-            self.cost.drained_s(each, count, full.get(each, self._slice_frames))
-            for each, count in ahead.items()
-        )
-        if left_s <= 0:
-            raise DeadlineError("The deadline has passed; allow more time, or ask again later.")
-        if needed_s > left_s:
-            raise DeadlineUnmetError(
-                f"The device needs {needed_s:.1f} s until this is done and {left_s:.1f} s are left "
-                "to the deadline; allow more time, or ask again later.",
-                retry_after_s=needed_s,
-            )
 
     def _free_memory(self) -> None:
         """Let caches go, from the device thread; they belong to the event loop."""

@@ -71,6 +71,7 @@ class Batcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget_frames = budget_frames
+        self.clip_frames = clip_frames
         self.cost = cost
         self.max_wait_s = max_wait_s
         self.clock = clock

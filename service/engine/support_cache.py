@@ -90,6 +90,11 @@ class SupportCache:
         self.bytes += entry.bytes
         self._trim()
 
+    def age(self, key: SupportKey) -> None:
+        """Let an entry be the first to leave: nobody has asked for it yet."""
+        if key in self._entries:
+            self._entries.move_to_end(key, last=False)
+
     def forget(self, task_id: str, *, below_revision: int | None = None) -> None:
         """Drop a task's entries and builds; or only those of its older revisions."""
 

@@ -18,6 +18,7 @@ import service.errors as refused
 from model.errors import KshotError
 from service.decoding import process as decoding
 from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
+from service.logs import Seldom
 from service.stores import errors as stores
 
 MEDIA_TYPE = "application/problem+json"
@@ -70,6 +71,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.ClipsRefusedError: 422,
     refused.NotReadyError: 409,
     refused.PreparationError: 503,
+    refused.TaskFailedError: 409,
     refused.TaskIncompatibleError: 409,
     refused.DeadlineError: 504,
     refused.DeadlineUnmetError: 503,
@@ -95,6 +97,7 @@ RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
 HINTS: dict[type[KshotError], str] = {
     refused.DeadlineError: f" The header {TIMEOUT_HEADER} sets the time.",
+    refused.DeadlineUnmetError: f" The header {TIMEOUT_HEADER} sets the time.",
     refused.NotReadyError: " The header 'Prefer: wait=20' lets a request wait.",
     refused.TooFewLabelsError: " Labels are multipart support[LABEL]=@FILE or JSON labels[].",
     refused.NoClipsError: " Clips are multipart clip=@FILE or JSON clips[].",
@@ -104,6 +107,8 @@ FAULTS: dict[str, type[refused.RequestError]] = {
     "extra_forbidden": refused.UnknownFieldError,
     BASE64_FAULT: refused.Base64Error,
 }
+
+SELDOM = Seldom(pause_s=10.0)  # for refusals while a part of the service is away
 
 log = logging.getLogger("kshot.http")
 
@@ -171,11 +176,20 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONRe
 def refusal(error: KshotError, scope: Scope) -> JSONResponse:
     """Answer a request with an error."""
     if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR and not _expected(error):
-        log.error("%s: %s", code_of(error), error, exc_info=error.__cause__)
+        _tell(error)
     problem = problem_of(error, str(scope.get("kshot.request_id", "")))
     scope["kshot.code"] = problem.code
     after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
     return answer(problem, {"retry-after": str(max(1, math.ceil(after)))} if after else None)
+
+
+def _tell(error: KshotError) -> None:
+    """Log a fault of ours whole, and in one line what passes: it may refuse every request."""
+    if status_of(error) not in RETRYABLE:
+        log.error("%s: %s", code_of(error), error, exc_info=error.__cause__)
+    elif (more := SELDOM.held_back(error.code)) is not None:
+        since = f" ({more} more such refusals since the last line)" if more else ""
+        log.warning("%s: %s%s", error.code, error, since)
 
 
 def _expected(error: KshotError) -> bool:

@@ -169,8 +169,12 @@ class ClipView(BaseModel):
     name: str | None = Field(description=FILE_NAME)
     index: int | None = Field(description="Its place in the request, from 0.")
     label: str
-    duration_s: float | None = Field(description="None of pictures, whose rate nobody knows.")
-    codec: str = Field(examples=["h264"])
+    duration_s: float | None = Field(
+        description="None of pictures, whose rate nobody knows, and of a clip not decoded yet."
+    )
+    codec: str | None = Field(
+        description="Null while the clip is not decoded yet.", examples=["h264"]
+    )
     frames_s: tuple[float, ...] = Field(description="When the sampled frames are shown, seconds.")
     distinct: int = Field(description="Different source frames among the sampled ones.")
     warnings: tuple[str, ...] = Field(description=WARNINGS)
@@ -182,7 +186,10 @@ class TaskView(BaseModel):
     id: str = Field(examples=["0d9c4d1c2f6d4c43a8a4f6f2c3d5e6f7"])
     name: str | None
     status: Status
-    progress: float = Field(ge=0, le=1, description="Share of the support clips encoded.")
+    progress: float = Field(
+        ge=0, le=1, description="Share of the work done; decoding and encoding count alike."
+    )
+    failure: str | None = Field(description="Why the task failed.")
     revision: int = Field(description="Counts up when labels, clips or descriptions change.")
     created_at: str = Field(examples=["2026-01-31T12:00:00Z"])
     expires_at: str | None
@@ -196,7 +203,9 @@ class TaskView(BaseModel):
     text_reason: str | None = Field(
         description="Why no text takes part, or why a language model's did not come."
     )
-    refused_clips: list[ClipProblem] = Field([], description="Left out under allow_partial.")
+    refused_clips: list[ClipProblem] = Field(
+        [], description="Left out under allow_partial, or what made the task fail."
+    )
 
 
 class TaskLine(BaseModel):

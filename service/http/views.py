@@ -3,17 +3,18 @@
 import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import torch
 
 from service.engine.passes.choice import Choice
 from service.engine.runtimes.protocol import ServedModel
-from service.errors import ClipFault
-from service.http.problems import clip_problem, problem_of
+from service.http.problems import problem_of
 from service.http.reports import RuntimeView
 from service.http.schemas import (
     Classification,
+    ClipProblem,
     ClipResult,
     ClipView,
     LabelView,
@@ -25,7 +26,7 @@ from service.http.schemas import (
 )
 from service.stores.records import TaskRecord
 from service.tasks.classify import ClipAnswer, TaskAnswer
-from service.tasks.supports import Preparation
+from service.tasks.encoding import Preparation
 
 
 def task_view(
@@ -35,14 +36,14 @@ def task_view(
     with_text: bool,
     text_reason: str | None,
     preparation: Preparation | None,
-    faults: Sequence[ClipFault] = (),
 ) -> TaskView:
     """Show a task."""
     return TaskView(
         id=record.task_id,
         name=record.name,
-        status=_status(preparation),
-        progress=1.0 if preparation is None else preparation.done / preparation.clips,
+        status=_status(record, preparation),
+        progress=_progress(record, preparation),
+        failure=record.failure,
         revision=record.revision,
         created_at=_time(record.created_at),
         expires_at=None if record.expires_at is None else _time(record.expires_at),
@@ -54,7 +55,7 @@ def task_view(
         context=model.query_context,
         text=record.labels[0].text_source if with_text else None,
         text_reason=text_reason,
-        refused_clips=[clip_problem(fault) for fault in faults],
+        refused_clips=[ClipProblem(**asdict(clip)) for clip in record.refused],
     )
 
 
@@ -65,7 +66,7 @@ def task_line(
     return TaskLine(
         id=record.task_id,
         name=record.name,
-        status=_status(preparation),
+        status=_status(record, preparation),
         revision=record.revision,
         created_at=_time(record.created_at),
         expires_at=None if record.expires_at is None else _time(record.expires_at),
@@ -151,8 +152,8 @@ def _clips(record: TaskRecord) -> list[ClipView]:
             name=clip.name,
             index=clip.index,
             label=record.labels[clip.label].label,
-            duration_s=None if clip.codec == "pictures" else clip.duration_s,
-            codec=clip.codec,
+            duration_s=None if clip.codec in ("pictures", "") else clip.duration_s,
+            codec=clip.codec or None,
             frames_s=clip.frames_s,
             distinct=clip.distinct,
             warnings=clip.warnings,
@@ -161,10 +162,16 @@ def _clips(record: TaskRecord) -> list[ClipView]:
     ]
 
 
-def _status(preparation: Preparation | None) -> Status:
-    if preparation is None:
-        return "ready"
-    return "failed" if preparation.failed else "processing"
+def _status(record: TaskRecord, preparation: Preparation | None) -> Status:
+    if record.state == "failed" or (preparation is not None and preparation.failed):
+        return "failed"
+    return "ready" if record.state == "decoded" and preparation is None else "processing"
+
+
+def _progress(record: TaskRecord, preparation: Preparation | None) -> float:
+    if preparation is not None:
+        return preparation.progress
+    return 1.0 if record.state == "decoded" else 0.0
 
 
 def _time(unix_s: float) -> str:

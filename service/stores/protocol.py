@@ -1,28 +1,30 @@
 """What the service may ask of any task store, and how the stores keep cancelled requests whole."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from service.background import spawn
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
+Pictures = Mapping[str, tuple[bytes, ...]]  # by clip id
 
 
 class TaskStore(Protocol):
-    """Keeps tasks, their pictures, and cached text.
+    """Keeps tasks, their pictures, and caches of what is derived: texts and encoded supports.
 
     Every method may raise `StoreUnavailableError`; every read may raise `StoreCorruptError`. A
     write that was cancelled or not acknowledged happened whole or not at all.
     """
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; when this returns, it survives the machine's loss of power.
 
         Args:
             record: The task.
-            pictures: For each of its clips, by id, the sampled frames as encoded pictures.
+            pictures: For each of its clips, by id, the sampled frames as encoded pictures; the
+                parts of its upload where the task is `uploaded`.
 
         Raises:
             RevisionConflictError: the id is in use.
@@ -42,13 +44,24 @@ class TaskStore(Protocol):
         """Return the pictures of a task, byte for byte; raises what `get` raises."""
         ...
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`; durable when it returns.
+
+        Args:
+            record: The new revision.
+            expected_revision: Of the stored record.
+            pictures: Of an uploaded task that has been decoded: they take the uploads' place.
 
         Raises:
             RevisionConflictError: somebody else was faster.
             TaskNotFoundError, TaskExpiredError: as `get`.
         """
+        ...
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are `uploaded`; some may have gone meanwhile."""
         ...
 
     async def delete(self, task_id: str) -> bool:
@@ -71,6 +84,33 @@ class TaskStore(Protocol):
 
     async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Cache a value for `ttl_s` seconds; a cache may forget earlier."""
+        ...
+
+    async def get_supports(self, task_id: str, name: str) -> bytes | None:
+        """Return the encoded supports of a task that were kept under a name.
+
+        None when none were, when others took their place, or when they are damaged.
+        """
+        ...
+
+    async def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
+        """Keep a task's encoded supports in the place of others, as long as the task stands so.
+
+        Nothing is kept for a task that is gone or at another revision. A cache may forget earlier.
+
+        Args:
+            record: The task.
+            name: What they depend on beside the task; ASCII without white space, 200 at most.
+            value: The supports.
+        """
+        ...
+
+    async def note_uses(self, used: Mapping[str, float]) -> None:
+        """Keep when tasks were used last, unix time by id; ids of no task are left out."""
+        ...
+
+    async def recent(self, limit: int) -> Sequence[str]:
+        """Return the ids of tasks, the one that was used last first; without use, none."""
         ...
 
     async def ping(self) -> None:

@@ -51,6 +51,17 @@ class ClipRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class RefusedClip:
+    """One support clip that cannot be used."""
+
+    index: Count  # in the order of the request
+    name: str | None
+    label: str | None
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class LabelRecord:
     """One label and the sentences that describe it, one a stage."""
 
@@ -70,6 +81,11 @@ class TaskRecord:
     revision: Count = 1
     labels: tuple[LabelRecord, ...]
     clips: tuple[ClipRecord, ...]
+    # what is kept of the clips: pictures, or, until they are decoded, the uploads, or nothing
+    state: Literal["decoded", "uploaded", "failed"] = "decoded"
+    allow_partial: bool = False  # of an uploaded task: whether a clip may still be left out
+    refused: tuple[RefusedClip, ...] = ()  # left out, or what made the task fail
+    failure: str | None = None  # of a failed task: one sentence
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def expired(self, now: float) -> bool:
@@ -159,6 +175,8 @@ def check_pictures(record: TaskRecord, clip_ids: Iterable[str]) -> None:
 def check_successor(old: TaskRecord, new: TaskRecord, expected_revision: int) -> None:
     """Assert that `new` may take the place of the stored record `old`.
 
+    The clips of an uploaded task change once, when they have been decoded.
+
     Raises:
         RevisionConflictError: the stored revision is not the expected one.
         ValueError: the revision does not grow, or something changed that a revision cannot change.
@@ -167,7 +185,9 @@ def check_successor(old: TaskRecord, new: TaskRecord, expected_revision: int) ->
         raise revision_conflict(old.task_id, old.revision, expected_revision)
     if new.revision <= expected_revision:
         raise ValueError(f"Revision {new.revision} does not follow {expected_revision}; count up.")
-    if replace(new, created_at=old.created_at, clips=old.clips) != new:
+    if old.state == "uploaded" != new.state:
+        old = replace(old, clips=new.clips, state=new.state)
+    if replace(new, created_at=old.created_at, clips=old.clips, state=old.state) != new:
         raise ValueError(f"A revision of task {old.task_id} keeps its clips and its creation time.")
 
 

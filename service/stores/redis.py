@@ -3,9 +3,9 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -14,11 +14,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from service.stores import sealing
-from service.stores.errors import StoreCorruptError, StoreUnavailableError
-from service.stores.protocol import Shield
+from service.stores.errors import StoreUnavailableError
+from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
+from service.stores.redis_cache import RedisCache
 from service.stores.redis_commit import Durability, durability_of
-from service.stores.redis_tasks import RedisTasks, milliseconds, retried
+from service.stores.redis_tasks import RedisTasks, retried
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +90,10 @@ def connect(url: RedisUrl) -> Redis:
 class RedisStore:
     """A `TaskStore` in Redis; every value is sealed, every operation runs to its end."""
 
-    def __init__(
-        self, client: Redis, tasks: RedisTasks, prefix: str, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, client: Redis, tasks: RedisTasks, cache: RedisCache) -> None:
         self._client = client
         self._tasks = tasks
-        self._prefix = prefix
-        self._now = now
+        self._cache = cache
         self._shield = Shield()
 
     @classmethod
@@ -134,9 +132,9 @@ class RedisStore:
             now=now,
             chunk_bytes=chunk_bytes,
         )
-        return cls(client, tasks, options.prefix, now)
+        return cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; durable when this returns."""
         await self._run(self._tasks.create(record, pictures))
 
@@ -148,9 +146,15 @@ class RedisStore:
         """Return the pictures of a task."""
         return await self._run(self._tasks.pictures(task_id))
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._run(self._tasks.replace(record, expected_revision))
+        await self._run(self._tasks.replace(record, expected_revision, pictures))
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are uploaded."""
+        return await self._run(self._tasks.uploaded())
 
     async def delete(self, task_id: str) -> bool:
         """Remove a task."""
@@ -162,11 +166,27 @@ class RedisStore:
 
     async def get_text(self, key: str) -> bytes | None:
         """Return a cached value."""
-        return await self._run(self._get_text(key))
+        return await self._run(self._cache.get_text(key))
 
     async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Cache a value."""
-        await self._run(self._put_text(key, value, ttl_s))
+        await self._run(self._cache.put_text(key, value, ttl_s))
+
+    async def get_supports(self, task_id: str, name: str) -> bytes | None:
+        """Return kept encoded supports."""
+        return await self._run(self._cache.get_supports(task_id, name))
+
+    async def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
+        """Keep encoded supports."""
+        await self._run(self._cache.put_supports(record, name, value))
+
+    async def note_uses(self, used: Mapping[str, float]) -> None:
+        """Keep when tasks were used last."""
+        await self._run(self._cache.note_uses(used))
+
+    async def recent(self, limit: int) -> Sequence[str]:
+        """Return the ids of the tasks that were used last."""
+        return await self._run(self._cache.recent(limit))
 
     async def ping(self) -> None:
         """Return when the server answers and keeps what it acknowledges."""
@@ -176,31 +196,6 @@ class RedisStore:
         """Let running operations end, then let go of the connections."""
         await self._shield.drain()
         await self._client.aclose()
-
-    async def _get_text(self, key: str) -> bytes | None:
-        name = sealing.text_name(key)
-
-        async def read() -> bytes | None:
-            return cast("bytes | None", await self._client.get(self._text_key(name)))
-
-        sealed = await retried(read)
-        if sealed is None:
-            return None
-        try:
-            packed = sealing.unseal(f"text/{name}", sealed)
-        except StoreCorruptError:
-            logger.warning("A cached text is damaged and was ignored: %s", name)
-            return None
-        value, expires_at = sealing.unpack_text(packed)
-        return value if self._now() < expires_at else None
-
-    async def _put_text(self, key: str, value: bytes, ttl_s: float) -> None:
-        name = sealing.text_name(key)
-        sealed = sealing.seal(f"text/{name}", sealing.pack_text(value, self._now() + ttl_s))
-        await self._client.set(self._text_key(name), sealed, px=milliseconds(ttl_s))
-
-    def _text_key(self, name: str) -> str:
-        return f"{self._prefix}:text:{name}"
 
     async def _ping(self) -> None:
         async def ask() -> None:

@@ -24,8 +24,8 @@ WAIT_MS = 5000
 _REMEDY = "or add ?durability=none to the URL to accept losing acknowledged tasks."
 
 
-# KEYS: aside, pictures, task, expired, index
-# ARGV: record, revision, place, chunks, ttl_ms or "", tombstone, tombstone_ttl_ms
+# KEYS: aside, pictures, task, expired, index, uploaded
+# ARGV: record, revision, place, chunks, ttl_ms or "", tombstone, tombstone_ttl_ms, id if uploaded
 CREATE = """
 if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then return 'taken' end
 if redis.call('HLEN', KEYS[1]) ~= tonumber(ARGV[4]) then return 'lost' end
@@ -36,6 +36,7 @@ if tonumber(ARGV[4]) > 0 then
 end
 redis.call('HSET', KEYS[3], 'record', ARGV[1], 'revision', ARGV[2], 'place', ARGV[3])
 redis.call('ZADD', KEYS[5], 0, ARGV[3])
+if ARGV[8] ~= '' then redis.call('SADD', KEYS[6], ARGV[8]) end
 if ARGV[5] ~= '' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
@@ -44,13 +45,21 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired
-# ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms
+# KEYS: pictures, task, expired, supports, aside, uploaded
+# ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
+#       chunks that take the place of the uploads or "", id
 REPLACE = """
 local stored = redis.call('HGET', KEYS[2], 'revision')
 if not stored then return 'absent' end
 if stored ~= ARGV[1] then return stored end
+if ARGV[7] ~= '' then
+  if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[7]) then return 'lost' end
+  redis.call('UNLINK', KEYS[1])
+  if tonumber(ARGV[7]) > 0 then redis.call('RENAME', KEYS[5], KEYS[1]) end
+  redis.call('SREM', KEYS[6], ARGV[8])
+end
 redis.call('HSET', KEYS[2], 'record', ARGV[2], 'revision', ARGV[3])
+redis.call('UNLINK', KEYS[4])
 if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
@@ -63,13 +72,16 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, index
+# KEYS: pictures, task, expired, supports, index, used, uploaded
+# ARGV: the id of the task
 DELETE = """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
 local place = redis.call('HGET', KEYS[2], 'place')
-if place then redis.call('ZREM', KEYS[4], place) end
-redis.call('DEL', KEYS[2], KEYS[3])
+if place then redis.call('ZREM', KEYS[5], place) end
+redis.call('ZREM', KEYS[6], ARGV[1])
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('UNLINK', KEYS[1])
+redis.call('SREM', KEYS[7], ARGV[1])
 return 'done'
 """
 
@@ -77,6 +89,20 @@ return 'done'
 PRUNE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('ZREM', KEYS[2], ARGV[1]) end
 return 'done'
+"""
+
+
+# KEYS: uploaded, and what stands before the id in the key of a task
+UPLOADED = """
+local alive = {}
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if redis.call('EXISTS', KEYS[2] .. id) == 1 then
+    table.insert(alive, id)
+  else
+    redis.call('SREM', KEYS[1], id)
+  end
+end
+return alive
 """
 
 

@@ -4,6 +4,7 @@ Keys, under a prefix (`kshot:` unless the URL says otherwise); a Redis Cluster i
 
     task:<id>      hash: sealed record, revision, place     expired:<id>  sealed tombstone
     pictures:<id>  hash: sealed chunks of pictures          index         sorted set of places
+    uploaded       set of ids whose pictures are uploads still
     aside:<token>  pictures of a task being created; they have a time to live until the commit
 """
 
@@ -12,22 +13,25 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from service.stores import records, redis_commit, sealing
+from service.stores import records, redis_commit, sealed_values, sealing
 from service.stores.errors import (
     StoreCorruptError,
+    StoreError,
     StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
+from service.stores.protocol import Pictures
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Durability
+from service.stores.sealed_values import SealedRecords
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class RedisTasks:
         self._durability = durability
         self._now = now
         self._chunk_bytes = chunk_bytes
+        self._records = SealedRecords()
 
     async def check(self) -> None:
         """Return when the server answers, and still keeps what it acknowledges."""
@@ -62,34 +67,22 @@ class RedisTasks:
         else:
             await redis_commit.durability_of(self._client)
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Bring the pictures aside, then commit them with the record in one step."""
         task_id = record.task_id
-        records.check_pictures(record, pictures)
-        chunks = await asyncio.to_thread(sealing.split_chunks, task_id, pictures, self._chunk_bytes)
-        aside = self._key("aside", secrets.token_hex(16))
-        arguments = [_seal_record(record), record.revision, records.place_of(record), len(chunks)]
-        try:
-            for batch in sealing.batches(chunks):
-                pipeline = self._client.pipeline(transaction=True)
-                pipeline.hset(aside, items=[part for chunk in batch.items() for part in chunk])
-                pipeline.expire(aside, ASIDE_S)
-                await pipeline.execute()
+        place = records.place_of(record)
+        uploaded = task_id if record.state == "uploaded" else ""
+        sealed = sealed_values.seal_record(record)
+        async with self._aside(record, pictures) as (aside, chunks):
             status = await self._commit(
                 redis_commit.CREATE,
-                [aside, *self._keys(task_id), self._key("index")],
-                [*arguments, *self._life(record)],
+                [aside, *self._keys(task_id), self._key("index"), self._key("uploaded")],
+                [sealed, record.revision, place, chunks, *self._life(record), uploaded],
             )
-        except RedisError:
-            await self._drop(aside)
-            raise
-        if status == b"taken":
-            await self._drop(aside)
-            raise records.already_taken(task_id)
-        if status != b"done":
-            raise StoreUnavailableError(
-                f"Redis lost pictures of task {task_id} before they were complete; try again."
-            )
+            if status == b"taken":
+                raise records.already_taken(task_id)
+            if status != b"done":
+                raise _lost(task_id)
 
     async def get(self, task_id: str) -> TaskRecord:
         """Return a living task."""
@@ -107,7 +100,7 @@ class RedisTasks:
         fields, tombstone = await retried(read)
         expired_at = None
         if fields[0] is not None:
-            record = _unseal_record(task_id, fields)
+            record = self._read_record(task_id, fields)
             if not record.expired(self._now()):
                 return record
             expired_at = record.expires_at
@@ -133,19 +126,33 @@ class RedisTasks:
             found[clip_id] = await asyncio.to_thread(sealing.join_chunks, task_id, clip_id, chunks)
         return found
 
-    async def replace(self, record: TaskRecord, expected_revision: int) -> None:
-        """Put a new revision of a task's record in place."""
+    async def replace(
+        self, record: TaskRecord, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
+        """Put a new revision of a task's record in place, and pictures in that of its uploads."""
         task_id = record.task_id
         records.check_successor(await self.get(task_id), record, expected_revision)
-        status = await self._commit(
-            redis_commit.REPLACE,
-            self._keys(task_id),
-            [expected_revision, _seal_record(record), record.revision, *self._life(record)],
-        )
-        if status == b"absent":
-            raise records.absent(task_id, None, self._now())
-        if status != b"done":
-            raise records.revision_conflict(task_id, int(status), expected_revision)
+        fields = [sealed_values.seal_record(record), record.revision, *self._life(record)]
+        keys = [*self._keys(task_id), self._key("supports", task_id)]
+        async with self._aside(record, pictures) as (aside, chunks):
+            count = "" if pictures is None else chunks
+            status = await self._commit(
+                redis_commit.REPLACE,
+                [*keys, aside, self._key("uploaded")],
+                [expected_revision, *fields, count, task_id],
+            )
+            if status == b"absent":
+                raise records.absent(task_id, None, self._now())
+            if status == b"lost":
+                raise _lost(task_id)
+            if status != b"done":
+                raise records.revision_conflict(task_id, int(status), expected_revision)
+
+    async def uploaded(self) -> list[str]:
+        """Return the ids of the tasks that are uploaded."""
+        keys = [self._key("uploaded"), self._key("task", "")]
+        found = await self._client.eval(redis_commit.UPLOADED, len(keys), *keys)
+        return [task_id.decode() for task_id in cast("list[bytes]", found)]
 
     async def delete(self, task_id: str) -> bool:
         """Remove a task; a damaged one too."""
@@ -155,8 +162,10 @@ class RedisTasks:
             return False
         except StoreCorruptError:
             logger.warning("Task %s is damaged and is being deleted", task_id)
-        keys = [*self._keys(task_id), self._key("index")]
-        return await self._commit(redis_commit.DELETE, keys, []) == b"done"
+        self._records.forget(task_id)
+        keys = [*self._keys(task_id), self._key("supports", task_id)]
+        keys += [self._key("index"), self._key("used"), self._key("uploaded")]
+        return await self._commit(redis_commit.DELETE, keys, [task_id]) == b"done"
 
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
@@ -172,6 +181,15 @@ class RedisTasks:
                 page.append(record)
             before = f"({rows[-1][0]}"
         return page, None
+
+    def _read_record(self, task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
+        sealed, revision, place = fields
+        record = self._records.read(task_id, sealed)
+        if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
+            raise StoreCorruptError(
+                f"The stored task {task_id} contradicts itself; delete it and register it again."
+            )
+        return record
 
     async def _rows(self, before: str, count: int) -> list[tuple[str, list[bytes | None]]]:
         async def read() -> list[tuple[str, list[bytes | None]]]:
@@ -193,7 +211,7 @@ class RedisTasks:
             await self._client.eval(redis_commit.PRUNE, len(keys), *keys, place)
             return None
         try:
-            record = _unseal_record(task_id, fields)
+            record = self._read_record(task_id, fields)
         except StoreCorruptError:
             logger.exception("Task %s is damaged and left out of listings", task_id)
             return None
@@ -205,6 +223,33 @@ class RedisTasks:
 
         values = await retried(read) if names else []
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+    @contextlib.asynccontextmanager
+    async def _aside(
+        self, record: TaskRecord, pictures: Pictures | None
+    ) -> AsyncIterator[tuple[str, int]]:
+        """Bring pictures aside, for a commit that takes them; what it leaves there is dropped.
+
+        Yields:
+            The key, and the number of chunks.
+        """
+        aside = self._key("aside", secrets.token_hex(16))
+        chunks: dict[str, bytes] = {}
+        if pictures is not None:
+            records.check_pictures(record, pictures)
+            chunks = await asyncio.to_thread(
+                sealing.split_chunks, record.task_id, pictures, self._chunk_bytes
+            )
+        try:
+            for batch in sealing.batches(chunks):
+                pipeline = self._client.pipeline(transaction=True)
+                pipeline.hset(aside, items=[part for chunk in batch.items() for part in chunk])
+                pipeline.expire(aside, ASIDE_S)
+                await pipeline.execute()
+            yield aside, len(chunks)
+        except (RedisError, StoreError):
+            await self._drop(aside)
+            raise
 
     async def _commit(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
         # One pipeline is one connection: the confirmation counts the writes of its own alone.
@@ -241,20 +286,12 @@ async def retried(read: Callable[[], Awaitable[Result]]) -> Result:
         return await read()
 
 
+def _lost(task_id: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"Redis lost pictures of task {task_id} before they were complete; try again."
+    )
+
+
 def milliseconds(seconds: float) -> int:
     """Return a time to live as Redis takes it: whole, and at least 1."""
     return max(1, math.ceil(seconds * 1000))
-
-
-def _seal_record(record: TaskRecord) -> bytes:
-    return sealing.seal(f"record/{record.task_id}", records.to_json(record))
-
-
-def _unseal_record(task_id: str, fields: Sequence[bytes | None]) -> TaskRecord:
-    sealed, revision, place = fields
-    record = records.from_json(bytes(sealing.unseal(f"record/{task_id}", sealed or b"")))
-    if (revision, place) != (b"%d" % record.revision, records.place_of(record).encode()):
-        raise StoreCorruptError(
-            f"The stored task {task_id} contradicts itself; delete it and register it again."
-        )
-    return record

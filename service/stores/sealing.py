@@ -119,21 +119,6 @@ def batches(chunks: Mapping[str, bytes], size: int = CHUNK_BYTES) -> Iterator[di
         yield batch
 
 
-def pack_text(value: bytes, expires_at: float) -> bytes:
-    """Join a cached value and the unix time at which it expires."""
-    return struct.pack(">d", expires_at) + value
-
-
-def unpack_text(packed: memoryview) -> tuple[bytes, float]:
-    """Split what `pack_text` joined."""
-    return bytes(packed[8:]), struct.unpack_from(">d", packed)[0]
-
-
-def text_name(key: str) -> str:
-    """Return the hashed name under which a cached text is stored."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 def _digest(subject: str, payload: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(b"%s %s %s\n" % (_MAGIC, _VERSION, subject.encode()))
     digest.update(payload)

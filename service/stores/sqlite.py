@@ -10,7 +10,7 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Self, TypeVar
 from service.background import spawn
 from service.stores import errors
 from service.stores.errors import StoreError, StoreUnavailableError
-from service.stores.protocol import Shield
+from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
+from service.stores.sqlite_cache import SqliteCache
 from service.stores.sqlite_file import SqliteFile
 from service.stores.sqlite_tasks import SqliteTasks, sealed_pictures
 
@@ -39,7 +40,8 @@ class SqliteStore:
     def __init__(self, path: Path, now: Callable[[], float], text_entries: int) -> None:
         self._now = now
         self._file = SqliteFile(path, READERS)
-        self._tasks = SqliteTasks(self._file, now, text_entries)
+        self._tasks = SqliteTasks(self._file, now)
+        self._cache = SqliteCache(self._file, self._tasks, now, text_entries)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="kshot-store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="kshot-store-reader")
         self._shield = Shield()
@@ -77,7 +79,7 @@ class SqliteStore:
         store._sweeper = spawn(store._keep_swept(sweep_s))
         return store
 
-    async def create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; durable when this returns."""
         await self._shield.run(self._create(record, pictures))
 
@@ -89,9 +91,18 @@ class SqliteStore:
         """Return the pictures of a task."""
         return await self._shield.run(self._read(lambda: self._tasks.pictures(task_id)))
 
-    async def replace(self, record: TaskRecord, *, expected_revision: int) -> None:
+    async def replace(
+        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+    ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._change(lambda: self._tasks.replace(record, expected_revision))
+        if pictures is None:
+            await self._change(lambda: self._tasks.replace(record, expected_revision))
+        else:
+            await self._shield.run(self._replace_uploads(record, expected_revision, pictures))
+
+    async def uploaded(self) -> Sequence[str]:
+        """Return the ids of the tasks that are uploaded."""
+        return await self._shield.run(self._read(self._tasks.uploaded))
 
     async def delete(self, task_id: str) -> bool:
         """Remove a task; its bytes are gone and its room is given back when this returns."""
@@ -103,11 +114,27 @@ class SqliteStore:
 
     async def get_text(self, key: str) -> bytes | None:
         """Return a cached value."""
-        return await self._shield.run(self._read(lambda: self._tasks.get_text(key)))
+        return await self._shield.run(self._read(lambda: self._cache.get_text(key)))
 
     async def put_text(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Cache a value; it need not survive a loss of power."""
-        await self._change(lambda: self._tasks.put_text(key, value, ttl_s))
+        await self._change(lambda: self._cache.put_text(key, value, ttl_s))
+
+    async def get_supports(self, task_id: str, name: str) -> bytes | None:
+        """Return kept encoded supports."""
+        return await self._shield.run(self._read(lambda: self._cache.get_supports(task_id, name)))
+
+    async def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
+        """Keep encoded supports; they need not survive a loss of power."""
+        await self._change(lambda: self._cache.put_supports(record, name, value))
+
+    async def note_uses(self, used: Mapping[str, float]) -> None:
+        """Keep when tasks were used last; it need not survive a loss of power."""
+        await self._change(lambda: self._cache.note_uses(used))
+
+    async def recent(self, limit: int) -> Sequence[str]:
+        """Return the ids of the tasks that were used last."""
+        return await self._shield.run(self._read(lambda: self._cache.recent(limit)))
 
     async def ping(self) -> None:
         """Return when the file is in its place and can be read."""
@@ -129,10 +156,17 @@ class SqliteStore:
         self._writer.shutdown()
         self._readers.shutdown()
 
-    async def _create(self, record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]) -> None:
+    async def _create(self, record: TaskRecord, pictures: Pictures) -> None:
         sealed = await self._read(lambda: sealed_pictures(record, pictures))
         await self._write(lambda: self._tasks.create(record, sealed))
         self._shield.start(self._merge())
+
+    async def _replace_uploads(
+        self, record: TaskRecord, expected_revision: int, pictures: Pictures
+    ) -> None:
+        sealed = await self._read(lambda: sealed_pictures(record, pictures))
+        await self._write(lambda: self._tasks.replace(record, expected_revision, sealed))
+        self._shield.start(self._give_room_back())  # nothing of the uploads stays in the file
 
     async def _delete(self, task_id: str) -> bool:
         deleted = await self._write(lambda: self._tasks.delete(task_id))
@@ -149,6 +183,7 @@ class SqliteStore:
             # One by one, so that requests are served in between.
             await self._write(partial(self._tasks.bury, task_id, now))
         await self._write(lambda: self._tasks.forget(now))
+        await self._write(lambda: self._cache.prune(now))
         await self._give_room_back()
 
     async def _give_room_back(self) -> None:

@@ -31,6 +31,15 @@ CREATE TABLE texts (name TEXT PRIMARY KEY, expires_at REAL NOT NULL, value BLOB)
 CREATE INDEX texts_by_expiry ON texts (expires_at);
 """
 TABLES = {"tasks", "pictures", "tombstones", "texts"}
+# Since 2026-11-28; older versions leave these tables alone. `uploaded`: whose pictures are uploads
+# still. The others: what is derived, and can be lost.
+LATER = """
+CREATE TABLE IF NOT EXISTS uploaded (task_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS supports (task_id TEXT PRIMARY KEY, name TEXT, value BLOB);
+CREATE TABLE IF NOT EXISTS uses (task_id TEXT PRIMARY KEY, used_at REAL NOT NULL);
+DELETE FROM supports WHERE task_id NOT IN (SELECT task_id FROM tasks);
+DELETE FROM uses WHERE task_id NOT IN (SELECT task_id FROM tasks);
+"""
 
 PAGE_BYTES = 32768  # larger pages read pictures faster and write small rows slower; at most 65536
 CACHE_BYTES = 32 * 2**20  # of the writing connection
@@ -218,16 +227,19 @@ class SqliteFile:
         if faults != [("ok",)] or not named >= TABLES:
             raise errors.damaged_file()
         _set_log_mode(writer)
+        self._run(LATER)
 
     def _make_schema(self) -> None:
         self._writer.execute(f"PRAGMA page_size={PAGE_BYTES}")
         self._writer.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _set_log_mode(self._writer)
+        marks = f"PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={SCHEMA_VERSION}"
+        self._run(f"{SCHEMA}{LATER}{marks}")
+
+    def _run(self, script: str) -> None:
         with _transaction(self._writer, "BEGIN IMMEDIATE") as writer:
-            for statement in filter(str.strip, SCHEMA.split(";")):
+            for statement in filter(str.strip, script.split(";")):
                 writer.execute(statement)
-            writer.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _checkpoint(self, mode: str) -> None:
         self._writer.execute(f"PRAGMA busy_timeout={round(1000 * MERGE_BUSY_S)}")

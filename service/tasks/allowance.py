@@ -144,9 +144,10 @@ class Credits:
         self._ledger.add(self.tenant, cost - self.cost, self.work)
         self.cost = cost
 
-    def hand_over(self) -> "Credits":
-        """Move the frames to credits of their own, for work that outlives the request."""
-        moved = NOTHING if self._returned else Cost(frames=self.cost.frames)
+    def hand_over(self, *, whole: bool = False) -> "Credits":
+        """Move the frames, or all, to credits of their own, for work that outlives the request."""
+        part = self.cost if whole else Cost(frames=self.cost.frames)
+        moved = NOTHING if self._returned else part
         self.cost = self.cost - moved
         other = Credits(self._ledger, self.tenant, moved, self.work)
         other._returned = self._returned

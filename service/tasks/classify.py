@@ -15,6 +15,7 @@ from service.engine.engine import Engine
 from service.errors import ClipFault
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Allowance
+from service.tasks.arrivals import Arrivals
 from service.tasks.inputs import ClipInput, decode_clips, refuse_clips
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
@@ -51,6 +52,7 @@ class Classifier:
     """Tells what clips are, among the labels of a task.
 
     Args:
+        arrivals: Knows tasks whose clips are not decoded yet.
         supports: Gives the task and its encoded supports.
         texts: Says why no text takes part.
         pool: Reads untrusted clips.
@@ -60,11 +62,13 @@ class Classifier:
     def __init__(
         self,
         *,
+        arrivals: Arrivals,
         supports: Supports,
         texts: TaskTexts,
         pool: DecodePool,
         engine: Engine,
     ) -> None:
+        self.arrivals = arrivals
         self.supports = supports
         self.texts = texts
         self.pool = pool
@@ -84,14 +88,18 @@ class Classifier:
         Raises:
             ClipsRefusedError: None of the clips can be read.
             NotReadyError: The task is still getting ready.
-            DeadlineError: It took too long.
+            TaskFailedError: The task will never be ready.
+            DeadlineError: It took too long; DeadlineUnmetError: it would.
         """
         deadline = allowance.deadline
         async with deadline.bounding("looking up the task"):
             record = await self.supports.record(task_id)
+        if record.state != "decoded":
+            async with deadline.bounding("waiting for the task"):
+                record = await self.arrivals.settled(record, wait_s)
         with self.supports.pinned(record):
             async with deadline.bounding("waiting for the task"):
-                support = await self.supports.get(record, wait_s)
+                support = await self.supports.get(record, wait_s, deadline)
             return await self._answer(record, support, inputs, allowance)
 
     async def _answer(

@@ -118,6 +118,7 @@ async def decode_clips(
     inputs: Sequence[ClipInput],
     work: WorkClass,
     labels: Mapping[int, str] | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> tuple[dict[int, Clip], list[ClipFault]]:
     """Decode clips, no more at once than the pool has workers, so that requests take turns.
 
@@ -126,11 +127,19 @@ async def decode_clips(
         inputs: The clips.
         work: What they are decoded for.
         labels: Label by index of clip, for the faults.
+        done: Called after each clip.
 
     Returns:
         The clips by index, and the faults in the order of the request.
     """
-    outcomes = await _each(pool, inputs, labels or {}, lambda source: pool.decode(source, work))
+
+    async def decode(source: ClipRequest) -> Clip:
+        try:
+            return await pool.decode(source, work)
+        finally:
+            done()
+
+    outcomes = await _each(pool, inputs, labels or {}, decode)
     clips = {
         clip.index: outcome
         for clip, outcome in zip(inputs, outcomes, strict=True)

@@ -1,37 +1,23 @@
 """The use cases around a task: register, get, list, delete."""
 
 import asyncio
-import contextlib
 import logging
-import os
-import secrets
-import threading
 import time
-from collections.abc import Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from model.errors import KshotError
-from model.media.keeping import decode_pictures, encode_pictures
-from model.media.sampling import Clip
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
-from service.decoding.sandbox import NICENESS
-from service.errors import ClipFault, PreparationError
-from service.stores.protocol import TaskStore
-from service.stores.records import ClipRecord, TaskRecord
+from service.errors import PreparationError
+from service.limits import Limits
+from service.stores.protocol import Pictures, TaskStore
+from service.stores.records import TaskRecord
+from service.tasks import uploads
 from service.tasks.allowance import Allowance
-from service.tasks.inputs import (
-    ClipInput,
-    NewLabel,
-    NewTask,
-    check_clips,
-    decode_clips,
-    digest,
-    refuse_clips,
-)
+from service.tasks.arrivals import Arrivals, Decoded
+from service.tasks.encoding import Preparation
+from service.tasks.inputs import ClipInput, NewTask, check_clips
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
@@ -44,27 +30,40 @@ class Tasks:
     Args:
         store: Where tasks are safe.
         pool: Reads untrusted clips.
+        arrivals: Decodes them.
         supports: What is derived from them.
         texts: The tasks' words.
+        limits: How long a request waits, and what is stored before it is decoded.
     """
 
     def __init__(
-        self, *, store: TaskStore, pool: DecodePool, supports: Supports, texts: TaskTexts
+        self,
+        *,
+        store: TaskStore,
+        pool: DecodePool,
+        arrivals: Arrivals,
+        supports: Supports,
+        texts: TaskTexts,
+        limits: Limits,
     ) -> None:
         self.store = store
         self.pool = pool
+        self.arrivals = arrivals
         self.supports = supports
         self.texts = texts
+        self.limits = limits
         self._undoing: set[asyncio.Task[None]] = set()
-        self._keeper = ThreadPoolExecutor(1, "keeper", initializer=_go_last)
 
     async def register(
-        self, task: NewTask, wait_s: float, allowance: Allowance
-    ) -> tuple[TaskRecord, tuple[ClipFault, ...]]:
+        self, task: NewTask, wait_s: float | None, allowance: Allowance
+    ) -> TaskRecord:
         """Make a task; when this returns, it is durable, and ready unless that took too long.
 
-        Returns:
-            The record, and the clips left out under `allow_partial`.
+        Args:
+            task: What was sent.
+            wait_s: How long to wait for the task to be ready, though its clips be not decoded by
+                then; None waits until they are, and then as long as usual.
+            allowance: Its deadline bounds decoding, as far as that is waited for.
 
         Raises:
             RequestError: A clip cannot be used; nothing is stored.
@@ -72,52 +71,74 @@ class Tasks:
             DeadlineError: The clips were not decoded in time; nothing is stored.
             PreparationError: The model failed; nothing stays stored.
         """
-        clips, faults = await self._decode(task, allowance)
-        record, frames = await asyncio.to_thread(_record, task, clips)
+        begun = time.monotonic()
+        async with allowance.deadline.bounding("decoding"):
+            record, inputs = await self._checked(task)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
-        loop, pictures = asyncio.get_running_loop(), {}
-        for clip_id, clip_THWC in frames.items():  # one by one: whoever leaves leaves the rest
-            keeping = loop.run_in_executor(self._keeper, _keep, clip_THWC)
-            pictures[clip_id], frames[clip_id] = await keeping
-        creating = spawn(self.store.create(record, pictures))
+        preparation = Preparation(len(inputs))
+        decoding = spawn(self.arrivals.decode(record, inputs, preparation))
         try:
-            await asyncio.shield(creating)
-            preparation = await self.supports.prepare(
-                record, frames, wait_s, allowance.credits.hand_over()
+            async with allowance.deadline.bounding("decoding"):
+                patience_s = wait_s if self._storable(inputs) else None
+                await asyncio.wait({decoding}, timeout=patience_s)
+            if not decoding.done():
+                await self._create(record, uploads.parts_of(inputs))
+                credits = allowance.credits.hand_over(whole=True)
+                self.arrivals.follow(record, decoding, preparation, credits)
+                return record
+        except BaseException:
+            decoding.cancel()
+            raise
+        left_s = self.limits.wait_s if wait_s is None else wait_s + begun - time.monotonic()
+        return await self._prepared(decoding.result(), preparation, max(0.0, left_s), allowance)
+
+    async def _checked(self, task: NewTask) -> tuple[TaskRecord, list[ClipInput]]:
+        """Read the headers of all clips; return the record, and the clips that may be used.
+
+        Raises:
+            ClipsRefusedError: What is left is no task.
+        """
+        labels = {clip.index: label.label for label in task.labels for clip in label.clips}
+        inputs = [clip for label in task.labels for clip in label.clips]
+        record = await asyncio.to_thread(uploads.uploaded, task)
+        faults = await check_clips(self.pool, inputs, "register", labels)
+        refused = {fault.index for fault in faults}
+        sound = [clip for clip in inputs if clip.index not in refused]
+        return uploads.without(record, faults), sound
+
+    async def _prepared(
+        self, done: Decoded, preparation: Preparation, wait_s: float, allowance: Allowance
+    ) -> TaskRecord:
+        """Store a task that is decoded, and encode it."""
+        record, credits = done.record, allowance.credits
+        credits.correct(decode_ms=0, frames=len(done.frames) * self.pool.frames)
+        await self._create(record, done.pictures)
+        try:
+            await self.supports.prepare(
+                record, done.frames, preparation, wait_s, credits.hand_over()
             )
         except asyncio.CancelledError:
-            self._undo(creating, record.task_id)
+            self._undo(record.task_id)
             raise
         if preparation.failed:
             await self.delete(record.task_id)
             raise PreparationError("The model failed on the clips; nothing is stored, try again.")
-        return record, tuple(faults)
+        return record
 
-    async def _decode(
-        self, task: NewTask, allowance: Allowance
-    ) -> tuple[Mapping[int, Clip], list[ClipFault]]:
-        """Read the headers of all clips, then decode those that may be used.
+    async def _create(self, record: TaskRecord, kept: Pictures) -> None:
+        """Make a task durable; it goes again when its client leaves meanwhile."""
+        creating = spawn(self.store.create(record, kept))
+        try:
+            await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            self._undo(record.task_id, creating)
+            raise
 
-        Returns:
-            Clips by their place in the request, and the ones that cannot be used.
-
-        Raises:
-            ClipsRefusedError: What is left is no task.
-            DeadlineError: It took too long.
-        """
-        labels = {clip.index: label.label for label in task.labels for clip in label.clips}
-        inputs = [clip for label in task.labels for clip in label.clips]
-        async with allowance.deadline.bounding("decoding"):
-            faults = await check_clips(self.pool, inputs, "register", labels)
-            refused = {fault.index for fault in faults}
-            sound = [clip for clip in inputs if clip.index not in refused]
-            _check_left(task, {clip.index for clip in sound}, faults)  # before any is decoded
-            clips, late = await decode_clips(self.pool, sound, "register", labels)
-            faults = sorted([*faults, *late], key=lambda fault: fault.index)
-        allowance.credits.correct(decode_ms=0, frames=len(clips) * self.pool.frames)
-        _check_left(task, clips.keys(), faults)
-        return clips, faults
+    def _storable(self, inputs: Sequence[ClipInput]) -> bool:
+        """Tell whether uploads are small enough to be stored until they are decoded."""
+        sources = [clip.source for clip in inputs if isinstance(clip.source, ClipRequest)]
+        return sum(source.size for source in sources) <= self.limits.stored_upload_bytes
 
     async def get(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store."""
@@ -136,14 +157,14 @@ class Tasks:
     async def close(self) -> None:
         """Remove what clients that left were never told of."""
         await asyncio.gather(*self._undoing, return_exceptions=True)
-        self._keeper.shutdown(wait=False)
 
-    def _undo(self, creating: "asyncio.Task[None]", task_id: str) -> None:
+    def _undo(self, task_id: str, creating: "asyncio.Task[None] | None" = None) -> None:
         """Remove a task whose client left before it was told of it."""
 
         async def undo() -> None:
             try:
-                await creating
+                if creating is not None:
+                    await creating
                 await self.delete(task_id)
             except KshotError as error:
                 log.warning("Task %s, which nobody knows, may stay: %s", task_id, error)
@@ -151,72 +172,3 @@ class Tasks:
         work = spawn(undo())
         self._undoing.add(work)
         work.add_done_callback(self._undoing.discard)
-
-
-def _check_left(task: NewTask, clips: Set[int], faults: list[ClipFault]) -> None:
-    if not faults:
-        return
-    total = len(clips) + len(faults)
-    if not task.allow_partial:
-        raise refuse_clips(faults, total, "; correct it, or set allow_partial to leave it out")
-    for label in task.labels:
-        if not any(clip.index in clips for clip in label.clips):
-            raise refuse_clips(faults, total, f"; label {label.label!r} keeps no clip")
-
-
-def _record(task: NewTask, clips: Mapping[int, Clip]) -> tuple[TaskRecord, dict[str, np.ndarray]]:
-    """Make the record of a task, still without its text, and the frames of its clips."""
-    records: list[ClipRecord] = []
-    frames: dict[str, np.ndarray] = {}
-    for place, label in enumerate(task.labels):
-        for given, clip, source in _usable(label, clips):
-            frames[given.clip_id] = clip.frames_THWC
-            records.append(
-                ClipRecord(
-                    clip_id=given.clip_id,
-                    name=given.name,
-                    index=given.index,
-                    label=place,
-                    frames_s=tuple(max(0.0, float(time_s)) for time_s in clip.times_s),
-                    duration_s=float(clip.duration_s),
-                    codec=clip.codec,
-                    distinct=clip.distinct,
-                    sha256=digest(source),
-                    warnings=clip.warnings,
-                )
-            )
-    now = time.time()
-    record = TaskRecord(
-        task_id=secrets.token_hex(16),
-        name=task.name,
-        created_at=now,
-        expires_at=None if task.ttl_s is None else now + task.ttl_s,
-        labels=(),
-        clips=tuple(records),
-    )
-    return record, frames
-
-
-def _keep(frames_THWC: np.ndarray) -> tuple[tuple[bytes, ...], np.ndarray]:
-    """Return what is stored of a clip, and what a rebuild will read of it.
-
-    The first encoding then starts from the pixels that each later one starts from.
-    """
-    pictures = encode_pictures(frames_THWC)
-    return pictures, decode_pictures(pictures)
-
-
-def _go_last() -> None:
-    """Let everything else in the process go before this thread."""
-    with contextlib.suppress(OSError):  # only on Linux has a thread a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-
-
-def _usable(
-    label: NewLabel, clips: Mapping[int, Clip]
-) -> list[tuple[ClipInput, Clip, ClipRequest]]:
-    return [
-        (clip, clips[clip.index], clip.source)
-        for clip in label.clips
-        if clip.index in clips and isinstance(clip.source, ClipRequest)
-    ]

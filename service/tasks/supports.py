@@ -2,21 +2,19 @@
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
-
-import numpy as np
+from dataclasses import replace
+from typing import TypeVar
 
 from model.episode import EncodedSupport
 from model.errors import KshotError
-from model.media.keeping import decode_pictures
 from service.background import spawn
 from service.engine.engine import Engine
 from service.engine.support_cache import SupportCache, SupportKey
-from service.errors import DescriptionUnavailableError, NotReadyError, TaskIncompatibleError
+from service.errors import DescriptionUnavailableError, NotReadyError
 from service.stores.errors import (
     RevisionConflictError,
     TaskExpiredError,
@@ -24,25 +22,19 @@ from service.stores.errors import (
 )
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
-from service.tasks.allowance import Credits
+from service.tasks.allowance import Credits, Deadline
+from service.tasks.encoding import Encoding, Frames, Preparation
+from service.tasks.kept_supports import KeptSupports
 from service.tasks.records_at_hand import RecordsAtHand
 from service.tasks.texts import TaskTexts
 
 REMEMBERED = 1000  # tasks whose text failed
+LOOK_S = 0.1  # between two looks at whether a rebuild is done in time
+WARMING = "warming"  # a tenant of its own, so that it takes turns with rebuilds that are waited for
 
 log = logging.getLogger("kshot.tasks")
 
 Value = TypeVar("Value")
-Frames = Mapping[str, np.ndarray]  # clip id -> uint8 [T, H, W, C]
-
-
-@dataclass(slots=True)
-class Preparation:
-    """A task whose supports are being encoded for the first time."""
-
-    clips: int
-    done: int = 0
-    failed: bool = False
 
 
 class Supports:
@@ -53,6 +45,7 @@ class Supports:
         engine: Encodes them.
         cache: Keeps them in the device's memory.
         texts: The tasks' words.
+        kept: Those that the store has.
     """
 
     def __init__(
@@ -62,31 +55,40 @@ class Supports:
         engine: Engine,
         cache: SupportCache,
         texts: TaskTexts,
+        kept: KeptSupports,
     ) -> None:
         self.store = store
         self.engine = engine
         self.cache = cache
         self.texts = texts
+        self.kept = kept
+        self.encoding = Encoding(store=store, engine=engine, texts=texts, kept=kept)
+        self.used: dict[str, float] = {}  # when tasks were used, unix time; `Warming` takes it
         self._records = RecordsAtHand(store)
-        self._preparations: dict[str, Preparation] = {}
+        self.preparations: dict[str, Preparation] = {}  # of tasks that are getting ready
         self._improving: set[str] = set()
         self._undescribed: OrderedDict[str, str] = OrderedDict()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
 
     async def prepare(
-        self, record: TaskRecord, frames: Frames, wait_s: float, credits: Credits
-    ) -> Preparation:
+        self,
+        record: TaskRecord,
+        frames: Frames,
+        preparation: Preparation,
+        wait_s: float,
+        credits: Credits,
+    ) -> None:
         """Begin to encode a new task, and return when it is ready or `wait_s` are over.
 
         The credits go back when the work has ended, which may be later.
         """
-        preparation = self._preparations[record.task_id] = Preparation(len(frames))
-        work = self._start(
+        self.used[record.task_id] = time.time()
+        self.preparations[record.task_id] = preparation
+        work = self.start(
             record.task_id, self._prepare(record, frames, preparation, credits.tenant)
         )
         work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
-        return preparation
 
     async def record(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store, or as it last stood while the store is away."""
@@ -97,15 +99,13 @@ class Supports:
                 self.forget(task_id)
             raise
 
-    def preparation(self, task_id: str) -> Preparation | None:
-        """Return the progress of a task that is getting ready; None for all others."""
-        return self._preparations.get(task_id)
-
     def undescribed(self, task_id: str) -> str | None:
         """Say why the language model's text did not come; None when it did, or nobody asked."""
         return self._undescribed.get(task_id)
 
-    async def get(self, record: TaskRecord, wait_s: float) -> EncodedSupport:
+    async def get(
+        self, record: TaskRecord, wait_s: float, deadline: Deadline | None = None
+    ) -> EncodedSupport:
         """Return a task's encoded supports, rebuilt from its pictures if need be.
 
         A caller may be cut off while it waits; what is built goes on for the next one.
@@ -113,26 +113,46 @@ class Supports:
         Args:
             record: The task.
             wait_s: How long to wait for a task that is getting ready for the first time.
+            deadline: Of the request; who would miss it by a rebuild is told at once.
 
         Raises:
             NotReadyError: It takes longer.
+            DeadlineUnmetError: A rebuild takes longer than the deadline allows.
         """
+        self.used[record.task_id] = time.time()
         key = self._key(record)
         if (support := self.cache.peek(key)) is not None:
             return support
-        preparation = self._preparations.get(record.task_id)
+        preparation = self.preparations.get(record.task_id)
         fresh = preparation is not None and not preparation.failed
         try:
             async with asyncio.timeout(wait_s if fresh else None):
-                support = await self.cache.get(key, lambda: self._rebuild(record))
+                support = await self._in_time(record, deadline)
         except TimeoutError:
             raise NotReadyError(
                 f"Task {record.task_id} is still getting ready; ask again.", retry_after_s=1
             ) from None
         if not fresh:
-            self._preparations.pop(record.task_id, None)
+            self.preparations.pop(record.task_id, None)
             self._improve_later(record)
         return support
+
+    async def warm(self, task_id: str) -> bool:
+        """Get a task's supports ready before anybody asks; False where the cache has no room.
+
+        Raises:
+            KshotError: The task is gone, or cannot be encoded.
+        """
+        if (record := await self.record(task_id)).state != "decoded":
+            return True
+        key, size = self._key(record), self.engine.support_bytes([c.label for c in record.clips])
+        if self.cache.peek(key) is not None:
+            return True
+        if self.cache.bytes + size > self.cache.max_bytes:
+            return False
+        await self.cache.get(key, lambda: self.encoding.again(record, WARMING))
+        self.cache.age(key)
+        return True
 
     def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:
         """Keep a task's encoded supports in the cache during the context, once they are there."""
@@ -148,7 +168,7 @@ class Supports:
         self._undescribed.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()
-        self._preparations.pop(task_id, None)
+        self.preparations.pop(task_id, None)
 
     def forget(self, task_id: str) -> None:
         """Drop all that is derived from a task."""
@@ -162,6 +182,18 @@ class Supports:
             work.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self.cache.close()
+        await self.kept.close()
+
+    async def _in_time(self, record: TaskRecord, deadline: Deadline | None) -> EncodedSupport:
+        """Wait for supports as long as they can still come in time."""
+        built = spawn(self.cache.get(self._key(record), lambda: self.encoding.again(record)))
+        try:
+            while not (await asyncio.wait({built}, timeout=LOOK_S))[0]:
+                if deadline is not None:
+                    self.encoding.check(record, deadline)
+            return built.result()
+        finally:
+            built.cancel()  # the build itself goes on
 
     async def _prepare(
         self, record: TaskRecord, frames: Frames, preparation: Preparation, tenant: str
@@ -169,12 +201,12 @@ class Supports:
         """Encode the frames that were stored; queries of the task join this one build."""
 
         def progress(done: int) -> None:
-            preparation.done = done
+            preparation.encoded = done
 
         try:
             await self.cache.get(
                 self._key(record),
-                lambda: self._encode(record, frames, progress, "register", tenant),
+                lambda: self.encoding.first(record, frames, progress, tenant),
             )
         except KshotError as error:
             log.error("Task %s could not be prepared: %s", record.task_id, error)
@@ -183,43 +215,13 @@ class Supports:
         except BaseException:
             preparation.failed = True
             raise
-        self._preparations.pop(record.task_id, None)
+        self.preparations.pop(record.task_id, None)
         self._improve_later(record)
-
-    async def _rebuild(self, record: TaskRecord) -> EncodedSupport:
-        pictures = await self.store.pictures(record.task_id)
-        frames = await asyncio.to_thread(
-            lambda: {clip_id: decode_pictures(stored) for clip_id, stored in pictures.items()}
-        )
-        return await self._encode(record, frames, lambda _: None, "rebuild")
-
-    async def _encode(
-        self,
-        record: TaskRecord,
-        frames: Frames,
-        progress: Callable[[int], None],
-        work: Literal["register", "rebuild"],
-        tenant: str = "",
-    ) -> EncodedSupport:
-        model = self.engine.model
-        want = (model.frames, model.size, model.size, 3)
-        for clip in frames.values():
-            if clip.shape != want:
-                raise TaskIncompatibleError(
-                    f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
-                    f"this checkpoint takes {model.frames} of {model.size}; register it again."
-                )
-        frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
-        text_NAE = await self.texts.encode(record.labels)
-        classes = [clip.label for clip in record.clips]
-        return await self.engine.encode_support(
-            frames_STHWC, classes, text_NAE, progress, work=work, tenant=tenant
-        )
 
     def _improve_later(self, record: TaskRecord) -> None:
         if self.texts.may_improve(record.labels) and record.task_id not in self._improving:
             self._improving.add(record.task_id)
-            work = self._start(record.task_id, self._improve(record))
+            work = self.start(record.task_id, self._improve(record))
             work.add_done_callback(lambda _: self._improving.discard(record.task_id))
 
     async def _improve(self, record: TaskRecord) -> None:
@@ -242,6 +244,7 @@ class Supports:
         self._undescribed.pop(record.task_id, None)
         if support is not None:
             self.cache.put(self._key(newer), support)
+            self.kept.keep(newer, support)
         self.cache.forget(record.task_id, below_revision=newer.revision)
 
     async def _with_text_of(
@@ -257,12 +260,13 @@ class Supports:
         if older is None:
             return None
         if self.engine.model.needs_text:
-            return await self._rebuild(newer)
+            return await self.encoding.again(newer)
         if text_NAE is None:
             return None
         return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
 
-    def _start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do work for a task in the background, until it is done or the task is deleted."""
         task = spawn(work)
         self._background.setdefault(task_id, set()).add(task)
 

@@ -3,6 +3,7 @@
 KSHOT_KILLS sets how often, for each store (default 5; the figure of the closing note used 50).
 """
 
+import asyncio
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.stores.opening import open_store
 from tests.forked import ForkedService
 from tests.redis_server import redis_server
 from tests.serving import classify, moving_clip, query_files, support_files
@@ -81,6 +83,49 @@ def check(url: str, acknowledged: dict[str, str], seen: set[str]) -> None:
             answer = classify(client, task_id, CLIPS["wave"][0])
             assert answer["results"][0]["label"] == "wave"
         seen.update(tasks)
+
+
+def test_a_task_that_was_accepted_and_not_decoded_is_decoded_after_the_next_start(
+    store: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "checkpoint": str(checkpoint),
+        "store": store,
+        "threads": "1",
+        "decode_workers": "1",
+    }
+    many = {"jump": CLIPS["jump"] * 8, "wave": CLIPS["wave"] * 16}
+    service = ForkedService(settings, tmp_path / "log")
+    try:
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            files, at_once = support_files(many), {"prefer": "wait=0"}
+            answer = client.post("/tasks", files=files, headers=at_once)
+            assert answer.status_code == 202, answer.text
+    finally:
+        service.kill()
+    task_id = answer.json()["id"]
+    assert asyncio.run(uploaded(store)) == [task_id]
+    service = ForkedService(settings, tmp_path / "log")
+    try:
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            while (task := client.get(f"/tasks/{task_id}").json())["status"] != "ready":
+                assert task["status"] == "processing", task
+                time.sleep(0.05)
+            assert [clip["codec"] for clip in task["clips"]] == ["h264"] * 32
+            answer = classify(client, task_id, CLIPS["wave"][0])
+            assert answer["results"][0]["label"] == "wave"
+    finally:
+        service.kill()
+    assert asyncio.run(uploaded(store)) == []
+
+
+async def uploaded(url: str) -> list[str]:
+    """Tell which tasks a store has uploads of."""
+    store = await open_store(url)
+    try:
+        return [*await store.uploaded()]
+    finally:
+        await store.close()
 
 
 @pytest.mark.timeout(300 + 30 * KILLS)

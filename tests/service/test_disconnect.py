@@ -171,13 +171,13 @@ async def test_a_registration_is_undone_when_its_client_left_and_goes_on_when_ac
         known = await client.post("/tasks", files=files, headers={"prefer": "wait=0"})
         assert known.status_code == 202
         leaving = asyncio.create_task(client.post("/tasks", files=files))
-        await until(lambda: len(app.state.service.tasks.supports._preparations) == 2)
+        await until(lambda: len(app.state.service.tasks.supports.preparations) == 2)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         device.free.set()
 
         tasks = app.state.service.tasks
-        await until(lambda: not tasks._undoing and not tasks.supports._preparations)
+        await until(lambda: not tasks._undoing and not tasks.supports.preparations)
         listed = (await client.get("/tasks")).json()["tasks"]
         assert [(task["id"], task["status"]) for task in listed] == [(known.json()["id"], "ready")]
         await until(lambda: app.state.ledger.held == NOTHING)

@@ -212,7 +212,7 @@ async def test_supports_are_the_same_in_slices_of_any_size(context: str, of_clip
     recognizer = tiny_recognizer(query_context=context)
     engine = Engine(recognizer, batch_frames=32)
     await engine.start()
-    engine._slice_frames = int(of_clip * engine.model.frames)
+    engine.forecast.slice_frames = int(of_clip * engine.model.frames)
     told: list[int] = []
     got = await engine.encode_support(frames(5), [0, 1, 0, 1, 1], None, told.append)
     await engine.close()

@@ -4,6 +4,8 @@ import pytest
 
 from service.decoding.pool import ClipRequest
 from service.errors import ClipsRefusedError
+from service.limits import limits_of
+from service.settings import Settings
 from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
 from service.tasks.inputs import ClipInput, NewLabel, NewTask
 from service.tasks.register import Tasks
@@ -33,7 +35,14 @@ async def test_a_clip_that_its_header_gives_away_is_refused_before_any_is_decode
             return await decode(clip, work)  # type: ignore[arg-type]
 
         pool.decode = noting  # type: ignore[assignment,method-assign]
-        tasks = Tasks(store=None, pool=pool, supports=None, texts=None)  # type: ignore[arg-type]
+        tasks = Tasks(
+            store=None,  # type: ignore[arg-type]
+            pool=pool,
+            arrivals=None,  # type: ignore[arg-type]
+            supports=None,  # type: ignore[arg-type]
+            texts=None,  # type: ignore[arg-type]
+            limits=limits_of(Settings()),
+        )
         ledger = Ledger(Cost(bytes=10**9, decode_ms=10**9, frames=10**9), share=1.0)
         with ledger.take("", Cost(bytes=1)) as credits:
             allowance = Allowance("", Deadline.after(30), credits)

@@ -60,7 +60,19 @@ def test_a_task_deleted_by_another_replica_stays_deleted_while_redis_is_away(
         problem(one.post(**asked), 503, "store-unavailable")
 
 
-def test_tasks_at_hand_answer_while_redis_hangs(
+def test_readiness_tells_that_registrations_would_be_refused(
+    shared: Settings, server: RedisServer
+) -> None:
+    with serving(shared) as client:
+        assert client.get("/readyz").json()["reasons"] == {}
+        with server.client() as behind:
+            behind.config_set("appendonly", "no")
+        health = client.get("/readyz").json()
+        assert health["degraded"]
+        assert "append-only file" in health["reasons"]["store"]
+
+
+def test_tasks_at_hand_answer_while_redis_hangs_and_while_it_is_away(
     shared: Settings, server: RedisServer, clips: Clips
 ) -> None:
     with serving(shared) as client:
@@ -78,29 +90,7 @@ def test_tasks_at_hand_answer_while_redis_hangs(
             server.process.send_signal(signal.SIGCONT)
         assert (health["ok"], health["degraded"], health["parts"]["store"]) == (True, True, False)
         assert "did not answer" in health["reasons"]["store"]
-        assert client.delete(f"/tasks/{task['id']}").status_code == 204
-        asked = {"url": f"/tasks/{task['id']}/classify", "files": query_files(QUERY)}
-        problem(client.post(**asked), 404, "task-not-found")
 
-
-def test_readiness_tells_that_registrations_would_be_refused(
-    shared: Settings, server: RedisServer
-) -> None:
-    with serving(shared) as client:
-        assert client.get("/readyz").json()["reasons"] == {}
-        with server.client() as behind:
-            behind.config_set("appendonly", "no")
-        health = client.get("/readyz").json()
-        assert health["degraded"]
-        assert "append-only file" in health["reasons"]["store"]
-
-
-def test_tasks_at_hand_answer_while_redis_is_away(
-    shared: Settings, server: RedisServer, clips: Clips
-) -> None:
-    with serving(shared) as client:
-        task = register(client, clips)
-        before = classify(client, task["id"], QUERY)
         server.kill()
         assert classify(client, task["id"], QUERY)["results"] == before["results"]
         health = client.get("/readyz")
@@ -111,7 +101,11 @@ def test_tasks_at_hand_answer_while_redis_is_away(
         assert problem(refused, 503, "store-unavailable")["retryable"]
         assert int(refused.headers["retry-after"]) >= 1
         problem(client.get(f"/tasks/{task['id']}"), 503, "store-unavailable")
+
         server.start()
         assert client.get(f"/tasks/{task['id']}").json() == task
         assert register(client, clips)["status"] == "ready"
         assert not client.get("/readyz").json()["degraded"]
+        assert client.delete(f"/tasks/{task['id']}").status_code == 204
+        asked = {"url": f"/tasks/{task['id']}/classify", "files": query_files(QUERY)}
+        problem(client.post(**asked), 404, "task-not-found")

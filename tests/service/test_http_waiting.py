@@ -32,7 +32,8 @@ def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
         assert answer.status_code == 202
         task = answer.json()
         assert answer.headers["location"] == f"/v1/tasks/{task['id']}"
-        assert (task["status"], task["progress"]) == ("processing", 0)
+        assert task["status"] == "processing"
+        assert task["progress"] <= 0.5  # decoded at most
         assert client.get(f"/tasks/{task['id']}").json()["status"] == "processing"
         url = f"/tasks/{task['id']}/classify"
         refused = client.post(

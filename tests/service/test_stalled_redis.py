@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.http import problems
+from service.logs import Seldom
 from service.settings import Settings
 from tests.redis_server import RedisServer, redis_server
 from tests.serving import moving_clip, query_files, register, serving, support_files
@@ -53,8 +55,12 @@ def ask(client: httpx.Client, task_id: str, number: int) -> int | None:
 
 
 def test_a_redis_that_stalls_leaves_no_task_behind(
-    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    settings: Settings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(problems, "SELDOM", Seldom(pause_s=60.0))  # another test may have told
     with redis_server(tmp_path / "redis") as server:
         store = f"{server.url}?socket_timeout={PATIENCE_S}"
         with serving(settings.model_copy(update={"store": store})) as client:
@@ -68,3 +74,16 @@ def test_a_redis_that_stalls_leaves_no_task_behind(
     gc.collect()  # a lost error is told of when its task goes
     lost = [each for each in caplog.records if each.name in ("asyncio", "kshot.background")]
     assert not [each for each in lost if each.levelname == "ERROR"]
+    (told,) = [each for each in caplog.records if "store-unavailable" in each.getMessage()]
+    assert (told.levelname, told.exc_info) == ("WARNING", None)
+
+
+def test_lines_of_a_kind_are_seldom_and_say_how_many_were_held_back() -> None:
+    now = [5.0]
+    seldom = Seldom(10.0, clock=lambda: now[0])
+    assert [seldom.held_back("away") for _ in range(3)] == [0, None, None]
+    assert seldom.held_back("full") == 0
+    now[0] += 10
+    assert [seldom.held_back("away") for _ in range(2)] == [2, None]
+    now[0] += 10
+    assert seldom.held_back("away") == 1

@@ -30,6 +30,7 @@ from tests.redis_server import RedisServer, redis_server
 from tests.stored_tasks import a_task, pictures_of
 
 DAY = 24 * 3600
+UPLOAD = b"an upload, as it was sent"
 
 
 class Clock:
@@ -64,7 +65,8 @@ class SqliteBackend:
         return await SqliteStore.open(self.path, now=clock)
 
     def damage(self, task_id: str, what: str) -> None:
-        table, column = ("tasks", "record") if what == "record" else ("pictures", "packed")
+        places = {"record": ("tasks", "record"), "pictures": ("pictures", "packed")}
+        table, column = places.get(what, ("supports", "value"))
         with contextlib.closing(sqlite3.connect(self.path)) as db, db:
             query = f"SELECT rowid, {column} FROM {table} WHERE task_id = ?"
             row, value = db.execute(query, (task_id,)).fetchone()
@@ -99,9 +101,10 @@ class RedisBackend:
         return await RedisStore.open(self.server.url, now=clock, chunk_bytes=1500)
 
     def damage(self, task_id: str, what: str) -> None:
-        key = f"kshot:{'task' if what == 'record' else 'pictures'}:{task_id}"
+        key = f"kshot:{'task' if what == 'record' else what}:{task_id}"
         with self.server.client() as client:
-            field = b"record" if what == "record" else next(iter(client.hkeys(key)))
+            field = {"record": b"record", "supports": b"value"}.get(what)
+            field = field or next(iter(client.hkeys(key)))
             client.hset(key, field, flipped(client.hget(key, field)))
 
     def swap_records(self, one: str, other: str) -> None:
@@ -267,6 +270,56 @@ async def test_replaces_a_revision_once(store: TaskStore) -> None:
     assert await listed(store) == [record.task_id]
 
 
+async def keep_uploaded(store: TaskStore, **fields: object) -> TaskRecord:
+    record = dataclasses.replace(a_task(**fields), state="uploaded")  # type: ignore[arg-type]
+    await store.create(record, {clip.clip_id: (b"{}", UPLOAD) for clip in record.clips})
+    return record
+
+
+async def test_pictures_take_the_place_of_uploads_once_and_nothing_of_these_stays(
+    store: TaskStore, backend: Backend
+) -> None:
+    ready, record = await keep(store), await keep_uploaded(store)
+    assert await store.uploaded() == [record.task_id]
+    assert (await store.pictures(record.task_id))["c1"] == (b"{}", UPLOAD)
+    assert UPLOAD in backend.stored_bytes()
+    second = dataclasses.replace(record, revision=2, state="decoded", clips=record.clips[:2])
+    await store.replace(second, expected_revision=1, pictures=pictures_of(second))
+    assert await store.uploaded() == []
+    assert await store.get(record.task_id) == second
+    assert await store.pictures(record.task_id) == pictures_of(second)
+    with pytest.raises(RevisionConflictError):
+        await store.replace(second, expected_revision=1, pictures=pictures_of(second))
+    third = dataclasses.replace(second, revision=3, clips=second.clips[:1])
+    with pytest.raises(ValueError, match="keeps its clips"):
+        await store.replace(third, expected_revision=2, pictures=pictures_of(third))
+    assert await store.pictures(ready.task_id) == pictures_of(ready)
+    assert backend.leftovers() == 0
+    await store.close()
+    assert UPLOAD not in backend.stored_bytes()
+
+
+async def test_a_failed_an_expired_and_a_deleted_task_keep_nothing_of_their_uploads(
+    store: TaskStore, backend: Backend, clock: Clock
+) -> None:
+    failed = await keep_uploaded(store)
+    deleted = await keep_uploaded(store)
+    expired = await keep_uploaded(store, expires_at=clock() + 0.3)
+    why = dataclasses.replace(failed, revision=2, state="failed", clips=(), failure="Clip 0: no.")
+    await store.replace(why, expected_revision=1, pictures={})
+    assert await store.delete(deleted.task_id)
+    await asyncio.sleep(0.4)
+    if isinstance(store, SqliteStore):
+        await store.sweep()
+    assert await store.get(failed.task_id) == why
+    assert await store.pictures(failed.task_id) == {}
+    with pytest.raises(TaskExpiredError):
+        await store.get(expired.task_id)
+    assert await store.uploaded() == []
+    await store.close()
+    assert UPLOAD not in backend.stored_bytes()
+
+
 async def test_of_concurrent_replacements_one_wins(store: TaskStore) -> None:
     record = await keep(store)
     rivals = [dataclasses.replace(record, revision=2, name=f"rival {k}") for k in range(8)]
@@ -382,6 +435,82 @@ async def test_text_is_kept_for_its_time(store: TaskStore, clock: Clock) -> None
     clock.ahead += 11
     assert await store.get_text("key") is None
     assert await store.get_text("../../other key/ é") == b""
+
+
+async def test_supports_are_kept_under_their_name_alone(store: TaskStore, backend: Backend) -> None:
+    record, other = await keep(store), await keep(store)
+    assert await store.get_supports(record.task_id, "1/one") is None
+    await store.put_supports(record, "1/one", b"\x00\xff\n" * 999)
+    assert await store.get_supports(record.task_id, "1/one") == b"\x00\xff\n" * 999
+    assert await store.get_supports(record.task_id, "1/two") is None
+    assert await store.get_supports(other.task_id, "1/one") is None
+    assert await store.get_supports("../x", "1/one") is None
+    await store.put_supports(record, "1/two", b"of other weights")
+    assert await store.get_supports(record.task_id, "1/one") is None
+    assert await store.get_supports(record.task_id, "1/two") == b"of other weights"
+    backend.damage(record.task_id, "supports")
+    assert await store.get_supports(record.task_id, "1/two") is None
+    assert await store.get(record.task_id) == record
+
+
+async def test_supports_of_another_revision_are_dropped_and_not_taken(store: TaskStore) -> None:
+    record = await keep(store)
+    newer = dataclasses.replace(record, revision=2, name="newer")
+    await store.put_supports(record, "1/one", b"older")
+    await store.replace(newer, expected_revision=1)
+    assert await store.get_supports(record.task_id, "1/one") is None
+    await store.put_supports(newer, "2/one", b"newer")
+    await store.put_supports(record, "1/one", b"late")
+    assert await store.get_supports(record.task_id, "2/one") == b"newer"
+
+
+async def test_supports_and_uses_go_with_their_task(
+    store: TaskStore, backend: Backend, clock: Clock
+) -> None:
+    deleted, expired = await keep(store), await keep(store, expires_at=clock() + 0.3)
+    kept = b"supports of a task that is gone"
+    for record in (deleted, expired):
+        await store.put_supports(record, "1/one", kept)
+    await store.note_uses({deleted.task_id: 1.0, expired.task_id: 2.0})
+    await store.delete(deleted.task_id)
+    await asyncio.sleep(0.4)  # Redis removes by its own clock
+    if isinstance(store, SqliteStore):
+        await store.sweep()
+    assert kept not in backend.stored_bytes()
+    assert await store.recent(9) == []
+    await store.put_supports(deleted, "1/one", kept)
+    await store.note_uses({deleted.task_id: 3.0})
+    assert await store.recent(9) == []
+    assert kept not in backend.stored_bytes()
+    assert deleted.task_id.encode() not in backend.stored_bytes()
+
+
+async def test_the_last_used_tasks_come_first(
+    store: TaskStore, backend: Backend, clock: Clock
+) -> None:
+    ids = [(await keep(store)).task_id for _ in range(4)]
+    assert await store.recent(9) == []
+    await store.note_uses({ids[0]: 10.5, ids[1]: 30.0, ids[2]: 20.0, "unknown": 99.0})
+    await store.note_uses({ids[0]: 40.25, ids[1]: 15.0})  # late news of another replica
+    assert await store.recent(9) == [ids[0], ids[1], ids[2]]
+    await store.close()
+    store = await backend.open(clock)
+    assert await store.recent(2) == [ids[0], ids[1]]
+    await store.close()
+
+
+async def test_a_record_is_parsed_once_as_long_as_it_stays(
+    store: TaskStore, backend: Backend
+) -> None:
+    record = await keep(store)
+    first = await store.get(record.task_id)
+    assert await store.get(record.task_id) is first
+    newer = dataclasses.replace(record, revision=2, name="newer")
+    await store.replace(newer, expected_revision=1)
+    assert await store.get(record.task_id) == newer
+    backend.damage(record.task_id, "record")
+    with pytest.raises(StoreCorruptError):
+        await store.get(record.task_id)
 
 
 async def test_a_damaged_record_is_noticed_and_harms_no_other(

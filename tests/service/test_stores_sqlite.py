@@ -28,7 +28,7 @@ from service.stores.errors import (
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.stores.sqlite import SqliteStore
-from service.stores.sqlite_tasks import PRUNE_EVERY
+from service.stores.sqlite_cache import PRUNE_EVERY
 from tests.stored_tasks import a_task, pictures_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -449,6 +449,24 @@ async def test_a_wrong_expiry_beside_a_record_removes_no_task(
         db.execute("UPDATE tasks SET expires_at = 1.0")
     await store.sweep()
     await assert_whole(store, kept)
+
+
+async def test_a_file_of_a_version_without_supports_opens_and_keeps_some(path: Path) -> None:
+    task_id = (await asyncio.to_thread(made, path, 2000))[0]
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.executescript("DROP TABLE supports; DROP TABLE uses")
+    store = await SqliteStore.open(path)
+    record = await store.get(task_id)
+    await store.put_supports(record, "1/one", b"kept")
+    await store.note_uses({task_id: 1.0})
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:  # as that version does
+        db.execute("DELETE FROM tasks")
+    store = await SqliteStore.open(path)
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM supports").fetchall() == []
+        assert db.execute("SELECT * FROM uses").fetchall() == []
 
 
 async def test_the_text_cache_stays_bounded_and_drops_what_expires_first(path: Path) -> None:

@@ -4,6 +4,7 @@ Dimensions: B S Q clips, N classes, A stages, T frames, H W pixels, C colours, L
 width, E feature width.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -16,7 +17,8 @@ from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored
-from model.text import StageTexts
+from model.passes.kept_support import FORMAT
+from model.text import WORDING_VERSION, StageTexts
 
 Kind = Literal["torch", "onnx"]
 Precision = Literal["fp32", "bf16"]
@@ -159,3 +161,17 @@ def served_model(runtime: Runtime) -> ServedModel:
         device=str(runtime.device),
         calibration=runtime.calibration,
     )
+
+
+def supports_from(runtime: Runtime) -> str:
+    """Hash all that encoded supports depend on beside their task.
+
+    Beside the weights these are the calibration, which can be fitted again for the same ones, and
+    the runtime, which rounds in its own way.
+    """
+    made = [
+        *(str(FORMAT), runtime.fingerprint, runtime.kind, runtime.precision),
+        runtime.calibration.model_dump_json(),
+        str(WORDING_VERSION) if runtime.needs_text else "",
+    ]
+    return hashlib.sha256("\n".join(made).encode()).hexdigest()

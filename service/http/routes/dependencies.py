@@ -69,12 +69,20 @@ async def known_id(task_id: str) -> str:
     return task_id
 
 
-async def wait_s(request: Request, running: ServiceDep) -> float:
+async def asked_wait_s(request: Request, running: ServiceDep) -> float | None:
     """Return how long the client lets the request wait: header `Prefer` (RFC 7240), capped."""
     prefer = ", ".join(request.headers.getlist("prefer"))
     if match := WAIT.search(prefer):
         return min(float(match[1]), running.limits.wait_s)
-    return 0.0 if ASYNC.search(prefer) else running.limits.wait_s
+    return 0.0 if ASYNC.search(prefer) else None
+
+
+AskedWaitS = Annotated[float | None, Depends(asked_wait_s)]
+
+
+async def wait_s(asked_s: AskedWaitS, running: ServiceDep) -> float:
+    """Return how long the request waits, as its client asked or as long as usual."""
+    return running.limits.wait_s if asked_s is None else asked_s
 
 
 async def allowance(request: Request) -> Allowance:

@@ -1,13 +1,11 @@
 """Tasks: make, show, list, delete, and classify clips against one."""
 
-from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response, status
 
 from service.container import Service
-from service.errors import ClipFault
 from service.http.openapi import (
     CLASSIFY_HEADERS,
     QUERY_REQUEST,
@@ -17,6 +15,7 @@ from service.http.openapi import (
 )
 from service.http.routes.dependencies import (
     AllowanceDep,
+    AskedWaitS,
     NewTaskDep,
     QueryClips,
     RequestId,
@@ -43,14 +42,14 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
 )
 async def create_task(
     task: NewTaskDep,
-    wait_s: WaitS,
+    wait_s: AskedWaitS,
     allowance: AllowanceDep,
     service: ServiceDep,
     response: Response,
 ) -> TaskView:
     """Register labels with their support clips; ready to classify at once, without training."""
-    record, faults = await service.tasks.register(task, wait_s, allowance)
-    view = await _view(service, record, faults)
+    record = await service.tasks.register(task, wait_s, allowance)
+    view = await _view(service, record)
     if view.status != "ready":
         response.status_code = status.HTTP_202_ACCEPTED
     response.headers["Location"] = f"/v1/tasks/{record.task_id}"
@@ -76,7 +75,7 @@ async def list_tasks(
             task_line(
                 record,
                 service.engine.model,
-                preparation=service.tasks.supports.preparation(record.task_id),
+                preparation=service.tasks.supports.preparations.get(record.task_id),
             )
             for record in records
         ],
@@ -122,15 +121,14 @@ async def classify(
     return classification(answer, service.engine.model, request_id)
 
 
-async def _view(service: Service, record: TaskRecord, faults: Sequence[ClipFault] = ()) -> TaskView:
+async def _view(service: Service, record: TaskRecord) -> TaskView:
     without_text = await service.texts.reason(record.labels)
     return task_view(
         record,
         service.engine.model,
         with_text=without_text is None,
         text_reason=without_text or service.tasks.supports.undescribed(record.task_id),
-        preparation=service.tasks.supports.preparation(record.task_id),
-        faults=faults,
+        preparation=service.tasks.supports.preparations.get(record.task_id),
     )
 
 

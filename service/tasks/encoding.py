@@ -1,0 +1,164 @@
+"""Encoded supports of one task: from new frames, from the store, or from its pictures again."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from model.episode import EncodedSupport
+from model.media.keeping import decode_pictures
+from service.engine.engine import Engine
+from service.errors import DeadlineUnmetError, TaskIncompatibleError
+from service.stores.protocol import TaskStore
+from service.stores.records import TaskRecord
+from service.tasks.allowance import Deadline
+from service.tasks.kept_supports import KeptSupports
+from service.tasks.texts import TaskTexts
+
+Frames = Mapping[str, np.ndarray]  # clip id -> uint8 [T, H, W, C]
+
+
+@dataclass(slots=True)
+class Preparation:
+    """A task whose clips are being decoded and encoded for the first time."""
+
+    clips: int
+    decoded: int = 0
+    encoded: int = 0
+    failed: bool = False
+
+    @property
+    def progress(self) -> float:
+        """Share of the work that is done; decoding and encoding count alike."""
+        return (self.decoded + self.encoded) / max(1, 2 * self.clips)
+
+
+@dataclass(slots=True)
+class Rebuild:
+    """Supports that are being encoded again, and how long that will take.
+
+    Args:
+        clips: Of the task.
+        expected_s: Of all of it, before the first clip was done.
+    """
+
+    clips: int
+    expected_s: float
+    begun: float = field(default_factory=time.monotonic)
+    _first: tuple[float, int] | None = None  # when the first clips were done, and how many
+    _last: tuple[float, int] = (0.0, 0)
+
+    def progress(self, done: int) -> None:
+        """Note how many clips are done; the device's thread calls it."""
+        self._last = time.monotonic(), done
+        self._first = self._first or self._last
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is done: at the pace that it has, or as expected until it has one."""
+        now, first, (at, done) = time.monotonic(), self._first, self._last
+        if first is None or done == first[1]:
+            return max(0.0, self.begun + self.expected_s - now)
+        of_clip = (at - first[0]) / (done - first[1])
+        return max(0.0, at + of_clip * (self.clips - done) - now)
+
+
+class Encoding:
+    """Makes the encoded supports of tasks, and keeps them in the store.
+
+    Args:
+        store: Has the pictures.
+        engine: Encodes them.
+        texts: The tasks' words.
+        kept: Supports that were encoded before.
+    """
+
+    def __init__(
+        self, *, store: TaskStore, engine: Engine, texts: TaskTexts, kept: KeptSupports
+    ) -> None:
+        self.store = store
+        self.engine = engine
+        self.texts = texts
+        self.kept = kept
+        self._rebuilds: dict[str, Rebuild] = {}
+        self._reading_s = 0.0  # of the pictures of a clip, lately
+        self.idle = asyncio.Event()  # set while no task is being encoded again
+        self.idle.set()
+
+    async def first(
+        self, record: TaskRecord, frames: Frames, progress: Callable[[int], None], tenant: str
+    ) -> EncodedSupport:
+        """Encode the frames of a new task."""
+        support = await self._encode(record, frames, progress, "register", tenant)
+        self.kept.keep(record, support)
+        return support
+
+    async def again(self, record: TaskRecord, tenant: str = "") -> EncodedSupport:
+        """Take what the store has kept, else encode the stored pictures once more."""
+        if (support := await self.kept.read(record)) is not None:
+            return support
+        clips = len(record.clips)
+        expected_s = self.engine.forecast.rebuilt_s(clips, tenant) + clips * self._reading_s
+        rebuild = self._rebuilds[record.task_id] = Rebuild(clips, expected_s)
+        self.idle.clear()
+        try:
+            frames = await self._frames(record)
+            support = await self._encode(record, frames, rebuild.progress, "rebuild", tenant)
+        finally:
+            if self._rebuilds.get(record.task_id) is rebuild:
+                del self._rebuilds[record.task_id]
+            if not self._rebuilds:
+                self.idle.set()
+        self.kept.keep(record, support)
+        return support
+
+    def check(self, record: TaskRecord, deadline: Deadline) -> None:
+        """Refuse to wait for a task whose supports will not be there in time.
+
+        Raises:
+            DeadlineUnmetError: They are being encoded, and that will take longer.
+        """
+        rebuild = self._rebuilds.get(record.task_id)
+        if rebuild is None or (needed_s := rebuild.left_s) <= deadline.left_s:
+            return
+        raise DeadlineUnmetError(
+            f"The {rebuild.clips} support clips of task {record.task_id} are being encoded again, "
+            f"which takes {needed_s:.1f} s more, and {deadline.left_s:.1f} s are left to the "
+            "deadline; it goes on meanwhile, so ask again then, or allow more time.",
+            retry_after_s=needed_s,
+        )
+
+    async def _frames(self, record: TaskRecord) -> Frames:
+        begun = time.monotonic()
+        pictures = await self.store.pictures(record.task_id)
+        frames = await asyncio.to_thread(
+            lambda: {clip_id: decode_pictures(stored) for clip_id, stored in pictures.items()}
+        )
+        self._reading_s = (time.monotonic() - begun) / max(1, len(frames))
+        return frames
+
+    async def _encode(
+        self,
+        record: TaskRecord,
+        frames: Frames,
+        progress: Callable[[int], None],
+        work: Literal["register", "rebuild"],
+        tenant: str,
+    ) -> EncodedSupport:
+        model = self.engine.model
+        want = (model.frames, model.size, model.size, 3)
+        for clip in frames.values():
+            if clip.shape != want:
+                raise TaskIncompatibleError(
+                    f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
+                    f"this checkpoint takes {model.frames} of {model.size}; register it again."
+                )
+        frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
+        text_NAE = await self.texts.encode(record.labels)
+        classes = [clip.label for clip in record.clips]
+        return await self.engine.encode_support(
+            frames_STHWC, classes, text_NAE, progress, work=work, tenant=tenant
+        )
