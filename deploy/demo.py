@@ -12,16 +12,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from deploy import demo_folder, demo_synthetic
 from deploy.api_client import ApiError
-from deploy.demo_folder import ClipFolderError
 from deploy.local_service import LocalServiceError
 from model.errors import KshotError
 from training.errors import InputError
 
-REFUSALS = (ApiError, ClipFolderError, InputError, KshotError, LocalServiceError)
+REFUSALS = (ApiError, InputError, KshotError, LocalServiceError)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +75,7 @@ def main() -> int:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _leave)
     try:
-        result = demo_folder.run(options) if options.clips else demo_synthetic.run(options)
+        result = _run(options)
     except (*REFUSALS, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -86,6 +84,17 @@ def main() -> int:
         return 130
     print(json.dumps(result))
     return 0
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    # Not at the top: `--help` needs none of it.
+    if options.clips:
+        from deploy import demo_folder
+
+        return demo_folder.run(options)
+    from deploy import demo_synthetic
+
+    return demo_synthetic.run(options)
 
 
 def _leave(number: int, _: object) -> NoReturn:

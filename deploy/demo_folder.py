@@ -21,11 +21,14 @@ from deploy.demo_report import Share, document, of_tasks, table
 from deploy.local_service import local_service
 from model.checkpoint import load_recognizer
 from model.text import template_stages
+from service.limits import limits_of, media_limits
 from service.settings import Settings
 from training.data.datasets import LabelledClip
 from training.data.episodes import Episode, draw_episode
 from training.data.listings import VIDEOS, read_index
+from training.errors import InputError
 from training.evaluation.examination import Examination, Layout, draw_layouts
+from training.features.readable import readable
 from training.features.tokens import TokenSources
 
 QUERIES = 5  # query clips a label in one task
@@ -33,13 +36,9 @@ SHOTS = (1, 5)
 TEACHER = "timm:vit_tiny_patch16_224"
 
 
-class ClipFolderError(Exception):
-    """The folder does not hold what a task needs."""
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Classify clips of a folder; print the accuracy of tasks through HTTP, and of episodes."""
-    clips = read_clips(options.clips, options.labels, options.split)
+    clips = usable_clips(options.clips, options.labels, options.split)
     labels = sorted({clip.label for clip in clips})
     ways = min(options.ways, len(labels))
     shots: list[int] = options.shots or list(SHOTS)
@@ -149,28 +148,38 @@ def _episodes(
     return rows
 
 
+def usable_clips(folder: Path, labels: Sequence[str], split: str) -> list[LabelledClip]:
+    """Return those of `read_clips` that the service takes; the others are counted and named.
+
+    Raises:
+        InputError: As `read_clips`, or there is none.
+    """
+    taken = media_limits(limits_of(Settings.from_env()))
+    return readable(read_clips(folder, labels, split), limits=taken)
+
+
 def read_clips(folder: Path, labels: Sequence[str], split: str) -> list[LabelledClip]:
     """List the clips of the wanted labels: those named, or of the index's split, or all.
 
     Raises:
-        ClipFolderError: There is no such folder, no clip in it, not such a label, or only one.
-        InputError: The index lacks a column.
+        InputError: There is no such folder, no clip in it, not such a label, or only one; or the
+            index lacks a column.
     """
     if not folder.is_dir():
-        raise ClipFolderError(f"{folder} is no folder; give one that holds <label>/<clip>.")
+        raise InputError(f"{folder} is no folder; give one that holds <label>/<clip>.")
     indices = (folder / "index.csv", folder.resolve().parent / "index.csv")
     index = next((path for path in indices if path.is_file()), None)
     clips, in_split = _indexed(folder, index, split) if index else (_unindexed(folder), set())
     if not clips:
-        raise ClipFolderError(
+        raise InputError(
             f"{folder} holds no clips; put them at <label>/<clip> ({', '.join(sorted(VIDEOS))})."
         )
     known = {clip.label for clip in clips}
     if unknown := sorted(set(labels) - known):
-        raise ClipFolderError(f"No clips of {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+        raise InputError(f"No clips of {unknown[0]!r}; there are {', '.join(sorted(known))}.")
     wanted = set(labels) or in_split or known
     if len(wanted) < 2:
-        raise ClipFolderError(f"{len(wanted)} label is not enough for a task; give at least 2.")
+        raise InputError(f"{len(wanted)} label is not enough for a task; give at least 2.")
     return sorted((c for c in clips if c.label in wanted), key=lambda clip: str(clip.path))
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from deploy.local_service import local_service
 from deploy.readme_tables import put
-from training.synthetic.actions import demo_actions
-from training.synthetic.rendering import write_clip
 
 URL = "http://127.0.0.1:8000"
 COMMANDS = f"""\
@@ -30,6 +28,10 @@ SHORT = re.compile(r"\[\s+([-\d][^\[\]{}]*?)\s+\]")  # a list of numbers spread 
 
 def make_clips(folder: Path) -> None:
     """Write those of the demo's clips that the commands name into `folder`/clips."""
+    # Not at the top: `--help` needs none of it.
+    from training.synthetic.actions import demo_actions
+    from training.synthetic.rendering import write_clip
+
     (folder / "clips").mkdir()
     for place, action in enumerate(demo_actions(5, 0)):
         for index in (0, 1, 9):

@@ -9,7 +9,6 @@ tests/test_documents.py compares them.
 import argparse
 import re
 from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
 
 from pydantic import AliasChoices
@@ -17,7 +16,6 @@ from pydantic.fields import FieldInfo
 
 from model.config import MethodConfig
 from model.methods import METHODS
-from service.http.problems import ROUTE_CODES, STATUS
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,10 +90,13 @@ def presets_table() -> str:
 
 
 def problems_table() -> str:
-    """List the codes of all errors that a client can do something about, by status."""
+    """List the codes of all errors that a client can get, by status."""
+    # Not at the top: `--help` needs no HTTP.
+    from service.http.statuses import ROUTE_CODES, STATUS, UNANSWERED
+
     codes: dict[int, set[str]] = {status: {code} for status, code in ROUTE_CODES.items()}
     for error, status in STATUS.items():
-        if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        if error not in UNANSWERED:
             codes.setdefault(status, set()).add(error.code)
     rows = ["| status | codes |", "|---|---|"]
     for status, found in sorted(codes.items()):

@@ -15,7 +15,7 @@
     ├── CheckpointError             a checkpoint folder that does not fit
     └── ExportError                 exported files that cannot be made, read or run
 
-HTTP statuses live in `service.http.problems` alone.
+HTTP statuses live in `service.http.statuses` alone.
 """
 
 from typing import ClassVar

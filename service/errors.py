@@ -1,4 +1,4 @@
-"""Why a request, or the start of the service, is refused; statuses live in `service.http.problems`.
+"""Why a request, or the start of the service, is refused; statuses live in `service.http.statuses`.
 
 KshotError
 ├── RequestError                  the request cannot be served as it is

@@ -162,7 +162,8 @@ class Settings(BaseSettings):
     max_clip_bytes: int = Field(CLIP.max_bytes, ge=1, description="One clip as a file part.")
     max_base64_bytes: int = Field(8 * MIB, ge=1, description="One clip in JSON, decoded.")
     containers: Words = Field(
-        CLIP.containers, description="Containers taken; mp4 means mov too, webm mkv."
+        CLIP.containers,
+        description="Containers taken; mp4 means mov too, webm mkv, ts mts and m2ts.",
     )
     codecs: Words = Field(CLIP.codecs, description="Video codecs taken.")
     min_clip_s: float = Field(CLIP.min_duration_s, ge=0, description="Shortest clip.")

@@ -22,10 +22,10 @@ START_S = LONGEST_S = 200.0  # of a busy machine; the first start waits for the 
 PRELOADED = (
     "service.__main__",
     "service.app",
-    "training.compare",
-    "training.fit",
-    "training.pretrain",
-    "deploy.demo",
+    # commands import these when they run
+    "training.evaluation.compare",
+    "training.compact.pretraining",
+    "deploy.demo_synthetic",
     "tests.stored_tasks",
     "tests.training.features.cache_building",
 )

@@ -13,6 +13,7 @@ from model.media.sampling import centre_indices
 from tests.videos import make_video
 
 SIDE, COUNT = 64, 16
+TS_BYTES = 188  # of a packet of a transport stream
 QUIET = "log-level=none"
 
 
@@ -57,15 +58,29 @@ def anamorphic() -> tuple[bytes, np.ndarray]:
     return make_video([coded] * COUNT, pixel_aspect=Fraction(3, 2)), wide[:, 16:80]
 
 
-def interlaced() -> tuple[bytes, np.ndarray]:
+def interlaced(container: str = "mp4") -> tuple[bytes, np.ndarray]:
     """Each frame holds two moments: even lines of one, odd lines of the next."""
     moments = [disc(at=0.2 + 0.6 * (moment % 8) / 8) for moment in range(2 * COUNT)]
     woven = [first.copy() for first in moments[::2]]
     for picture, second in zip(woven, moments[1::2], strict=True):
         picture[1::2] = second[1::2]
     frames = [of_rgb(picture, "yuv444p") for picture in woven]
-    video = encoded(frames, "libx264", **{"x264-params": "tff=1"})
+    video = encoded(frames, "libx264", container, **{"x264-params": "tff=1"})
     return video, np.stack([moments[2 * k] for k in centre_indices(COUNT, 8)])
+
+
+def avchd() -> tuple[bytes, np.ndarray]:
+    """As camcorders write .mts and .m2ts: each packet of the stream stands behind a time."""
+    stream, shown = interlaced("mpegts")
+    packets = [stream[at : at + TS_BYTES] for at in range(0, len(stream), TS_BYTES)]
+    return b"".join(n.to_bytes(4) + packet for n, packet in enumerate(packets)), shown
+
+
+def segment() -> tuple[bytes, np.ndarray]:
+    """A transport stream that a camera on the network cut in the middle of a group of pictures."""
+    options = {"g": "8", "sc_threshold": "0", "bf": "0"}
+    stream = make_video([disc()] * (3 * COUNT), container="mpegts", options=options)
+    return stream[len(stream) // TS_BYTES // 3 * TS_BYTES :], disc()
 
 
 def light_2020(picture: np.ndarray) -> np.ndarray:
@@ -206,6 +221,8 @@ def large(width: int, height: int) -> Callable[[], tuple[bytes, np.ndarray]]:
 KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
     "pixels that are not square": anamorphic,
     "interlaced": interlaced,
+    "AVCHD": avchd,
+    "a segment of MPEG-TS": segment,
     "PQ": pq,
     "HLG": hlg,
     "transparent": transparent,

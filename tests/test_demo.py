@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deploy.demo import parser
-from deploy.demo_folder import ClipFolderError, most_queries, read_clips
+from deploy.demo_folder import most_queries, read_clips, usable_clips
 from deploy.demo_report import of_answers, of_tasks
 from deploy.demo_synthetic import draw_actions
 from deploy.local_service import LocalServiceError, local_service
@@ -18,6 +18,7 @@ from model.build import build_recognizer
 from model.config import CompactConfig, MethodConfig, TaskConfig
 from tests.episodes import score_episode
 from tests.forked import ForkedCommand
+from tests.videos import grey_frames, make_video
 from training.data.episodes import draw_episode
 from training.errors import InputError
 from training.evaluation.variants import without_adapters
@@ -88,15 +89,32 @@ def test_queries_are_what_support_leaves(tmp_path: Path) -> None:
     ("labels", "said"), [(["fly"], "No clips of 'fly'; there are"), (["sit"], "1 label is not")]
 )
 def test_labels_that_make_no_task_are_refused(tmp_path: Path, labels: list[str], said: str) -> None:
-    with pytest.raises(ClipFolderError, match=said):
+    with pytest.raises(InputError, match=said):
         read_clips(make_folder(tmp_path, index=True), labels, "test")
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ClipFolderError, match="holds no clips"):
+    with pytest.raises(InputError, match="holds no clips"):
         read_clips(tmp_path, [], "test")
-    with pytest.raises(ClipFolderError, match="is no folder"):
+    with pytest.raises(InputError, match="is no folder"):
         read_clips(tmp_path / "nowhere", [], "test")
+
+
+def test_clips_that_the_service_would_refuse_are_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = make_video(grey_frames(8), rate=8)
+    for label in ("run", "walk"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "good.mp4").write_bytes(video)
+    (tmp_path / "run" / "torn.mp4").write_bytes(video[:300])
+    (tmp_path / "walk" / "blink.mp4").write_bytes(make_video(grey_frames(1), rate=30))
+    clips = usable_clips(tmp_path, [], "test")
+    assert [clip.path.name for clip in clips] == ["good.mp4", "good.mp4"]
+    said = capsys.readouterr().err
+    assert "2 of 4 clips cannot be read" in said
+    assert "torn.mp4" in said
+    assert "blink.mp4" in said
 
 
 def test_the_frozen_counterpart_of_an_untrained_method_scores_the_same() -> None:

@@ -5,19 +5,20 @@ A command module declares its options and names a function of the parsed options
     COMMAND = Command("fit", __doc__, declare, run)
     main = partial(cli.main, COMMAND)
 
+It imports what takes long inside of `run`, so that `--help` is there at once.
+
 `run` calls plain functions with values and returns what the last line of stdout tells as JSON.
 Lines for people go to stderr.
 """
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
-
-import torch
 
 from model.errors import KshotError
 from training.data.datasets import MAX_MISSING, DataChoice
@@ -52,6 +53,8 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after one sentence on stderr for input that does not fit.
     """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("kshot").setLevel(logging.INFO)  # downloads tell how far they are
     last: Mapping[str, object] | None = None
     code = 0
     try:
@@ -79,7 +82,16 @@ def parse(command: Command, arguments: Sequence[str] | None) -> argparse.Namespa
         formatter_class=_Help,
     )
     command.declare(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if getattr(options, "device", None) == "auto":
+        options.device = _present_device()
+    return options
+
+
+def _present_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def complain(command: Command, sentence: str) -> int:
@@ -92,8 +104,8 @@ def add_device_options(parser: argparse.ArgumentParser, *, precision: str = "aut
     """Add `--device` and `--precision`, where `auto` is bfloat16 if the hardware has it."""
     parser.add_argument(
         "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="Device to compute on: cpu, cuda, or cuda:N.",
+        default="auto",
+        help="Device to compute on: cpu, cuda, cuda:N, or auto: CUDA where there is one.",
     )
     parser.add_argument(
         "--precision",

@@ -17,7 +17,6 @@ from typing import Any
 
 from training import cli
 from training.evaluation import matrix
-from training.evaluation.compare import CompareJob, compare
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +43,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Compare as the command line says."""
+    from training.evaluation.compare import CompareJob, compare
+
     weights = cli.pairs("--weights", options.weights, "BACKBONE=FILE")
     job = CompareJob(
         matrix=matrix.read_matrix(options.matrix),

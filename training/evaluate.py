@@ -9,25 +9,24 @@ Tables come first; the last line is JSON.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, get_args
 
 from model.config import QueryContext
 from training import cli
+from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
-from training.evaluation.examination import Subject, evaluate
-from training.evaluation.questions import DrawnEpisodes, ExaminationJob, open_examination
-from training.evaluation.results import row, seeds_of, seeds_row, show
-from training.meta.processes import half_precision
+
+if TYPE_CHECKING:
+    from training.evaluation.examination import Examination, Result, Subject
 
 SIZES = {field.name: field.default for field in fields(DrawnEpisodes)}
 DRAWN = {
-    "ways": "Labels of a drawn episode; several are asked one after another.",
+    "ways": "Labels of a drawn episode; several are asked one after another. Default: 5, or all.",
     "shots": "Support clips of a label; several are asked one after another.",
     "queries": "Query clips of a label.",
     "episodes": "Episodes of each number of ways and shots.",
@@ -50,7 +49,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="File of the backbone's weights; without it, the hub's.",
     )
     cli.add_data_options(parser)
-    add("--split", help="Whose labels are asked: train, val or test; without it, test.")
+    add("--split", help="Whose labels are asked: train, val, test or all; without it, test.")
     _declare_episodes(parser)
     contexts = get_args(QueryContext)
     add(
@@ -80,7 +79,8 @@ def _declare_episodes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     for name, default in SIZES.items():
         several = "+" if isinstance(default, tuple) else None
-        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]} Default: {default}.")
+        usual = f" Default: {default}." if default != () else ""
+        add(f"--{name}", type=int, nargs=several, help=f"{DRAWN[name]}{usual}")
     add("--list", type=Path, help="File of published episodes to answer, in place of drawn ones.")
     add(
         "--write-list",
@@ -91,6 +91,13 @@ def _declare_episodes(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Evaluate the checkpoints, and the teacher where its weights are given."""
+    import torch
+
+    from training.evaluation.examination import evaluate
+    from training.evaluation.questions import ExaminationJob, open_examination
+    from training.evaluation.results import row, seeds_of, seeds_row, show
+    from training.meta.processes import half_precision
+
     if options.plots is not None:
         check_plots(options.plots)
     episodes = chosen_episodes(options)
@@ -108,16 +115,11 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     examination = open_examination(job)
     results = evaluate(examination, subjects(options), contexts=options.contexts, device=device)
     show(results)
-    plots: list[Path] = []
-    if options.plots is not None:
-        # Not at the top: matplotlib is an extra, and figures alone do not need it.
-        from training.evaluation.pictures import draw_results
-
-        plots = draw_results(results, examination.labels, options.plots)
+    plots = [] if options.plots is None else _drawn(results, examination, options.plots)
     seeds = {setting: found for setting, found in seeds_of(results).items() if len(found) > 1}
     return {
         "split": examination.split,
-        **(dict.fromkeys(SIZES) if isinstance(episodes, Path) else asdict(episodes)),
+        **_sizes(episodes, examination),
         "list": episodes.name if isinstance(episodes, Path) else None,
         "labels": examination.labels,
         "rows": [row(result) for result in results],
@@ -126,8 +128,25 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def subjects(options: argparse.Namespace) -> list[Subject]:
+def _drawn(results: Sequence["Result"], examination: "Examination", folder: Path) -> list[Path]:
+    # Not at the top: matplotlib is an extra, and figures alone do not need it.
+    from training.evaluation.pictures import draw_results
+
+    return draw_results(results, examination.labels, folder)
+
+
+def _sizes(episodes: DrawnEpisodes | Path, examination: "Examination") -> dict[str, object]:
+    """Return the sizes of drawn episodes as they were asked; a list has its own."""
+    if isinstance(episodes, Path):
+        return dict.fromkeys(SIZES)
+    ways = sorted({layout.ways for layout in examination.layouts})
+    return asdict(episodes) | {"ways": ways}
+
+
+def subjects(options: argparse.Namespace) -> list["Subject"]:
     """Return who is asked: every checkpoint, then the teacher."""
+    from training.evaluation.examination import Subject
+
     weights = options.backbone_weights
     found = [
         Subject(name=source, method="checkpoint", source=source, weights=weights)

@@ -17,8 +17,7 @@ from typing import get_args
 from model.config import QueryContext
 from model.methods import METHODS
 from training import cli
-from training.meta.fit import FitJob, fit
-from training.meta.methods import MATCHERS, MethodChoice
+from training.meta.choice import MATCHERS, MethodChoice
 from training.meta.recipe import RECIPES, read_recipe, recipe_help
 
 
@@ -120,6 +119,8 @@ def _declare_training(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, object] | None:
     """Train as the command line says."""
+    from training.meta.fit import FitJob, fit
+
     method = MethodChoice(
         preset=options.method,
         backbone=options.backbone,

@@ -13,7 +13,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from model.backbones.hub import DEFAULT_CACHE, Lines, fetch
-from model.backbones.opening import hub_files
 from model.backbones.sources import ALIASES, backbone_of, folder_of
 from model.errors import BackboneError, KshotError
 
@@ -29,6 +28,8 @@ def download(source: str, cache: Path) -> list[Path]:
             f"{source!r} is nothing to download; give one of {', '.join(ALIASES)}, "
             "`open_clip:NAME@WEIGHTS` or `timm:NAME`."
         )
+    from model.backbones.opening import hub_files  # takes seconds, and --help needs none of it
+
     bar = tqdm if sys.stderr.isatty() else Lines
     return [fetch(file, cache, bar) for file in hub_files(backbone_of(source, None))]
 

@@ -31,7 +31,10 @@ from model.errors import (
 )
 
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"moof")
-DEMUXERS = {"mp4": "mp4", "webm": "matroska", "avi": "avi"}
+DEMUXERS = {"mp4": "mp4", "webm": "matroska", "avi": "avi", "ts": "mpegts"}
+# MPEG-TS has no head: packets of fixed length begin with a mark, in .m2ts and .mts after a time.
+TS_MARK, TS_MARKS = 0x47, 5
+TS_PACKETS = ((0, 188), (4, 192), (0, 204))  # place of the first mark, bytes from mark to mark
 DECODERS = {"av1": "libdav1d,libaom-av1,av1"}  # where FFmpeg's decoder is not named as the codec
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 PROBE_BYTES = 1_000_000
@@ -49,7 +52,7 @@ class MediaLimits:
     max_pixels: int = 36_000_000  # of one picture: a little over 8K, 8192 x 4320
     max_frames: int = 14_400  # packets of the whole clip: a minute of slow motion at 240 a second
     max_streams: int = 8  # video, audio, subtitles and data; phones write five
-    containers: tuple[str, ...] = ("mp4", "webm", "avi")  # mp4 covers mov, webm covers mkv
+    containers: tuple[str, ...] = ("mp4", "webm", "avi", "ts")  # mov is mp4, mkv webm, m2ts ts
     codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
     min_pictures: int = 8
     max_pictures: int = 32
@@ -68,14 +71,20 @@ UNLIMITED = MediaLimits(
 
 
 def sniff(data: bytes) -> str | None:
-    """Tell "mp4", "webm" or "avi" by the first bytes; None for anything else."""
+    """Tell "mp4", "webm", "avi" or "ts" by the first bytes; None for anything else."""
     if data[4:8] in MP4_FIRST_BOXES:
         return "mp4"
     if data[:4] == b"\x1a\x45\xdf\xa3":  # EBML
         return "webm"
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
         return "avi"
-    return None
+    return "ts" if any(_keeps_time(data, *packet) for packet in TS_PACKETS) else None
+
+
+def _keeps_time(data: bytes, first: int, length: int) -> bool:
+    """Tell whether a transport stream's mark stands at the head of each of its first packets."""
+    marks = data[first : first + TS_MARKS * length : length]
+    return len(marks) == TS_MARKS and set(marks) == {TS_MARK}
 
 
 @contextmanager
@@ -130,7 +139,7 @@ def open_video(data: bytes, limits: MediaLimits) -> Iterator[OpenVideo]:
         "probesize": str(PROBE_BYTES),
         "analyzeduration": str(PROBE_US),
         "codec_whitelist": decoders,
-        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts",
         "protocol_whitelist": "pipe",  # a name inside the clip is never opened
         "max_pixels": _decoder_pixels(limits),
         "threads": "1",

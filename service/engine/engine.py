@@ -20,9 +20,8 @@ from model.episode import EncodedSupport
 from model.methods import check_served
 from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
-from service.engine.cost import CostModel
+from service.engine.cost import CostModel, Forecast
 from service.engine.device import DeviceThread
-from service.engine.forecast import Forecast
 from service.engine.queue import Batcher, Reason
 from service.engine.registration import Progress, Registration, ends, silent
 from service.engine.runtimes.protocol import Runtime, served_model

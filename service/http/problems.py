@@ -1,4 +1,4 @@
-"""The one table error class -> status, and the one shape of an error: RFC 9457 problem+json."""
+"""The one shape of an error: RFC 9457 problem+json."""
 
 import logging
 import math
@@ -13,86 +13,16 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-import model.errors as core
 import service.errors as refused
 from model.errors import KshotError
-from service.decoding import process as decoding
 from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
+from service.http.statuses import INTERNAL, ROUTE_CODES, STATUS, UNANSWERED
 from service.logs import Seldom
-from service.stores import errors as stores
 
 MEDIA_TYPE = "application/problem+json"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
-STATUS: dict[type[KshotError], int] = {
-    core.KshotError: 500,
-    core.ClipError: 422,
-    core.ContainerNotAllowedError: 415,
-    core.CodecNotAllowedError: 415,
-    core.ClipUndecodableError: 422,
-    core.NoVideoStreamError: 422,
-    core.NoFramesError: 422,
-    core.TooManyStreamsError: 422,
-    core.TooManyFramesError: 422,
-    core.ClipTooShortError: 422,
-    core.ClipTooLongError: 422,
-    core.ClipTooLargeError: 413,
-    core.PictureTooLargeError: 422,
-    core.ClipSpanError: 422,
-    core.PictureCountError: 422,
-    core.ClipDecodeTimeoutError: 422,
-    core.EpisodeError: 422,
-    core.DescriptionError: 422,
-    core.MethodError: 500,
-    core.BackboneError: 500,
-    core.CheckpointError: 500,
-    core.ExportError: 500,
-    refused.RequestError: 400,
-    refused.MalformedRequestError: 400,
-    refused.MediaTypeError: 415,
-    refused.InvalidRequestError: 422,
-    refused.UnknownFieldError: 422,
-    refused.RequestTooLargeError: 413,
-    refused.TaskTooLargeError: 413,
-    refused.UploadTooSlowError: 408,
-    refused.ClientLeftError: 400,
-    refused.Base64Error: 422,
-    refused.TooFewLabelsError: 422,
-    refused.TooManyLabelsError: 422,
-    refused.LabelEmptyError: 422,
-    refused.LabelTooLongError: 422,
-    refused.LabelDuplicateError: 422,
-    refused.LabelUnknownError: 422,
-    refused.LabelWithoutClipsError: 422,
-    refused.TooManyClipsError: 422,
-    refused.NoClipsError: 422,
-    refused.DescriptionsMixedError: 422,
-    refused.ClipsRefusedError: 422,
-    refused.NotReadyError: 409,
-    refused.PreparationError: 503,
-    refused.TaskFailedError: 409,
-    refused.TaskIncompatibleError: 409,
-    refused.DeadlineError: 504,
-    refused.DeadlineUnmetError: 503,
-    refused.ServerFullError: 503,
-    refused.DecoderBusyError: 503,
-    refused.ServerStoppingError: 503,
-    refused.TenantOverShareError: 429,
-    refused.DeviceMemoryError: 503,
-    refused.EngineError: 500,
-    refused.SettingsError: 500,
-    stores.StoreError: 500,
-    stores.TaskNotFoundError: 404,
-    stores.TaskExpiredError: 410,
-    stores.RevisionConflictError: 409,
-    stores.CursorError: 422,
-    stores.StoreUnavailableError: 503,
-    stores.StoreCorruptError: 500,
-    decoding.DecoderUnavailableError: 503,
-    refused.DescriptionUnavailableError: 503,
-}
-ROUTE_CODES = {404: "route-not-found", 405: "method-not-allowed"}  # which no error class has
 RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
 HINTS: dict[type[KshotError], str] = {
@@ -126,7 +56,7 @@ def code_of(error: KshotError) -> str:
     if isinstance(error, refused.ClipsRefusedError):
         codes = {fault.error.code for fault in error.clips}
         return codes.pop() if len(codes) == 1 else error.code
-    return error.code
+    return INTERNAL if status_of(error) == 500 and type(error) in UNANSWERED else error.code
 
 
 def problem_of(error: KshotError, instance: str) -> Problem:
@@ -237,8 +167,8 @@ def install(app: FastAPI) -> None:
         return await refuse(request, refused.ClientLeftError("The client left while sending."))
 
     async def crash(request: Request, _: Exception) -> JSONResponse:
-        request.scope["kshot.code"] = "internal-error"
-        return answer(blank(500, "internal-error", _own_fault(500), request_id(request)))
+        request.scope["kshot.code"] = INTERNAL
+        return answer(blank(500, INTERNAL, _own_fault(500), request_id(request)))
 
     app.add_exception_handler(KshotError, refuse)
     app.add_exception_handler(RequestValidationError, validate)
@@ -287,7 +217,7 @@ def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) ->
                 f"use {headers.get('Allow', 'another')}."
             )
         case _:
-            return "request-refused", str(error.detail)
+            return refused.MalformedRequestError.code, str(error.detail)
 
 
 def _own_fault(status: int) -> str:

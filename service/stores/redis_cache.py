@@ -11,7 +11,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from service.stores import records, sealed_values
+from service.stores import records, sealing
 from service.stores.records import TaskRecord
 from service.stores.redis_tasks import milliseconds, retried
 
@@ -66,17 +66,17 @@ class RedisCache:
 
     async def get_text(self, key: str) -> bytes | None:
         """Return a value that is there, whole and in its time."""
-        name = sealed_values.text_name(key)
+        name = sealing.text_name(key)
 
         async def read() -> bytes | None:
             return cast("bytes | None", await self._client.get(self._key("text", name)))
 
-        return sealed_values.read_text(name, await retried(read), self._now())
+        return sealing.read_text(name, await retried(read), self._now())
 
     async def put_text(self, key: str, value: bytes, ttl_s: float) -> None:
         """Keep a value."""
-        name = sealed_values.text_name(key)
-        sealed = sealed_values.seal_text(name, value, self._now() + ttl_s)
+        name = sealing.text_name(key)
+        sealed = sealing.seal_text(name, value, self._now() + ttl_s)
         await self._client.set(self._key("text", name), sealed, px=milliseconds(ttl_s))
 
     async def get_supports(self, task_id: str, name: str) -> bytes | None:
@@ -91,11 +91,11 @@ class RedisCache:
         kept_as, sealed = await retried(read)
         if kept_as != name.encode():
             return None
-        return sealed_values.read_supports(task_id, name, sealed)
+        return sealing.read_supports(task_id, name, sealed)
 
     async def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
         """Keep the supports of a task, if it still stands as this record says."""
-        sealed = sealed_values.seal_supports(record.task_id, name, value)
+        sealed = sealing.seal_supports(record.task_id, name, value)
         keys = [self._key(kind, record.task_id) for kind in ("task", "supports")]
         await self._client.eval(KEEP, len(keys), *keys, str(record.revision), name, sealed)
 

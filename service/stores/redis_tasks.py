@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from service.stores import records, redis_commit, sealed_values, sealing
+from service.stores import records, redis_commit, sealing
 from service.stores.errors import (
     StoreCorruptError,
     StoreError,
@@ -31,7 +31,7 @@ from service.stores.errors import (
 from service.stores.protocol import Pictures
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Durability
-from service.stores.sealed_values import SealedRecords
+from service.stores.sealing import SealedRecords
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class RedisTasks:
         task_id = record.task_id
         place = records.place_of(record)
         uploaded = task_id if record.state == "uploaded" else ""
-        sealed = sealed_values.seal_record(record)
+        sealed = sealing.seal_record(record)
         async with self._aside(record, pictures) as (aside, chunks):
             status = await self._commit(
                 redis_commit.CREATE,
@@ -132,7 +132,7 @@ class RedisTasks:
         """Put a new revision of a task's record in place, and pictures in that of its uploads."""
         task_id = record.task_id
         records.check_successor(await self.get(task_id), record, expected_revision)
-        fields = [sealed_values.seal_record(record), record.revision, *self._life(record)]
+        fields = [sealing.seal_record(record), record.revision, *self._life(record)]
         keys = [*self._keys(task_id), self._key("supports", task_id)]
         async with self._aside(record, pictures) as (aside, chunks):
             count = "" if pictures is None else chunks

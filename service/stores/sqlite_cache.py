@@ -6,7 +6,7 @@ All of it can be lost. Texts and supports are sealed, as records are.
 from collections.abc import Callable, Mapping
 from sqlite3 import Connection
 
-from service.stores import sealed_values
+from service.stores import sealing
 from service.stores.records import TaskRecord
 from service.stores.sqlite_file import SqliteFile
 from service.stores.sqlite_tasks import SqliteTasks, first
@@ -29,16 +29,16 @@ class SqliteCache:
 
     def get_text(self, key: str) -> bytes | None:
         """Return a value that is there, whole and in its time."""
-        name = sealed_values.text_name(key)
+        name = sealing.text_name(key)
         with self._file.reading() as db:
             row = first(db, "SELECT value FROM texts WHERE name = ?", name)
-        return sealed_values.read_text(name, row[0], self._now()) if row else None
+        return sealing.read_text(name, row[0], self._now()) if row else None
 
     def put_text(self, key: str, value: bytes, ttl_s: float) -> None:
         """Keep a value; now and then, drop what expired and what is over the bound."""
-        name = sealed_values.text_name(key)
+        name = sealing.text_name(key)
         expires_at = self._now() + ttl_s
-        sealed = sealed_values.seal_text(name, value, expires_at)
+        sealed = sealing.seal_text(name, value, expires_at)
         with self._file.writing(len(sealed), durable=False) as db:
             db.execute("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", (name, expires_at, sealed))
             self._texts_put += 1
@@ -50,11 +50,11 @@ class SqliteCache:
         with self._file.reading() as db:
             query = "SELECT value FROM supports WHERE task_id = ? AND name = ?"
             row = first(db, query, task_id, name)
-        return sealed_values.read_supports(task_id, name, row[0]) if row else None
+        return sealing.read_supports(task_id, name, row[0]) if row else None
 
     def put_supports(self, record: TaskRecord, name: str, value: bytes) -> None:
         """Keep the supports of a task, if it still stands as this record says."""
-        sealed = sealed_values.seal_supports(record.task_id, name, value)
+        sealed = sealing.seal_supports(record.task_id, name, value)
         with self._file.writing(len(sealed), durable=False) as db:
             if self._tasks.stands(db, record):
                 row = (record.task_id, name, sealed)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from sqlite3 import Connection
 from typing import Any
 
-from service.stores import records, sealed_values, sealing
+from service.stores import records, sealing
 from service.stores.errors import StoreCorruptError
 from service.stores.records import TaskRecord
-from service.stores.sealed_values import SealedRecords
+from service.stores.sealing import SealedRecords
 from service.stores.sqlite_file import SqliteFile
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class SqliteTasks:
     def create(self, record: TaskRecord, sealed: Mapping[str, bytes]) -> None:
         """Insert a task and what `sealed_pictures` returned, in one transaction."""
         task_id = record.task_id
-        document = sealed_values.seal_record(record)
+        document = sealing.seal_record(record)
         taken = (
             "SELECT 1 FROM tasks WHERE task_id = ?1"
             " UNION ALL SELECT 1 FROM tombstones WHERE task_id = ?1"
@@ -72,7 +72,7 @@ class SqliteTasks:
         sealed: Mapping[str, bytes] | None = None,
     ) -> None:
         """Put a new revision of a task's record in place, and pictures in that of its uploads."""
-        document = sealed_values.seal_record(record)
+        document = sealing.seal_record(record)
         with self._file.writing(len(document) + sum(map(len, (sealed or {}).values()))) as db:
             old = self._living(db, record.task_id)
             records.check_successor(old, record, expected_revision)

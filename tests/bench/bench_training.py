@@ -52,8 +52,9 @@ from training.evaluation.scoring import EpisodeScorer
 from training.features.clip_views import read_frames
 from training.features.tokens import TokenSource
 from training.features.trunk_cache import open_trunk_cache
+from training.meta.choice import MethodChoice
 from training.meta.learner import Learner
-from training.meta.methods import MethodChoice, open_method
+from training.meta.methods import open_method
 from training.meta.processes import half_precision
 from training.meta.recipe import FitRecipe
 from training.synthetic.order_set import OrderSet, write_order_set

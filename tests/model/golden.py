@@ -13,7 +13,7 @@ from model.backbones.clip import ClipImageTower, ClipTextTower
 from model.build import build_recognizer
 from model.config import MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
 from model.recognizer import Recognizer
-from training.import_released import load_released
+from training.meta.released import load_released
 
 ORIGIN = "see tests/golden/README.md"
 ONES = ("ln_1.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight", "ln_final.weight")

@@ -23,7 +23,7 @@ from model.config import (
     VideoConfig,
 )
 from model.errors import BackboneError, CheckpointError, ExportError, MethodError
-from model.export.__main__ import export
+from model.export.writing import export
 from model.methods import bare_method
 from model.recognizer import Recognizer
 from tests.episodes import score_episode

@@ -12,11 +12,20 @@ import pytest
 from fastapi import FastAPI
 
 import service
-from model.errors import KshotError
+from deploy.readme_tables import ROOT, block, home
+from model.errors import EpisodeError, KshotError
+from service.errors import DescriptionUnavailableError
 from service.http import problems as errors
+from service.http import statuses
 from service.http.connection import RequestLog
 from service.settings import Settings
 from tests.serving import moving_clip, problem, register, serving
+
+
+def block_of(name: str) -> str:
+    found = block(name).search(home(name).read_text(encoding="utf-8"))
+    assert found
+    return str(found[2])
 
 
 def subclasses(kind: type[KshotError]) -> set[type[KshotError]]:
@@ -29,9 +38,36 @@ def test_every_error_has_a_status_and_its_own_code() -> None:
             importlib.import_module(module.name)
     ours = {kind for kind in subclasses(KshotError) if not kind.__module__.startswith("tests")}
     served = {kind for kind in ours if kind.__module__.startswith(("model.", "service."))}
-    assert served == set(errors.STATUS)
+    assert served == set(statuses.STATUS)
     codes = [kind.code for kind in served]
     assert len(set(codes)) == len(codes)
+
+
+def test_every_code_in_the_table_can_be_raised_to_a_client_and_no_other() -> None:
+    """Both ways: what serves raises each that is answered, and each of the others has a reason."""
+    rooms = ("service", "model")
+    sources = [
+        path.read_text(encoding="utf-8")
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        if path.name != "statuses.py"
+    ]
+    raised = set(re.findall(r"(?<!class )\b(\w+Error)\(", "\n".join(sources)))
+    raised |= {f.__name__ for f in errors.FAULTS.values()}  # of pydantic's faults, by their type
+    answered = {kind for kind in statuses.STATUS if kind not in statuses.UNANSWERED}
+    assert {kind.__name__ for kind in answered} <= raised
+    assert set(statuses.STATUS) >= statuses.UNANSWERED
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", block_of("problems"), re.MULTILINE)
+    table = {(int(status), code) for status, row in rows for code in re.findall(r"`(.+?)`", row)}
+    routes = set(statuses.ROUTE_CODES.items())
+    assert table == {(statuses.STATUS[kind], kind.code) for kind in answered} | routes
+
+
+def test_what_no_client_should_get_is_an_internal_error() -> None:
+    for kind in (EpisodeError, DescriptionUnavailableError):
+        shown = errors.problem_of(kind("A secret of the operator's."), "id")
+        assert (shown.status, shown.code) == (500, "internal-error")
+        assert "secret" not in shown.detail
 
 
 def test_what_is_no_http_is_a_problem(client: httpx.Client) -> None:

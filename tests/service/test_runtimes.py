@@ -17,9 +17,9 @@ from torch import Tensor
 from model.checkpoint import load_recognizer
 from model.config import QueryContext
 from model.episode import EncodedSupport, plain
-from model.export.__main__ import export
 from model.export.manifest import MANIFEST, read_manifest, sha256_of
 from model.export.parity import factors
+from model.export.writing import export
 from model.recognizer import Recognizer
 from model.views import alone_view
 from service.engine.passes.activations import fuse_activations

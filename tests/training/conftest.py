@@ -15,6 +15,7 @@ from training.synthetic.rendering import render_clip, write_clip
 
 SHARED = Path(os.environ.get("KSHOT_SHARED", Path(__file__).parents[3] / "shared"))
 TEACHER = "timm:test_vit"
+TORN = (1, 5)  # labels of `base_classes` with a clip that cannot be read
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index.csv of short clips, enough to meta-train on: 4 train, 2 val and 2 test labels."""
+    """An index.csv of short clips, enough to meta-train on: 4 train, 2 val and 2 test labels.
+
+    Two clips cannot be read, and one of them is val's.
+    """
     folder = tmp_path_factory.mktemp("base_classes")
     rows = ["path,label,split,source_group"]
     splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
@@ -66,5 +70,8 @@ def base_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"{number}_{take}.mp4"
             write_clip(folder / name, action, 10 * number + take, fps=8, seconds=1.0, size=64)
             rows.append(f"{name},{action.label},{split},{name}")
+        if number in TORN:
+            (folder / f"{number}_torn.mp4").write_bytes((folder / name).read_bytes()[:300])
+            rows.append(f"{number}_torn.mp4,{action.label},{split},torn")
     (folder / "index.csv").write_text("\n".join(rows) + "\n")
     return folder / "index.csv"

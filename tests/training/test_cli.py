@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import pytest
 from model.errors import CheckpointError
 from training import cli, progress
 from training.errors import IncompleteError, InputError
+from training.fit import COMMAND as FIT
 from training.meta.recipe import FitRecipe, read_recipe
 
 
@@ -122,32 +122,22 @@ def test_progress_without_a_terminal_is_a_line_at_most_every_ten_seconds(
     assert all(line.startswith("slow") for line in lines)
 
 
-COMMANDS = [
-    importlib.import_module(f"training.{name}").COMMAND
-    for name in (
-        *("fit", "evaluate", "compare", "pretrain", "describe", "import_released"),
-        *("compact.text_stage", "synthetic.__main__"),
-    )
-]
-
-
-@pytest.mark.parametrize("each", COMMANDS, ids=lambda each: each.name)
-def test_every_option_is_explained_in_a_sentence(each: cli.Command) -> None:
-    parser = argparse.ArgumentParser()
-    each.declare(parser)
-    for action in parser._actions[1:]:
-        text = action.help or ""
-        said = f"{each.name} {action.option_strings or action.dest}: {text!r}"
-        assert re.fullmatch(r"[A-Z].*\.", text, flags=re.DOTALL), said
-        assert len(text.split()) > 1, said
-    assert parser.format_help()
+def test_two_thousand_steps_in_a_log_are_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    for _ in progress.progress(range(2000), desc="steps"):
+        now[0] += 0.02
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("%")[0].split()[-1] for line in lines] == ["25", "50", "75", "100"]
 
 
 def test_a_recipe_s_fields_are_explained_with_their_defaults(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(COMMANDS[0], ["--recipe", "help"])
+        cli.main(FIT, ["--recipe", "help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
     for field in dataclasses.fields(FitRecipe):

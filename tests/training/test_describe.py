@@ -12,8 +12,8 @@ from model.text import instruction, spoken
 from tests.language_model import STAGES, Endpoint, language_model
 from tests.training.conftest import SHARED
 from training import describe
-from training.data.datasets import read_labels
 from training.data.descriptions_file import read_descriptions, stages_of, write_descriptions
+from training.data.listed import read_labels
 from training.errors import InputError
 
 LABELS = ["brush_hair", "Sit Down", "wave"]

@@ -9,8 +9,9 @@ from torch import Tensor
 from model.checkpoint import load_recognizer
 from model.errors import CheckpointError
 from tests.model.golden import Golden
-from training import import_released
-from training.import_released import load_released, main, read_released, released_tensors
+from training.import_released import main
+from training.meta import released
+from training.meta.released import load_released, read_released, released_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "episode_3w2s.npz"
 
@@ -85,7 +86,7 @@ def test_the_command_writes_a_folder_that_loads(
 ) -> None:
     """The toy CLIP stands in for open_clip's, which no hub gives here."""
     torch.save({"state_dict": golden.state}, tmp_path / "model.tar")
-    monkeypatch.setattr(import_released, "towers", lambda *_, **__: golden.towers())
+    monkeypatch.setattr(released, "towers", lambda *_, **__: golden.towers())
     monkeypatch.setattr("model.checkpoint.towers", lambda *_, **__: golden.towers())
     out = tmp_path / "imported"
     weights = tmp_path / "toy.safetensors"
@@ -105,7 +106,7 @@ def test_the_command_exits_2_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     golden: Golden,
 ) -> None:
-    monkeypatch.setattr(import_released, "towers", lambda *_, **__: golden.towers())
+    monkeypatch.setattr(released, "towers", lambda *_, **__: golden.towers())
     asked = ["--visual-blocks", "2", "--text-blocks", "1", "--out", str(tmp_path / "out")]
     asked += ["--backbone-weights", "toy.safetensors"]
     assert main([str(tmp_path / "absent.tar"), *asked]) == 2

@@ -9,43 +9,20 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from model.backbones.timm import TimmImageTower
 from training.compact.distillation import Distiller, matched_depths, measure_scales
 from training.compact.pictures import FramePools
+from training.compact.recipes import ImageRecipe
 from training.compact.teacher import Round, Rounds
 from training.progress import progress
 from training.run_folder import write_aside
 
 STATE = "image_state.pt"
-
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageRecipe:
-    """How the image tower is distilled; stored with the result."""
-
-    steps: PositiveInt = 3600
-    batch: PositiveInt = 32
-    lr: NonNegativeFloat = 2e-3  # of block matrices, by Muon
-    rest_lr: NonNegativeFloat = 1e-3  # of everything else, by AdamW
-    weight_decay: NonNegativeFloat = 0.02
-    warmup: BelowOne = 0.03  # share of the steps
-    views: PositiveInt = 1024  # fresh ones in a round
-    reuse: PositiveInt = 4  # visits to each view
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of patch tokens seen in the first part
-    full_from: NonNegativeFloat = 0.88  # share of the steps after which all patch tokens are seen
-    inner: NonNegativeFloat = 1.0  # weight of inner depths at the end; it starts at 1
-    average: BelowOne = 0.99  # decay of the running average of the weights
-    clip: PositiveFloat = 1.0  # largest norm of a gradient
-    seed: NonNegativeInt = 0
 
 
 class ImageRun:

@@ -12,12 +12,10 @@ Dimensions: B clips, A stages, T frames, L tokens, D token width, E feature widt
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,30 +25,13 @@ from model.recognizer import Recognizer
 from model.slots import View
 from model.views import alone_view
 from training.compact.captions import CaptionedClips
+from training.compact.recipes import MotionRecipe
 from training.features.tokens import looked_at
 from training.meta.losses.nearness import distance
 from training.meta.optimizer import trained_parameters
 from training.progress import progress
 from training.synthetic.actions import Action
 from training.synthetic.motions import MOTIONS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MotionRecipe:
-    """How adapters learn motions; stored with the result."""
-
-    clips: PositiveInt = 1600  # synthetic ones
-    steps: PositiveInt = 1000
-    batch: PositiveInt = 12
-    lr: NonNegativeFloat = 3e-3
-    place_rate: NonNegativeFloat = 5.0  # rate of the embedding of frame places / lr
-    head_rate: NonNegativeFloat = 3.0  # and of the linear map
-    warmup: PositiveInt = 20  # steps
-    clip: PositiveFloat = 1.0  # largest norm of a gradient
-    patches: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of patch tokens that a step sees
-    keep: NonNegativeFloat = 0.0  # weight of 1 - cosine to the features of other clips before
-    keep_batch: PositiveInt = 8  # of those
-    seed: NonNegativeInt = 0
 
 
 class _Held(NamedTuple):

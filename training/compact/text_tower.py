@@ -8,12 +8,9 @@ Dimensions: C clips, B clips of a batch, U texts of a batch, A stages, T frames,
 """
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from model.matching.stages import align, stage_scores
@@ -25,24 +22,9 @@ from training.compact.captions import (
     rival_captions,
     whole_captions,
 )
+from training.compact.recipes import TextRecipe
 from training.progress import progress
 from training.synthetic.actions import Action
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextRecipe:
-    """How the text tower learns; stored with the result."""
-
-    steps: PositiveInt = 400
-    batch: PositiveInt = 32
-    whole: Annotated[float, Field(ge=0, le=1)] = 0.6  # chance of a caption of the whole action
-    rivals: NonNegativeInt = 2  # of each synthetic clip, each in both forms of a caption
-    lr: NonNegativeFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.1
-    sharpness: PositiveFloat = 40.0  # factor of the cosines in the contrast
-    level: Annotated[float, Field(ge=-1, le=1)] = 0.5  # of the mean cosine: text stays positive
-    level_weight: NonNegativeFloat = 4.0
-    seed: NonNegativeInt = 0
 
 
 def train_text_tower(

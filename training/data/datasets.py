@@ -7,24 +7,18 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from model.text import spoken
-from training.data.listings import (
-    SPLITS,
-    ClipFinder,
-    ListedClip,
-    Split,
-    list_folder,
-    list_index,
-)
-from training.data.split_files import is_split_folder, list_split_files
+from training.data.listed import Listing, check_homes, list_data
+from training.data.listings import SPLITS, ClipFinder, Split
+from training.data.split_files import is_split_folder
 from training.errors import InputError
 
 MAX_MISSING = 0.05  # share of the listed clips
+ALL = "all"  # in place of a split: the clips of every one
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +59,13 @@ class Dataset:
     named: bool = True
 
     def split(self, split: str) -> tuple[LabelledClip, ...]:
-        """Return the clips of one split.
+        """Return the clips of one split, or of `all`.
 
         Raises:
             InputError: It has none.
         """
+        if split == ALL:
+            return tuple(clip for name in SPLITS for clip in self.clips.get(name, ()))
         found = next((clips for name, clips in self.clips.items() if name == split), ())
         if not found:
             known = ", ".join(sorted(name for name in SPLITS if self.clips.get(name)))
@@ -85,17 +81,6 @@ class Dataset:
         return tuple(sorted({clip.label for clip in self.split(split)}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The clips that a data set lists, before their files are looked for."""
-
-    name: str
-    clips: tuple[ListedClip, ...]
-    root: Path
-    form: Literal["index", "split files", "folder"]
-    named: bool = True
-
-
 def open_dataset(
     data: Path,
     *,
@@ -103,6 +88,7 @@ def open_dataset(
     max_missing: float = MAX_MISSING,
     names: Path | None = None,
     split_seed: int = 0,
+    few_are_test: bool = False,
 ) -> Dataset:
     """Open a data set and look for its files.
 
@@ -113,15 +99,15 @@ def open_dataset(
         data: An index.csv, a folder that holds one, a folder of split files, or a folder of clips.
         root: Where the files lie; the folder of the index or split files if None.
         max_missing: Share of the listed clips whose files may be missing.
-        names: Names of the classes of split files that only number them, as
-            `training.data.split_files.read_names` reads them; a classes.csv, .txt or .json beside
-            the split files if None.
+        names: Names of the classes of split files that only number them, as `read_names` reads
+            them; a classes.csv, .txt or .json beside the split files if None.
         split_seed: Divides the labels of a folder without split folders.
+        few_are_test: Whether such a folder of fewer than 20 labels is all test, and not refused.
 
     Raises:
-        InputError: The data cannot be used; the message says why, and the remedy.
+        InputError: The data cannot be used.
     """
-    listing = _list(data, root, names, split_seed)
+    listing = list_data(data, root, names, split_seed, few_are_test=few_are_test)
     finder = ClipFinder(listing.root)
     find = finder.exactly if listing.form == "index" else finder.anywhere
     clips: dict[Split, list[LabelledClip]] = {split: [] for split in SPLITS}
@@ -130,9 +116,8 @@ def open_dataset(
         if (path := find(listed.name)) is None:
             missing.append(listing.root / listed.name)
         else:
-            clips[listed.split].append(
-                LabelledClip(path, listed.label, listed.source_group, listed.name, listed.family)
-            )
+            of_list = listed.label, listed.source_group, listed.name, listed.family
+            clips[listed.split].append(LabelledClip(path, *of_list))
     _check_found(data, listing, clips, missing, max_missing)
     found = {split: tuple(of_split) for split, of_split in clips.items()}
     return Dataset(listing.name, found, tuple(missing), listing.named)
@@ -144,6 +129,7 @@ def open_datasets(
     root: Path | None = None,
     max_missing: float = MAX_MISSING,
     names: Path | None = None,
+    few_are_test: bool = False,
 ) -> Dataset:
     """Open one data set, or several as one.
 
@@ -152,20 +138,20 @@ def open_datasets(
         root: Where the files lie; of several, those of split files.
         max_missing: Share of the listed clips whose files may be missing, of each.
         names: Names of the classes of split files.
+        few_are_test: As `open_dataset`'s.
 
     Raises:
         InputError: As `open_dataset` and `join_datasets`.
     """
+    open_one = partial(open_dataset, max_missing=max_missing, few_are_test=few_are_test)
     if len(data) == 1:
-        return open_dataset(data[0], root=root, max_missing=max_missing, names=names)
+        return open_one(data[0], root=root, names=names)
     by_split_files = [is_split_folder(one) for one in data]
     if (root is not None or names is not None) and not any(by_split_files):
         raise InputError(f"None of the data sets has split files; leave out {root or names}.")
     return join_datasets(
         [
-            open_dataset(one, root=root, max_missing=max_missing, names=names)
-            if split_files
-            else open_dataset(one, max_missing=max_missing)
+            open_one(one, root=root, names=names) if split_files else open_one(one)
             for one, split_files in zip(data, by_split_files, strict=True)
         ]
     )
@@ -180,10 +166,14 @@ class DataChoice:
     names: Path | None = None
     max_missing: float = MAX_MISSING
 
-    def open(self) -> Dataset:
+    def open(self, *, few_are_test: bool = False) -> Dataset:
         """Open the data; raises as `open_datasets`."""
         return open_datasets(
-            self.data, root=self.root, names=self.names, max_missing=self.max_missing
+            self.data,
+            root=self.root,
+            names=self.names,
+            max_missing=self.max_missing,
+            few_are_test=few_are_test,
         )
 
 
@@ -196,7 +186,7 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
     repeated = [name for name, n in Counter(one.name for one in datasets).items() if n > 1]
     if repeated:
         raise InputError(f"Two data sets are called {repeated[0]!r}; rename the folder of one.")
-    _check_homes(
+    check_homes(
         (clip.label, split, one.name)
         for one, split in itertools.product(datasets, SPLITS)
         for clip in one.clips.get(split, ())
@@ -212,73 +202,9 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
     return Dataset("+".join(one.name for one in datasets), clips, missing, named)
 
 
-def read_labels(
-    data: Path, *, names: Path | None = None, split_seed: int = 0
-) -> tuple[dict[Split, tuple[str, ...]], bool]:
-    """Return the labels that a data set lists, and whether they are names; no file is needed.
-
-    Raises:
-        InputError: As `open_dataset`.
-    """
-    listing = _list(data, None, names, split_seed)
-    labels = {
-        split: tuple(sorted({clip.label for clip in listing.clips if clip.split == split}))
-        for split in SPLITS
-    }
-    return labels, listing.named
-
-
-def _list(data: Path, root: Path | None, names: Path | None, split_seed: int) -> _Listing:
-    if data.is_dir() and (data / "index.csv").is_file():
-        data = data / "index.csv"
-    if root is not None and not root.is_dir():
-        raise InputError(f"{root} is no folder; give the one that holds the videos or pictures.")
-    if data.is_file():
-        folder = data.resolve().parent
-        listing = _Listing(folder.name, list_index(data), root or data.parent, "index")
-    elif not data.is_dir():
-        raise InputError(f"{data} is not there; give an index.csv, split files or a folder.")
-    elif is_split_folder(data):
-        clips, named = list_split_files(data, names)
-        listing = _Listing(data.resolve().name, clips, root or data, "split files", named)
-    elif root is not None:
-        raise InputError(f"{data} holds clips itself; leave out the root {root}.")
-    else:
-        clips = list_folder(data, seed=split_seed)
-        listing = _Listing(data.resolve().name, clips, data, "folder")
-    if names is not None and listing.form != "split files":
-        raise InputError(f"{data} has names of its own; leave out {names}.")
-    _check_listed(data, listing.clips)
-    return listing
-
-
-def _check_listed(data: Path, clips: Sequence[ListedClip]) -> None:
-    """Refuse an empty list, clips listed twice, and labels of two splits."""
-    if not clips:
-        raise InputError(f"{data} lists no clip; give another.")
-    (name, count), *_ = Counter(clip.name for clip in clips).most_common(1)
-    if count > 1:
-        raise InputError(f"{data} lists {name!r} {count} times; keep one of them.")
-    _check_homes((clip.label, clip.split, str(data)) for clip in clips)
-
-
-def _check_homes(labels: Iterable[tuple[str, Split, str]]) -> None:
-    """Refuse a label of two splits; each comes with its split and the data set that has it."""
-    homes: dict[str, tuple[str, Split, str]] = {}
-    for label, split, owner in labels:
-        spelled, home, first = homes.setdefault(spoken(label), (label, split, owner))
-        if home != split:
-            raise InputError(
-                f"The label {label!r} is in {home} of {first} and in {split} of {owner}; test "
-                "classes must be new, so give each label one split."
-            )
-        if owner == first and label != spelled:
-            raise InputError(f"{owner} spells one label {spelled!r} and {label!r}; choose one.")
-
-
 def _check_found(
     data: Path,
-    listing: _Listing,
+    listing: Listing,
     clips: Mapping[Split, Sequence[LabelledClip]],
     missing: Sequence[Path],
     max_missing: float,

@@ -59,6 +59,24 @@ class EpisodePlan:
                 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnEpisodes:
+    """Episodes of each number of ways and shots, drawn with a seed."""
+
+    ways: tuple[int, ...] = ()  # none stands for five, or all labels where there are fewer
+    shots: tuple[int, ...] = (1, 5)
+    queries: int = 5  # of each class
+    episodes: int = 3000  # of each number of ways and shots
+    seed: int = 0
+
+
+EVALUATING = DrawnEpisodes()
+# Of each size that the clips allow: what a calibration is fitted to.
+CALIBRATING = DrawnEpisodes(
+    ways=(2, 3, 5, 10), shots=(1, 2, 3, 4, 5), queries=5, episodes=200, seed=1
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Class:
     """The clips of one label, and for each the number of its source group within the label."""

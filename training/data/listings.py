@@ -16,7 +16,9 @@ from training.errors import InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-VIDEOS = frozenset({".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v"})
+VIDEOS = frozenset(
+    {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".ts", ".mts", ".m2ts", ".m2t"}
+)
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})  # what a clip may be made of
 COLUMNS = ("path", "label", "split", "source_group")
 FAMILY = "family"  # a column that may be left out
@@ -106,7 +108,9 @@ def list_index(index: Path) -> tuple[ListedClip, ...]:
     return tuple(clips)
 
 
-def list_folder(folder: Path, *, seed: int = 0) -> tuple[ListedClip, ...]:
+def list_folder(
+    folder: Path, *, seed: int = 0, few_are_test: bool = False
+) -> tuple[ListedClip, ...]:
     """Return the clips of a folder of `<label>/<clip>`, or of `<split>/<label>/<clip>`.
 
     A clip is a video or a folder of pictures. Without split folders, labels are ordered by hash:
@@ -115,6 +119,7 @@ def list_folder(folder: Path, *, seed: int = 0) -> tuple[ListedClip, ...]:
     Args:
         folder: The folder.
         seed: Of the hashes.
+        few_are_test: Whether fewer than 20 labels are all test, as for who trains nothing.
 
     Raises:
         InputError: There is no label, a label has no clips, or fewer than 20 labels have no split.
@@ -130,20 +135,25 @@ def list_folder(folder: Path, *, seed: int = 0) -> tuple[ListedClip, ...]:
             for split, label in labelled
             for clip in _list_label(folder, f"{split}/{label}", label, split)
         )
-    divided = divide(names, seed, str(folder))
+    divided = divide(names, seed, str(folder), few_are_test=few_are_test)
     return tuple(clip for name in names for clip in _list_label(folder, name, name, divided[name]))
 
 
-def divide(labels: Sequence[str], seed: int, where: str) -> dict[str, Split]:
+def divide(
+    labels: Sequence[str], seed: int, where: str, *, few_are_test: bool = False
+) -> dict[str, Split]:
     """Return the split of each label, by the order of the labels' hashes.
 
     Raises:
-        InputError: There are fewer than 20 labels.
+        InputError: There are fewer than 20 labels, and few are not to be test.
     """
+    if len(labels) < LEAST_LABELS and few_are_test:
+        return dict.fromkeys(labels, "test")
     if len(labels) < LEAST_LABELS:
         raise InputError(
-            f"{where} has {len(labels)} labels, too few to divide them; give {LEAST_LABELS} or "
-            "more, or put the label folders into train/, val/ and test/ yourself."
+            f"{where} has {len(labels)} labels, too few to train on some and choose by others; "
+            f"give {LEAST_LABELS} or more, or put the label folders into train/, val/ and test/ "
+            "yourself."
         )
     held_out = max(LEAST_HELD_OUT, round(HELD_OUT_SHARE * len(labels)))
     order = sorted(labels, key=lambda label: hashlib.sha256(f"{seed}:{label}".encode()).digest())

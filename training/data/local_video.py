@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from model.errors import ClipError
-from model.media.container import MediaLimits, OpenVideo, library_errors, open_video
+from model.media.container import MediaLimits, OpenVideo, library_errors, open_video, sniff
 from model.media.decoding import Decoded, decode_video
 from model.media.display import display_matrix, square
 from model.media.headers import Header
@@ -66,10 +66,11 @@ def decode_with_decord(
     Returns:
         None where PyAV has to read the video: it is shorter than `least_frames`, turned, mirrored,
         interlaced, damaged, of pixels that are not square, not 8-bit 4:2:0 H.264, has key frames
-        that do not start afresh, or the two libraries disagree about its frames.
+        that do not start afresh, is a transport stream, in which nothing says where a frame is, or
+        the two libraries disagree about its frames.
     """
     exact = header.codec == CODEC and header.timed and header.all_fresh and header.whole
-    if not exact or len(header.stamps) < least_frames:
+    if not exact or len(header.stamps) < least_frames or sniff(data) == "ts":
         return None
     try:
         with open_video(data, limits) as video, library_errors("decoding the first frame"):

@@ -1,8 +1,8 @@
 """Methods compared at an equal budget: rows x seeds trained, chosen on val, read once on test.
 
-Each cell of the matrix is a training in `OUT/<row>-seed<k>`. After the last seed of a row, the
-weights that val chose are asked on val and on test, once, and the row is kept in `OUT/<row>.json`.
-What is finished is not done again, and a killed cell goes on where it was.
+Each cell is a training in `OUT/<row>-seed<k>`. After the last seed of a row, the weights that val
+chose are asked on val and on test, once, and the row is kept in `OUT/<row>.json`. What is finished
+is not done again, and a killed cell goes on where it was.
 """
 
 import csv
@@ -18,11 +18,12 @@ import torch
 
 from model.config import MethodConfig
 from training.data.datasets import DataChoice, Dataset
+from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
 from training.evaluation.examination import Examination, Subject, evaluate
 from training.evaluation.matrix import Matrix, Row
 from training.evaluation.pictures import draw_lines
-from training.evaluation.questions import DrawnEpisodes, ExaminationJob, open_examination
+from training.evaluation.questions import ExaminationJob, open_examination
 from training.evaluation.results import SPLITS, lines, markdown, seeds_of, seeds_row
 from training.meta.fit import FitJob, fit
 from training.meta.methods import open_method
@@ -158,10 +159,9 @@ class _Comparison:
     def _evaluate(self, row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
         """Ask the weights of every seed on val and test; the only reading of test."""
         found: dict[str, Any] = {}
+        subjects = self._subjects(row, cells)
         for split in SPLITS:
-            results = evaluate(
-                self.examinations[split], self._subjects(row, cells), device=self.device
-            )
+            results = evaluate(self.examinations[split], subjects, device=self.device)
             found[split] = [seeds_row(*alike) for alike in seeds_of(results).items()]
         return {
             "name": row.name,

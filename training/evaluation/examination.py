@@ -18,7 +18,8 @@ from training.evaluation.scoring import EpisodeScorer
 from training.evaluation.tallies import Tally, measure
 from training.evaluation.variants import as_evaluated, variants
 from training.features.tokens import TokenSources
-from training.meta.methods import MethodChoice, open_method
+from training.meta.choice import MethodChoice
+from training.meta.methods import open_method
 
 
 @dataclass(frozen=True, slots=True, order=True)

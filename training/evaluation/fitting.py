@@ -10,7 +10,6 @@ Dimensions: M queries, N classes, E feature width or episodes.
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -23,7 +22,7 @@ from model.calibration.fitted import Calibration, Fit, ShotRow
 from model.recognizer import Recognizer
 from model.views import alone_view
 from training.data.datasets import LabelledClip
-from training.data.episodes import fewest_labels
+from training.data.episodes import DrawnEpisodes, fewest_labels
 from training.errors import InputError
 from training.evaluation.calibration import (
     Answers,
@@ -41,17 +40,6 @@ from training.features.tokens import TokenSource
 KNOWN_REFUSED = 0.05  # share of known clips that the threshold calls unknown
 MEAN_CLIPS = 12  # of each base class, for the mean feature
 SCALES = (-12.0, 8.0)  # logarithms between which a factor is looked for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitPlan:
-    """Episodes of each number of ways and shots that the clips allow."""
-
-    ways: tuple[int, ...] = (2, 3, 5, 10)
-    shots: tuple[int, ...] = (1, 2, 3, 4, 5)
-    queries: int = 5
-    episodes: int = 200
-    seed: int = 1
 
 
 @torch.inference_mode()
@@ -99,7 +87,7 @@ def fit_calibration(
     clips: Sequence[LabelledClip],
     mean_E: Tensor,
     *,
-    plan: FitPlan,
+    plan: DrawnEpisodes,
     source: str,
 ) -> Calibration:
     """Fit a calibration.
@@ -144,7 +132,10 @@ def surely_better(these: Sequence[Answers], those: Sequence[Answers]) -> bool:
 
 
 def _answers(
-    scorer: EpisodeScorer, calibration: Calibration, clips: Sequence[LabelledClip], plan: FitPlan
+    scorer: EpisodeScorer,
+    calibration: Calibration,
+    clips: Sequence[LabelledClip],
+    plan: DrawnEpisodes,
 ) -> list[Answers]:
     """Ask episodes of all sizes that the clips allow, under a mean feature."""
     scorer.recognizer.calibrate(calibration)

@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from training.errors import InputError
-from training.meta.methods import MethodChanges, MethodChoice
+from training.meta.choice import MethodChanges, MethodChoice
 from training.meta.recipe import FitRecipe, read_recipe
 
 # What rows cannot change for themselves: training episodes, and how val chooses.

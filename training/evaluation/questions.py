@@ -8,21 +8,14 @@ from pathlib import Path
 from training.data.datasets import DataChoice, Dataset
 from training.data.descriptions_file import stage_texts
 from training.data.episode_list import read_episode_list, write_episode_list
-from training.data.episodes import Episode
+from training.data.episodes import EVALUATING, DrawnEpisodes, Episode, fewest_labels
 from training.errors import InputError
 from training.evaluation.examination import Examination, Layout, by_layout, draw_layouts
+from training.features.readable import readable_splits
 from training.features.tokens import TokenSources
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrawnEpisodes:
-    """Episodes of each number of ways and shots, drawn with a seed."""
-
-    ways: tuple[int, ...] = (5,)
-    shots: tuple[int, ...] = (1, 5)
-    queries: int = 5  # of each class
-    episodes: int = 3000  # of each number of ways and shots
-    seed: int = 0
+TEST = "test"  # the split that is asked without another
+USUAL_WAYS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +35,7 @@ class ExaminationJob:
 
     data: DataChoice
     split: str | None = None
-    episodes: DrawnEpisodes | Path = DrawnEpisodes()
+    episodes: DrawnEpisodes | Path = EVALUATING
     written: Path | None = None
     descriptions: Path | None = None
     with_text: bool = True
@@ -56,7 +49,11 @@ def open_examination(job: ExaminationJob) -> Examination:
     Raises:
         InputError: The data, the sizes of episodes or the list do not fit.
     """
-    data = job.data.open()
+    data = job.data.open(few_are_test=True)
+    asked = job.split or TEST
+    if isinstance(job.episodes, Path):
+        asked = read_episode_list(job.episodes, data).split
+    data = readable_splits(data, [asked], job.cache)
     split, layouts = _episodes(job, data)
     if job.written is not None:
         listed = [episode for episodes in layouts.values() for episode in episodes]
@@ -83,10 +80,13 @@ def _episodes(job: ExaminationJob, data: Dataset) -> tuple[str, dict[Layout, lis
         if not listed.same_clips:
             print("The split has other clips than when the list was written.", file=sys.stderr)
         return listed.split, by_layout(listed.episodes)
-    split, drawn = job.split or "test", job.episodes
-    wanted = [Layout(ways, shots) for ways in drawn.ways for shots in drawn.shots]
+    split, drawn = job.split or TEST, job.episodes
+    clips = data.split(split)
+    # Without a number of ways, five or as many as there are labels.
+    most = (min(USUAL_WAYS, max(2, fewest_labels(clips))),)
+    wanted = [Layout(ways, shots) for ways in drawn.ways or most for shots in drawn.shots]
     return split, draw_layouts(
-        data.split(split),
+        clips,
         wanted,
         queries=drawn.queries,
         episodes=drawn.episodes,

@@ -9,6 +9,7 @@ Dimensions: T frames, C colours (RGB), H = W pixels of the frames read, S of a v
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import ClipError, ClipUndecodableError, NoFramesError
-from model.media.container import UNLIMITED
+from model.media.container import UNLIMITED, MediaLimits
 from model.media.decoding import decode_video
 from model.media.pictures import read_pictures
 from model.media.sampling import centre_indices, jittered_indices
@@ -27,6 +28,7 @@ from model.media.video import read_clip
 from training.data.datasets import LabelledClip
 from training.data.listings import PICTURES
 from training.data.local_video import decode_local
+from training.errors import InputError
 from training.features.augmentation import Augmentation, cut, draw_crops, recolour
 
 VIEW_RULE = "pyav-2, by time"  # changes when the same arguments give another view
@@ -58,6 +60,27 @@ class ClipAugmentation:
 def clip_name(clip: LabelledClip) -> str:
     """Return a name that does not depend on where the data lies: the list's, or folder and file."""
     return clip.name or "/".join(clip.path.parts[-2:])
+
+
+def hash_clips(clips: Sequence[LabelledClip]) -> str:
+    """Hash names and sizes in their order; the data may be moved.
+
+    Raises:
+        InputError: A file is gone.
+    """
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(f"{clip_name(clip)}\0{_size(clip.path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a video, or of all pictures of a folder."""
+    try:
+        files = [*path.iterdir()] if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it from the data.") from error
 
 
 def read_view(
@@ -127,6 +150,7 @@ def read_frames(
     frames: int,
     size: int,
     rng: np.random.Generator | None = None,
+    limits: MediaLimits = UNLIMITED,
 ) -> NDArray[np.uint8]:
     """Read a clip's plain view, uint8 [T, H, W, 3]: short side scaled to `size`, centre crop.
 
@@ -136,6 +160,7 @@ def read_frames(
         size: Height and width in pixels.
         rng: Draws a frame inside each span, for an augmentation draw, which decord may read. If
             None, the centre of each span, read as the service reads it.
+        limits: What a clip may be.
 
     Raises:
         ClipError: The clip cannot be used; the message begins with its path.
@@ -145,7 +170,7 @@ def read_frames(
             return _read_folder(clip.path, frames, size, rng)
         decode = decode_video if rng is None else decode_local
         video = read_clip(
-            clip.path, frames=frames, size=size, limits=UNLIMITED, jitter=rng, decode=decode
+            clip.path, frames=frames, size=size, limits=limits, jitter=rng, decode=decode
         )
     except ClipError as error:
         raise type(error)(f"{clip.path}: {error}") from error

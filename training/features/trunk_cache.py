@@ -6,7 +6,6 @@ mapped into memory; a cache belongs to one backbone, one preprocessing and one l
 Dimensions: C clips, B rows asked for, T frames, L tokens, D token width.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
 from training.data.local_video import reader_name
 from training.errors import InputError
-from training.features.clip_views import VIEW_RULE, ClipAugmentation, clip_name
+from training.features.clip_views import VIEW_RULE, ClipAugmentation, hash_clips
 from training.features.token_files import TokenFolder, gigabytes
 from training.features.trunk_passes import TrunkPasses
 
@@ -142,22 +141,5 @@ def _origin(recognizer: Recognizer, clips: Sequence[LabelledClip], *, half: bool
         "std": list(tower.std),
         "view rule": VIEW_RULE,
         "precision": "bfloat16" if half else "float32",
-        "clip list": _hash_clips(clips),
+        "clip list": hash_clips(clips),
     }
-
-
-def _hash_clips(clips: Sequence[LabelledClip]) -> str:
-    """Hash names and sizes in their order; the data may be moved."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(f"{clip_name(clip)}\0{_size(clip.path)}\0".encode())
-    return digest.hexdigest()
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a video, or of all pictures of a folder."""
-    try:
-        files = [*path.iterdir()] if path.is_dir() else [path]
-        return sum(file.stat().st_size for file in files)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}); remove it from the data.") from error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from training.data.datasets import Dataset
-from training.meta.methods import MethodChoice
+from training.meta.choice import MethodChoice
 from training.meta.recipe import FitRecipe
 from training.meta.run import History
 

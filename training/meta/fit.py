@@ -4,9 +4,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -15,11 +16,13 @@ from model.checkpoint import load_recognizer
 from model.recognizer import Recognizer
 from training.data.datasets import DataChoice, Dataset
 from training.data.descriptions_file import stage_texts
+from training.data.episodes import CALIBRATING
 from training.errors import InputError
-from training.evaluation.fitting import FitPlan, fit_calibration, mean_feature
+from training.evaluation.fitting import fit_calibration, mean_feature
 from training.evaluation.pictures import draw_curve
 from training.evaluation.scoring import EpisodeScorer
 from training.features.clip_views import ClipAugmentation
+from training.features.readable import readable_splits
 from training.features.tokens import (
     DecodedTokens,
     TokenSource,
@@ -28,8 +31,9 @@ from training.features.tokens import (
 )
 from training.features.trunk_cache import open_trunk_cache
 from training.meta.card import card, counted, environment, warn_if_few
+from training.meta.choice import MethodChoice
 from training.meta.learner import Learner
-from training.meta.methods import MethodChoice, open_method, start_from_adapters
+from training.meta.methods import open_method, start_from_adapters
 from training.meta.optimizer import trained_parameters
 from training.meta.plans import training_episodes, val_samplers
 from training.meta.processes import (
@@ -42,6 +46,8 @@ from training.meta.processes import (
 from training.meta.recipe import FitRecipe
 from training.meta.run import FitRun, Validator
 from training.run_folder import claim_folder, write_aside
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +150,7 @@ class _Training:
         if job.start is not None:
             start = start_from_adapters(recognizer, job.start, job.method.backbone_weights)
         recognizer.to(self.device)
-        data = job.data.open()
+        data = self._leader_first(self.readable)
         self.tell(f"{data.name}: {counted(data)}")
         self.tell(str(job.recipe))
         warn_if_few(data, self.tell)
@@ -170,6 +176,16 @@ class _Training:
             out=job.out.name,
         )
 
+    def readable(self) -> Dataset:
+        """Open the data, without the clips that cannot be read."""
+        cache = self.cache if self.job.cached else None
+        return readable_splits(self.job.data.open(), ("train", "val"), cache, self.tell)
+
+    @property
+    def cache(self) -> Path:
+        """Where trunk caches lie."""
+        return self.job.cache or self.job.out.parent / "trunk-cache"
+
     def calibrate(self, data: Dataset, validator: Validator, train: TokenSource) -> None:
         """Fit what turns the best weights' scores into probabilities, on the val classes."""
         job, clips = self.job, data.split("val")
@@ -179,7 +195,7 @@ class _Training:
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             mean_E = mean_feature(best, train, data.split("train"))
-        plan = FitPlan(episodes=job.recipe.val_episodes)
+        plan = replace(CALIBRATING, episodes=job.recipe.val_episodes)
         source = f"{data.name}, val classes"
         try:
             found = fit_calibration(best, scorer, clips, mean_E, plan=plan, source=source)
@@ -221,12 +237,11 @@ class _Training:
         draws = job.recipe.draws if split == "train" else 0
         if not job.cached:
             return DecodedTokens(recognizer, clips)
-        root = job.cache or job.out.parent / "trunk-cache"
         mirrored = f"-mirror{job.recipe.mirror:g}" if draws else ""
         name, trunk = f"{data.name}-{split}{mirrored}", trunk_fingerprint(recognizer)
         open_cache = partial(
             open_trunk_cache,
-            root / cache_name(name, trunk, half=self.half),
+            self.cache / cache_name(name, trunk, half=self.half),
             recognizer,
             clips,
             draws=draws,
@@ -235,11 +250,11 @@ class _Training:
         )
         return self._leader_first(open_cache)
 
-    def _leader_first(self, open_cache: Callable[[], TokenSource]) -> TokenSource:
-        """Let the leading process build a cache, and the others then open it."""
+    def _leader_first(self, open_it: Callable[[], T]) -> T:
+        """Let the leading process build what is kept on disk, and the others then open it."""
         for turn in (True, False):
             if self.processes.leads == turn:
-                opened = open_cache()
+                opened = open_it()
             self.processes.wait()
         return opened
 

@@ -27,6 +27,9 @@ KINDS = {
     "av1-mp4": ("libsvtav1", "mp4", "av1", {"preset": "12"}),
     "mpeg4-avi": ("mpeg4", "avi", "mpeg4", {}),
     "mpeg4-mp4": ("mpeg4", "mp4", "mpeg4", {}),
+    "h264-ts": ("libx264", "mpegts", "h264", {}),
+    "hevc-ts": ("libx265", "mpegts", "hevc", {"x265-params": "log-level=none"}),
+    "mpeg4-ts": ("mpeg4", "mpegts", "mpeg4", {}),
 }
 
 

@@ -23,8 +23,9 @@ from training.compact.distillation import (
     measure_scales,
     teacher_states,
 )
-from training.compact.image_tower import ImageRecipe, ImageRun, rate
+from training.compact.image_tower import ImageRun, rate
 from training.compact.pictures import list_files, read_pools
+from training.compact.recipes import ImageRecipe
 from training.compact.teacher import open_teacher
 from training.errors import InputError
 from training.features.augmentation import Augmentation, draw_views

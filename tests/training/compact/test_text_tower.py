@@ -19,7 +19,8 @@ from training.compact.captions import (
     vocabulary,
     whole_captions,
 )
-from training.compact.text_tower import TextRecipe, said_of, text_loss, train_text_tower
+from training.compact.recipes import TextRecipe
+from training.compact.text_tower import said_of, text_loss, train_text_tower
 from training.synthetic.actions import Action, demo_actions
 
 ARROW = Action("blue", "wavy", "arrow", ("bounces", "rises", "fades"))

@@ -14,7 +14,8 @@ from model.errors import ClipError, NoFramesError
 from tests.training.conftest import SHARED
 from tests.videos import grey_frames, grey_level, make_video
 from training import evaluate
-from training.data.datasets import LabelledClip, open_dataset, read_labels
+from training.data.datasets import LabelledClip, open_dataset
+from training.data.listed import read_labels
 from training.data.listings import divide, source_group
 from training.data.split_files import read_split_files
 from training.errors import InputError
@@ -364,7 +365,9 @@ def test_a_folder_that_makes_no_set_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no folder; put clips at <label>/<clip>"):
         open_dataset(tmp_path)
     touch(tmp_path / "few", ["run", "walk"])
-    with pytest.raises(InputError, match="2 labels, too few to divide them; give 20 or more"):
+    with pytest.raises(
+        InputError, match="2 labels, too few to train on some and choose by others; give 20 or more"
+    ):
         open_dataset(tmp_path / "few")
     touch(tmp_path / "hollow" / "test", ["run"], clips=0)
     with pytest.raises(InputError, match="run holds no clip"):

@@ -49,6 +49,7 @@ LEFT_TO_PYAV = {
     "hevc": make_video(
         corner_frames(24), codec="libx265", options={"x265-params": "log-level=none"}
     ),
+    "transport stream": make_video(corner_frames(24, width=96), container="mpegts"),
     "cut off": PLAIN["h264-mp4"][:-2000],
     "no video": b"hello",
 }

@@ -13,6 +13,7 @@ from model.calibration.fitted import Calibration
 from model.recognizer import Recognizer
 from tests.model.tiny import clips, tiny_recognizer
 from tests.training.learners import CLASSES, SHOWN, labelled
+from training.data.episodes import DrawnEpisodes
 from training.evaluation.calibration import (
     Answers,
     ask,
@@ -25,7 +26,6 @@ from training.evaluation.calibration import (
 )
 from training.evaluation.examination import Layout
 from training.evaluation.fitting import (
-    FitPlan,
     fit_calibration,
     fitted_scale,
     mean_feature,
@@ -33,7 +33,7 @@ from training.evaluation.fitting import (
 )
 from training.evaluation.scoring import EpisodeScorer
 
-PLAN = FitPlan(ways=(2, 3, 50), shots=(1, 2, 40), queries=2, episodes=6)
+PLAN = DrawnEpisodes(ways=(2, 3, 50), shots=(1, 2, 40), queries=2, episodes=6, seed=1)
 
 
 class Tokens:

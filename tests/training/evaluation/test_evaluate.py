@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,28 @@ def test_the_command_prints_checkpoint_and_teacher_as_json(
     assert result["over_seeds"] == []
 
 
+def test_few_labels_without_a_split_are_asked_and_a_torn_clip_is_named(
+    indexed: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for video in indexed.glob("*.mp4"):
+        label = tmp_path / "clips" / video.stem.rpartition("_")[0]
+        label.mkdir(parents=True, exist_ok=True)
+        (label / video.name).symlink_to(video)
+    torn = tmp_path / "clips" / "val_2" / "torn.mp4"
+    torn.write_bytes(next(indexed.glob("*.mp4")).read_bytes()[:300])
+    shutil.rmtree(tmp_path / "clips" / "test_4")
+    teacher = ["--checkpoint", TEACHER, "--backbone-weights", str(teacher_weights)]
+    sizes = ["--shots", "1", "--queries", "1", "--episodes", "5"]
+    assert main([*teacher, "--data", str(tmp_path / "clips"), *sizes]) == 0
+    told = capsys.readouterr()
+    result = json.loads(told.out.splitlines()[-1])
+    assert (result["ways"], len(result["labels"])) == ([4], 4)
+    assert "1 of 17 clips cannot be read and are left out:" in told.err
+    assert str(torn) in told.err
+    assert main([*teacher, "--data", str(indexed), "--split", "all", *sizes]) == 0
+    assert (ways := last_line(capsys))["ways"] == [5], ways
+
+
 def test_seeds_contexts_and_pictures_of_a_trained_method(
     indexed: Path,
     teacher_weights: Path,
@@ -168,7 +191,7 @@ def test_seeds_contexts_and_pictures_of_a_trained_method(
     pictures = sorted((tmp_path / "plots").iterdir())
     assert [picture.name for picture in pictures] == sorted(cached["plots"])
     assert len(pictures) == 3
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # one trunk for seeds and contexts
+    assert sum(kept.is_dir() for kept in (tmp_path / "cache").iterdir()) == 1
     assert main([*arguments, "--data", str(indexed), *SMALL]) == 0
     held = last_line(capsys)
     assert held["rows"][0]["accuracy"] == cached["rows"][0]["accuracy"]

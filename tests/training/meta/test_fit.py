@@ -17,10 +17,10 @@ from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
 from training.data.datasets import DataChoice
 from training.fit import main
+from training.meta.choice import MethodChoice
 from training.meta.fit import FitJob
-from training.meta.methods import MethodChoice
 from training.meta.recipe import FitRecipe
-from training.synthetic.actions import demo_actions, draw_action
+from training.synthetic.actions import draw_action
 from training.synthetic.rendering import write_clip
 
 KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
@@ -31,18 +31,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of 4 train, 2 val and 2 test labels of 4 short clips."""
-    folder = tmp_path_factory.mktemp("shapes")
-    rows = ["path,label,split,source_group"]
-    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
-    for number, (action, split) in enumerate(zip(demo_actions(8, 0), splits, strict=True)):
-        for take in range(4):
-            name = f"{number}_{take}.mp4"
-            write_clip(folder / name, action, 10 * number + take, fps=8, seconds=1.0, size=64)
-            rows.append(f"{name},{action.label},{split},{name}")
-    (folder / "index.csv").write_text("\n".join(rows) + "\n")
-    return folder / "index.csv"
+def data(base_classes: Path) -> Path:
+    return base_classes
 
 
 def command(data: Path, weights: Path, out: Path, *more: str) -> list[str]:
@@ -61,8 +51,11 @@ def test_a_trained_folder_holds_what_is_served_and_how_it_came(
 ) -> None:
     out = tmp_path / "run"
     assert main(command(data, teacher_weights, out)) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    said = capsys.readouterr()
+    told = json.loads(said.out.splitlines()[-1])
     assert told["steps"] == 6
+    for clips in (17, 9):  # of train, and of val
+        assert f"1 of {clips} clips cannot be read and are left out:" in said.err
     assert {"best_step", "best_val", "untrained_val", "trained_parameters"} <= set(told)
     recognizer = load_recognizer(str(out), weights=teacher_weights)
     assert recognizer.config.query_context == "support"
