@@ -10,40 +10,20 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from torch import nn
 
 from training.distil.batches import Batches
-from training.distil.muon import Muon
+from training.distil.recipe import VideoRecipe
 from training.distil.space import Space
 from training.distil.student import Student, Weights, normalised
 from training.distil.teacher import Reading
+from training.meta.muon import Muon
 from training.run_folder import write_aside
 
 STATE, BEFORE_FALL = "state.pt", "before_fall.pt"
 SAVE_S = 120.0  # between two states
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoRecipe:
-    """How a student learns; stored with the result."""
-
-    pictures: PositiveInt = 64  # of a step
-    window: PositiveInt = 1  # frames of each that are seen
-    clips: PositiveInt = 6  # of a step, real and synthetic, all frames
-    lr: NonNegativeFloat = 2e-3  # of matrices, by Muon
-    rest_lr: NonNegativeFloat = 2e-3  # of everything else, by AdamW
-    weight_decay: NonNegativeFloat = 0.02
-    warmup: PositiveInt = 50  # steps
-    fall: Annotated[float, Field(gt=0, le=1)] = 0.25  # share of the steps at the end
-    average: BelowOne = 0.998  # decay of the running average of the weights
-    clip: PositiveFloat = 1.0  # largest norm of a gradient
-    seed: NonNegativeInt = 0
 
 
 class VideoRun:

@@ -8,53 +8,30 @@ A killed run goes on when it is started again. The last line of stdout is JSON.
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.nn import functional as F
-
-from model.errors import ClipError
 from training import cli
-from training.distil.sources import Source, SyntheticClip, clips_of, pictures_of
-from training.distil.target_files import TargetFiles
-from training.distil.teacher import SIZE, VideoTeacher, open_video_teacher
+from training.distil.recipe import TargetsJob
 from training.errors import InputError
-from training.features.token_parts import DrawPart
-from training.progress import progress
-
-PASS = 4  # views of one pass of the teacher
-SETTLE_S = 20.0  # seconds between two syncs
-MIXING = 1_000_003  # a stride through the sources, so that a part that is begun has some of all
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Values:
-    """What the command line asks for."""
-
-    teacher: Path
-    clips: tuple[Path, ...]
-    pictures: tuple[Path, ...]
-    synthetic: int
-    leave_out: tuple[str, ...]
-    frames: int
-    side: int
-    draws: int
-    seed: int
-    out: Path
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("--video-teacher", type=Path, required=True, help="npz of MoViNet-A0-Stream's weights.")
-    add("--clips", type=Path, nargs="+", default=[], help="index.csv files; test is never read.")
+    add(
+        "--video-teacher",
+        type=Path,
+        required=True,
+        help="File (npz) of MoViNet-A0-Stream's weights.",
+    )
+    add(
+        "--clips",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="Lists (index.csv) of clips; test is never read.",
+    )
     add("--pictures", type=Path, nargs="+", default=[], help="Folders of pictures.")
     add("--synthetic", type=int, default=0, help="Synthetic actions of a draw.")
     add("--leave-out", nargs="+", default=[], help="Labels that stay unseen, and what is related.")
@@ -65,8 +42,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="Folder of the answers.")
 
 
-def read_values(options: argparse.Namespace) -> Values:
-    """Return the values of parsed options.
+def job_of(options: argparse.Namespace) -> TargetsJob:
+    """Return what parsed options ask for.
 
     Raises:
         InputError: A number is below 1.
@@ -74,7 +51,7 @@ def read_values(options: argparse.Namespace) -> Values:
     for name in ("frames", "side", "draws"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}; give 1 or more.")
-    return Values(
+    return TargetsJob(
         teacher=options.video_teacher,
         clips=tuple(options.clips),
         pictures=tuple(options.pictures),
@@ -88,110 +65,13 @@ def read_values(options: argparse.Namespace) -> Values:
     )
 
 
-def make_targets(values: Values) -> dict[str, object]:
-    """Fill all draws; return what the last line tells.
-
-    Raises:
-        InputError: There is nothing to learn from, or the folder belongs to another list.
-    """
-    began = time.monotonic()
-    kinds: dict[str, Sequence[Source]] = {
-        "clips": clips_of(values.clips, values.leave_out),
-        "pictures": pictures_of(values.pictures),
-        "synthetic": [SyntheticClip(number) for number in range(values.synthetic)],
-    }
-    sources = [source for kind in kinds.values() for source in kind]
-    if not sources:
-        raise InputError("There is nothing to learn from; give --clips, --pictures or --synthetic.")
-    teacher = open_video_teacher(values.teacher)
-    names, counts = [one.name for one in sources], {kind: len(kinds[kind]) for kind in kinds}
-    files = TargetFiles(values.out, names, counts, values.frames, values.side)
-    files.claim({"seed": values.seed, "leave_out": list(values.leave_out)})
-    files.save_reading(teacher.reading())
-    for draw in range(values.draws):
-        part = files.part(draw)
-        if part is not None:
-            fill(part, sources, teacher, files, draw=draw, seed=values.seed)
-    return {
-        "sources": len(sources),
-        "draws": values.draws,
-        "bytes": values.draws * files.draw_bytes(),
-        "seconds": round(time.monotonic() - began, 1),
-        "out": values.out.name,
-    }
-
-
-def fill(
-    part: DrawPart,
-    sources: Sequence[Source],
-    teacher: VideoTeacher,
-    files: TargetFiles,
-    *,
-    draw: int,
-    seed: int,
-) -> None:
-    """Compute the rows that a draw lacks, in an order that mixes the sources.
-
-    Raises:
-        InputError: A source cannot be read, or the disk is full.
-    """
-    passes = -(-len(sources) // PASS)
-    order = [(MIXING * number) % passes for number in range(passes)]
-    todo = [
-        first * PASS for first in order if not part.done[first * PASS : (first + 1) * PASS].all()
-    ]
-    settled = time.monotonic()
-    desc = f"targets, draw {draw}"
-    with progress(total=passes, initial=passes - len(todo), desc=desc, unit="pass") as bar:
-        for first in todo:
-            views = [
-                read(source, files.frames, draw, seed) for source in sources[first : first + PASS]
-            ]
-            part.put(first, answer(np.stack(views), teacher, files))
-            if time.monotonic() - settled > SETTLE_S:
-                part.settle()
-                settled = time.monotonic()
-            bar.update()
-    part.settle()
-
-
-def read(source: Source, frames: int, draw: int, seed: int) -> NDArray[np.uint8]:
-    """Read a view at the teacher's size.
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    try:
-        return source.view(frames, SIZE, draw, seed)
-    except (ClipError, OSError) as error:
-        raise InputError(f"{source.name} cannot be read ({error}); repair or remove it.") from error
-
-
-def answer(
-    views_BTSSC: NDArray[np.uint8], teacher: VideoTeacher, files: TargetFiles
-) -> NDArray[Any]:
-    """Return the rows of views: frames at the student's size, and the teacher's answers."""
-    pixels = torch.from_numpy(views_BTSSC).permute(0, 1, 4, 2, 3).float() / 255
-    said = teacher(pixels)
-    rows = np.empty(len(views_BTSSC), files.type)
-    rows["frames"] = shrink(pixels, files.side)
-    rows["inner"] = said.inner_BTPC.numpy()
-    rows["maps"] = said.maps_BTPC.numpy()
-    rows["hidden"] = said.hidden_BC.numpy()
-    rows["logits"] = said.logits_BC.numpy()
-    return rows
-
-
-def shrink(pixels_BTCHW: torch.Tensor, side: int) -> NDArray[np.uint8]:
-    """Scale pixels in [0, 1] to uint8 frames [B, T, S, S, C]."""
-    small = F.interpolate(pixels_BTCHW.flatten(0, 1), (side, side), mode="bilinear", antialias=True)
-    small_BTCSS = small.mul(255).round().clamp(0, 255).unflatten(0, pixels_BTCHW.shape[:2])
-    return small_BTCSS.to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
-
-
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Run the command."""
-    return make_targets(read_values(options))
+    job = job_of(options)
+
+    from training.distil.asking import make_targets
+
+    return make_targets(job)
 
 
 COMMAND = cli.Command("distil.targets", __doc__, declare, run)

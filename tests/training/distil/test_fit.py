@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from model.checkpoint import load_recognizer
 from training.distil.batches import Batches, Pick
 from training.distil.fit import main
-from training.distil.muon import orthogonal
-from training.distil.run import BEFORE_FALL, STATE, VideoRecipe, going_on, rate
+from training.distil.recipe import VideoRecipe
+from training.distil.run import BEFORE_FALL, STATE, going_on, rate
 from training.distil.space import fit_space
 from training.distil.target_files import TargetFiles
+from training.meta.muon import orthogonal
 
 TOWER = ["--size", "32", "--widths", "8", "8", "16", "16", "--depths", "1", "1", "1", "1"]
 BRIEF = ["--pictures", "4", "--clips", "2", "--features", "8", "--check-every", "50"]
