@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from model.backbones.sources import backbone_of, check_folder, folder_of, refuse_pickle
 from model.config import METHOD_JSON, MethodConfig, PackagedConfig, TimmConfig
-from model.errors import BackboneError, CheckpointError
+from model.errors import BackboneError, CheckpointError, first_fault
 
 METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"
 
@@ -78,10 +78,8 @@ def read_method(content: bytes, where: Path) -> MethodConfig:
     try:
         return METHOD_JSON.validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(
-            f"{where / METHOD} does not describe a method: {place}: {first['msg']}; "
+            f"{where / METHOD} does not describe a method: {first_fault(error)}; "
             "write it with this version of kshot."
         ) from error
 
