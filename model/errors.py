@@ -18,7 +18,10 @@
 HTTP statuses live in `service.http.statuses` alone.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class KshotError(Exception):
@@ -151,3 +154,10 @@ class ExportError(KshotError):
     """Exported files that cannot be made, read or run, or that belong to other weights."""
 
     code = "export-unusable"
+
+
+def first_fault(error: "ValidationError") -> str:
+    """Say the first fault that pydantic found in a file: where it stands, and what is wrong."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    return f"{place}: {first['msg']}"

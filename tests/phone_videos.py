@@ -160,13 +160,16 @@ def with_cover() -> tuple[bytes, np.ndarray]:
 
 
 def repacked(
-    video: bytes, change: Callable[[int, av.Packet], av.Packet | None], **options: str
+    video: bytes,
+    change: Callable[[int, av.Packet], av.Packet | None],
+    container: str = "mp4",
+    **options: str,
 ) -> bytes:
-    """Copy the packets of a video into an mp4, each changed or left out."""
+    """Copy the packets of a video into a container, each changed or left out."""
     buffer = io.BytesIO()
     with (
         av.open(io.BytesIO(video)) as source,
-        av.open(buffer, "w", format="mp4", container_options=options) as out,
+        av.open(buffer, "w", format=container, container_options=options) as out,
     ):
         stream = out.add_stream_from_template(source.streams.video[0])
         packets = [packet for packet in source.demux(video=0) if packet.size]

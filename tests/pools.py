@@ -33,7 +33,7 @@ def pids(pool: DecodePool) -> set[int]:
     return {decoder.pid for decoder in decoders(pool)}
 
 
-async def until(claim: Callable[[], bool], within_s: float = 5.0) -> None:
+async def until(claim: Callable[[], bool], within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while not claim():  # noqa: ASYNC110 - processes set no event
             await asyncio.sleep(0.001)

@@ -11,7 +11,6 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.timm_model import TimmModel
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,7 +69,8 @@ class ClipImageTower(nn.Module):
 
     def __init__(self, visual: Any, mean: RGB, std: RGB) -> None:  # noqa: ANN401
         super().__init__()
-        if not hasattr(visual, "class_embedding") or getattr(visual, "attn_pool", None) is not None:
+        pooled = hasattr(visual, "class_embedding") and visual.pool_type == "tok"
+        if not pooled or visual.attn_pool is not None:
             raise BackboneError(
                 f"The image tower {type(visual).__name__} is no ViT pooled by its class token; "
                 "choose an open_clip ViT such as ViT-B-16-quickgelu."
@@ -170,8 +170,9 @@ def open_clip_file(config: OpenClipConfig) -> HubFile:
     """Say where the hub keeps a model's weights, as open_clip's registry has it.
 
     Raises:
-        BackboneError: open_clip knows no such weights of this model.
+        BackboneError: open_clip knows no such weights of this model, or they do not fit it.
     """
+    check_quick_gelu(config)
     found = open_clip.get_pretrained_cfg(config.name, config.pretrained or "")
     repository, _, name = found.get("hf_hub", "").rpartition("/")
     if not repository:
@@ -186,10 +187,14 @@ def open_clip_file(config: OpenClipConfig) -> HubFile:
 
 
 def tokenizer_files(config: OpenClipConfig) -> tuple[HubFile, ...]:
-    """Say where the hub keeps a model's tokenizer; none where open_clip has its own."""
+    """Say where the hub keeps a model's tokenizer; none where open_clip has its own.
+
+    It is read from beside the weights, whose repository may be another.
+    """
     text = (open_clip.get_model_config(config.name) or {}).get("text_cfg", {})
     repository = text.get("hf_tokenizer_name")
-    return tuple(HubFile(repository, name) for name in FILES) if repository else ()
+    beside = open_clip_file(config).repository
+    return tuple(HubFile(repository, name, beside) for name in FILES) if repository else ()
 
 
 def open_clip_towers(
@@ -202,18 +207,16 @@ def open_clip_towers(
         weights: File with them; None leaves it random.
 
     Raises:
-        BackboneError: unknown name, a file that does not fit, not a plain ViT, or OpenAI
-            weights in a model without QuickGELU.
+        BackboneError: unknown name, a file that does not fit, not a plain ViT, or weights of
+            QuickGELU in a model without it.
     """
+    check_quick_gelu(config)
     clip = random_clip(config.name)
     if weights is not None:
         load_exactly(clip, read_tensors(weights), weights)
     folder = None if weights is None else weights.parent
     known = normalisation(config)
-    image, text = split_clip(clip, tokenizer_of(config.name, folder), *known)
-    if config.pretrained == "openai":
-        assert_quick_gelu(image, config.name)
-    return image, text
+    return split_clip(clip, tokenizer_of(config.name, folder), *known)
 
 
 def random_clip(name: str) -> Any:  # noqa: ANN401
@@ -271,9 +274,15 @@ def split_clip(
     return image, ClipTextTower(text, tokenizer)
 
 
-def assert_quick_gelu(image: Backbone, name: str) -> None:
-    """Refuse OpenAI weights in a model whose MLPs use the exact GELU."""
-    if not isinstance(image.model.transformer.resblocks[0].mlp.gelu, QuickGELU):
+def check_quick_gelu(config: OpenClipConfig) -> None:
+    """Refuse weights that learned with QuickGELU in a model whose MLPs use the exact GELU.
+
+    Raises:
+        BackboneError: The sentence names the model that has it.
+    """
+    name, tag = config.name, config.pretrained or ""
+    wanted = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")
+    if wanted and not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
         raise BackboneError(
-            f"OpenAI's weights need QuickGELU, which {name!r} lacks; use {name}-quickgelu."
+            f"The weights {tag} of {name!r} need QuickGELU, which it lacks; use {name}-quickgelu."
         )

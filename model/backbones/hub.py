@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import logging
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -29,14 +30,21 @@ log = logging.getLogger("kshot.model")
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository of the hub."""
+    """A file of a repository of the hub.
+
+    Args:
+        repository: Where the hub has it.
+        name: Of the file.
+        beside: Repository whose files it lies beside; None is its own.
+    """
 
     repository: str
     name: str
+    beside: str | None = None
 
     def path(self, cache: Path) -> Path:
         """Return where it lies when it is there."""
-        return cache.expanduser() / self.repository / self.name
+        return cache.expanduser() / (self.beside or self.repository) / self.name
 
 
 class Lines:
@@ -102,10 +110,11 @@ def _download(file: HubFile, target: Path, bar: type[Any]) -> None:
         fcntl.flock(opened, fcntl.LOCK_EX)
         if target.is_file():  # another process made it meanwhile
             return
+        opened.seek(0, os.SEEK_END)  # or it stopped, after more bytes than there were
         log.info("Downloading %s of %s to %s", file.name, file.repository, target.parent)
         _fill(opened, about, file.name, bar)
         if (reason := _fault(part, about)) is not None:
-            part.unlink()
+            opened.truncate(0)  # who waits for the lock has this very file open
             raise BackboneError(
                 f"{file.name} of {file.repository} arrived damaged ({reason}); start again."
             )

@@ -69,7 +69,8 @@ class TimmBlock:
 class TimmImageTower(nn.Module):
     """A timm ViT without its classifier; also the compact image tower.
 
-    Pooled by its class token, its mean, or attention (SigLIP), as the model has it.
+    Pooled by its class token, its mean, or attention (SigLIP), as the model has it. Where open_clip
+    puts a projection in the place of the classifier (EVA02, MobileCLIP), it is applied.
     """
 
     def __init__(self, vit: Any, mean: RGB, std: RGB) -> None:  # noqa: ANN401
@@ -82,7 +83,8 @@ class TimmImageTower(nn.Module):
         self.model: Any = vit
         self.size = int(vit.patch_embed.img_size[0])
         self.mean, self.std = mean, std
-        self.width = self.features = int(vit.embed_dim)
+        self.width = int(vit.embed_dim)
+        self.features = int(vit.num_classes) or self.width
         self.prefix_tokens = int(vit.num_prefix_tokens)
         self.reads_class_token = vit.global_pool == "token"
         self.blocks: Sequence[TransformerBlock] = tuple(
@@ -100,8 +102,8 @@ class TimmImageTower(nn.Module):
         return self.model.norm_pre(tokens_BLD)
 
     def head(self, tokens_BLD: Tensor) -> Tensor:
-        """Normalise and pool as the model does, without its classifier."""
-        return self.model.forward_head(self.model.norm(tokens_BLD), pre_logits=True)
+        """Normalise, pool and project as the model does."""
+        return self.model.forward_head(self.model.norm(tokens_BLD))
 
 
 def timm_file(config: TimmConfig) -> HubFile:

@@ -1,6 +1,7 @@
 """Tokenizers of text towers: open_clip's own, or that of a hub's repository."""
 
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import open_clip
@@ -20,53 +21,34 @@ class Tokenizer(Protocol):
 
 
 class FolderTokenizer:
-    """The tokenizer of a repository of the hub, read from a folder when it is first asked.
+    """The tokenizer of a repository of the hub, read from a folder; any thread may ask it.
 
     Args:
         name: Of the model.
         folder: With `FILES`; None where the model is random and nobody asks.
         values: What open_clip's config says of it.
+
+    Raises:
+        BackboneError: A file or the package is missing.
     """
 
     def __init__(self, name: str, folder: Path | None, values: dict[str, Any]) -> None:
-        self.name, self.folder, self.values = name, folder, values
-        self.tokenizer: Any = None
+        self.tokenizer: Any = None if folder is None else _opened(name, folder, values)
+        self.turn = Lock()  # its tokenizer is told how long a text may be before it reads one
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
         """Tokenize."""
-        if self.tokenizer is None:
-            self.tokenizer = self.opened()
-        ids: Tensor = self.tokenizer(texts, context_length)
+        with self.turn:
+            ids: Tensor = self.tokenizer(texts, context_length)
         return ids
 
     def unknown(self, text: str) -> tuple[str, ...]:
         """Return the words and signs of `text` that it has no tokens for, each once, in order."""
-        if self.tokenizer is None:
-            self.tokenizer = self.opened()
         inner = self.tokenizer.tokenizer
         lost = inner.unk_token_id
         words = dict.fromkeys(words_and_signs(text))
-        return tuple(w for w in words if lost in inner(w, add_special_tokens=False).input_ids)
-
-    def opened(self) -> Any:  # noqa: ANN401
-        """Read the tokenizer.
-
-        Raises:
-            BackboneError: A file or the package is missing.
-        """
-        for name in FILES:
-            if self.folder is None or not (self.folder / name).is_file():
-                where = "the folder of its weights" if self.folder is None else str(self.folder)
-                raise BackboneError(
-                    f"{self.name!r} reads text by {' and '.join(FILES)}, and {name} is not in "
-                    f"{where}; bring it there."
-                )
-        try:
-            return open_clip.tokenizer.HFTokenizer(str(self.folder), **self.values)
-        except ImportError as error:
-            raise BackboneError(
-                f"{self.name!r} reads text with the package transformers; install kshot[video]."
-            ) from error
+        with self.turn:
+            return tuple(w for w in words if lost in inner(w, add_special_tokens=False).input_ids)
 
 
 def read_whole(tokenizer: Tokenizer, text: str, context: int) -> tuple[int, ...] | None:
@@ -88,6 +70,9 @@ def tokenizer_of(name: str, folder: Path | None) -> Tokenizer:
     Args:
         name: Of the model.
         folder: Where its weights lie.
+
+    Raises:
+        BackboneError: A file of it or the package is missing.
     """
     config = open_clip.get_model_config(name)["text_cfg"]
     if "hf_tokenizer_name" not in config:
@@ -95,3 +80,18 @@ def tokenizer_of(name: str, folder: Path | None) -> Tokenizer:
         return tokenizer
     values = {"context_length": config.get("context_length", 77)}
     return FolderTokenizer(name, folder, values | config.get("tokenizer_kwargs", {}))
+
+
+def _opened(name: str, folder: Path, values: dict[str, Any]) -> Any:  # noqa: ANN401
+    for file in FILES:
+        if not (folder / file).is_file():
+            raise BackboneError(
+                f"{name!r} reads text by {' and '.join(FILES)}, and {file} is not in {folder}; "
+                "bring it there."
+            )
+    try:
+        return open_clip.tokenizer.HFTokenizer(str(folder), **values)
+    except ImportError as error:
+        raise BackboneError(
+            f"{name!r} reads text with the package transformers; install kshot[video]."
+        ) from error

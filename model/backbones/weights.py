@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from model.backbones.sources import refuse_pickle
 from model.errors import BackboneError
+
+# What a file that is torn, damaged or of another kind raises, of safetensors and of numpy.
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, BadZipFile, SafetensorError)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -22,10 +26,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     refuse_pickle(file)
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         return dict(load_file(file))
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise BackboneError(
             f"{file} cannot be read as safetensors or npz ({error}); name another file."
         ) from error
@@ -47,17 +51,21 @@ def load_exactly(
     """
     want = module.state_dict()
     own = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-    differing = sorted(
-        name
-        for name in want.keys() | own.keys()
-        if name not in want or name not in own or want[name].shape != own[name].shape
-    )
-    if differing:
+    if differing := misfits(want, own):
         raise BackboneError(
             f"{file} does not fit the backbone: {listed(differing)} missing, extra or of "
             "another shape; give the weights of the backbone that is named."
         )
     module.load_state_dict(own)
+
+
+def misfits(want: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that are missing, extra or of another shape."""
+    return sorted(
+        name
+        for name in want.keys() | found.keys()
+        if name not in want or name not in found or want[name].shape != found[name].shape
+    )
 
 
 def listed(names: list[str]) -> str:

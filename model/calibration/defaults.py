@@ -9,6 +9,7 @@ from typing import assert_never
 from model.calibration.fitted import Calibration, ShotRow
 from model.config import (
     BiMhmMatcher,
+    CausalConfig,
     CompactConfig,
     FramePairMatcher,
     GeometricFusion,
@@ -19,6 +20,7 @@ from model.config import (
     TimmConfig,
     TrxMatcher,
     VideoMaeConfig,
+    VideoNetworkConfig,
     VJepa2Config,
 )
 
@@ -47,7 +49,7 @@ def _rows(*scales: float) -> tuple[ShotRow, ...]:
 
 def _family(config: MethodConfig) -> str:
     match config.backbone:
-        case CompactConfig():
+        case CompactConfig() | CausalConfig():
             return "compact networks"
         case TimmConfig():
             return "timm's networks"
@@ -65,15 +67,23 @@ def _video_scales(config: MethodConfig) -> tuple[float, float]:
         case PrototypeMatcher() | FramePairMatcher():
             unit = 1.0 if isinstance(config.fusion, GeometricFusion) else config.scale
             return COSINE[0] / unit, COSINE[1] / unit
-        case BiMhmMatcher():  # sums of cosine distances over the frames of both clips
-            return COSINE[0] / (2 * config.frames), COSINE[1] / (2 * config.frames)
+        case BiMhmMatcher():  # sums of cosine distances over the features of both clips
+            terms = 2 * _instants(config)
+            return COSINE[0] / terms, COSINE[1] / terms
         case OtamMatcher(one_direction=one):
-            terms = config.frames if one else 2 * config.frames
+            terms = _instants(config) * (1 if one else 2)
             return COSINE[0] / terms, COSINE[1] / terms
         case TrxMatcher():
             return TRAINED, TRAINED
         case _:
             assert_never(config.matcher)
+
+
+def _instants(config: MethodConfig) -> int:
+    """Return how many features a clip has."""
+    backbone = config.backbone
+    tubelet = backbone.tubelet if isinstance(backbone, VideoNetworkConfig) else 1
+    return config.frames // tubelet
 
 
 def _text_scales(config: MethodConfig) -> tuple[float, float]:

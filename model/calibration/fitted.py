@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, first_fault
 from model.files import write_file
 from model.fusion import TaskCalibration
 
@@ -126,10 +127,8 @@ def read_calibration(folder: Path, fingerprint: str, features: int) -> Calibrati
     try:
         found = Calibration.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise CheckpointError(
-            f"{file} is no calibration ({place}: {first['msg']}); run "
+            f"{file} is no calibration ({first_fault(error)}); run "
             "`python -m training.calibrate` again."
         ) from error
     if found.fingerprint != fingerprint:
@@ -153,13 +152,8 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 def _at(rows: Sequence[ShotRow], shots: int) -> tuple[float, float]:
     """Return scale and threshold at a number of shots."""
-    above = next((row for row in rows if row.shots >= shots), rows[-1])
-    below = next((row for row in reversed(rows) if row.shots <= shots), rows[0])
-    if above.shots <= below.shots:  # a row's own number, or outside of all rows
-        row = below if shots >= below.shots else above
-        return row.scale, row.threshold
-    share = math.log(shots / below.shots) / math.log(above.shots / below.shots)
+    logs = [math.log(row.shots) for row in rows]
     return (
-        below.scale + share * (above.scale - below.scale),
-        below.threshold + share * (above.threshold - below.threshold),
+        float(np.interp(math.log(shots), logs, [row.scale for row in rows])),
+        float(np.interp(math.log(shots), logs, [row.threshold for row in rows])),
     )

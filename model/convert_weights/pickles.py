@@ -37,10 +37,11 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors here
+        reason, *_more = str(error).splitlines() or ["no more is said"]  # of an empty file
         raise BackboneError(
             f"{file} cannot be read as weights alone ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:120]}); give a state dict that torch.save wrote, or "
-            "take the safetensors file that most publishers have beside it."
+            f"{reason[:120]}); give a state dict that torch.save wrote, or take the "
+            "safetensors file that most publishers have beside it."
         ) from error
     while isinstance(content, dict) and (inner := [key for key in NESTED if key in content]):
         content = content[inner[0]]

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from model.backbones.sources import folder_of
 from model.config import Config, QueryContext
-from model.errors import ExportError
+from model.errors import ExportError, first_fault
 from model.files import write_file
 
 MANIFEST = "manifest.json"
@@ -76,10 +76,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"write it with `python -m model.export --out {folder}`."
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise ExportError(
-            f"{folder / MANIFEST} is no {FORMAT} manifest: {place}: {first['msg']}; export again."
+            f"{folder / MANIFEST} is no {FORMAT} manifest: {first_fault(error)}; export again."
         ) from error
 
 

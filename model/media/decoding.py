@@ -65,10 +65,10 @@ def decode_video(
     there = sorted(squares)
     for stamp in stamps - shown.keys():  # where nothing decodes far and wide
         shown[stamp] = there[max(0, bisect_right(there, stamp) - 1)]
-    places = {stamp: bisect_right(header.stamps, stamp) - 1 for stamp in [*there, *stamps]}
+    places = {stamp: max(0, bisect_right(header.stamps, stamp) - 1) for stamp in there}
     return Decoded(
-        {max(0, places[stamp]): pixels for stamp, pixels in squares.items()},
-        {places[stamp]: max(0, places[shown[stamp]]) for stamp in stamps},
+        {places[stamp]: pixels for stamp, pixels in squares.items()},
+        {place: places[shown[header.stamps[place]]] for place in wanted},
         _warnings(walk, header, shown),
     )
 

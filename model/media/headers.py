@@ -36,7 +36,7 @@ class Header:
     width: int  # as coded: before rotation, and in pixels that need not be square
     height: int
     timeline: Timeline  # of its packets, in the order in which they are shown
-    timed: bool  # the container has times; otherwise stamps are numbers, and there are no starts
+    timed: bool  # frames carry their times; otherwise stamps are numbers, and there are no starts
     stamps: tuple[int, ...]  # of its packets, in that order, in the container's unit
     starts: tuple[Start, ...]  # from the beginning of the file to its end
     all_fresh: bool  # no packet is called a key frame without being one of `starts`
@@ -61,8 +61,9 @@ def header_of(video: OpenVideo, limits: MediaLimits) -> Header:
     if not packets.stamps:
         raise NoFramesError("The video stream holds no packet; send a clip with frames.")
     stamps = sorted(stamp for stamp in packets.stamps if stamp is not None)
-    timed = bool(video.stream.time_base) and len(stamps) == len(packets.stamps)
-    found = _timeline(stamps, packets, video) if timed else _steady(len(packets.stamps), video)
+    known = bool(video.stream.time_base) and len(stamps) == len(packets.stamps)
+    found = _timeline(stamps, packets, video) if known else _steady(len(packets.stamps), video)
+    timed = known and not _by_coding(video)
     check_duration(found.times_s[-1], limits)
     return Header(
         video.codec,
@@ -108,6 +109,15 @@ class _Packets:
                 self.all_fresh &= fresh
                 if fresh and stamp is not None:
                     self.starts.append(Start(position, stamp))
+
+
+def _by_coding(video: OpenVideo) -> bool:
+    """Tell whether packets have the times at which they are decoded, not shown.
+
+    AVI has no others. FFmpeg works out when pictures are shown for MPEG-4, not for these.
+    """
+    reordering = video.codec in ("h264", "hevc") and video.stream.codec_context.has_b_frames
+    return bool(reordering) and video.container.format.name == "avi"
 
 
 def _timeline(stamps: list[int], packets: _Packets, video: OpenVideo) -> Timeline:

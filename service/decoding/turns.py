@@ -1,7 +1,8 @@
 """Whose turn it is at the decoders: clips to classify go first and always find one left for them.
 
 A decoder that reads a clip cannot be interrupted. So the clips of registrations never take the last
-decoder, and one that becomes free goes to a clip to classify before any of a registration.
+decoder, and one that becomes free goes to a clip to classify before any of a registration. But a
+clip of a registration that waits behind them gets every fifth turn, so that it is never starved.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 Free = TypeVar("Free")
 WorkClass = Literal["classify", "register"]  # what goes first stands first
+TURNS_PER_TURN = 4  # of clips to classify for one of a registration that waits behind them
 
 
 class ClosedError(Exception):
@@ -26,6 +28,7 @@ class Turns(Generic[Free]):
     def __init__(self, most: int) -> None:
         self.registering = 0  # in the hands of registrations
         self._most_registering = max(1, most - 1)
+        self._passed = 0  # clips to classify that went before a registration's
         self._free: deque[Free] = deque()
         self._waiting: dict[WorkClass, deque[asyncio.Future[Free]]] = {
             "classify": deque(),
@@ -84,10 +87,14 @@ class Turns(Generic[Free]):
 
     def _next(self) -> asyncio.Future[Free] | None:
         """Take out who is next, unless nobody may take anything now."""
-        for work, waiting in self._waiting.items():
+        for waiting in self._waiting.values():
             while waiting and waiting[0].done():  # whoever waited has left
                 waiting.popleft()
-            if waiting and (work == "classify" or self.registering < self._most_registering):
-                self.registering += work == "register"
-                return waiting.popleft()
-        return None
+        classify, register = self._waiting["classify"], self._waiting["register"]
+        may_register = bool(register) and self.registering < self._most_registering
+        if may_register and (not classify or self._passed >= TURNS_PER_TURN):
+            self.registering += 1
+            self._passed = 0
+            return register.popleft()
+        self._passed += may_register
+        return classify.popleft() if classify else None

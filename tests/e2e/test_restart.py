@@ -57,6 +57,8 @@ def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_pa
             after = scores(classify(client, task["id"], *QUERIES))
         close(after, before)
         lines = second.log_lines()
+        told = [line["message"] for line in lines if "recent tasks ready" in line["message"]]
+        assert told[0].startswith("Made 1 of 1"), "the stop has noted the use of the task"
         assert {line["route"] for line in lines if "route" in line} >= {"/tasks/{task_id}"}
     finally:
         second.kill()

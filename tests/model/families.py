@@ -32,6 +32,26 @@ TINY: dict[str, dict[str, Any]] = {
             "context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2,
         },
     },
+    "kshot-tiny-mobile": {  # as MobileCLIP and EVA02: timm's classifier is the projection
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": 160, "timm_model_name": "test_vit", "timm_model_pretrained": False,
+            "timm_pool": "token", "timm_proj": None,
+        },
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 32, "width": 16, "heads": 2, "layers": 2,
+        },
+    },
+    "kshot-tiny-clipa": {
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16,
+            "pool_type": "avg", "final_ln_after_pool": True,
+        },
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1,
+        },
+    },
     "kshot-tiny-siglip": {
         "embed_dim": 64,
         "init_logit_bias": -10,
@@ -82,6 +102,12 @@ def clip_weights(folder: Path) -> Path:
 
 def siglip_weights(folder: Path) -> Path:
     """Write weights of the small SigLIP, with the tokenizer beside them."""
+    write_tokenizer(folder)
+    return save_weights(random_clip("kshot-tiny-siglip"), folder / "siglip.safetensors")
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of few words as SigLIP's publisher does."""
     vocabulary = {word: number + 2 for number, word in enumerate(WORDS)}
     words = Tokenizer(
         models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 31, **vocabulary}, "<unk>")
@@ -96,7 +122,6 @@ def siglip_weights(folder: Path) -> Path:
         "pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    return save_weights(random_clip("kshot-tiny-siglip"), folder / "siglip.safetensors")
 
 
 @register_model
@@ -130,24 +155,28 @@ VIDEO: dict[str, VideoConfig] = {
 
 def save_published(family: str, folder: Path, seed: int = 0) -> Any:  # noqa: ANN401
     """Write a small video network as its publisher does, and return it."""
-    library, config = transformers(), VIDEO[family]
     torch.manual_seed(seed)
+    network = published_network(VIDEO[family])
+    folder.mkdir(exist_ok=True)
+    save_weights(network, folder / "model.safetensors")
+    return network.eval()
+
+
+def published_network(config: VideoConfig) -> Any:  # noqa: ANN401
+    """Build a video network with all that its publisher's file has: a head, a predictor."""
+    library = transformers()
     shape = {
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
         "initializer_range": 0.2,  # features that differ
     }
-    if family == "videomae":
+    if isinstance(config, VideoMaeConfig):
         known = library.VideoMAEConfig(
             image_size=config.size, intermediate_size=4 * config.width, num_labels=7, **shape
         )
-        network = library.VideoMAEForVideoClassification(known)
-    else:
-        known = library.VJEPA2Config(
-            crop_size=config.size, frames_per_clip=16, pred_num_hidden_layers=2, **shape
-        )
-        network = library.VJEPA2Model(known)
-    folder.mkdir(exist_ok=True)
-    save_weights(network, folder / "model.safetensors")
-    return network.eval()
+        return library.VideoMAEForVideoClassification(known)
+    known = library.VJEPA2Config(
+        crop_size=config.size, frames_per_clip=16, pred_num_hidden_layers=2, **shape
+    )
+    return library.VJEPA2Model(known)

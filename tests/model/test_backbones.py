@@ -1,7 +1,9 @@
 """Towers that pool and place otherwise than CLIP: they compute what their libraries compute, and
 adapted blocks work on them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from model.backbones.clip import split_clip
 from model.backbones.timm import TimmImageTower
-from model.backbones.tokens import tokenizer_of
+from model.backbones.tokens import read_whole, tokenizer_of
 from model.backbones.words import WordTokenizer
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer
@@ -129,18 +131,25 @@ def test_a_share_of_the_patches_is_refused_where_places_are_turned() -> None:
         one.video(episode(one)[:, :, :9], Alone())
 
 
+@pytest.mark.parametrize("name", ["kshot-tiny-siglip", "kshot-tiny-mobile"])
 @torch.inference_mode()
-def test_siglip_towers_compute_what_open_clip_computes() -> None:
-    clip = random_clip("kshot-tiny-siglip")
+def test_towers_of_timm_compute_what_open_clip_computes(name: str) -> None:
+    clip = random_clip(name)
     ids = torch.randint(0, 32, (3, 64))
     pixels = torch.randn(2, 3, 160, 160)
     want_image, want_text = clip.encode_image(pixels), clip.encode_text(ids)
     image, text = split_clip(clip, WordTokenizer([], 3), HALF, HALF)
+    assert image.features == text.features
     encoder = VideoEncoder(image, [], frames=2)
     got = encoder(encoder.trunk_of_pixels(pixels[None]), Alone())
     torch.testing.assert_close(got[0], want_image, atol=1e-5, rtol=1e-4)
     got = TextEncoder(text, []).stages(ids[None])
     torch.testing.assert_close(got[0], want_text, atol=1e-5, rtol=1e-4)
+
+
+def test_a_clip_that_pools_its_patches_is_refused() -> None:
+    with pytest.raises(BackboneError, match="no ViT pooled by its class token"):
+        split_clip(random_clip("kshot-tiny-clipa"), WordTokenizer([], 3))
 
 
 @torch.inference_mode()
@@ -155,9 +164,19 @@ def test_a_siglip_reads_labels_with_the_tokenizer_beside_its_weights(tmp_path: P
     assert not torch.allclose(text[0, 0], text[1, 0], atol=1e-4)
 
 
+def test_threads_that_read_and_encode_texts_do_not_disturb_each_other(tmp_path: Path) -> None:
+    siglip_weights(tmp_path)
+    tokenizer, text = tokenizer_of("kshot-tiny-siglip", tmp_path), "a jump wave the action " * 8
+    read = partial(read_whole, tokenizer, text, 64)
+    with ThreadPoolExecutor(2) as threads:
+        reading = threads.submit(lambda: {read() for _ in range(1000)})
+        shapes = {tuple(tokenizer([text] * 8).shape) for _ in range(1000)}
+        assert reading.result() == {read()}
+    assert shapes == {(8, 64)}
+
+
 def test_a_siglip_without_its_tokenizer_says_which_file_to_bring(tmp_path: Path) -> None:
     weights = siglip_weights(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
-    one = load_recognizer(SIGLIP_LIKE, weights=weights)
     with pytest.raises(BackboneError, match=r"tokenizer_config\.json is not in .*; bring it"):
-        one.encode_text(["jump"], [("a jump", "of", "end")])
+        load_recognizer(SIGLIP_LIKE, weights=weights)

@@ -1,5 +1,6 @@
 """Parameter counts of the papers, presets, frozen towers against their libraries."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 from model.backbones.clip import (
     ClipImageTower,
     ClipTextTower,
-    assert_quick_gelu,
     open_clip_towers,
     split_clip,
 )
-from model.backbones.opening import towers
+from model.backbones.opening import hub_files, towers
 from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
 from model.build import build_recognizer
@@ -121,10 +121,15 @@ def test_trunk_normalises_pixels_as_the_backbone_was_trained() -> None:
     )
 
 
-def test_openai_weights_without_quick_gelu_are_refused() -> None:
-    image, _ = meta_towers("ViT-B-32")
-    with pytest.raises(BackboneError, match="use ViT-B-32-quickgelu"):
-        assert_quick_gelu(image, "ViT-B-32")
+@pytest.mark.parametrize(
+    ("name", "tag"), [("ViT-B-32", "openai"), ("ViT-B-16", "dfn2b"), ("ViT-L-14", "metaclip_400m")]
+)
+@pytest.mark.parametrize("asked", [hub_files, towers])
+def test_weights_that_need_quick_gelu_are_refused_without_it(
+    name: str, tag: str, asked: Callable[[OpenClipConfig], object]
+) -> None:
+    with pytest.raises(BackboneError, match=f"{tag} of {name!r} need QuickGELU.*{name}-quickgelu"):
+        asked(OpenClipConfig(name=name, pretrained=tag))
 
 
 def test_clips_that_are_no_plain_vit_are_refused() -> None:

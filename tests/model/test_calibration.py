@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,19 @@ from model.calibration.fitted import (
     write_calibration,
 )
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import BiMhmMatcher, MatcherConfig, OtamMatcher
+from model.config import (
+    BiMhmMatcher,
+    MatcherConfig,
+    OtamMatcher,
+    VideoConfig,
+    VideoMaeConfig,
+    VJepa2Config,
+)
 from model.episode import ClassSet, plain
 from model.errors import CheckpointError
 from model.fusion import TaskCalibration
 from model.matching.cosine import Centring, CosineOfMeans, nearness
-from model.methods import METHODS
+from model.methods import METHODS, bare_method
 from model.recognizer import Recognizer
 from tests.model.tiny import class_set, clips, tiny_method, tiny_recognizer
 
@@ -220,6 +228,17 @@ def test_the_default_of_a_sum_of_distances_is_that_of_cosines_over_its_terms(
     found = default_calibration(method).at([3, 3], with_text=False)
     assert found.scale == pytest.approx(cosine.scale / terms)
     assert found.threshold == cosine.threshold
+
+
+@pytest.mark.parametrize("backbone", [VideoMaeConfig(), VJepa2Config()])
+def test_the_default_counts_the_features_of_a_clip_where_one_stands_for_two_frames(
+    backbone: VideoConfig,
+) -> None:
+    bare = bare_method(backbone)
+    assert bare.frames == 16
+    found = default_calibration(replace(bare, matcher=BiMhmMatcher()))
+    cosine = default_calibration(replace(bare, scale=1.0))
+    assert found.video[0].scale == pytest.approx(cosine.video[0].scale / 16)
 
 
 def test_a_default_says_the_same_whatever_the_method_multiplies_cosines_with() -> None:

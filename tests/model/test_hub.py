@@ -1,5 +1,6 @@
 """Weights from the hub: once, resumed, verified; without it, one sentence."""
 
+import fcntl
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import huggingface_hub.file_download
 import pytest
@@ -76,7 +78,10 @@ def test_what_arrives_damaged_is_refused_and_thrown_away(hub: FakeHub, tmp_path:
     hub.damaged = True
     with pytest.raises(BackboneError, match=r"arrived damaged \(its SHA-256 is .*; start again"):
         fetch(FILE, tmp_path)
-    assert files_of(tmp_path) == []
+    hub.damaged = False
+    assert fetch(FILE, tmp_path).read_bytes() == CONTENT
+    assert hub.ranges == [None, None]
+    assert files_of(tmp_path) == ["owner/vit/model.safetensors"]
 
 
 def test_two_that_want_a_file_download_it_once(hub: FakeHub, tmp_path: Path) -> None:
@@ -91,6 +96,39 @@ def test_two_that_want_a_file_download_it_once(hub: FakeHub, tmp_path: Path) -> 
         thread.join()
     assert found == [CONTENT] * 3
     assert hub.ranges == [None]
+
+
+@pytest.mark.parametrize("fault", ["killed", "damaged"])
+def test_who_waits_for_a_download_that_fails_makes_the_file_whole(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    asked, lock, found = threading.Event(), fcntl.flock, list[bytes]()
+    other = threading.Thread(target=lambda: found.append(fetch(FILE, tmp_path).read_bytes()))
+
+    def flock(opened: BinaryIO, kind: int) -> None:
+        if threading.current_thread() is other:
+            asked.set()
+        lock(opened, kind)
+
+    class Joined(Lines):
+        """A bar that lets the other one begin to wait in the middle of a download."""
+
+        def update(self, count: float = 1) -> None:
+            super().update(count)
+            if self.done == 100_000:
+                other.start()
+                assert asked.wait(10)
+                hub.damaged = False
+            if self.done == 200_000 and fault == "killed":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(hub_module.fcntl, "flock", flock)
+    hub.damaged = fault == "damaged"
+    with pytest.raises((KeyboardInterrupt, BackboneError)):
+        fetch(FILE, tmp_path, Joined)
+    other.join()
+    assert found == [CONTENT]
+    assert files_of(tmp_path) == ["owner/vit/model.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Names of models: the short ones, what they stand for, and one sentence for every other."""
 
+import io
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,7 +15,7 @@ from model.backbones.opening import hub_files, towers
 from model.backbones.sources import ALIASES, backbone_of
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import METHOD_JSON, MethodConfig, TaskConfig, TimmConfig
+from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, TaskConfig, TimmConfig
 from model.convert_weights.__main__ import main as convert_weights
 from model.errors import BackboneError, CheckpointError
 from tests.model.families import CLIP_LIKE, clip_weights
@@ -42,6 +44,12 @@ def test_the_hub_files_of_clip_and_siglip2_are_those_of_the_libraries() -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP2", "ViT-SO400M-14-SigLIP-384"])
+def test_a_tokenizer_lies_beside_the_weights_that_it_is_for(name: str) -> None:
+    files = hub_files(OpenClipConfig(name=name, pretrained="webli"))
+    assert {file.path(Path()).parent for file in files} == {Path("timm", name)}
 
 
 def test_an_unknown_name_gets_the_list() -> None:
@@ -74,6 +82,29 @@ def weights(tmp_path: Path) -> Path:
     file = tmp_path / "vit-of-mine.safetensors"
     save_file(timm.create_model(VIT, pretrained=False).state_dict(), file)
     return file
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npz({"weight": np.zeros(1000)})[:-100],
+        npz({"weight": np.arange(9.0)}).replace(np.float64(8).tobytes(), np.float64(7).tobytes()),
+        npz({"weight": np.array(["text"])}),
+        b"",
+    ],
+    ids=["torn", "damaged", "text", "empty"],
+)
+def test_an_npz_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "vit.npz"
+    file.write_bytes(content)
+    with pytest.raises(BackboneError, match=r"vit\.npz cannot be read as safetensors or npz"):
+        load_recognizer(f"timm:{VIT}", weights=file)
 
 
 @pytest.fixture
@@ -147,3 +178,13 @@ def test_a_pickle_that_runs_code_is_not_converted(
     assert "cannot be read as weights alone" in line
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_files_that_are_no_weights_are_not_converted(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.tar").write_bytes(content)
+    assert convert_weights([str(tmp_path / "model.tar"), str(tmp_path / "out.safetensors")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.tar cannot be read as weights alone" in line

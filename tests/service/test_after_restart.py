@@ -6,6 +6,7 @@ Each `life` is a service without HTTP: a real store, a real engine, and what is 
 import asyncio
 import contextlib
 import logging
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -263,6 +264,19 @@ async def test_late_text_makes_kept_supports_stale_where_it_is_part_of_them(
         assert not same(found.text_NAE, made.text_NAE)
         assert same(found.classes, made.classes) != recognizer.needs_text
         assert same(found.text_NAE, await second.supports.texts.encode(newer.labels))
+
+
+async def test_what_could_not_be_kept_is_told_and_served_all_the_same(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = url.removeprefix("sqlite:")
+    async with life(url) as first:
+        record = await registered(first)
+        shutil.move(path, f"{path}.away")
+        first.supports.kept.keep(record, await first.support(record))
+        await asyncio.wait(first.supports.kept._writing)
+        shutil.move(f"{path}.away", path)
+    assert f"The supports of task {record.task_id} were not kept" in caplog.text
 
 
 async def test_a_deleted_task_leaves_no_supports(url: str) -> None:

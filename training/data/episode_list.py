@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from model.errors import first_fault
 from training.data.datasets import Dataset, LabelledClip
 from training.data.episodes import Episode
 from training.errors import InputError
@@ -89,10 +90,8 @@ def read_episode_list(file: Path, dataset: Dataset) -> EpisodeList:
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); give a list.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
-            f"{file} is no episode list of this version ({where}: {first['msg']}); write it again."
+            f"{file} is no episode list of this version ({first_fault(error)}); write it again."
         ) from error
     clips = dataset.split(read.split)
     known = {(clip.label, _name(clip)): index for index, clip in enumerate(clips)}

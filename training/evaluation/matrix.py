@@ -29,6 +29,7 @@ from pydantic import (
     ValidationError,
 )
 
+from model.errors import first_fault
 from training.errors import InputError
 from training.meta.choice import MethodChanges, MethodChoice
 from training.meta.recipe import FitRecipe, read_recipe
@@ -116,10 +117,8 @@ def read_matrix(file: Path) -> Matrix:
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); give a matrix.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
-            f"{file} is no matrix ({where}: {first['msg']}); "
+            f"{file} is no matrix ({first_fault(error)}); "
             "`python -m training.compare --help` shows one."
         ) from error
     _check(file, matrix)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from model.backbones.opening import fetch_weights, towers
+from model.backbones.weights import listed, misfits
 from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
 from model.config import MethodConfig, OpenClipConfig
+from model.convert_weights.pickles import tensors_of
 from model.errors import CheckpointError
 from model.recognizer import Recognizer
 
@@ -82,15 +84,10 @@ def load_released(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
     check_backbone(state, recognizer)
     tensors = released_tensors(state, recognizer)
     own = {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
-    differing = sorted(
-        name
-        for name in own.keys() | tensors.keys()
-        if name not in own or name not in tensors or own[name].shape != tensors[name].shape
-    )
-    if differing:
+    if differing := misfits(own, tensors):
         raise CheckpointError(
-            f"The released weights do not fit: {', '.join(differing[:3])} of {len(differing)} "
-            "missing, extra or of another shape; check the numbers of adapted blocks."
+            f"The released weights do not fit: {listed(differing)} missing, extra or of another "
+            "shape; check the numbers of adapted blocks."
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -120,39 +117,18 @@ def check_backbone(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
             )
 
 
-def read_released(file: Path) -> dict[str, Tensor]:
-    """Read the state dict of a released `.tar`; only tensors are unpickled.
-
-    Raises:
-        CheckpointError: It is not such a file.
-    """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip and runtime errors here
-        raise CheckpointError(
-            f"{file} cannot be read as released weights ({type(error).__name__}); "
-            "give the .tar that the training script saved."
-        ) from error
-    for key in ("model_state_dict", "state_dict"):
-        if isinstance(content, dict) and key in content:
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
-        raise CheckpointError(f"{file} holds no state dict; give the .tar of the released code.")
-    return content
-
-
 def import_released(job: ImportJob) -> dict[str, object]:
     """Write the checkpoint folder of a released file; return what the last line tells.
 
     Raises:
-        CheckpointError: The file cannot be read, or does not fit backbone and blocks.
-        BackboneError: The backbone cannot be loaded.
+        CheckpointError: The file does not fit backbone and blocks.
+        BackboneError: The file cannot be read, or the backbone not be loaded.
     """
     method, weights = job.method, job.backbone_weights
     assert isinstance(method.backbone, OpenClipConfig)
     opened = towers(method.backbone, weights or fetch_weights(method.backbone))
     recognizer = build_recognizer(method, *opened, name=job.out.name)
-    load_released(read_released(job.file), recognizer)
+    load_released(tensors_of(job.file), recognizer)
     card = f"# Imported from {job.file.name}\n\nReleased Task-Adapter++ weights; see method.json.\n"
     save_checkpoint(recognizer, job.out, card)
     return {"out": str(job.out)}

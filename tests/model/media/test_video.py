@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from model.media.container import UNLIMITED, MediaLimits
 from model.media.display import centre_crop, scaled
 from model.media.sampling import Clip, centre_indices
 from model.media.video import read_clip
+from tests.phone_videos import repacked
 from tests.videos import corner_frames, grey_frames, grey_level, make_video
 
 REPO = Path(__file__).parents[3]
@@ -89,6 +91,28 @@ def test_packets_that_show_no_frame_do_not_shift_the_sampling() -> None:
     expected = [k - 1 if k % 3 == 2 else k for k in at]
     assert seen_levels(clip) == pytest.approx([grey_level(k, 36) for k in expected], abs=3)
     assert clip.times_s == pytest.approx([k / 30 for k in expected], abs=2e-3)
+
+
+def test_an_avi_whose_pictures_are_coded_out_of_order_is_read_in_order() -> None:
+    options = {"bf": "3", "g": "12", "sc_threshold": "0", "b_strategy": "0"}
+    clip = read(make_video(grey_frames(36), container="avi", options=options))
+    at = centre_indices(36, 8)
+    assert seen_levels(clip) == pytest.approx([grey_level(k, 36) for k in at], abs=3)
+    assert clip.times_s == pytest.approx([k / 30 for k in at], abs=2e-3)
+    assert clip.warnings == ()
+
+
+def test_pictures_of_the_same_time_are_read() -> None:
+    def sooner(number: int, packet: av.Packet) -> av.Packet:
+        packet.pts -= number % 3 == 2
+        packet.dts = packet.pts
+        return packet
+
+    plain = make_video(grey_frames(24), container="matroska", rate=1000, options={"bf": "0"})
+    video = repacked(plain, sooner, "matroska")  # a tick is as long as a frame: times look even
+    clip = read(video, frames=24, limits=UNLIMITED)
+    assert clip.distinct == 16
+    assert seen_levels(clip) == sorted(seen_levels(clip))
 
 
 def test_jitter_is_reproducible_and_moves_frames() -> None:

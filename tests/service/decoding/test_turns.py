@@ -58,6 +58,24 @@ async def test_a_clip_to_classify_goes_before_those_that_waited_longer() -> None
     assert order == ["classify", "register", "register"]
 
 
+async def test_a_registration_is_not_starved_by_clips_to_classify() -> None:
+    one = turns(1)
+    order: list[WorkClass] = []
+
+    async def use(work: WorkClass) -> None:
+        free = await one.take(work)
+        order.append(work)
+        await soon()
+        one.done(work)
+        one.put(free)
+
+    using = [asyncio.create_task(use("classify")) for _ in range(8)]
+    using += [asyncio.create_task(use("register")) for _ in range(2)]
+    await asyncio.gather(*using)
+    assert order.index("register") <= 5
+    assert order[-1] == "register"
+
+
 @pytest.mark.parametrize("work", ["classify", "register"])
 async def test_a_turn_whose_taker_left_goes_to_the_next(work: WorkClass) -> None:
     one = turns(1)

@@ -26,11 +26,14 @@ SMALL: dict[str, Any] = {
     "episodes": 6,
     "set": {
         "episodes": 8, "per_step": 2, "ways": [2, 3], "shots": [1, 2], "draws": 1, "val_every": 2,
-        "val_episodes": 4, "val_shots": [1], "val_queries": 2, "lr": 0.01,
+        "val_episodes": 2, "val_shots": [1], "val_queries": 2, "lr": 0.01,
     },
     "rows": [
-        {"name": "frozen", "preset": "frozen", "train": False},
-        {"name": "joint, L = 2", "preset": "task_adapter", "blocks": 2, "query_context": "joint"},
+        {"name": "frozen", "preset": "frozen", "train": False, "frames": 3},
+        {
+            "name": "joint, L = 2", "preset": "task_adapter", "blocks": 2,
+            "query_context": "joint", "frames": 3,
+        },
     ],
 }  # fmt: skip
 ADAPTED = ("joint-l-2-seed0", "joint-l-2-seed1")

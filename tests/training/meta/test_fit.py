@@ -26,7 +26,7 @@ from training.synthetic.rendering import write_clip
 KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
 SMALL = [
     "episodes=12", "per_step=2", "ways=[2,3]", "shots=[1,2]", "draws=1", "val_every=2",
-    "val_episodes=4", "val_shots=[1]", "val_queries=2", "lr=0.01",
+    "val_episodes=2", "val_shots=[1]", "val_queries=2", "lr=0.01",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def data(base_classes: Path) -> Path:
 def command(data: Path, weights: Path, out: Path, *more: str) -> list[str]:
     backbone = ["--backbone", TEACHER, "--backbone-weights", str(weights), "--blocks", "2"]
     places = ["--data", str(data), "--out", str(out), "--cache", str(out.parent / "cache")]
-    small = ["--precision", "fp32", "--device", "cpu", "--set", *SMALL]
+    small = ["--precision", "fp32", "--device", "cpu", "--frames", "3", "--set", *SMALL]
     return ["--method", "task_adapter", *backbone, *places, *small, *more]
 
 
@@ -195,7 +195,7 @@ def test_a_loss_beyond_numbers_ends_with_the_remedy(
     wild = ["lr=1e30", "optimizer=sgd", "clip=0", "warmup=0", "schedule=constant", "average=0"]
     assert main(command(data, teacher_weights, out, *wild)) == 2
     assert "lower lr" in capsys.readouterr().err.splitlines()[-1]
-    assert load_recognizer(str(out), weights=teacher_weights).config.frames == 8
+    assert load_recognizer(str(out), weights=teacher_weights).config.frames == 3
 
 
 def test_patience_stops_a_run_that_gets_no_better(
