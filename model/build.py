@@ -24,8 +24,8 @@ from model.config import (
     TedConfig,
     TextTokenPrototypes,
     TrxMatcher,
-    VideoNetworkConfig,
     VisualConfig,
+    WholeClipConfig,
 )
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
@@ -106,7 +106,7 @@ def _video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEncoder
     temporal = None
     if config.temporal is not None:
         temporal = TemporalConvolution(tower.features, config.temporal.ratio)
-    if isinstance(config.backbone, VideoNetworkConfig):
+    if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune == "all":
             raise MethodError(
                 f"A {config.backbone.kind} network sees a whole clip and stays frozen; leave "

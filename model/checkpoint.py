@@ -21,7 +21,7 @@ from model.backbones.sources import backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.build import build_recognizer
 from model.calibration.fitted import CALIBRATION, read_calibration
-from model.config import METHOD_JSON, CompactConfig, MethodConfig
+from model.config import METHOD_JSON, MethodConfig, PackagedConfig
 from model.errors import CheckpointError
 from model.files import write_file
 from model.folder import CARD, METHOD, WEIGHTS, check_backbone, holds_backbone, read_method
@@ -64,7 +64,7 @@ def load_folder(
     _compare("tensors", metadata, hash_tensors(tensors), folder)
     recognizer = _assemble(config, name, weights or _stored_backbone(config, folder, cache))
     identity = method + metadata["tensors"].encode()
-    if not isinstance(config.backbone, CompactConfig):  # compact's towers are among the tensors
+    if not isinstance(config.backbone, PackagedConfig):  # compact's towers are among the tensors
         backbone = hash_tensors(_backbone_tensors(recognizer))
         _compare("backbone", metadata, backbone, folder)
         identity += backbone.encode()
@@ -128,7 +128,7 @@ def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recogniz
 
 def _bare(config: MethodConfig, source: str, weights: Path | None, cache: Path) -> Recognizer:
     backbone = config.backbone
-    assert not isinstance(backbone, CompactConfig)
+    assert not isinstance(backbone, PackagedConfig)
     recognizer = _assemble(config, source, weights or fetch_weights(backbone, cache))
     unnamed = replace(config, backbone=replace(backbone, file=None))  # a file may be renamed
     method = METHOD_JSON.dump_json(unnamed)
@@ -144,7 +144,7 @@ def _stored_backbone(config: MethodConfig, folder: Path, cache: Path) -> Path | 
     """
     check_backbone(config, folder)
     backbone = config.backbone
-    if holds_backbone(config) or isinstance(backbone, CompactConfig):
+    if holds_backbone(config) or isinstance(backbone, PackagedConfig):
         return None
     return fetch_weights(backbone, cache)
 
@@ -177,7 +177,7 @@ def _compare(what: str, metadata: Mapping[str, str], found: str, folder: Path) -
 def _stored_names(recognizer: Recognizer) -> list[str]:
     """Name the tensors of a checkpoint: what is not the frozen backbone's own."""
     names = list(recognizer.state_dict())
-    if isinstance(recognizer.config.backbone, CompactConfig):
+    if isinstance(recognizer.config.backbone, PackagedConfig):
         return names
     frozen = ["text.tower."] + ([] if recognizer.config.tune == "all" else ["video.tower."])
     return [name for name in names if not name.startswith(tuple(frozen))]

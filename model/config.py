@@ -1,7 +1,6 @@
 """What a method is, as frozen values; `method.json` is a `MethodConfig` written out.
 
-Every config is a dataclass that pydantic reads strictly: an unknown key is an error. Choices are
-tagged unions by `kind`, assembled in `model.build` alone.
+pydantic reads each strictly. Choices are tagged unions by `kind`, assembled in `model.build` alone.
 """
 
 from dataclasses import dataclass
@@ -9,15 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from model.errors import MethodError
 from model.text import PROMPT, STAGES
 
 QueryContext = Literal["none", "self", "support", "prototype", "joint"]
 Align = Literal["identity", "temporal", "joint"]
 Tune = Literal["frozen", "adapters", "all"]
-
-SERVED_CONTEXTS: tuple[QueryContext, ...] = ("none", "self", "support", "prototype")
-SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -124,6 +119,23 @@ class CompactConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CausalConfig(Config):
+    """A causal video network: convolutions over space and time (packaged/causal.py)."""
+
+    kind: Literal["causal"] = "causal"
+    size: Annotated[int, Field(ge=32, multiple_of=32)] = 96  # pixels
+    widths: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)  # channels of each stage
+    depths: tuple[Count, Count, Count, Count] = (1, 2, 4, 2)  # blocks of each stage
+    spans: tuple[Count, Count, Count, Count] = (1, 3, 3, 5)  # frames that its blocks see
+    maps: Count = 480  # channels of the last map
+    hidden: Count = 1024
+    features: Count = 384
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    text: CompactTextConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AimConfig(Config):
     """AIM adapters on the top blocks (arXiv 2302.03024; model/papers/aim.md)."""
 
@@ -178,10 +190,7 @@ class MeanPrototypes(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTokenPrototypes(Config):
-    """Frames of supports attend to the text of their class (CLIP-FSAR; model/papers/clip_fsar.md).
-
-    The text is part of the support features: other text means other supports.
-    """
+    """Frames of supports attend to the text of their class (model/papers/clip_fsar.md)."""
 
     kind: Literal["text_token"] = "text_token"
     depth: Count = 1  # layers of the transformer
@@ -242,9 +251,11 @@ class GeometricFusion(Config):
     softness: Annotated[float, Field(gt=0)] = 8.0  # divides distances
 
 
-VideoConfig = VideoMaeConfig | VJepa2Config  # networks that see a whole clip
+VideoConfig = VideoMaeConfig | VJepa2Config
+PackagedConfig = CompactConfig | CausalConfig  # weights are in the checkpoint
+WholeClipConfig = VideoConfig | CausalConfig  # networks that see a whole clip
 LibraryConfig = OpenClipConfig | TimmConfig | VideoConfig  # weights are not in the checkpoint
-BackboneConfig = Annotated[LibraryConfig | CompactConfig, Field(discriminator="kind")]
+BackboneConfig = Annotated[LibraryConfig | PackagedConfig, Field(discriminator="kind")]
 VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
 TemporalConfig = ConvolutionConfig
 FusionConfig = Literal["video", "product"] | GeometricFusion
@@ -287,14 +298,3 @@ class MethodConfig(Config):
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)
-
-
-def check_served(config: MethodConfig) -> None:
-    """Refuse a method whose answers depend on other queries, with a MethodError."""
-    chosen = {"query_context": config.query_context, "align": config.align}
-    for field, value in chosen.items():
-        if value == "joint":
-            served = SERVED_CONTEXTS if field == "query_context" else SERVED_ALIGNS
-            raise MethodError(
-                f"{field} 'joint' lets queries see each other; serve one of {served}."
-            )

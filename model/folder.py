@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from model.backbones.sources import backbone_of, check_folder, folder_of, refuse_pickle
-from model.config import METHOD_JSON, CompactConfig, MethodConfig, TimmConfig
+from model.config import METHOD_JSON, MethodConfig, PackagedConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError, first_fault
 
 METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"
@@ -52,7 +52,7 @@ def check_source(source: str, weights: Path | None) -> None:
 def holds_backbone(method: MethodConfig) -> bool:
     """Tell whether a checkpoint of a method holds the weights of its image tower itself."""
     backbone = method.backbone
-    return isinstance(backbone, CompactConfig) or (
+    return isinstance(backbone, PackagedConfig) or (
         method.tune == "all" and isinstance(backbone, TimmConfig)
     )
 
@@ -64,7 +64,7 @@ def check_backbone(method: MethodConfig, folder: Path) -> None:
         CheckpointError: It did; the sentence names the file.
     """
     backbone = method.backbone
-    if holds_backbone(method) or isinstance(backbone, CompactConfig) or backbone.pretrained:
+    if holds_backbone(method) or isinstance(backbone, PackagedConfig) or backbone.pretrained:
         return
     file = "a file" if backbone.file is None else repr(backbone.file)
     raise CheckpointError(

@@ -7,6 +7,7 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 
 from model.config import (
     AimConfig,
+    Align,
     BackboneConfig,
     BiMhmMatcher,
     CompactConfig,
@@ -16,11 +17,17 @@ from model.config import (
     OpenClipConfig,
     OrderConfig,
     OtamMatcher,
+    PackagedConfig,
+    QueryContext,
     TaskConfig,
     TedConfig,
     TextTokenPrototypes,
     VideoNetworkConfig,
 )
+from model.errors import MethodError
+
+SERVED_CONTEXTS: tuple[QueryContext, ...] = ("none", "self", "support", "prototype")
+SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
@@ -69,11 +76,22 @@ def bare_method(backbone: BackboneConfig) -> MethodConfig:
     return MethodConfig(backbone=backbone)
 
 
-def compact_method(backbone: CompactConfig) -> MethodConfig:
+def compact_method(backbone: PackagedConfig) -> MethodConfig:
     """Return the method that the packaged compact towers are served with."""
     return MethodConfig(
         backbone=backbone,
-        visual=TaskConfig(blocks=2),
+        visual=TaskConfig(blocks=2) if isinstance(backbone, CompactConfig) else None,
         query_context="none",
         text=OrderConfig(blocks=1) if backbone.text else None,
     )
+
+
+def check_served(config: MethodConfig) -> None:
+    """Refuse a method whose answers depend on other queries, with a MethodError."""
+    chosen = {"query_context": config.query_context, "align": config.align}
+    for field, value in chosen.items():
+        if value == "joint":
+            served = SERVED_CONTEXTS if field == "query_context" else SERVED_ALIGNS
+            raise MethodError(
+                f"{field} 'joint' lets queries see each other; serve one of {served}."
+            )

@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import assert_never
 
 from model.backbones.clip import open_clip_file, open_clip_towers, tokenizer_files
-from model.backbones.compact import compact_image_tower, compact_text_tower
 from model.backbones.hub import DEFAULT_CACHE, HubFile, fetch
+from model.backbones.packaged.causal import CausalTower
+from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
 from model.backbones.timm import timm_file, timm_tower
 from model.backbones.video import video_file, video_tower
 from model.config import (
     BackboneConfig,
+    CausalConfig,
     CompactConfig,
     LibraryConfig,
     OpenClipConfig,
+    PackagedConfig,
     TimmConfig,
     VideoMaeConfig,
     VJepa2Config,
@@ -35,6 +38,10 @@ def towers(
     Raises:
         BackboneError: its library has none such, the file does not fit, or it is no plain ViT.
     """
+    if isinstance(config, PackagedConfig) and weights is not None:
+        raise BackboneError(
+            f"A {config.kind} checkpoint holds its own backbone; leave the weights file out."
+        )
     match config:
         case OpenClipConfig():
             return open_clip_towers(config, weights)
@@ -43,13 +50,11 @@ def towers(
         case VideoMaeConfig() | VJepa2Config():
             return video_tower(config, frames, weights), None
         case CompactConfig():
-            if weights is not None:
-                raise BackboneError(
-                    "A compact checkpoint holds its own backbone; leave the weights file out."
-                )
-            image = compact_image_tower(config)
             text = compact_text_tower(config.text, config.width) if config.text else None
-            return image, text
+            return compact_image_tower(config), text
+        case CausalConfig():
+            text = compact_text_tower(config.text, config.features) if config.text else None
+            return CausalTower(config).eval(), text
         case _:
             assert_never(config)
 

@@ -9,6 +9,7 @@ from typing import assert_never
 from model.calibration.fitted import Calibration, ShotRow
 from model.config import (
     BiMhmMatcher,
+    CausalConfig,
     CompactConfig,
     FramePairMatcher,
     GeometricFusion,
@@ -48,7 +49,7 @@ def _rows(*scales: float) -> tuple[ShotRow, ...]:
 
 def _family(config: MethodConfig) -> str:
     match config.backbone:
-        case CompactConfig():
+        case CompactConfig() | CausalConfig():
             return "compact networks"
         case TimmConfig():
             return "timm's networks"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from model.backbones.wording import TextFault
-from model.config import check_served
 from model.episode import EncodedSupport
+from model.methods import check_served
 from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
 from service.engine.cost import CostModel, Forecast

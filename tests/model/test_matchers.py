@@ -27,7 +27,6 @@ from model.config import (
     PrototypeMatcher,
     TimmConfig,
     TrxMatcher,
-    check_served,
 )
 from model.episode import ClassSet
 from model.errors import CheckpointError, MethodError
@@ -36,6 +35,7 @@ from model.matching.frame_pairs import frame_distances
 from model.matching.hausdorff import BiMhm, bi_mhm_distance
 from model.matching.otam import Otam, otam_distance
 from model.matching.trx import Trx, sinusoids
+from model.methods import check_served
 from model.prototypes.mean import shots_by_class
 from model.recognizer import Recognizer
 from tests.episodes import score_episode

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS, check_served
 from model.episode import EncodedSupport, MatchScores
 from model.errors import EpisodeError, MethodError
-from model.methods import METHODS
+from model.methods import METHODS, SERVED_ALIGNS, SERVED_CONTEXTS, check_served
 from model.recognizer import Recognizer
 from tests.episodes import score_episode
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text

@@ -20,12 +20,12 @@ from model.config import (
     TaskConfig,
     TimmConfig,
     Tune,
-    check_served,
 )
 from model.encoder import VideoEncoder
 from model.episode import ClassSet, EncodedSupport
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import CosineOfMeans
+from model.methods import check_served
 from model.recognizer import Recognizer
 from model.slots import BlockView, TransformerBlock
 from model.text import template_stages

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from open_clip.transformer import TextTransformer
 
 from model.backbones.clip import ClipTextTower
-from model.backbones.compact import compact_text_tower
+from model.backbones.packaged.compact import compact_text_tower
 from model.backbones.sources import COMPACT
 from model.backbones.wording import TextFault, text_fault, wording
 from model.checkpoint import METHOD, load_recognizer, read_method

@@ -11,10 +11,9 @@ import httpx
 import pytest
 
 from model.calibration.fitted import Calibration, ShotRow, write_calibration
-from model.config import SERVED_ALIGNS, SERVED_CONTEXTS
 from model.errors import CheckpointError
 from model.media.keeping import decode_pictures
-from model.methods import METHODS
+from model.methods import METHODS, SERVED_ALIGNS, SERVED_CONTEXTS
 from service.container import choose_runtime
 from service.settings import Settings
 from service.stores.opening import open_store

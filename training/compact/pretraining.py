@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from model.backbones.compact import compact_image_tower
+from model.backbones.packaged.compact import compact_image_tower
 from model.backbones.timm import TimmImageTower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from model.backbones.compact import compact_text_tower
+from model.backbones.packaged.compact import compact_text_tower
 from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config import CompactConfig, CompactTextConfig

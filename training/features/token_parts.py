@@ -21,19 +21,27 @@ from training.errors import InputError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def reserve(data: Path, marks: Path, shape_CTLD: tuple[int, ...]) -> None:
+def reserve(
+    data: Path, marks: Path, shape: tuple[int, ...], dtype: np.dtype[Any] | type = np.float16
+) -> None:
     """Make a part of full size with no mark; scrap of an earlier try is replaced.
+
+    Args:
+        data: File of the rows.
+        marks: File with one byte a row.
+        shape: Of all rows.
+        dtype: Of their values.
 
     Raises:
         OSError: The disk does not hold it.
     """
     aside = data.with_suffix(".new")
-    open_memmap(aside, "w+", np.float16, shape_CTLD)
+    open_memmap(aside, "w+", dtype, shape)
     with aside.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
         os.fsync(file.fileno())
     with marks.open("wb") as file:
-        file.write(bytes(shape_CTLD[0]))
+        file.write(bytes(shape[0]))
         file.flush()
         os.fsync(file.fileno())
     aside.rename(data)
@@ -51,14 +59,14 @@ class DrawPart:
     """
 
     def __init__(
-        self, data: Path, marks: Path, complete: Path, rows: np.memmap[Any, np.dtype[np.float16]]
+        self, data: Path, marks: Path, complete: Path, rows: np.memmap[Any, np.dtype[Any]]
     ) -> None:
         self.data, self.marks, self.complete = data, marks, complete
         self._start, self._row_bytes = rows.offset, rows[0].nbytes
         self.done = np.frombuffer(marks.read_bytes(), np.uint8).astype(bool)
         self._unsettled = False
 
-    def put(self, first: int, rows: NDArray[np.float16]) -> None:
+    def put(self, first: int, rows: NDArray[Any]) -> None:
         """Write rows from `first` on; they count once they are settled.
 
         Raises:

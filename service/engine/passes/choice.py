@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from model.config import check_served
 from model.episode import MatchScores, plain
 from model.errors import ExportError
 from model.export.manifest import exported_beside, read_manifest
 from model.export.sessions import onnxruntime, provider_of
+from model.methods import check_served
 from model.recognizer import Recognizer
 from service.engine.passes.activations import fuse_activations
 from service.engine.runtimes.onnx import onnx_runtime

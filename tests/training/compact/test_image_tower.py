@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.backbones.compact import compact_image_tower
+from model.backbones.packaged.compact import compact_image_tower
 from model.checkpoint import load_recognizer
 from model.config import CompactConfig
 from model.text import template_stages

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.backbones.compact import compact_image_tower, compact_text_tower
+from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
 from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
 from model.config import CompactConfig, CompactTextConfig, TaskConfig

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model.backbones.compact import compact_image_tower, compact_text_tower
+from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
 from model.backbones.words import split_words
 from model.build import build_recognizer
 from model.config import CompactConfig, CompactTextConfig, MethodConfig

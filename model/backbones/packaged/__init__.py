@@ -1,0 +1,1 @@
+"""Towers of our own, whose weights a checkpoint holds itself."""

@@ -1,0 +1,173 @@
+"""MoViNet-A0-Stream, the video teacher: a causal (2+1)D network, run on whole clips.
+
+Kondratyuk et al., "MoViNets: Mobile Video Networks for Efficient Video Recognition" (arXiv
+2103.11511), as published for streams and trained on Kinetics-600: ReLU6, no squeeze-and-excite,
+batch normalisation folded into the convolutions. A temporal convolution sees a frame and those
+before it.
+
+Dimensions: B clips, T frames, N = B * T, C channels, H W cells, P cells of a map, row by row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.backbones.weights import read_tensors
+from model.errors import BackboneError
+
+SIZE = 172  # pixels
+FEATURES, HIDDEN, CLASSES = 480, 2048, 600
+LAYERS = ((0, 1), (1, 3), (2, 3), (3, 4), (4, 4))  # stage and its layers
+UNSTRIDED = 3  # the stage that keeps its map's size
+INNER, INNER_GRID = 56, 11  # channels and cells of a side after that stage
+GRID = 3  # cells of a side of the maps that are kept
+LAST = "classifier.logits.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the teacher says of clips."""
+
+    inner_BTPC: Tensor  # after the fourth stage, 11 x 11 cells a frame
+    maps_BTPC: Tensor  # the last features of each frame, averaged over a grid of 3 x 3 cells
+    hidden_BC: Tensor  # in front of the classifier
+    logits_BC: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the teacher reads a mean of map cells: to its hidden layer, then to logits."""
+
+    hidden_HC: Tensor
+    hidden_bias_H: Tensor
+    logits_KH: Tensor
+    logits_bias_K: Tensor
+
+    def hidden(self, mean_BC: Tensor) -> Tensor:
+        """Return hidden_BH."""
+        return F.linear(mean_BC, self.hidden_HC, self.hidden_bias_H).clamp(0, 6)
+
+    def logits(self, hidden_BH: Tensor) -> Tensor:
+        """Return logits_BK."""
+        return F.linear(hidden_BH, self.logits_KH, self.logits_bias_K)
+
+
+class VideoTeacher(nn.Module):
+    """The frozen teacher.
+
+    Args:
+        tensors: By name, as in the npz file: convolutions with biases, and a layer's `rezero`.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.names = frozenset(tensors)
+        for name, tensor in tensors.items():
+            spatial = tensor.ndim == 4
+            kept = tensor.contiguous(memory_format=torch.channels_last) if spatial else tensor
+            self.register_buffer(name.replace(".", "__"), kept.float())
+
+    @torch.inference_mode()
+    def forward(self, pixels_BTCHW: Tensor) -> Answer:
+        """Run clips of RGB pixels in [0, 1], SIZE x SIZE."""
+        clips, frames = pixels_BTCHW.shape[:2]
+        inner_NCHW, maps_NCHW = self._maps(pixels_BTCHW)
+        cells = F.adaptive_avg_pool2d(maps_NCHW, GRID).flatten(2).transpose(1, 2)
+        mean_BC = maps_NCHW.mean((-2, -1)).unflatten(0, (clips, frames)).mean(1)
+        hidden = self._convolve(mean_BC[:, :, None, None], "classifier.hidden")
+        logits = self._convolve(hidden, "classifier.logits", active=False)
+        return Answer(
+            inner_BTPC=inner_NCHW.flatten(2).transpose(1, 2).unflatten(0, (clips, frames)),
+            maps_BTPC=cells.unflatten(0, (clips, frames)),
+            hidden_BC=hidden.flatten(1),
+            logits_BC=logits.flatten(1),
+        )
+
+    def reading(self) -> Reading:
+        """Return its last two layers."""
+        hidden, logits = "classifier.hidden", "classifier.logits"
+        return Reading(
+            self._tensor(f"{hidden}.weight").flatten(1),
+            self._tensor(f"{hidden}.bias"),
+            self._tensor(f"{logits}.weight").flatten(1),
+            self._tensor(f"{logits}.bias"),
+        )
+
+    def _maps(self, pixels_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
+        frames = pixels_BTCHW.shape[1]
+        x = pixels_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self._convolve(x, "stem", 2)
+        for stage, layers in LAYERS:
+            for layer in range(layers):
+                stride = 2 if layer == 0 and stage != UNSTRIDED else 1
+                x = self._layer(x, f"block{stage}_layer{layer}", stride, frames)
+            if stage == UNSTRIDED:
+                inner = x
+        return inner, self._convolve(x, "head.project")
+
+    def _layer(self, x_NCHW: Tensor, name: str, stride: int, frames: int) -> Tensor:
+        y = self._convolve(x_NCHW, f"{name}.expansion")
+        y = self._convolve(y, f"{name}.feature", stride)
+        if f"{name}.feature_temporal.weight" in self.names:
+            y = self._along_time(y, f"{name}.feature_temporal", frames)
+        y = self._convolve(y, f"{name}.projection", active=False) * self._tensor(f"{name}.rezero")
+        if f"{name}.skip.weight" in self.names:
+            x = _halved(x_NCHW) if stride == 2 else x_NCHW
+            return y + self._convolve(x, f"{name}.skip", active=False)
+        return y + x_NCHW
+
+    def _convolve(self, x: Tensor, name: str, stride: int = 1, *, active: bool = True) -> Tensor:
+        weight, bias = self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias")
+        groups = x.shape[1] // weight.shape[1]
+        y = F.conv2d(_padded(x, weight.shape[-1], stride), weight, bias, stride, groups=groups)
+        return y.clamp_(0, 6) if active else y
+
+    def _along_time(self, x_NCHW: Tensor, name: str, frames: int) -> Tensor:
+        weight_CK = self._tensor(f"{name}.weight")[:, 0]
+        reach = weight_CK.shape[-1]
+        x_BTHWC = x_NCHW.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
+        y_BTHWC = x_BTHWC * weight_CK[:, -1] + self._tensor(f"{name}.bias")
+        for back in range(1, min(reach, frames)):
+            y_BTHWC[:, back:].addcmul_(x_BTHWC[:, :-back], weight_CK[:, reach - 1 - back])
+        return y_BTHWC.clamp_(0, 6).flatten(0, 1).permute(0, 3, 1, 2)
+
+    def _tensor(self, name: str) -> Tensor:
+        found: Tensor = getattr(self, name.replace(".", "__"))
+        return found
+
+
+def open_video_teacher(file: Path) -> VideoTeacher:
+    """Load the teacher.
+
+    Args:
+        file: npz of its tensors.
+
+    Raises:
+        BackboneError: It cannot be read, or holds another network.
+    """
+    tensors = read_tensors(file)
+    wanted = (CLASSES, HIDDEN, 1, 1)
+    if LAST not in tensors or tuple(tensors[LAST].shape) != wanted:
+        raise BackboneError(
+            f"{file} is no MoViNet-A0-Stream of {CLASSES} classes: {LAST} {wanted} is not in it; "
+            "give the teacher's npz file."
+        )
+    return VideoTeacher(tensors).eval()
+
+
+def _padded(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Pad as TensorFlow's SAME does: the odd cell goes to the right and below."""
+    if kernel == stride == 1:
+        return x
+    high, wide = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
+    return F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Average 3 x 3 cells at stride 2; padding does not count."""
+    one = torch.ones_like(x[:1, :1])
+    return F.avg_pool2d(_padded(x, 3, 2), 3, 2) / F.avg_pool2d(_padded(one, 3, 2), 3, 2)
