@@ -12,7 +12,7 @@ from typing import NoReturn
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser, MultipartPart
 
 from model.text import clean
 from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsError
@@ -21,6 +21,8 @@ MULTIPART = "multipart/form-data"
 JSON = "application/json"
 UTF8 = {"", "utf-8", "utf8", "us-ascii", "ascii"}  # ASCII is a part of it
 AS_IT_IS = {"", "identity", "7bit", "8bit", "binary"}  # encodings that change no byte
+OF_FILES = ("application/octet-stream", "video/", "image/")  # types of parts that are no text
+NO_NAME = b'; filename=""'  # what makes a part a file
 MAX_TEXT_PART_BYTES = 2**20
 MAX_TEXT_PARTS = 1000
 FILE_NAME_CHARS = 100
@@ -75,10 +77,13 @@ class _Utf8Parser(MultiPartParser):
         self._charset = "utf-8"  # what the request's header says is checked and needs no more
 
     def on_headers_finished(self) -> None:
-        for name, value in self._current_part.item_headers:
+        part = self._current_part
+        for name, value in part.item_headers:
             text = _utf8(f"header {name.decode()[:40]!r} of a part", value)
             if name == b"content-type":
                 _check_charset("part", text)
+                if text.strip().lower().startswith(OF_FILES) and _is_nameless(part):
+                    part.content_disposition = (part.content_disposition or b"") + NO_NAME
             elif name in (b"content-transfer-encoding", b"content-encoding"):
                 _check_encoding("part", name.decode(), text)
         super().on_headers_finished()
@@ -92,6 +97,13 @@ class _Utf8Parser(MultiPartParser):
 def file_name(name: str | None) -> str | None:
     """Return the last part of a file's name, cleaned and cut; None where nothing is left."""
     return clean(re.split(r"[/\\]", name or "")[-1])[:FILE_NAME_CHARS] or None
+
+
+def _is_nameless(part: MultipartPart) -> bool:
+    """Tell whether a clip's part has no file name: clients made from the document may give none."""
+    options = parse_options_header(part.content_disposition)[1]
+    clip = options.get(b"name", b"").startswith((b"clip", b"support["))
+    return clip and b"filename" not in options
 
 
 def _utf8(what: str, raw: bytes | bytearray) -> str:
