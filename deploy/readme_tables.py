@@ -10,27 +10,30 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import AliasChoices
-from pydantic.fields import FieldInfo
+if TYPE_CHECKING:  # `--help` needs none of what the tables are made from
+    from pydantic.fields import FieldInfo
 
-from model.config import MethodConfig
-from model.methods import METHODS
-from service.settings import PREFIX, Settings
+    from model.config import MethodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("docs", "model", "service", "training", "deploy", "tests")
 MIB = 2**20
 
 
-def variable(name: str, field: FieldInfo) -> str:
+def variable(name: str, field: "FieldInfo") -> str:
     """Name the environment variable of one setting."""
+    from pydantic import AliasChoices
+
+    from service.settings import PREFIX
+
     if isinstance(field.validation_alias, AliasChoices):
         return str(field.validation_alias.choices[0])
     return PREFIX + name.upper()
 
 
-def default(field: FieldInfo) -> str:
+def default(field: "FieldInfo") -> str:
     """Write a default as one would set it; byte counts also in MiB."""
     value = field.default
     if value is None:
@@ -46,6 +49,8 @@ def default(field: FieldInfo) -> str:
 
 def settings_table() -> str:
     """List every setting of the service."""
+    from service.settings import Settings
+
     rows = ["| variable | default | what |", "|---|---|---|"]
     rows += [
         f"| `{variable(name, field)}` | {default(field)} | {field.description} |"
@@ -54,7 +59,7 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def _visual(method: MethodConfig) -> str:
+def _visual(method: "MethodConfig") -> str:
     adapted = method.visual
     parts = [f"`{adapted.kind}`, {adapted.blocks} blocks"] if adapted else []
     parts += [f"`{method.temporal.kind}` along time"] if method.temporal else []
@@ -62,7 +67,7 @@ def _visual(method: MethodConfig) -> str:
     return "; ".join(parts) or "frozen"
 
 
-def _logits(method: MethodConfig) -> str:
+def _logits(method: "MethodConfig") -> str:
     if method.fusion == "product":
         return "video x text"
     return "video" if method.fusion == "video" else method.fusion.kind
@@ -70,6 +75,8 @@ def _logits(method: MethodConfig) -> str:
 
 def presets_table() -> str:
     """List every preset of `METHODS`."""
+    from model.methods import METHODS
+
     rows = [
         "| preset | image tower | text tower | a query sees | prototypes | matcher | logits |",
         "|---|---|---|---|---|---|---|",
@@ -91,7 +98,6 @@ def presets_table() -> str:
 
 def problems_table() -> str:
     """List the codes of all errors that a client can get, by status."""
-    # Not at the top: `--help` needs no HTTP.
     from service.http.statuses import ROUTE_CODES, STATUS, UNANSWERED
 
     codes: dict[int, set[str]] = {status: {code} for status, code in ROUTE_CODES.items()}

@@ -15,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from model.backbones.hub import DEFAULT_CACHE
 from model.backbones.opening import fetch_weights, towers
-from model.backbones.sources import backbone_of, check_folder, folder_of
+from model.backbones.sources import DEFAULT_CACHE, backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.build import build_recognizer
 from model.calibration.fitted import CALIBRATION, read_calibration

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from model.backbones.hub import DEFAULT_CACHE
+from model.backbones.sources import DEFAULT_CACHE
 from model.media.container import MediaLimits
 from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError

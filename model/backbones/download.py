@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from model.backbones.hub import DEFAULT_CACHE, Lines, fetch
-from model.backbones.sources import ALIASES, backbone_of, folder_of
+from model.backbones.sources import ALIASES, DEFAULT_CACHE, backbone_of, folder_of
 from model.errors import BackboneError, KshotError
 
 
@@ -28,7 +27,9 @@ def download(source: str, cache: Path) -> list[Path]:
             f"{source!r} is nothing to download; give one of {', '.join(ALIASES)}, "
             "`open_clip:NAME@WEIGHTS` or `timm:NAME`."
         )
-    from model.backbones.opening import hub_files  # takes seconds, and --help needs none of it
+    # Not at the top: they take seconds, and `--help` needs none of them.
+    from model.backbones.hub import Lines, fetch
+    from model.backbones.opening import hub_files
 
     bar = tqdm if sys.stderr.isatty() else Lines
     return [fetch(file, cache, bar) for file in hub_files(backbone_of(source, None))]

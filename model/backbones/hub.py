@@ -21,7 +21,6 @@ from huggingface_hub.file_download import http_get
 
 from model.errors import BackboneError
 
-DEFAULT_CACHE = Path("~/.cache/kshot/models")
 SHA256 = re.compile(r"[0-9a-f]{64}")  # of a large file the hub's tag is its hash
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LINE_S = 10.0  # between two lines of progress

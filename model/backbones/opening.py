@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import assert_never
 
 from model.backbones.clip import open_clip_file, open_clip_towers, tokenizer_files
-from model.backbones.hub import DEFAULT_CACHE, HubFile, fetch
+from model.backbones.hub import HubFile, fetch
 from model.backbones.packaged.causal import CausalTower
 from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
+from model.backbones.sources import DEFAULT_CACHE
 from model.backbones.timm import timm_file, timm_tower
 from model.backbones.video import video_file, video_tower
 from model.config import (

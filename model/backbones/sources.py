@@ -15,6 +15,7 @@ from model.config import (
 from model.errors import BackboneError, CheckpointError
 
 COMPACT = Path(__file__).parents[1] / "compact"  # the packaged default
+DEFAULT_CACHE = Path("~/.cache/kshot/models")  # of what is downloaded
 
 # The one table of short names: what each stands for. docs/models.md says what each costs.
 ALIASES: dict[str, str] = {

@@ -11,7 +11,7 @@ from typing import NoReturn
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser, MultipartPart
 
 from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsError
 
@@ -19,6 +19,8 @@ MULTIPART = "multipart/form-data"
 JSON = "application/json"
 UTF8 = {"", "utf-8", "utf8", "us-ascii", "ascii"}  # ASCII is a part of it
 AS_IT_IS = {"", "identity", "7bit", "8bit", "binary"}  # encodings that change no byte
+OF_FILES = ("application/octet-stream", "video/", "image/")  # types of parts that are no text
+NO_NAME = b'; filename=""'  # what makes a part a file
 MAX_TEXT_PART_BYTES = 2**20
 MAX_TEXT_PARTS = 1000
 
@@ -72,10 +74,13 @@ class _Utf8Parser(MultiPartParser):
         self._charset = "utf-8"  # what the request's header says is checked and needs no more
 
     def on_headers_finished(self) -> None:
-        for name, value in self._current_part.item_headers:
+        part = self._current_part
+        for name, value in part.item_headers:
             text = _utf8(f"header {name.decode()[:40]!r} of a part", value)
             if name == b"content-type":
                 _check_charset("part", text)
+                if text.strip().lower().startswith(OF_FILES) and _is_nameless(part):
+                    part.content_disposition = (part.content_disposition or b"") + NO_NAME
             elif name in (b"content-transfer-encoding", b"content-encoding"):
                 _check_encoding("part", name.decode(), text)
         super().on_headers_finished()
@@ -84,6 +89,13 @@ class _Utf8Parser(MultiPartParser):
         if self._current_part.file is None:
             _utf8(f"field {self._current_part.field_name[:100]!r}", self._current_part.data)
         super().on_part_end()
+
+
+def _is_nameless(part: MultipartPart) -> bool:
+    """Tell whether a clip's part has no file name: clients made from the document may give none."""
+    options = parse_options_header(part.content_disposition)[1]
+    clip = options.get(b"name", b"").startswith((b"clip", b"support["))
+    return clip and b"filename" not in options
 
 
 def _utf8(what: str, raw: bytes | bytearray) -> str:

@@ -9,6 +9,8 @@ from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Problem, QueryBody, TaskBody
 from service.limits import Limits
 
+OF_64 = "[A-Za-z0-9+/]"
+BASE64 = {"pattern": f"^({OF_64}{{4}})*({OF_64}{{4}}|{OF_64}{{3}}=|{OF_64}{{2}}==)$"}
 REFERENCE = "#/components/schemas/{model}"
 Responses = dict[int | str, dict[str, Any]]
 
@@ -173,4 +175,8 @@ def _bound(schemas: dict[str, Any], limits: Limits) -> None:
     label = schemas["LabelBody"]["properties"]
     label["label"] |= {"minLength": 1, "maxLength": limits.label_chars}
     label["clips"] |= {"minItems": limits.shots[0], "maxItems": limits.shots[1]}
+    file, frames = (schemas["ClipBody"]["properties"][name] for name in ("video", "frames"))
+    file["anyOf"][0] |= BASE64
+    frames["anyOf"][0] |= {"minItems": limits.pictures[0], "maxItems": limits.pictures[1]}
+    frames["anyOf"][0]["items"] |= BASE64
     schemas["QueryBody"]["properties"]["clips"] |= {"minItems": 1, "maxItems": limits.query_clips}

@@ -1,5 +1,6 @@
 """The OpenAPI document can be typed, and its page needs no other host."""
 
+import base64
 import re
 from typing import Any
 from urllib.parse import urljoin
@@ -63,6 +64,24 @@ def test_spans_in_step_are_those_of_their_clips(client: httpx.Client) -> None:
     assert min(by_label["wave"]) >= 0.5
 
 
+def test_a_clip_s_part_without_a_file_name_is_a_file(client: httpx.Client) -> None:
+    """As clients send it that are made from the document."""
+    parts = b"".join(
+        b'--x\r\ncontent-disposition: form-data; name="%b"\r\n%b\r\n%b\r\n' % part
+        for part in (
+            (b"label", b"", b"jump"),
+            (b"clip", b"Content-Type: application/octet-stream\r\n", A),
+            (b"label", b"", b"wave"),
+            (b"clip", b"content-type: video/mp4\r\n", B),
+        )
+    )
+    head = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/tasks", content=parts + b"--x--\r\n", headers=head)
+    assert answer.status_code == 201, answer.text
+    assert [clip["label"] for clip in answer.json()["clips"]] == ["jump", "wave"]
+    assert [clip.get("name") for clip in answer.json()["clips"]] == [None, None]
+
+
 BAD: dict[str, tuple[Parts, list[str]]] = {
     "a label missing": (
         [*in_step(("jump", A), ("wave", B)), ("clip", ("c.mp4", C))],
@@ -120,3 +139,12 @@ def test_a_verb_that_is_none_is_told_all_that_are(
 def test_the_document_asks_for_a_video_or_its_pictures(document: dict[str, Any]) -> None:
     either = document["components"]["schemas"]["ClipBody"]["oneOf"]
     assert [one["required"] for one in either] == [["video"], ["frames"]]
+
+
+def test_the_document_says_what_base64_is_and_how_many_pictures(document: dict[str, Any]) -> None:
+    clip = document["components"]["schemas"]["ClipBody"]["properties"]
+    (video, _), (frames, _) = clip["video"]["anyOf"], clip["frames"]["anyOf"]
+    assert (frames["minItems"], frames["maxItems"]) == (8, 32)
+    for pattern in (video["pattern"], frames["items"]["pattern"]):
+        assert all(re.fullmatch(pattern, base64.b64encode(A[:n]).decode()) for n in (1, 2, 3, 99))
+        assert not [text for text in ("", "a", "a===", "a-_b", "YQ") if re.fullmatch(pattern, text)]
