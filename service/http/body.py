@@ -1,7 +1,6 @@
 """Bodies of requests: their single fields, alike in multipart and JSON, and JSON bodies whole."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, NoReturn, TypeVar
@@ -22,12 +21,11 @@ from service.errors import (
     MalformedRequestError,
     RequestError,
 )
+from service.http.content import file_name
 from service.http.problems import invalid
 from service.http.schemas import ClipBody, QueryBody, TaskBody
 from service.limits import Limits
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
-
-FILE_NAME_CHARS = 100
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
@@ -114,11 +112,6 @@ def read_name(name: str | None, limits: Limits) -> str | None:
             [FieldFault("name", "too long")],
         )
     return cleaned or None
-
-
-def file_name(name: str | None) -> str | None:
-    """Return the last part of a file's name, cleaned and cut; None where nothing is left."""
-    return clean(re.split(r"[/\\]", name or "")[-1])[:FILE_NAME_CHARS] or None
 
 
 def read_ttl(ttl_s: float | None, limits: Limits) -> float | None:

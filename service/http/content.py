@@ -4,6 +4,7 @@ Clients name character sets in headers of requests and of parts. None but UTF-8 
 knows codecs that are no character sets, and codecs that make surrogates out of plain bytes.
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import NoReturn
@@ -13,6 +14,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser, MultipartPart
 
+from model.text import clean
 from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsError
 
 MULTIPART = "multipart/form-data"
@@ -23,6 +25,7 @@ OF_FILES = ("application/octet-stream", "video/", "image/")  # types of parts th
 NO_NAME = b'; filename=""'  # what makes a part a file
 MAX_TEXT_PART_BYTES = 2**20
 MAX_TEXT_PARTS = 1000
+FILE_NAME_CHARS = 100
 
 
 def content_type(request: Request) -> str:
@@ -89,6 +92,11 @@ class _Utf8Parser(MultiPartParser):
         if self._current_part.file is None:
             _utf8(f"field {self._current_part.field_name[:100]!r}", self._current_part.data)
         super().on_part_end()
+
+
+def file_name(name: str | None) -> str | None:
+    """Return the last part of a file's name, cleaned and cut; None where nothing is left."""
+    return clean(re.split(r"[/\\]", name or "")[-1])[:FILE_NAME_CHARS] or None
 
 
 def _is_nameless(part: MultipartPart) -> bool:

@@ -20,7 +20,6 @@ from service.errors import (
     UnknownFieldError,
 )
 from service.http.body import (
-    file_name,
     parse_json,
     read_descriptions,
     read_label,
@@ -29,6 +28,7 @@ from service.http.body import (
     refuse_unknown,
     validate,
 )
+from service.http.content import file_name
 from service.http.schemas import Descriptions
 from service.limits import Limits
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
