@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,6 +52,12 @@ def register_until_killed(url: str, acknowledged: dict[str, str]) -> None:
             acknowledged[answer.json()["id"]] = name
 
 
+def nearest(answer: dict[str, Any]) -> str:
+    """Tell whose clips the frames match best; random words must not decide."""
+    ranking = answer["results"][0]["ranking"]
+    return str(max(ranking, key=lambda ranked: float(ranked["video"]))["label"])
+
+
 def listed(client: httpx.Client) -> dict[str, dict[str, object]]:
     """Read all pages."""
     tasks: dict[str, dict[str, object]] = {}
@@ -81,7 +88,7 @@ def check(url: str, acknowledged: dict[str, str], seen: set[str]) -> None:
                 "clips": 3,
             }
             answer = classify(client, task_id, CLIPS["wave"][0])
-            assert answer["results"][0]["label"] == "wave"
+            assert nearest(answer) == "wave"
         seen.update(tasks)
 
 
@@ -113,7 +120,7 @@ def test_a_task_that_was_accepted_and_not_decoded_is_decoded_after_the_next_star
                 time.sleep(0.05)
             assert [clip["codec"] for clip in task["clips"]] == ["h264"] * 32
             answer = classify(client, task_id, CLIPS["wave"][0])
-            assert answer["results"][0]["label"] == "wave"
+            assert nearest(answer) == "wave"
     finally:
         service.kill()
     assert asyncio.run(uploaded(store)) == []
