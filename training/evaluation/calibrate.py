@@ -98,6 +98,7 @@ def _fit(job: CalibrateJob, recognizer: Recognizer, data: Dataset) -> Calibratio
         mean_feature(asked, sources.of(asked), train),
         plan=job.episodes,
         source=f"{data.name}, {' and '.join(splits)} classes",
+        mean_labels={clip.label for clip in train},
     )
 
 

@@ -9,7 +9,8 @@ Dimensions: M queries, N classes, E feature width or episodes.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -22,7 +23,7 @@ from model.calibration.fitted import Calibration, Fit, ShotRow
 from model.recognizer import Recognizer
 from model.views import alone_view
 from training.data.datasets import LabelledClip
-from training.data.episodes import DrawnEpisodes, fewest_labels
+from training.data.episodes import DrawnEpisodes, Episode, fewest_labels
 from training.errors import InputError
 from training.evaluation.calibration import (
     Answers,
@@ -89,6 +90,7 @@ def fit_calibration(
     *,
     plan: DrawnEpisodes,
     source: str,
+    mean_labels: Collection[str] = (),
 ) -> Calibration:
     """Fit a calibration.
 
@@ -99,20 +101,29 @@ def fit_calibration(
         mean_E: Mean feature of the base classes.
         plan: Which episodes.
         source: Says what it was fitted on.
+        mean_labels: Classes of `clips` that `mean_E` is of. It suits them better than new classes,
+            so the others alone judge whether scores are taken after it.
 
     Raises:
         InputError: The clips do not allow the smallest episodes.
     """
+    others = [place for place, clip in enumerate(clips) if clip.label not in mean_labels]
+    every = range(len(clips))
     mean = tuple(round(value, 6) for value in mean_E.tolist())
     default = default_calibration(recognizer.config).model_copy(update={"mean": mean})
     shifted = default.model_copy(update={"centres_scores": True})
-    plain, centred = (_answers(scorer, one, clips, plan) for one in (default, shifted))
-    better = surely_better(centred, plain)
-    text = [one for one in (centred if better else plain) if one.with_text]
-    video = [one for one in (centred if better else plain) if not one.with_text]
+    plain, centred = (
+        _answers(scorer, one, clips, others, plan) if others else [] for one in (default, shifted)
+    )
+    better = bool(others) and surely_better(centred, plain)
+    chosen, answers = (shifted, centred) if better else (default, plain)
+    if len(others) < len(clips):
+        answers = _answers(scorer, chosen, clips, every, plan)
+    text = [one for one in answers if one.with_text]
+    video = [one for one in answers if not one.with_text]
     if not video:
         scorer.text = {}  # every label has text that the tower knows: ask again without
-        video = _answers(scorer, shifted if better else default, clips, plan)
+        video = _answers(scorer, chosen, clips, every, plan)
     return Calibration(
         source=source,
         centres_scores=better,
@@ -135,26 +146,37 @@ def _answers(
     scorer: EpisodeScorer,
     calibration: Calibration,
     clips: Sequence[LabelledClip],
+    places: Sequence[int],
     plan: DrawnEpisodes,
 ) -> list[Answers]:
-    """Ask episodes of all sizes that the clips allow, under a mean feature."""
+    """Ask episodes of all sizes that the clips at some places allow, under a mean feature."""
     scorer.recognizer.calibrate(calibration)
-    most = fewest_labels(clips)
+    allowed = [clips[place] for place in places]
+    most = fewest_labels(allowed)
     ways = sorted({min(count, most) for count in plan.ways})
     found: list[Answers] = []
     refused: InputError | None = None
     for layout in (Layout(*sizes) for sizes in product(ways, plan.shots)):
         try:
             episodes = drawn(
-                clips, layout, queries=plan.queries, episodes=plan.episodes, seed=plan.seed
+                allowed, layout, queries=plan.queries, episodes=plan.episodes, seed=plan.seed
             )
         except InputError as error:
             refused = error
             continue
-        found += ask(scorer, clips, episodes, seed=plan.seed)
+        found += ask(scorer, clips, [_at(places, one) for one in episodes], seed=plan.seed)
     if refused is not None and not found:
         raise refused
     return found
+
+
+def _at(places: Sequence[int], episode: Episode) -> Episode:
+    """Return an episode of some clips as one of all clips."""
+    return replace(
+        episode,
+        support=tuple(places[clip] for clip in episode.support),
+        query=tuple(places[clip] for clip in episode.query),
+    )
 
 
 def _rows(answers: Sequence[Answers]) -> tuple[ShotRow, ...]:

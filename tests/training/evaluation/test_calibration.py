@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from model.calibration.fitted import Calibration
+from model.episode import Scores
 from model.recognizer import Recognizer
 from tests.model.tiny import clips, tiny_recognizer
 from tests.training.learners import CLASSES, SHOWN, labelled
-from training.data.episodes import DrawnEpisodes
+from training.data.episodes import DrawnEpisodes, Episode
 from training.evaluation.calibration import (
     Answers,
     ask,
@@ -140,3 +141,45 @@ def test_a_fit_is_the_same_again(fitted: tuple[Recognizer, Calibration]) -> None
     scorer = EpisodeScorer(recognizer, source, len(labelled()))
     again = fit_calibration(recognizer, scorer, labelled(), mean_E, plan=PLAN, source="tests")
     assert again == found
+
+
+class Listener(EpisodeScorer):
+    """Notes the clips that are asked after the mean feature, and those asked as they are."""
+
+    def scores(self, episodes: Sequence[Episode]) -> list[Scores]:
+        asked = self.centred if self.recognizer.calibration.centres_scores else self.plain
+        asked |= {clip for one in episodes for clip in one.support}
+        return super().scores(episodes)
+
+    centred: set[int]
+    plain: set[int]
+
+
+def test_classes_that_gave_the_mean_do_not_judge_whether_it_helps() -> None:
+    recognizer = tiny_recognizer("frozen", trained=False)
+    source = Tokens(recognizer)
+    mean_E = mean_feature(recognizer, source, labelled())
+    listener = Listener(recognizer, source, len(labelled()))
+    listener.centred, listener.plain = set(), set()
+    given = {clip.label for clip in labelled()[: 2 * SHOWN]}
+    apart = {n for n, clip in enumerate(labelled()) if clip.label not in given}
+    plan = replace(PLAN, ways=(2,), shots=(1,), episodes=40)
+    found = fit_calibration(
+        recognizer, listener, labelled(), mean_E, plan=plan, source="tests", mean_labels=given
+    )
+    judged = listener.plain if found.centres_scores else listener.centred
+    assert judged == apart
+    assert listener.centred | listener.plain == set(range(len(labelled())))
+
+
+def test_without_other_classes_scores_stay_as_they_are() -> None:
+    recognizer = tiny_recognizer("frozen", trained=False)
+    source = Tokens(recognizer)
+    mean_E = mean_feature(recognizer, source, labelled())
+    scorer = EpisodeScorer(recognizer, source, len(labelled()))
+    given = {clip.label for clip in labelled()}
+    found = fit_calibration(
+        recognizer, scorer, labelled(), mean_E, plan=PLAN, source="tests", mean_labels=given
+    )
+    assert not found.centres_scores
+    assert [row.shots for row in found.video] == [1, 2]
