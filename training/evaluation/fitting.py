@@ -101,16 +101,38 @@ def fit_calibration(
         mean_E: Mean feature of the base classes.
         plan: Which episodes.
         source: Says what it was fitted on.
-        mean_labels: Classes of `clips` that `mean_E` is of. It suits them better than new classes,
-            so the others alone judge whether scores are taken after it.
+        mean_labels: Classes of `mean_E`, which do not judge whether scores are taken after it.
 
     Raises:
         InputError: The clips do not allow the smallest episodes.
     """
-    others = [place for place, clip in enumerate(clips) if clip.label not in mean_labels]
-    every = range(len(clips))
     mean = tuple(round(value, 6) for value in mean_E.tolist())
     default = default_calibration(recognizer.config).model_copy(update={"mean": mean})
+    chosen, answers = _chosen(scorer, default, clips, plan, mean_labels)
+    text = [one for one in answers if one.with_text]
+    video = [one for one in answers if not one.with_text]
+    if not video:
+        scorer.text = {}  # every label has text that the tower knows: ask again without
+        video = _answers(scorer, chosen, clips, range(len(clips)), plan)
+    return Calibration(
+        source=source,
+        centres_scores=chosen.centres_scores,
+        video=_rows(video),
+        text=_rows(text) if text else default.text,
+        fingerprint=recognizer.fingerprint,
+        mean=mean,
+    )
+
+
+def _chosen(
+    scorer: EpisodeScorer,
+    default: Calibration,
+    clips: Sequence[LabelledClip],
+    plan: DrawnEpisodes,
+    mean_labels: Collection[str],
+) -> tuple[Calibration, list[Answers]]:
+    """Choose whether scores are taken after the mean feature; return the answers to all clips."""
+    others = [place for place, clip in enumerate(clips) if clip.label not in mean_labels]
     shifted = default.model_copy(update={"centres_scores": True})
     plain, centred = (
         _answers(scorer, one, clips, others, plan) if others else [] for one in (default, shifted)
@@ -118,20 +140,8 @@ def fit_calibration(
     better = bool(others) and surely_better(centred, plain)
     chosen, answers = (shifted, centred) if better else (default, plain)
     if len(others) < len(clips):
-        answers = _answers(scorer, chosen, clips, every, plan)
-    text = [one for one in answers if one.with_text]
-    video = [one for one in answers if not one.with_text]
-    if not video:
-        scorer.text = {}  # every label has text that the tower knows: ask again without
-        video = _answers(scorer, chosen, clips, every, plan)
-    return Calibration(
-        source=source,
-        centres_scores=better,
-        video=_rows(video),
-        text=_rows(text) if text else default.text,
-        fingerprint=recognizer.fingerprint,
-        mean=mean,
-    )
+        answers = _answers(scorer, chosen, clips, range(len(clips)), plan)
+    return chosen, answers
 
 
 def surely_better(these: Sequence[Answers], those: Sequence[Answers]) -> bool:
