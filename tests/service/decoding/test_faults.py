@@ -15,7 +15,7 @@ from model.media.container import MediaLimits
 from service.decoding.pool import ClipRequest, DecodePool
 from service.decoding.process import DecoderUnavailableError
 from service.errors import DecoderBusyError
-from service.http.problems import RETRYABLE, status_of
+from service.http.problems import problem_of
 from tests.pools import (
     decoder_processes,
     decoders,
@@ -78,8 +78,8 @@ async def test_decoder_without_processor_time_is_no_fault_of_its_clip() -> None:
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         assert [type(failure) for failure in failed] == [DecoderBusyError]
         assert "within 1 s" in str(failed[0])
-        assert status_of(failed[0]) == 503
-        assert 503 in RETRYABLE
+        told = problem_of(failed[0], "")
+        assert (told.status, told.retryable) == (503, True)
         await until_full(pool)
         assert stopped not in pids(pool)
 
