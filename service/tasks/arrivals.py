@@ -173,10 +173,8 @@ class Arrivals:
                 newer, expected_revision=record.revision, pictures=done.pictures
             )
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
-            self.supports.preparations.pop(
-                record.task_id, None
-            )  # another replica was faster, or it was deleted
-            return
+            self.supports.preparations.pop(record.task_id, None)
+            return  # another replica was faster, or it was deleted
         except KshotError as error:
             log.warning("Task %s is not decoded yet (%s)", record.task_id, error.code)
             self.supports.preparations.pop(record.task_id, None)

@@ -1,6 +1,7 @@
 """The service as an operator meets it: it stops politely, comes back, refuses plainly."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ import httpx
 import pytest
 
 from model.checkpoint import save_checkpoint
-from tests.forked import ForkedCommand, ForkedService
+from service.__main__ import leave
+from tests.forked import CONTEXT, ForkedCommand, ForkedService
 from tests.model.tiny import tiny_recognizer
 from tests.redis_server import redis_server
 from tests.serving import (
@@ -37,6 +39,18 @@ def settings(
         return
     with redis_server(tmp_path / "redis", appendfsync="always") as server:
         yield {**common, "store": server.url}
+
+
+def left_with_a_thread(code: int) -> None:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    leave(code)
+
+
+def test_a_process_that_leaves_waits_for_no_thread() -> None:
+    process = CONTEXT.Process(target=left_with_a_thread, args=(3,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 3
 
 
 def test_a_restart_keeps_tasks_and_their_scores(settings: dict[str, str], tmp_path: Path) -> None:
