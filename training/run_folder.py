@@ -1,5 +1,6 @@
 """A run's folder belongs to one recipe; its files are whole or not there."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,15 @@ def claim_folder(out: Path, recipe: Mapping[str, Any]) -> None:
                 f"{out} belongs to a recipe with another {key!r}; give the same arguments or "
                 "another --out."
             )
+
+
+def write_state(file: Path, state: object) -> None:
+    """Write what `torch.load` reads with `weights_only`; errors as of `write_aside`."""
+    import torch  # here, because options of commands are read without it
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_aside(file, buffer.getvalue())
 
 
 def write_aside(file: Path, data: bytes) -> None:

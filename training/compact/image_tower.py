@@ -4,7 +4,6 @@ Views of a round are computed once with their teacher's tokens and then visited 
 run that was killed goes on from the last whole round and ends with the same weights.
 """
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from training.compact.pictures import FramePools
 from training.compact.recipes import ImageRecipe
 from training.compact.teacher import Round, Rounds
 from training.progress import progress
-from training.run_folder import write_aside
+from training.run_folder import write_state
 
 STATE = "image_state.pt"
 
@@ -86,9 +85,7 @@ class ImageRun:
             "average": self.average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_aside(file, buffer.getvalue())
+        write_state(file, state)
 
     def resume(self, file: Path) -> None:
         """Go on from a state."""

@@ -1,6 +1,5 @@
 """A student from its start to its checkpoint, watched on classes that it never saw."""
 
-import io
 import sys
 import time
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from training.distil.student import Student, Weights, measure_scales, normalised
 from training.distil.target_files import TargetFiles
 from training.errors import InputError
 from training.progress import progress
-from training.run_folder import claim_folder, write_aside
+from training.run_folder import claim_folder, write_state
 
 SPACE = "space.pt"
 SPACE_ROWS, SCALE_ROWS = 8192, 256  # that the space and the scales are measured on
@@ -85,9 +84,7 @@ def open_space(out: Path, batches: Batches, width: int) -> Space:
                 f"width {width} need more; let training.distil.targets go on."
             )
         space = fit_space(hidden_CH, batches.files.reading(), width)
-        buffer = io.BytesIO()
-        torch.save(asdict(space), buffer)
-        write_aside(file, buffer.getvalue())
+        write_state(file, asdict(space))
     return Space(**torch.load(file, weights_only=True))
 
 

@@ -6,7 +6,6 @@ finished run can be made longer: it goes on from where the fall began.
 Dimensions: B clips, T frames, S pixels, C colours.
 """
 
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from training.distil.space import Space
 from training.distil.student import Student, Weights, normalised
 from training.distil.teacher import Reading
 from training.meta.muon import Muon
-from training.run_folder import write_aside
+from training.run_folder import write_state
 
 STATE, BEFORE_FALL = "state.pt", "before_fall.pt"
 SAVE_S = 120.0  # between two states
@@ -100,9 +99,7 @@ class VideoRun:
             "average": self.average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_aside(file, buffer.getvalue())
+        write_state(file, state)
 
     def resume(self, file: Path) -> None:
         """Go on from a state."""

@@ -23,7 +23,7 @@ from training.features.tokens import TokenSource
 from training.meta.learner import Learner
 from training.meta.processes import Processes
 from training.progress import progress
-from training.run_folder import write_aside
+from training.run_folder import write_aside, write_state
 
 STATE, HISTORY = "fit_state.pt", "history.csv"
 
@@ -183,9 +183,8 @@ class FitRun:
     def _save(self) -> None:
         if not self.learner.processes.leads:
             return
-        buffer = io.BytesIO()
-        torch.save({"learner": self.learner.state(), "history": self._kept_history()}, buffer)
-        write_aside(self.out / STATE, buffer.getvalue())
+        state = {"learner": self.learner.state(), "history": self._kept_history()}
+        write_state(self.out / STATE, state)
         write_aside(self.out / HISTORY, self.history.table().encode())
 
     def _kept_history(self) -> dict[str, Any]:
