@@ -92,15 +92,15 @@ def check(url: str, acknowledged: dict[str, str], seen: set[str]) -> None:
         seen.update(tasks)
 
 
+def settings_of(store: str, checkpoint: Path) -> dict[str, str]:
+    one = {"threads": "1", "decode_workers": "1"}
+    return {"checkpoint": str(checkpoint), "store": store, **one}
+
+
 def test_a_task_that_was_accepted_and_not_decoded_is_decoded_after_the_next_start(
     store: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    settings = {
-        "checkpoint": str(checkpoint),
-        "store": store,
-        "threads": "1",
-        "decode_workers": "1",
-    }
+    settings = settings_of(store, checkpoint)
     many = {"jump": CLIPS["jump"] * 8, "wave": CLIPS["wave"] * 16}
     service = ForkedService(settings, tmp_path / "log")
     try:
@@ -139,12 +139,7 @@ async def uploaded(url: str) -> list[str]:
 def test_no_acknowledged_task_is_lost_and_none_is_half_there(
     store: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    settings = {
-        "checkpoint": str(checkpoint),
-        "store": store,
-        "threads": "1",
-        "decode_workers": "1",
-    }
+    settings = settings_of(store, checkpoint)
     clock = random.Random(0)
     acknowledged: dict[str, str] = {}
     seen: set[str] = set()
