@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from model.config import QueryContext, Tune
+from model.config.method import QueryContext, Tune
 from model.methods import METHODS
 from training import cli
 from training.meta.choice import MATCHERS, MethodChoice
@@ -42,6 +42,7 @@ class _Recipe(argparse.Action):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _declare_method(parser)
+    _declare_changes(parser)
     cli.add_data_options(parser, several=True)
     _declare_training(parser)
     cli.add_device_options(parser)
@@ -58,6 +59,10 @@ def _declare_method(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="File of the backbone's weights; without it, the hub's.",
     )
+
+
+def _declare_changes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--blocks",
         type=int,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from model.config import TrxMatcher
+from model.config.matching import TrxMatcher
 from service.engine.engine import Engine
 from service.errors import TaskTooLargeError
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text

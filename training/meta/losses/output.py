@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.config import MethodConfig
+from model.config.method import MethodConfig
 from model.text import StageTexts
 
 
