@@ -63,8 +63,16 @@ def _visual(method: "MethodConfig") -> str:
     adapted = method.visual
     parts = [f"`{adapted.kind}`, {adapted.blocks} blocks"] if adapted else []
     parts += [f"`{method.temporal.kind}` along time"] if method.temporal else []
-    parts += ["the whole tower learns"] if method.tune == "all" else []
+    parts += ["the whole tower learns"] if method.tune in ("all", "towers") else []
     return "; ".join(parts) or "frozen"
+
+
+def _text(method: "MethodConfig") -> str:
+    adapted = method.text
+    if adapted is None:
+        return "the whole tower learns" if method.tune == "towers" else "frozen"
+    kind = getattr(adapted, "kind", "order")  # which no method.json names
+    return f"`{kind}`, {adapted.blocks} block" + ("" if adapted.blocks == 1 else "s")
 
 
 def _logits(method: "MethodConfig") -> str:
@@ -82,7 +90,7 @@ def presets_table() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, method in METHODS.items():
-        text = f"order, {method.text.blocks} blocks" if method.text else "frozen"
+        text = _text(method)
         cells = [
             f"`{name}`",
             _visual(method),

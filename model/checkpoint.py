@@ -20,7 +20,7 @@ from model.backbones.opening import fetch_weights, towers
 from model.backbones.sources import DEFAULT_CACHE, backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.calibration.fitted import CALIBRATION, read_calibration
-from model.config.method import METHOD_JSON, MethodConfig
+from model.config.method import METHOD_JSON, TUNES_IMAGE, MethodConfig
 from model.config.towers import PackagedConfig
 from model.errors import CheckpointError
 from model.files import write_file
@@ -179,7 +179,9 @@ def _stored_names(recognizer: Recognizer) -> list[str]:
     names = list(recognizer.state_dict())
     if isinstance(recognizer.config.backbone, PackagedConfig):
         return names
-    frozen = ["text.tower."] + ([] if recognizer.config.tune == "all" else ["video.tower."])
+    tune = recognizer.config.tune
+    frozen = [] if tune == "towers" else ["text.tower."]
+    frozen += [] if tune in TUNES_IMAGE else ["video.tower."]
     return [name for name in names if not name.startswith(tuple(frozen))]
 
 

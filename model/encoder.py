@@ -53,7 +53,7 @@ class VideoEncoder(nn.Module):
         frames: T.
         temporal_embedding: Where the trained embedding of frame places is added: in front of the
             first adapted block, so that the trunk below stays constant, or at the input, as
-            released. A tower without adapted blocks has none.
+            released, or nowhere. A tower without adapted blocks has none.
         temporal: What happens along time above the tower, or None.
     """
 
@@ -65,7 +65,7 @@ class VideoEncoder(nn.Module):
         adapted: Sequence[AdaptedBlock],
         *,
         frames: int,
-        temporal_embedding: Literal["first_adapted", "input"] = "first_adapted",
+        temporal_embedding: Literal["first_adapted", "input", "none"] = "first_adapted",
         temporal: Temporal | None = None,
     ) -> None:
         super().__init__()
@@ -74,11 +74,18 @@ class VideoEncoder(nn.Module):
         self.temporal: Temporal | None = temporal
         self.normalize = Normalize(tower.mean, tower.std)
         self.at_input = temporal_embedding == "input"
-        self.instants = frames  # features of a clip
+        self.instants = frames  # of a clip, in front of what happens along time
         self.plain_blocks = tower.blocks[: len(tower.blocks) - len(adapted)]
         self.temporal_embedding = (
-            nn.Parameter(torch.zeros(frames, 1, tower.width)) if adapted else None
+            nn.Parameter(torch.zeros(frames, 1, tower.width))
+            if adapted and temporal_embedding != "none"
+            else None
         )
+
+    @property
+    def feature_instants(self) -> int:
+        """How many features a clip has, in their order of time."""
+        return 1 if self.temporal is not None and self.temporal.one_instant else self.instants
 
     @property
     def across_clips(self) -> bool:

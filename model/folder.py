@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from model.backbones.sources import backbone_of, check_folder, folder_of, refuse_pickle
-from model.config.method import METHOD_JSON, MethodConfig
+from model.config.method import METHOD_JSON, TUNES_IMAGE, MethodConfig
 from model.config.towers import PackagedConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError, first_fault
 
@@ -54,7 +54,7 @@ def holds_backbone(method: MethodConfig) -> bool:
     """Tell whether a checkpoint of a method holds the weights of its image tower itself."""
     backbone = method.backbone
     return isinstance(backbone, PackagedConfig) or (
-        method.tune == "all" and isinstance(backbone, TimmConfig)
+        method.tune in TUNES_IMAGE and isinstance(backbone, TimmConfig)
     )
 
 

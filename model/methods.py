@@ -5,12 +5,20 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 `joint` is the paper's and stays in training.
 """
 
-from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig
-from model.config.fusion import GeometricFusion
+from dataclasses import replace
+
+from model.config.blocks import (
+    AimConfig,
+    OrderConfig,
+    TaskConfig,
+    TedConfig,
+    TextAdapterConfig,
+)
+from model.config.fusion import ConvexFusion, GeometricFusion
 from model.config.matching import BiMhmMatcher, OtamMatcher
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.prototypes import TextTokenPrototypes
-from model.config.temporal import ConvolutionConfig
+from model.config.temporal import ConvolutionConfig, TransformerConfig
 from model.config.towers import (
     BackboneConfig,
     CompactConfig,
@@ -19,12 +27,35 @@ from model.config.towers import (
     VideoNetworkConfig,
 )
 from model.errors import MethodError
+from model.text import TEMPLATES
 
 SERVED_CONTEXTS: tuple[QueryContext, ...] = ("none", "self", "support", "prototype")
 SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+
+_ACTIONCLIP = MethodConfig(
+    backbone=_CLIP,
+    tune="towers",
+    temporal=TransformerConfig(),
+    fusion=ConvexFusion(),
+    scale=100.0,
+    stages=1,
+    prompt=TEMPLATES,
+)
+_M2CLIP = MethodConfig(  # `12x384`
+    backbone=_CLIP,
+    visual=TedConfig(blocks=12),
+    temporal_embedding="none",
+    temporal=ConvolutionConfig(),
+    text=TextAdapterConfig(blocks=1),
+    matcher=BiMhmMatcher(),
+    fusion=ConvexFusion(),
+    scale=100.0,
+    stages=1,
+    prompt="A video of {stage}",
+)
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
@@ -59,6 +90,14 @@ METHODS: dict[str, MethodConfig] = {
         fusion=GeometricFusion(),
         stages=1,
         prompt="a photo of {stage}",
+    ),
+    "actionclip": _ACTIONCLIP,
+    "actionclip_text": replace(_ACTIONCLIP, fusion=ConvexFusion(text_share=1.0)),
+    "m2clip": _M2CLIP,
+    "m2clip_temporal": replace(
+        _M2CLIP,
+        visual=TedConfig(blocks=12, before_attention=True),
+        text=TextAdapterConfig(blocks=12, before_attention=True),
     ),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.backbones.wording import TextFault, text_fault, wording
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
-from model.config.method import MethodConfig
+from model.config.method import TUNES_IMAGE, MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import (
     ClassSet,
@@ -113,7 +113,9 @@ class Recognizer(ByParts):
     @property
     def trained(self) -> bool:
         """Whether any part differs from its start; an untrained method equals its backbone."""
-        return self.config.tune == "all" or not all(part.is_initial() for part in self.parts())
+        return self.config.tune in TUNES_IMAGE or not all(
+            part.is_initial() for part in self.parts()
+        )
 
     def parts(self) -> Iterator[Part]:
         """Yield every part above the backbone that may learn."""
@@ -128,10 +130,11 @@ class Recognizer(ByParts):
         Frozen towers do neither.
         """
         encoders = [self.video.adapted, self.video.temporal]
-        if self.config.tune == "all":
+        if self.config.tune in TUNES_IMAGE:
             encoders.append(self.video.tower.model)
         if self.text is not None:
             encoders.append(self.text.adapted)
+            encoders += [self.text.tower.model] if self.config.tune == "towers" else []
         parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]
         return [part for part in parts if isinstance(part, nn.Module)]
 

@@ -167,8 +167,10 @@ class AdaptedTextBlock(Part, Protocol):
 class Temporal(Part, Protocol):
     """What happens along time above the backbone."""
 
+    one_instant: bool  # whether it gives one feature a clip
+
     def __call__(self, features_BTE: Tensor, /) -> Tensor:
-        """Return features_BTE of clips, each by itself."""
+        """Return features_BTE of clips, each by itself; T is 1 where it gives one feature."""
 
 
 class Prototypes(Part, Protocol):

@@ -16,6 +16,25 @@ import regex  # re knows no classes of Unicode
 
 from model.errors import DescriptionError
 
+TEMPLATES = (  # of ActionCLIP (model/papers/actionclip.md, section 3)
+    "a photo of action {stage}",
+    "a picture of action {stage}",
+    "Human action of {stage}",
+    "{stage}, an action",
+    "{stage} this is an action",
+    "{stage}, a video of action",
+    "Playing action of {stage}",
+    "{stage}",
+    "Playing a kind of action, {stage}",
+    "Doing a kind of action, {stage}",
+    "Look, the human is {stage}",
+    "Can you recognize the action of {stage}?",
+    "Video classification of {stage}",
+    "A video of {stage}",
+    "The man is {stage}",
+    "The woman is {stage}",
+)
+
 STAGES = 3  # of Task-Adapter++, and of every method that does not say otherwise
 PROMPT = "A video of action about {label}: {stage}"  # of Task-Adapter++
 MAX_STAGE_CHARS = 200
@@ -133,6 +152,11 @@ def messages(label: str, count: int = STAGES) -> list[dict[str, str]]:
     ]
 
 
+def prompts_of(prompt: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the prompts of a method that has one or several."""
+    return (prompt,) if isinstance(prompt, str) else prompt
+
+
 def places(prompt: str) -> set[str]:
     """Return the names of a prompt's places.
 
@@ -142,23 +166,31 @@ def places(prompt: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
 
 
-def prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> StageTexts:
+def prompts(label: str, stages: StageTexts, prompt: str | tuple[str, ...] = PROMPT) -> StageTexts:
     """Return the sentence of each stage that the text tower encodes, where it has room for it.
 
     Args:
         label: As the client spells it.
         stages: One sentence a stage.
-        prompt: With the places `{label}` and `{stage}`, each of which may be left out.
+        prompt: With the places `{label}` and `{stage}`, each of which may be left out; of several,
+            each is filled with all stages in its turn.
     """
     action = spoken(label)
-    return tuple(prompt.format(label=action, stage=stage) for stage in stages)
+    filled = (
+        one.format(label=action, stage=stage) for one in prompts_of(prompt) for stage in stages
+    )
+    return tuple(filled)
 
 
-def shorter_prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> list[StageTexts]:
+def shorter_prompts(
+    label: str, stages: StageTexts, prompt: str | tuple[str, ...] = PROMPT
+) -> list[StageTexts]:
     """List what a text tower may read in the place of `prompts`, the longest first.
 
     First the prompt gives way, then the sentences of the stages from their ends; the label never.
     """
+    if not isinstance(prompt, str):
+        return [texts * len(prompt) for texts in shorter_prompts(label, stages, prompt[0])]
     action, named = spoken(label), places(prompt)
     count = len(stages)
     if "stage" not in named:

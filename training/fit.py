@@ -91,8 +91,8 @@ def _declare_changes(parser: argparse.ArgumentParser) -> None:
     add(
         "--tune",
         choices=get_args(Tune),
-        help="What learns: parts above the backbone (frozen), adapters too, or the image tower and "
-        "all; without it, as the preset does.",
+        help="What learns: parts above the backbone (frozen), adapters too, the image tower and "
+        "all, or both towers; without it, as the preset does.",
     )
     add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
     add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")

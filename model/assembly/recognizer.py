@@ -4,11 +4,11 @@ from model.assembly.fusion import build_fusion, build_text_head
 from model.assembly.matching import build_matcher
 from model.assembly.prototypes import build_prototypes
 from model.assembly.towers import build_text, build_video
-from model.config.method import MethodConfig
+from model.config.method import TUNES_IMAGE, MethodConfig
 from model.errors import MethodError
 from model.recognizer import Recognizer
 from model.slots import Backbone, ClipBackbone, TextBackbone
-from model.text import places
+from model.text import places, prompts_of
 
 
 def build_recognizer(
@@ -24,7 +24,7 @@ def build_recognizer(
         MethodError: the parts do not fit each other or the towers.
     """
     video = build_video(config, image)
-    matcher = build_matcher(config.matcher, image.features, video.instants)
+    matcher = build_matcher(config.matcher, image.features, video.feature_instants)
     head = build_text_head(config)
     recognizer = Recognizer(
         config,
@@ -36,12 +36,16 @@ def build_recognizer(
         build_fusion(config, matcher),
         name=name,
     )
-    if recognizer.has_text and config.frames < head.least_frames:
+    features = min(config.frames, video.feature_instants)  # of a clip
+    if recognizer.has_text and features < head.least_frames:
+        what = "frames" if features == config.frames else "what the head along time leaves of them"
         raise MethodError(
-            f"frames is {config.frames}; {config.stages} stages need {head.least_frames} or more "
-            "frames a clip."
+            f"{what} is {features}; {config.stages} stages need {head.least_frames} or more a clip."
         )
-    _check_prompt(config.prompt)
+    if not config.prompt:
+        raise MethodError("The method has no prompt; give one, such as '{stage}'.")
+    for prompt in prompts_of(config.prompt):
+        _check_prompt(prompt)
     _tune(config, recognizer)
     return recognizer.eval()
 
@@ -49,9 +53,9 @@ def build_recognizer(
 def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
     """Say which weights learn: the backbone's, the adapters' and those of the parts above."""
     video, text = recognizer.video, recognizer.text
-    video.tower.model.requires_grad_(config.tune == "all")
+    video.tower.model.requires_grad_(config.tune in TUNES_IMAGE)
     if text is not None:
-        text.tower.model.requires_grad_(False)
+        text.tower.model.requires_grad_(config.tune == "towers")
     if config.tune == "frozen":
         video.adapted.requires_grad_(False)
         if text is not None:

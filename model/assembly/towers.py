@@ -5,15 +5,33 @@ from typing import assert_never, cast
 
 from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
 from model.adapters.order import OrderBlock
+from model.adapters.shift import ShiftBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
-from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig, VisualConfig
-from model.config.method import MethodConfig
+from model.adapters.text_adapter import TextAdapterBlock
+from model.assembly.temporal import build_temporal
+from model.config.blocks import (
+    AimConfig,
+    OrderConfig,
+    ShiftedConfig,
+    TaskConfig,
+    TedConfig,
+    TextAdapterConfig,
+    TextBlocksConfig,
+    VisualConfig,
+)
+from model.config.method import TUNES_IMAGE, MethodConfig
 from model.config.towers import WholeClipConfig
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
-from model.slots import AdaptedBlock, Backbone, ClipBackbone, TextBackbone, TransformerBlock
-from model.temporal.convolution import TemporalConvolution
+from model.slots import (
+    AdaptedBlock,
+    AdaptedTextBlock,
+    Backbone,
+    ClipBackbone,
+    TextBackbone,
+    TransformerBlock,
+)
 
 
 def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEncoder:
@@ -22,11 +40,11 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     Raises:
         MethodError: The parts do not fit the tower.
     """
-    temporal = None
-    if config.temporal is not None:
-        temporal = TemporalConvolution(tower.features, config.temporal.ratio)
+    whole = isinstance(config.backbone, WholeClipConfig)
+    instants = cast(ClipBackbone, tower).instants(config.frames) if whole else config.frames
+    temporal = build_temporal(config.temporal, tower.features, instants)
     if isinstance(config.backbone, WholeClipConfig):
-        if config.visual is not None or config.tune == "all":
+        if config.visual is not None or config.tune in TUNES_IMAGE:
             raise MethodError(
                 f"A {config.backbone.kind} network sees a whole clip and stays frozen; leave "
                 "adapted blocks and tune 'all' out, as the preset `frozen` does."
@@ -42,7 +60,7 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     )
 
 
-def build_text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEncoder | None:
+def build_text(config: TextBlocksConfig | None, tower: TextBackbone | None) -> TextEncoder | None:
     """Put the adapted blocks into a text tower; without a tower there is no text.
 
     Raises:
@@ -50,20 +68,35 @@ def build_text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEn
     """
     if tower is None:
         return None
-    adapted: list[OrderBlock] = []
-    if config is not None:
-        top = _top(tower.blocks, config.blocks, "text")
-        adapted = [OrderBlock(block, tower.width, config.ratio) for block in top]
-    return TextEncoder(tower, adapted)
+    if config is None:
+        return TextEncoder(tower, [])
+    top = _top(tower.blocks, config.blocks, "text")
+    return TextEncoder(tower, [_adapt_text(block, tower.width, config) for block in top])
+
+
+def _adapt_text(block: TransformerBlock, width: int, config: TextBlocksConfig) -> AdaptedTextBlock:
+    match config:
+        case OrderConfig():
+            return OrderBlock(block, width, config.ratio)
+        case TextAdapterConfig():
+            return TextAdapterBlock(
+                block,
+                width,
+                config.ratio,
+                before_attention=config.before_attention,
+                at_evaluation=config.at_evaluation,
+            )
+        case _:
+            assert_never(config)
 
 
 def _adapted(config: VisualConfig | None, tower: Backbone) -> list[AdaptedBlock]:
     if config is None:
         return []
-    if isinstance(config, TedConfig) and tower.prefix_tokens != 1:
+    if isinstance(config, TedConfig | ShiftedConfig) and tower.prefix_tokens != 1:
         raise MethodError(
-            f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
-            "choose a ViT with a class token and no registers."
+            f"{config.kind!r} blocks need one token in front of the patches, not "
+            f"{tower.prefix_tokens}; choose a ViT with a class token and no registers."
         )
     top = _top(tower.blocks, config.blocks, "image")
     last = CLASS_TOKEN if tower.reads_class_token else ALL
@@ -90,5 +123,7 @@ def adapt(
             return TaskBlock(block, width, config.ratio, zero_init=config.zero_init, reads=reads)
         case TedConfig():
             return TedBlock(block, width, config.ratio, before_attention=config.before_attention)
+        case ShiftedConfig():
+            return ShiftBlock(block, config.ratio)
         case _:
             assert_never(config)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from model.slots import TextBackbone
-from model.text import StageTexts, prompts, shorter_prompts, spoken
+from model.text import StageTexts, prompts, prompts_of, shorter_prompts, spoken
+
+Prompts = str | tuple[str, ...]  # of a method
 
 SHOWN = 5  # words that a sentence lists
 
@@ -30,7 +32,7 @@ class TextFault:
     sentence: str  # names the label and the remedy
 
 
-def wording(tower: TextBackbone, label: str, stages: StageTexts, prompt: str) -> Wording:
+def wording(tower: TextBackbone, label: str, stages: StageTexts, prompt: Prompts) -> Wording:
     """Return the longest texts of a class that a tower reads whole; if it reads none, the last."""
     read = cache(tower.read)
 
@@ -46,7 +48,7 @@ def wording(tower: TextBackbone, label: str, stages: StageTexts, prompt: str) ->
 
 
 def text_fault(
-    tower: TextBackbone, label: str, stages: StageTexts, prompt: str
+    tower: TextBackbone, label: str, stages: StageTexts, prompt: Prompts
 ) -> TextFault | None:
     """Say why a tower cannot read a class's text; None where it can.
 
@@ -75,7 +77,9 @@ def text_fault(
             "the text tower reads",
             "shorten the label, or write it in English, which takes fewer tokens",
         )
-    if len(set(worded.tokens)) < len(set(prompts(label, stages, prompt))):
+    if len(set(worded.tokens)) < min(
+        len(set(prompts(label, stages, one))) for one in prompts_of(prompt)
+    ):
         return _fault(
             "stages-alike",
             f"The text tower reads sentences of label {label!r} that differ as one text",

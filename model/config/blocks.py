@@ -39,6 +39,15 @@ class TedConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftedConfig(Config):
+    """Blocks that take channels of patches from the frames beside (model/papers/actionclip.md)."""
+
+    kind: Literal["shift"] = "shift"
+    blocks: int = 12
+    ratio: Annotated[float, Field(gt=0, le=0.5)] = 0.125  # of the channels, from each of the two
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig(Config):
     """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
 
@@ -46,4 +55,18 @@ class OrderConfig(Config):
     ratio: float = 0.25
 
 
-VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextAdapterConfig(Config):
+    """Bottlenecks in the stream of the top text blocks (M2-CLIP; model/papers/m2clip.md)."""
+
+    kind: Literal["text_adapter"] = "text_adapter"
+    blocks: int = 1
+    ratio: float = 0.75  # width of the bottleneck / token width
+    before_attention: bool = False  # one more in front of attention (`24x384`)
+    at_evaluation: bool = True  # trained ones may ruin labels that training never saw
+
+
+VisualConfig = Annotated[
+    AimConfig | TaskConfig | TedConfig | ShiftedConfig, Field(discriminator="kind")
+]
+TextBlocksConfig = OrderConfig | TextAdapterConfig  # method.json gives the first no kind

@@ -9,21 +9,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from model.config.blocks import OrderConfig, VisualConfig
+from model.config.blocks import TextBlocksConfig, VisualConfig
 from model.config.fusion import FusionConfig
 from model.config.matching import COSINE, MatcherConfig
 from model.config.prototypes import MEANS, PrototypesConfig
 from model.config.root import Config
 from model.config.temporal import Temporal
 from model.config.towers import BackboneConfig
-from model.text import PROMPT, STAGES
+from model.text import PROMPT, STAGES, prompts_of
 
 QueryContext = Literal["none", "self", "support", "prototype", "joint"]
+TemporalEmbedding = Literal["first_adapted", "input", "none"]
 Align = Literal["identity", "temporal", "joint"]
-Tune = Literal["frozen", "adapters", "all"]
+Tune = Literal["frozen", "adapters", "all", "towers"]
+TUNES_IMAGE: tuple[Tune, ...] = ("all", "towers")  # what learns includes the image tower
 Tuned = Annotated[Tune, Field(exclude_if=lambda tune: tune == "adapters")]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
-Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
+Prompt = Annotated[str | tuple[str, ...], Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +35,9 @@ class MethodConfig(Config):
     backbone: BackboneConfig
     frames: int = 8  # T, sampled per clip; more than there are stages
     visual: VisualConfig | None = None  # None leaves the image tower as it is
-    temporal_embedding: Literal["first_adapted", "input"] = "first_adapted"
+    temporal_embedding: TemporalEmbedding = "first_adapted"
     query_context: QueryContext = "none"
-    text: OrderConfig | None = None  # None leaves the text tower as it is
+    text: TextBlocksConfig | None = None  # None leaves the text tower as it is
     align: Align = "identity"
     stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16
     fusion: FusionConfig = "product"  # what has a text factor needs a text tower
@@ -43,9 +45,14 @@ class MethodConfig(Config):
     matcher: MatcherConfig = COSINE
     prototypes: PrototypesConfig = MEANS
     temporal: Temporal = None  # what happens along time above the backbone
-    tune: Tuned = "adapters"  # what learns: parts above the backbone, adapters too, or all
+    tune: Tuned = "adapters"  # parts above the backbone, adapters too, the image tower, both
     stages: Stages = STAGES  # sentences that describe an action
     prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
+
+    @property
+    def texts(self) -> int:
+        """Texts of a class, A: one a stage and prompt."""
+        return self.stages * len(prompts_of(self.prompt))
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)

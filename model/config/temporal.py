@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config.root import Config
+from model.config.root import Config, Count, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,5 +16,54 @@ class ConvolutionConfig(Config):
     ratio: float = 0.5  # width of the convolution / feature width
 
 
-TemporalConfig = ConvolutionConfig
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanConfig(Config):
+    """The mean frame (ActionCLIP's meanP; model/papers/actionclip.md)."""
+
+    kind: Literal["mean"] = "mean"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftConfig(Config):
+    """Three taps along time that start as a shift, then the mean (ActionCLIP's Conv_1D)."""
+
+    kind: Literal["shift"] = "shift"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LstmConfig(Config):
+    """An LSTM along time, then the mean (ActionCLIP)."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig(Config):
+    """CLIP's blocks along time, then the mean (ActionCLIP's Transf)."""
+
+    kind: Literal["transformer"] = "transformer"
+    depth: Count = 6
+    head_width: Count = 64  # features of each head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTransformerConfig(Config):
+    """Post-norm layers over a token and the frames; the token is read (ActionCLIP's Transf_cls)."""
+
+    kind: Literal["token_transformer"] = "token_transformer"
+    depth: Count = 6
+    heads: Count = 8
+    hidden: Count = 2048
+    dropout: Share = 0.1
+
+
+TemporalConfig = Annotated[
+    ConvolutionConfig
+    | MeanConfig
+    | ShiftConfig
+    | LstmConfig
+    | TransformerConfig
+    | TokenTransformerConfig,
+    Field(discriminator="kind"),
+]
 Temporal = Annotated[TemporalConfig | None, Field(exclude_if=lambda temporal: temporal is None)]

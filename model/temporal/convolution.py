@@ -15,6 +15,8 @@ class TemporalConvolution(nn.Module):
         ratio: A as a fraction of E.
     """
 
+    one_instant = False
+
     def __init__(self, features: int, ratio: float) -> None:
         super().__init__()
         hidden = int(features * ratio)

@@ -8,9 +8,9 @@ from torch import Tensor
 from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
 from model.backbones.words import split_words
-from model.config.blocks import OrderConfig
 from model.config.method import MethodConfig
 from model.config.prototypes import TextTokenPrototypes
+from model.config.temporal import TransformerConfig
 from model.config.towers import CompactConfig, CompactTextConfig
 from model.episode import ClassSet
 from model.methods import METHODS
@@ -42,8 +42,10 @@ def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodCon
     """Return a preset on tiny towers, with at most 2 adapted blocks."""
     method = METHODS[preset]
     visual = replace(method.visual, blocks=2) if method.visual else None
-    text = OrderConfig(blocks=2) if method.text else None
+    text = replace(method.text, blocks=2) if method.text else None
     tiny = {"backbone": TOWERS, "visual": visual, "text": text}
+    if isinstance(method.temporal, TransformerConfig):
+        tiny["temporal"] = replace(method.temporal, depth=1, head_width=16)
     if isinstance(method.prototypes, TextTokenPrototypes):
         tiny["prototypes"] = replace(method.prototypes, heads=4, hidden=48)
     return replace(method, **{**tiny, **changes})

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import hash_tensors
+from model.config.method import TUNES_IMAGE
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
 from training.data.local_video import reader_name
@@ -110,10 +111,11 @@ def _announcement(files: TokenFolder, draws: int, missing: int) -> str:
 
 def _check(recognizer: Recognizer, clips: int, draws: int) -> None:
     if trains_trunk(recognizer):
-        remedy = "tune 'adapters'" if recognizer.config.tune == "all" else "'first_adapted'"
+        remedy = "tune 'adapters'" if recognizer.config.tune in TUNES_IMAGE else "'first_adapted'"
         raise InputError(
             "What is below the adapted blocks is trained (temporal_embedding 'input' or tune "
-            f"'all'), so that their input changes; use {remedy}, or no trunk cache."
+            f"{recognizer.config.tune!r}), so that their input changes; use {remedy}, or no trunk "
+            "cache."
         )
     if not clips or draws < 0:
         raise InputError(

@@ -1,0 +1,64 @@
+"""What happens along time above the backbone."""
+
+from typing import assert_never
+
+from model.config.temporal import (
+    ConvolutionConfig,
+    LstmConfig,
+    MeanConfig,
+    ShiftConfig,
+    TemporalConfig,
+    TokenTransformerConfig,
+    TransformerConfig,
+)
+from model.errors import MethodError
+from model.slots import Temporal
+from model.temporal.convolution import TemporalConvolution
+from model.temporal.pooling import FrameShift, Lstm, MeanFrame
+from model.temporal.transformer import FrameTokenTransformer, FrameTransformer
+
+
+def build_temporal(config: TemporalConfig | None, features: int, frames: int) -> Temporal | None:
+    """Build what looks along time, or nothing.
+
+    Args:
+        config: Which.
+        features: Width of a frame's features.
+        frames: Of a clip.
+
+    Raises:
+        MethodError: Heads that do not divide the width, or more frames than there are places.
+    """
+    match config:
+        case None:
+            return None
+        case ConvolutionConfig(ratio=ratio):
+            return TemporalConvolution(features, ratio)
+        case MeanConfig():
+            return MeanFrame(features)
+        case ShiftConfig():
+            return FrameShift(features)
+        case LstmConfig():
+            return Lstm(features)
+        case TransformerConfig(depth=depth, head_width=width):
+            _check_heads(features, features / width)
+            return FrameTransformer(features, frames, depth=depth, heads=features // width)
+        case TokenTransformerConfig():
+            _check_heads(features, config.heads)
+            return FrameTokenTransformer(
+                features,
+                frames,
+                depth=config.depth,
+                heads=config.heads,
+                hidden=config.hidden,
+                dropout=config.dropout,
+            )
+        case _:
+            assert_never(config)
+
+
+def _check_heads(features: int, heads: float) -> None:
+    if heads < 1 or features % heads:
+        raise MethodError(
+            f"{heads:g} heads do not divide features of width {features}; choose another number."
+        )
