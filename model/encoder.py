@@ -209,6 +209,12 @@ class TextEncoder(nn.Module):
         Returns:
             features_NAE.
         """
+        tokens_NALD = self.tokens(ids_NAL)
+        pooled = self.tower.pool(tokens_NALD.flatten(0, 1), ids_NAL.flatten(0, 1))
+        return pooled.unflatten(0, ids_NAL.shape[:2])
+
+    def tokens(self, ids_NAL: Tensor) -> Tensor:
+        """Run all blocks; returns tokens_NALD, of which `stages` reads one a text."""
         mask_LL = self.tower.mask()
         tokens = self.tower.embed(ids_NAL.flatten(0, 1))
         for block in self.plain_blocks:
@@ -216,5 +222,4 @@ class TextEncoder(nn.Module):
         tokens_NALD = tokens.unflatten(0, ids_NAL.shape[:2])
         for adapted in self.adapted:
             tokens_NALD = adapted(tokens_NALD, mask_LL)
-        pooled = self.tower.pool(tokens_NALD.flatten(0, 1), ids_NAL.flatten(0, 1))
-        return pooled.unflatten(0, ids_NAL.shape[:2])
+        return tokens_NALD

@@ -53,6 +53,7 @@ class Backbone(Protocol):
     std: RGB
     width: int  # D
     features: int  # E
+    last_norm: Any  # the LayerNorm in front of pooling and projection
     prefix_tokens: int  # tokens in front of the patches, the class token first
     reads_class_token: bool  # whether `head` looks at the first token alone
     blocks: Sequence[TransformerBlock]

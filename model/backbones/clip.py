@@ -80,6 +80,7 @@ class ClipImageTower(nn.Module):
         self.mean, self.std = mean, std
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
+        self.last_norm: Any = visual.ln_post
         self.prefix_tokens = 1
         self.reads_class_token = True
         self.blocks: Sequence[TransformerBlock] = tuple(

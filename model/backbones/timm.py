@@ -85,6 +85,7 @@ class TimmImageTower(nn.Module):
         self.mean, self.std = mean, std
         self.width = int(vit.embed_dim)
         self.features = int(vit.num_classes) or self.width
+        self.last_norm: Any = vit.norm
         self.prefix_tokens = int(vit.num_prefix_tokens)
         self.reads_class_token = vit.global_pool == "token"
         self.blocks: Sequence[TransformerBlock] = tuple(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.adapters.ted import TedAdapter, TedBlock
+from model.adapters.text_adapter import TextAdapter
 from model.assembly.recognizer import build_recognizer
 from model.config.blocks import TedConfig
 from model.config.method import MethodConfig
@@ -46,18 +47,21 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @torch.inference_mode()
 def test_the_adapters_give_the_released_values(case: Case) -> None:
-    """The text adapter of the file is not in kshot yet."""
     width, hidden = case.meta["width"], case.meta["ted_width"]
     ted = TedAdapter(width, (hidden + 0.5) / width)
     case.fill(ted, released("adapter", PARTS))
     inner, features = case.spec["t_adapter.fc1.weight"]
     along = TemporalConvolution(features, (inner + 0.5) / features)
     case.fill(along, released("t_adapter", ALONG))
-    case.assert_all_used(but="text_adapter.")
+    bottleneck = case.spec["text_adapter.textad_fc1.weight"][0]
+    text = TextAdapter(width, (bottleneck + 0.5) / width)
+    case.fill(text, released("text_adapter", {"down": "textad_fc1", "up": "textad_fc2"}))
+    case.assert_all_used()
     tokens, frames = case.inputs["tokens"], case.inputs["frames"]
     case.close(ted.spatial_difference(tokens[:, :, 1:]), "difference_branch")
     case.close(ted(tokens), "tokens_out")
     case.close(along(frames), "frames_out")
+    case.close(text(frames), "text_adapter_out")
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -67,6 +71,7 @@ def parameters(module: torch.nn.Module) -> int:
 def test_the_adapters_have_the_papers_size() -> None:
     assert parameters(TedAdapter(768, 0.5)) == 1_187_328
     assert parameters(TemporalConvolution(512, 0.5)) == 263_936
+    assert parameters(TextAdapter(512, 0.75)) == 394_112
 
 
 @pytest.mark.parametrize(("before", "want"), [(False, 14_247_936), (True, 28_495_872)])

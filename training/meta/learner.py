@@ -59,9 +59,11 @@ class Learner:
             raise InputError(
                 f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
             )
-        features = recognizer.video.tower.features
-        self.losses = learned_losses(recipe, features, len(episodes.labels)).to(recognizer.device)
-        self.trained |= {f"losses.{name}": p for name, p in self.losses.named_parameters()}
+        learned = learned_losses(recipe, recognizer, episodes.labels)
+        self.losses = learned.to(recognizer.device)
+        self.trained |= {
+            f"losses.{name}": p for name, p in learned.named_parameters() if p.requires_grad
+        }
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         self.optimizer = build_optimizer({"": recognizer, "losses": self.losses}, recipe)
         self.steps_done = 0
@@ -99,6 +101,7 @@ class Learner:
         for parameter in self.trained.values():
             parameter.grad = torch.zeros_like(parameter)
         total = torch.zeros(1, device=self.recognizer.device)
+        self.losses.train()
         with training_mode(self.recognizer, recipe):
             for number in self.processes.own(numbers):
                 loss = self.loss(number) / recipe.per_step

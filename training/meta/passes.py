@@ -7,7 +7,8 @@ Dimensions: S Q clips, T frames, L tokens, D token width, N classes of an episod
 A stages, E feature width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Protocol
@@ -24,8 +25,9 @@ from model.views import alone_view
 from training.data.episodes import Episode
 from training.features.tokens import TokenSource, looked_at
 from training.features.trunk_cache import trains_trunk
-from training.meta.losses.output import EpisodeOutput
+from training.meta.losses.output import EpisodeOutput, MaskedTexts
 from training.meta.recipe import FitRecipe
+from training.meta.word_masking import WordMasking
 
 
 class EpisodeSource(Protocol):
@@ -66,6 +68,11 @@ class EpisodePasses:
         self.tuned = trains_trunk(recognizer)
         self.base = {label: place for place, label in enumerate(episodes.labels)}
         self._base_text: Tensor | None = None
+        self._masking: WordMasking | None = None
+        if recipe.weights.get("masked_words") and self.stages is not None:
+            assert recognizer.text is not None
+            labels, config = episodes.labels, recognizer.config
+            self._masking = WordMasking(recognizer.text.tower, config, labels)
         self._start = deepcopy(recognizer.video) if recipe.near_start_textless else None
 
     def output(self, number: int) -> EpisodeOutput:
@@ -82,11 +89,13 @@ class EpisodePasses:
         with self._autocast():
             tokens_BTLD = self._tokens(clips, draws, rng, len(episode.support))
             text_NAE = self._text(episode.labels) if with_text else None
-            features_BTE, scores = self._score(tokens_BTLD, episode, text_NAE)
+            with self._kept_top() as top:
+                features_BTE, scores = self._score(tokens_BTLD, episode, text_NAE)
         known, asked = len(episode.support) + len(episode.query), len(episode.query)
         logits_QN, again_QN = (scores.logits_QN.float() / recipe.temperature).tensor_split([asked])
         tokens_BTLD = tokens_BTLD[:known]
         classes_B = (*episode.support_classes, *episode.query_classes)
+        masked = None if text_NAE is None else self._masked(episode, classes_B, number)
         base_B = [self.base[episode.labels[place]] for place in classes_B]
         return EpisodeOutput(
             logits_QN=logits_QN,
@@ -106,6 +115,9 @@ class EpisodePasses:
             smoothing=recipe.smoothing,
             frozen_BTE=partial(self._aside, partial(frozen_features, self.recognizer), tokens_BTLD),
             start_BTE=partial(self._aside, self._at_start, tokens_BTLD),
+            clip_text_BE=partial(_clip_text, text_NAE, classes_B, masked),
+            masked=masked,
+            top_BTLD=top[0][:known] if top else None,
         )
 
     def base_text(self) -> Tensor | None:
@@ -118,6 +130,36 @@ class EpisodePasses:
             with self._autocast(), torch.set_grad_enabled(learns):
                 self._base_text = self._text(labels)
         return self._base_text
+
+    @contextmanager
+    def _kept_top(self) -> Iterator[list[Tensor]]:
+        """Keep what the last adapted block gives, where a loss of the recipe reads it."""
+        kept: list[Tensor] = []
+        if not self.recipe.weights.get("visual_class"):
+            yield kept
+            return
+        last = self.recognizer.video.adapted[-1]
+        hook = last.register_forward_hook(lambda _block, _given, made: kept.append(made))
+        try:
+            yield kept
+        finally:
+            hook.remove()
+
+    def _masked(
+        self, episode: Episode, classes_B: Sequence[int], number: int
+    ) -> MaskedTexts | None:
+        """Encode the texts of clips with words masked, where the recipe asks for it."""
+        text = self.recognizer.text
+        if self._masking is None or text is None:
+            return None
+        rng = np.random.default_rng([self.recipe.seed, number, 2])
+        ids_BL, words_BL = self._masking.draw([episode.labels[c] for c in classes_B], rng)
+        ids_BAL = ids_BL[:, None].to(self.recognizer.device)
+        with self._autocast():
+            tokens_BALD = text.tokens(ids_BAL)
+            features_BE = text.tower.pool(tokens_BALD[:, 0], ids_BAL[:, 0])
+        words_BL = words_BL.to(self.recognizer.device)
+        return MaskedTexts(tokens_BLD=tokens_BALD[:, 0], features_BE=features_BE, words_BL=words_BL)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.recognizer.device.type, torch.bfloat16, enabled=self.half)
@@ -177,6 +219,18 @@ class EpisodePasses:
         """Encode what nothing is learned from."""
         with self._autocast():
             return encode(tokens_BTLD)
+
+
+def _clip_text(
+    text_NAE: Tensor | None, classes_B: Sequence[int], masked: MaskedTexts | None
+) -> Tensor | None:
+    """Return the masked text of each clip, or one of its class's texts by chance."""
+    if masked is not None:
+        return masked.features_BE
+    if text_NAE is None:
+        return None
+    chosen_B = torch.randint(text_NAE.shape[1], (len(classes_B),))
+    return text_NAE[list(classes_B), chosen_B.to(text_NAE.device)]
 
 
 def _readable(recognizer: Recognizer, stages: Mapping[str, StageTexts]) -> dict[str, StageTexts]:

@@ -3,13 +3,18 @@
 An episode asks among its own few classes; these ask among all that are trained on. What they learn
 beside the method is part of training alone.
 
-Dimensions: B clips, T frames, C classes of training, A texts of a class, E feature width.
+Dimensions: B clips, T frames, L tokens, D token width, C classes of training, A texts of a class,
+E feature width.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.recognizer import Recognizer
+from training.errors import InputError
 from training.meta.losses.output import EpisodeOutput
 
 EPS = 0.01  # added to the product of norms, as released
@@ -49,3 +54,63 @@ class BaseClassifier(nn.Module):
         """Return the mean over supports and queries: 0 or more."""
         logits_BC = self.classify(output.features_BTE.float().mean(dim=1))
         return F.cross_entropy(logits_BC, output.base_B)
+
+
+def base_classifier(recognizer: Recognizer, labels: Sequence[str]) -> BaseClassifier:
+    """Make the classifier of mean frames."""
+    return BaseClassifier(recognizer.video.tower.features, len(labels))
+
+
+class VisualClassifier(nn.Module):
+    """Cross-entropy of a linear classifier below the projection (M2-CLIP, section 2).
+
+    The mean over frames comes first, the tower's own LayerNorm after; it stays as it is.
+
+    Args:
+        width: D.
+        classes: C.
+        norm: The tower's last LayerNorm.
+        by_class_token: Whether the first token is read, not the mean of all.
+    """
+
+    def __init__(
+        self, width: int, classes: int, norm: Callable[[Tensor], Tensor], *, by_class_token: bool
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.classify = nn.Linear(width, classes)
+        nn.init.normal_(self.classify.weight, std=0.02)
+        nn.init.zeros_(self.classify.bias)
+        self.by_class_token = by_class_token
+        self._norm = (norm,)  # in a tuple: it is the tower's module, not one of this
+
+    def logits(self, top_BTLD: Tensor) -> Tensor:
+        """Return logits_BC of the tokens behind the last block."""
+        top_BTLD = top_BTLD.float()
+        top_BTD = top_BTLD[:, :, 0] if self.by_class_token else top_BTLD.mean(dim=2)
+        return self.classify(self.dropout(self._norm[0](top_BTD.mean(dim=1))))
+
+    def forward(self, output: EpisodeOutput) -> Tensor:
+        """Return the mean over supports and queries: 0 or more."""
+        assert output.top_BTLD is not None  # the passes keep it where a recipe names this loss
+        return F.cross_entropy(self.logits(output.top_BTLD), output.base_B)
+
+
+def visual_classifier(recognizer: Recognizer, labels: Sequence[str]) -> VisualClassifier:
+    """Make the classifier below the projection.
+
+    Raises:
+        InputError: No block is adapted, so that nothing is there to read.
+    """
+    video = recognizer.video
+    if not video.adapted:
+        raise InputError(
+            f"The loss 'visual_class' reads the last adapted block, and {recognizer.name!r} has "
+            "none; set its weight to 0."
+        )
+    return VisualClassifier(
+        video.tower.width,
+        len(labels),
+        video.tower.last_norm,
+        by_class_token=video.tower.reads_class_token,
+    )

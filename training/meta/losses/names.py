@@ -1,17 +1,20 @@
 """The losses of meta-training, by the names that `FitRecipe.losses` gives weights to.
 
 A further loss is a function of an `EpisodeOutput` and an entry in `LOSSES`; one that learns
-something of its own is a module, made from the feature width and the number of training classes,
-and an entry in `LEARNED`. The recipe's `weights` then name it.
+something of its own is a module, made for a recogniser and the classes of training, and an entry
+in `LEARNED`. The recipe's `weights` then name it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from model.recognizer import Recognizer
 from training.errors import InputError
 from training.meta.losses.answers import consistency, query_cross_entropy, video_cross_entropy
-from training.meta.losses.base_classes import BaseClassifier, global_class
+from training.meta.losses.base_classes import base_classifier, global_class, visual_classifier
+from training.meta.losses.contrast import LearnedContrast, contrast, text_class, text_class_double
+from training.meta.losses.masked_words import masked_words
 from training.meta.losses.nearness import near_frozen, near_start
 from training.meta.losses.output import EpisodeOutput
 from training.meta.losses.stages import stage_contrast
@@ -27,10 +30,16 @@ LOSSES: Mapping[str, Loss] = {
     "near_frozen": near_frozen,
     "near_start": near_start,
     "global_class": global_class,
+    "contrast": contrast,
+    "text_class": text_class,
+    "text_class_double": text_class_double,
 }
 
-LEARNED: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "base_class": BaseClassifier,
+LEARNED: Mapping[str, Callable[[Recognizer, Sequence[str]], nn.Module]] = {
+    "base_class": base_classifier,
+    "contrast_learned": lambda recognizer, labels: LearnedContrast(),  # noqa: ARG005
+    "visual_class": visual_classifier,
+    "masked_words": masked_words,
 }
 
 
@@ -41,13 +50,15 @@ def check_losses(recipe: FitRecipe) -> None:
         raise InputError(f"There is no loss {unknown[0]!r}; choose of {', '.join(sorted(known))}.")
 
 
-def learned_losses(recipe: FitRecipe, features: int, classes: int) -> nn.ModuleDict:
+def learned_losses(
+    recipe: FitRecipe, recognizer: Recognizer, labels: Sequence[str]
+) -> nn.ModuleDict:
     """Make the losses of a recipe that learn something, in their start.
 
     Args:
         recipe: Names them.
-        features: Width of a frame's features.
-        classes: Of training.
+        recognizer: What else learns.
+        labels: Of training.
     """
     wanted = [name for name in LEARNED if recipe.weights.get(name)]
-    return nn.ModuleDict({name: LEARNED[name](features, classes) for name in wanted})
+    return nn.ModuleDict({name: LEARNED[name](recognizer, labels) for name in wanted})

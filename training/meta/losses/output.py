@@ -1,7 +1,7 @@
 """What a recogniser made of one training episode: the value that losses are functions of.
 
 Dimensions: Q queries, B = supports and queries, T frames, N classes, C classes of
-training, A stages, E feature width.
+training, A stages, L tokens, D token width, E feature width.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,27 @@ from torch import Tensor
 
 from model.config.method import MethodConfig
 from model.text import StageTexts
+
+UNMASKED = -100  # what PyTorch's cross-entropy leaves out
+
+
+def nothing() -> None:
+    """Stand for a text that is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedTexts:
+    """The text of each clip, some of whose words are the word `mask`.
+
+    Args:
+        tokens_BLD: Behind the last text block, in front of its last LayerNorm.
+        features_BE: Text features.
+        words_BL: The word that was masked, at its token; `UNMASKED` elsewhere.
+    """
+
+    tokens_BLD: Tensor
+    features_BE: Tensor
+    words_BL: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +57,9 @@ class EpisodeOutput:
         smoothing: Share of the right answer that is spread over all classes.
         frozen_BTE: Computes the frozen tower's features of the same clips, without gradient.
         start_BTE: Computes those of the weights that the training started from, without gradient.
+        clip_text_BE: Chooses one text of each clip's class; None in an episode without text.
+        masked: The texts of the clips with words masked, where the recipe masks some.
+        top_BTLD: Tokens behind the last adapted block, where a loss of the recipe reads them.
     """
 
     logits_QN: Tensor
@@ -55,3 +79,6 @@ class EpisodeOutput:
     smoothing: float
     frozen_BTE: Callable[[], Tensor]
     start_BTE: Callable[[], Tensor]
+    clip_text_BE: Callable[[], Tensor | None] = nothing
+    masked: MaskedTexts | None = None
+    top_BTLD: Tensor | None = None

@@ -4,7 +4,48 @@ A recipe of a preset's name is that preset's own, which `training.fit` takes unl
 for.
 """
 
+from dataclasses import replace
+
 from training.meta.recipe import FitRecipe
+
+# ActionCLIP's (model/papers/actionclip.md, sections 5 and 7), by episodes, with selection on val
+_ACTIONCLIP = FitRecipe(
+    episodes=5_000,
+    per_step=4,
+    shots=(1, 1),
+    queries=3,
+    lr=5e-6,
+    weight_decay=0.2,
+    betas=(0.9, 0.98),
+    warmup=0.1,
+    clip=0.0,
+    average=0.0,
+    temperature=1.0,
+    weights={"contrast_learned": 1.0},
+    rates={"video.temporal": 10.0},
+)
+# M2-CLIP's (model/papers/m2clip.md, sections 5, 6 and 8), by episodes, with selection on val.
+# Masked words are asked for with a weight of `masked_words`, 0.1 in the paper.
+_M2CLIP = FitRecipe(
+    episodes=5_000,
+    per_step=4,
+    shots=(1, 1),
+    queries=3,
+    lr=3e-4,
+    weight_decay=1e-2,
+    warmup=0.17,
+    clip=0.0,
+    average=0.0,
+    temperature=1.0,
+    weights={
+        "query": 0.0,
+        "video": 1.0,
+        "contrast": 0.5,
+        "text_class": 0.5,
+        "visual_class": 1.0,
+    },
+    rates={"text.adapted": 0.5, "losses.masked_words.before": 0.5},
+)
 
 RECIPES: dict[str, FitRecipe] = {
     "adamw": FitRecipe(),
@@ -44,4 +85,8 @@ RECIPES: dict[str, FitRecipe] = {
         temperature=1.0,
         weights={"query": 0.0, "video": 1.0, "global_class": 1.5},
     ),
+    "actionclip": _ACTIONCLIP,
+    "actionclip_text": _ACTIONCLIP,
+    "m2clip": _M2CLIP,
+    "m2clip_temporal": replace(_M2CLIP, mirror=0.0),  # directions are classes
 }
