@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from model.adapters.bottleneck import Bottleneck
-from model.backbones.attention import forward
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import alone_view
@@ -273,5 +272,5 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     tower, plain = recognizer.video.tower, len(recognizer.video.plain_blocks)
     tokens = tokens_BTLD.flatten(0, 1)
     for block in tower.blocks[plain:]:
-        tokens = forward(block, tokens)
+        tokens = block.run(tokens)
     return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
