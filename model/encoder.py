@@ -152,13 +152,13 @@ class VideoEncoder(nn.Module):
         Returns:
             features_BTE.
         """
-        if self.temporal_embedding is not None and not self.at_input:
-            tokens_BTLD = tokens_BTLD + self.temporal_embedding
         maps: dict[int, Tensor] = {}  # of the levels that are read, by the blocks below each
         for place, block in enumerate(self.kept_blocks, len(self.plain_blocks) + 1):
             run_NLD = block.run(tokens_BTLD.flatten(0, 1))
             tokens_BTLD = run_NLD.unflatten(0, tokens_BTLD.shape[:2])
             self._keep(maps, place, tokens_BTLD)
+        if self.temporal_embedding is not None and not self.at_input:
+            tokens_BTLD = tokens_BTLD + self.temporal_embedding
         first = len(self.tower.blocks) - len(self.adapted) + 1
         for place, adapted in enumerate(self.adapted):
             tokens_BTLD = adapted(tokens_BTLD, view.at(place))
