@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.hub import HubFile
-from model.backbones.levels import level_places, square_map
+from model.backbones.maps.levels import level_places, square_map
 from model.backbones.timm import TimmImageTower
 from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer, read_whole, tokenizer_of
 from model.backbones.weights import load_exactly, read_tensors
 from model.backbones.words import WordTokenizer
 from model.config.towers import OpenClipConfig
 from model.errors import BackboneError
-from model.slots import RGB, Backbone, TransformerBlock
+from model.slots import RGB, Backbone, Block, TransformerBlock
 
 
 class ClipBlock(Residual):
@@ -84,11 +84,11 @@ class ClipImageTower(nn.Module):
         self.prefix_tokens = 1
         self.staged = False
         self.reads_class_token = True
-        self.blocks: Sequence[TransformerBlock] = tuple(
+        self.blocks: Sequence[Block] = tuple(
             ClipBlock(block) for block in visual.transformer.resblocks
         )
-        self.levels = level_places(len(self.blocks))
-        self.level_widths = (self.width,) * len(self.levels)
+        self.levels: Sequence[int] = level_places(len(self.blocks))
+        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.eva import EvaBlock
 from model.backbones.hub import HubFile
-from model.backbones.levels import level_places, square_map
-from model.backbones.resnet import ResNetTower
+from model.backbones.maps.levels import level_places, square_map
+from model.backbones.maps.resnet import ResNetTower
 from model.backbones.weights import load_exactly, read_tensors
 from model.config.towers import TimmConfig
 from model.errors import BackboneError
-from model.slots import RGB, TransformerBlock
+from model.slots import RGB, Block
 
 # Classifiers of published files, of ViTs and of ResNets; towers have none.
 CLASSIFIER = ("head.weight", "head.bias", "fc.weight", "fc.bias")
@@ -93,13 +93,13 @@ class TimmImageTower(nn.Module):
         self.features = int(vit.num_classes) or self.width
         self.prefix_tokens = int(vit.num_prefix_tokens)
         self.reads_class_token = vit.global_pool == "token"
-        self.blocks: Sequence[TransformerBlock] = tuple(
+        self.blocks: Sequence[Block] = tuple(
             EvaBlock(block, vit.rope, vit.patch_embed.grid_size) if turned else TimmBlock(block)
             for block in vit.blocks
         )
         self.staged = False
-        self.levels = level_places(len(self.blocks))
-        self.level_widths = (self.width,) * len(self.levels)
+        self.levels: Sequence[int] = level_places(len(self.blocks))
+        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""

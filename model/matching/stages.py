@@ -83,6 +83,8 @@ class TemplateText(nn.Module):
     transductive, per_task = False, True
     least_frames = 1
 
+    scale: Tensor
+
     def __init__(self, sharpness: float) -> None:
         super().__init__()
         self.sharpness = sharpness

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from model.adapters.aim import ALL
 from model.assembly.recognizer import build_recognizer
-from model.backbones.levels import level_places
+from model.backbones.maps.levels import level_places
+from model.backbones.maps.resnet import ResNetTower
 from model.backbones.opening import hub_files, towers
-from model.backbones.resnet import ResNetTower
 from model.backbones.timm import timm_tower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import AimConfig

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model.backbones.levels import square_map
+from model.backbones.maps.levels import square_map
 from model.slots import RGB, Block
 
 
@@ -52,8 +52,10 @@ class ResNetTower(nn.Module):
         self.width = self.features = int(resnet.num_features)
         layers = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
         self.blocks: Sequence[Block] = tuple(Stage(layer) for layer in layers)
-        self.levels = tuple(range(1, len(layers) + 1))
-        self.level_widths = tuple(int(found["num_chs"]) for found in resnet.feature_info[-4:])
+        self.levels: Sequence[int] = tuple(range(1, len(layers) + 1))
+        self.level_widths: Sequence[int] = tuple(
+            int(found["num_chs"]) for found in resnet.feature_info[-4:]
+        )
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Run what stands in front of the first stage."""
