@@ -83,11 +83,9 @@ class TemplateText(nn.Module):
     transductive, per_task = False, True
     least_frames = 1
 
-    scale: Tensor
-
     def __init__(self, sharpness: float) -> None:
         super().__init__()
-        self.sharpness = sharpness
+        self.scale = sharpness
 
     def is_initial(self) -> bool:
         """Tell that there is nothing to train."""
@@ -98,7 +96,7 @@ class TemplateText(nn.Module):
         query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
         text_NAE = F.normalize(text_NAE.float(), dim=-1)
         cosine_QNA = torch.einsum("qe,nae->qna", query_QE, text_NAE)
-        log_QNA = (self.sharpness * cosine_QNA).log_softmax(dim=1)
+        log_QNA = (self.scale * cosine_QNA).log_softmax(dim=1)
         return log_QNA.logsumexp(dim=-1) - math.log(text_NAE.shape[1]), None
 
 
