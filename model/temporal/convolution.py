@@ -15,10 +15,11 @@ class TemporalConvolution(nn.Module):
         ratio: A as a fraction of E.
     """
 
-    one_instant = False
+    reads_levels, transductive, one_instant = 0, False, False
 
     def __init__(self, features: int, ratio: float) -> None:
         super().__init__()
+        self.features = features
         hidden = int(features * ratio)
         self.down = nn.Linear(features, hidden)
         self.along = nn.Conv1d(hidden, hidden, 3, padding=1, groups=hidden)

@@ -58,7 +58,7 @@ class BaseClassifier(nn.Module):
 
 def base_classifier(recognizer: Recognizer, labels: Sequence[str]) -> BaseClassifier:
     """Make the classifier of mean frames."""
-    return BaseClassifier(recognizer.video.tower.features, len(labels))
+    return BaseClassifier(recognizer.video.features, len(labels))
 
 
 class VisualClassifier(nn.Module):
