@@ -15,7 +15,7 @@ that are read, D token width, E feature width, J heads, W width of a head.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.episode import ClassSet
 
@@ -60,13 +60,16 @@ class Backbone(Protocol):
     std: RGB
     width: int  # D
     features: int  # E
-    last_norm: Any  # the LayerNorm in front of pooling and projection
     prefix_tokens: int  # tokens in front of the patches, the class token first
     reads_class_token: bool  # whether `head` looks at the first token alone
     staged: bool  # whether its blocks are stages of convolutions, without attention
     blocks: Sequence[Block]
     levels: Sequence[int]  # blocks below each of its four levels; the last level is the end
     level_widths: Sequence[int]  # C of each level
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Return the LayerNorm in front of pooling and projection."""
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Turn normalised pixels into tokens [B, L, D] with their places added."""

@@ -81,7 +81,6 @@ class ClipImageTower(nn.Module):
         self.mean, self.std = mean, std
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
-        self.last_norm: Any = visual.ln_post
         self.prefix_tokens = 1
         self.staged = False
         self.reads_class_token = True
@@ -90,6 +89,11 @@ class ClipImageTower(nn.Module):
         )
         self.levels: Sequence[int] = level_places(len(self.blocks))
         self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Return ln_post."""
+        return self.model.ln_post
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""

@@ -91,7 +91,6 @@ class TimmImageTower(nn.Module):
         self.mean, self.std = mean, std
         self.width = int(vit.embed_dim)
         self.features = int(vit.num_classes) or self.width
-        self.last_norm: Any = vit.norm
         self.prefix_tokens = int(vit.num_prefix_tokens)
         self.reads_class_token = vit.global_pool == "token"
         self.blocks: Sequence[Block] = tuple(
@@ -101,6 +100,11 @@ class TimmImageTower(nn.Module):
         self.staged = False
         self.levels: Sequence[int] = level_places(len(self.blocks))
         self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Return norm."""
+        return self.model.norm
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""

@@ -49,7 +49,6 @@ class ResNetTower(nn.Module):
         self.model: Any = resnet
         self.size = size
         self.mean, self.std = mean, std
-        self.last_norm: Any = nn.Identity()
         self.width = self.features = int(resnet.num_features)
         layers = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
         self.blocks: Sequence[Block] = tuple(Stage(layer) for layer in layers)
@@ -57,6 +56,11 @@ class ResNetTower(nn.Module):
         self.level_widths: Sequence[int] = tuple(
             int(found["num_chs"]) for found in resnet.feature_info[-4:]
         )
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Return what normalises nothing: features are means."""
+        return nn.Identity()
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Run what stands in front of the first stage."""

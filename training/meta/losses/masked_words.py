@@ -37,8 +37,8 @@ class MaskedWords(nn.Module):
     ) -> None:
         super().__init__()
         width = tower.width
-        self.view: Any = deepcopy(tower.blocks[-1])
-        self.block = self.view.block.requires_grad_(False)
+        view: Any = deepcopy(tower.blocks[-1])
+        self.view, self.block = view, view.block.requires_grad_(False)
         self._last_norm = (tower.model.ln_final,)  # in a tuple: it is the tower's
         self.before_attention = TextAdapter(width, ratio) if before_attention else None
         self.before_mlp = TextAdapter(width, ratio)
