@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # `--help` needs none of what the tables are made from
     from pydantic.fields import FieldInfo
 
-    from model.config import MethodConfig
+    from model.config.method import MethodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("docs", "model", "service", "training", "deploy", "tests")

@@ -15,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import fetch_weights, towers
 from model.backbones.sources import DEFAULT_CACHE, backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
-from model.build import build_recognizer
 from model.calibration.fitted import CALIBRATION, read_calibration
-from model.config import METHOD_JSON, MethodConfig, PackagedConfig
+from model.config.method import METHOD_JSON, MethodConfig
+from model.config.towers import PackagedConfig
 from model.errors import CheckpointError
 from model.files import write_file
 from model.folder import CARD, METHOD, WEIGHTS, check_backbone, holds_backbone, read_method

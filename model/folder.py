@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from model.backbones.sources import backbone_of, check_folder, folder_of, refuse_pickle
-from model.config import METHOD_JSON, MethodConfig, PackagedConfig, TimmConfig
+from model.config.method import METHOD_JSON, MethodConfig
+from model.config.towers import PackagedConfig, TimmConfig
 from model.errors import BackboneError, CheckpointError, first_fault
 
 METHOD, WEIGHTS, CARD = "method.json", "weights.safetensors", "card.md"

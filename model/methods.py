@@ -5,23 +5,17 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 `joint` is the paper's and stays in training.
 """
 
-from model.config import (
-    AimConfig,
-    Align,
+from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig
+from model.config.fusion import GeometricFusion
+from model.config.matching import BiMhmMatcher, OtamMatcher
+from model.config.method import Align, MethodConfig, QueryContext
+from model.config.prototypes import TextTokenPrototypes
+from model.config.temporal import ConvolutionConfig
+from model.config.towers import (
     BackboneConfig,
-    BiMhmMatcher,
     CompactConfig,
-    ConvolutionConfig,
-    GeometricFusion,
-    MethodConfig,
     OpenClipConfig,
-    OrderConfig,
-    OtamMatcher,
     PackagedConfig,
-    QueryContext,
-    TaskConfig,
-    TedConfig,
-    TextTokenPrototypes,
     VideoNetworkConfig,
 )
 from model.errors import MethodError

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.backbones.wording import TextFault, text_fault, wording
 from model.calibration.defaults import default_calibration
 from model.calibration.fitted import Calibration
-from model.config import MethodConfig
+from model.config.method import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import (
     ClassSet,
@@ -40,7 +40,7 @@ SLICE_CLIPS = 16  # clips of one trunk pass, so that memory stays bounded
 
 
 class Recognizer(ByParts):
-    """A method with its weights. Built by `model.build`, loaded by `model.checkpoint`.
+    """A method with its weights. Built by `model.assembly`, loaded by `model.checkpoint`.
 
     Args:
         config: The method.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones.attention import attend
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.episode import Memory
 from model.prototypes.mean import class_means
 from model.slots import BlockView, TransformerBlock, View

@@ -46,7 +46,7 @@ MODEL_STEPS = (
     {"encoder"},
     {"passes"},
     {"recognizer"},
-    {"build"},
+    {"assembly"},
     {"checkpoint"},
     {"export"},
 )

@@ -13,9 +13,11 @@ from deploy.demo_folder import most_queries, read_clips, usable_clips
 from deploy.demo_report import of_answers, of_tasks
 from deploy.demo_synthetic import draw_actions
 from deploy.local_service import LocalServiceError, local_service
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
-from model.build import build_recognizer
-from model.config import CompactConfig, MethodConfig, TaskConfig
+from model.config.blocks import TaskConfig
+from model.config.method import MethodConfig
+from model.config.towers import CompactConfig
 from tests.episodes import score_episode
 from tests.forked import ForkedCommand
 from tests.videos import grey_frames, make_video

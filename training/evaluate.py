@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from model.config import QueryContext
+from model.config.method import QueryContext
 from training import cli
 from training.data.episodes import DrawnEpisodes
 from training.errors import InputError

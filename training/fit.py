@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.methods import METHODS
 from training import cli
 from training.meta.choice import MATCHERS, MethodChoice

@@ -14,14 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from model.config import (
-    Align,
-    MethodConfig,
-    OpenClipConfig,
-    OrderConfig,
-    QueryContext,
-    TaskConfig,
-)
+from model.config.blocks import OrderConfig, TaskConfig
+from model.config.method import Align, MethodConfig, QueryContext
+from model.config.towers import OpenClipConfig
 from training import cli
 
 

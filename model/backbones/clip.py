@@ -20,7 +20,7 @@ from model.backbones.timm import TimmImageTower
 from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer, read_whole, tokenizer_of
 from model.backbones.weights import load_exactly, read_tensors
 from model.backbones.words import WordTokenizer
-from model.config import OpenClipConfig
+from model.config.towers import OpenClipConfig
 from model.errors import BackboneError
 from model.slots import RGB, Backbone, TransformerBlock
 

@@ -10,7 +10,7 @@ from model.backbones.packaged.compact import compact_image_tower, compact_text_t
 from model.backbones.sources import DEFAULT_CACHE
 from model.backbones.timm import timm_file, timm_tower
 from model.backbones.video import video_file, video_tower
-from model.config import (
+from model.config.towers import (
     BackboneConfig,
     CausalConfig,
     CompactConfig,

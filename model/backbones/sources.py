@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from model.config import (
+from model.config.towers import (
     LibraryConfig,
     OpenClipConfig,
     TimmConfig,

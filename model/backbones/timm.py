@@ -17,7 +17,7 @@ from model.backbones.attention import join_heads, split_heads
 from model.backbones.eva import EvaBlock
 from model.backbones.hub import HubFile
 from model.backbones.weights import load_exactly, read_tensors
-from model.config import TimmConfig
+from model.config.towers import TimmConfig
 from model.errors import BackboneError
 from model.slots import RGB, TransformerBlock
 

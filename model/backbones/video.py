@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.backbones.hub import HubFile
 from model.backbones.weights import listed, read_tensors
-from model.config import VideoConfig, VideoMaeConfig, VJepa2Config
+from model.config.towers import VideoConfig, VideoMaeConfig, VJepa2Config
 from model.errors import BackboneError, MethodError
 from model.slots import TransformerBlock
 

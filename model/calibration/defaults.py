@@ -7,18 +7,20 @@ What a family has was measured on one member of it, or is the most careful of th
 from typing import assert_never
 
 from model.calibration.fitted import Calibration, ShotRow
-from model.config import (
+from model.config.fusion import GeometricFusion
+from model.config.matching import (
     BiMhmMatcher,
-    CausalConfig,
-    CompactConfig,
     FramePairMatcher,
-    GeometricFusion,
-    MethodConfig,
-    OpenClipConfig,
     OtamMatcher,
     PrototypeMatcher,
-    TimmConfig,
     TrxMatcher,
+)
+from model.config.method import MethodConfig
+from model.config.towers import (
+    CausalConfig,
+    CompactConfig,
+    OpenClipConfig,
+    TimmConfig,
     VideoMaeConfig,
     VideoNetworkConfig,
     VJepa2Config,

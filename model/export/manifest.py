@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from model.backbones.sources import folder_of
-from model.config import Config, QueryContext
+from model.config.method import QueryContext
+from model.config.root import Config
 from model.errors import ExportError, first_fault
 from model.files import write_file
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import Align
+from model.config.method import Align
 
 
 class StageText(nn.Module):

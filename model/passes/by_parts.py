@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.calibration.fitted import Calibration
-from model.config import MethodConfig
+from model.config.method import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import ClassSet, EncodedSupport, Memory, SupportClips, checked_classes
 from model.slots import Fusion, Prototypes

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
 
-from model.config import QueryContext
+from model.config.method import QueryContext
 from service.tasks.inputs import TextSource
 
 BASE64_FAULT = "base64_invalid"  # as pydantic lists it

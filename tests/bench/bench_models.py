@@ -25,7 +25,7 @@ import torch
 from model.backbones.clip import random_clip
 from model.backbones.sources import ALIASES, VIDEO, backbone_of
 from model.checkpoint import load_recognizer
-from model.config import OpenClipConfig, TimmConfig
+from model.config.towers import OpenClipConfig, TimmConfig
 from service.settings import Settings
 from tests.model.families import published_network, save_weights, write_tokenizer
 from tests.serving import classify, moving_clip, register, serving

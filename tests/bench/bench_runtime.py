@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.clip import open_clip_towers
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer
-from model.config import MethodConfig, OpenClipConfig
+from model.config.method import MethodConfig
+from model.config.towers import OpenClipConfig
 from model.export.manifest import read_manifest
 from model.passes.lanes import Lanes
 from model.recognizer import Recognizer

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import OpenClipConfig
+from model.config.towers import OpenClipConfig
 from model.episode import EncodedSupport, MatchScores, plain
 from model.methods import METHODS
 from model.recognizer import Recognizer

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.episode import EncodedSupport, MatchScores, Memory, plain
 from model.methods import METHODS
 from model.recognizer import Recognizer

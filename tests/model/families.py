@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from model.backbones.video import transformers
-from model.config import VideoConfig, VideoMaeConfig, VJepa2Config
+from model.config.towers import VideoConfig, VideoMaeConfig, VJepa2Config
 
 CLIP_LIKE = "open_clip:kshot-tiny-clip"
 SIGLIP_LIKE = "open_clip:kshot-tiny-siglip"

@@ -9,9 +9,11 @@ import open_clip
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.clip import ClipImageTower, ClipTextTower
-from model.build import build_recognizer
-from model.config import MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
+from model.config.blocks import OrderConfig, TaskConfig
+from model.config.method import MethodConfig
+from model.config.towers import OpenClipConfig
 from model.recognizer import Recognizer
 from training.meta.released import load_released
 

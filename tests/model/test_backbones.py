@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.clip import split_clip
 from model.backbones.timm import TimmImageTower
 from model.backbones.tokens import read_whole, tokenizer_of
 from model.backbones.words import WordTokenizer
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer
-from model.config import AimConfig, MethodConfig, QueryContext, TaskConfig, TedConfig, TimmConfig
+from model.config.blocks import AimConfig, TaskConfig, TedConfig
+from model.config.method import MethodConfig, QueryContext
+from model.config.towers import TimmConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import BackboneError, MethodError
 from model.recognizer import Recognizer

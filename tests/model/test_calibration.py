@@ -20,14 +20,8 @@ from model.calibration.fitted import (
     write_calibration,
 )
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import (
-    BiMhmMatcher,
-    MatcherConfig,
-    OtamMatcher,
-    VideoConfig,
-    VideoMaeConfig,
-    VJepa2Config,
-)
+from model.config.matching import BiMhmMatcher, MatcherConfig, OtamMatcher
+from model.config.towers import VideoConfig, VideoMaeConfig, VJepa2Config
 from model.episode import ClassSet, plain
 from model.errors import CheckpointError
 from model.fusion import TaskCalibration

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
 from model.backbones.packaged.causal import AlongTime, CausalBlock, CausalTower
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import METHOD_JSON, CausalConfig, CompactTextConfig, TaskConfig
+from model.config.blocks import TaskConfig
+from model.config.method import METHOD_JSON
+from model.config.towers import CausalConfig, CompactTextConfig
 from model.errors import BackboneError, MethodError
 from model.methods import compact_method
 from model.recognizer import Recognizer

@@ -10,10 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
-from model.build import build_recognizer
 from model.checkpoint import hash_tensors, load_recognizer, save_checkpoint
-from model.config import METHOD_JSON, MethodConfig, TaskConfig, TimmConfig
+from model.config.blocks import TaskConfig
+from model.config.method import METHOD_JSON, MethodConfig
+from model.config.towers import TimmConfig
 from model.errors import BackboneError, CheckpointError
 from model.recognizer import Recognizer
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text

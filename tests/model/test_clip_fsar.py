@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.config import GeometricFusion, OtamMatcher, TextTokenPrototypes
+from model.config.fusion import GeometricFusion
+from model.config.matching import OtamMatcher
+from model.config.prototypes import TextTokenPrototypes
 from model.episode import EncodedSupport
 from model.errors import EpisodeError
 from model.matching.frame_pairs import frame_distances

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.adapters.aim import ALL
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.recognizer import Recognizer
 from model.views import alone_view
 from tests.model.tiny import clips, tiny_recognizer

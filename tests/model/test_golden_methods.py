@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.clip import ClipImageTower
-from model.build import build_recognizer
-from model.config import AimConfig, MethodConfig, OpenClipConfig
+from model.config.blocks import AimConfig
+from model.config.method import MethodConfig
+from model.config.towers import OpenClipConfig
 from model.encoder import VideoEncoder
 from model.episode import ClassSet
 from model.matching.frame_pairs import frame_distances

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from model.calibration.fitted import Calibration
-from model.config import (
+from model.config.matching import (
     BiMhmMatcher,
     FramePairMatcher,
     MatcherConfig,

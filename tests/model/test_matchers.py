@@ -14,20 +14,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
-from model.build import build_recognizer
 from model.checkpoint import hash_tensors, load_recognizer, save_checkpoint
-from model.config import (
-    METHOD_JSON,
+from model.config.matching import (
     BiMhmMatcher,
     FramePairMatcher,
     MatcherConfig,
-    MethodConfig,
     OtamMatcher,
     PrototypeMatcher,
-    TimmConfig,
     TrxMatcher,
 )
+from model.config.method import METHOD_JSON, MethodConfig
+from model.config.towers import TimmConfig
 from model.episode import ClassSet
 from model.errors import CheckpointError, MethodError
 from model.matching.cosine import CosineOfMeans, FramePairs

@@ -10,12 +10,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.hub import HubFile
 from model.backbones.opening import hub_files, towers
 from model.backbones.sources import ALIASES, backbone_of
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, TaskConfig, TimmConfig
+from model.config.blocks import TaskConfig
+from model.config.method import METHOD_JSON, MethodConfig
+from model.config.towers import OpenClipConfig, TimmConfig
 from model.convert_weights.__main__ import main as convert_weights
 from model.errors import BackboneError, CheckpointError
 from tests.model.families import CLIP_LIKE, clip_weights

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from model.adapters.ted import TedAdapter, TedBlock
-from model.build import build_recognizer
-from model.config import ConvolutionConfig, MethodConfig, TedConfig
+from model.assembly.recognizer import build_recognizer
+from model.config.blocks import TedConfig
+from model.config.method import MethodConfig
+from model.config.temporal import ConvolutionConfig
 from model.errors import MethodError
 from model.methods import METHODS
 from model.temporal.convolution import TemporalConvolution
 from model.views import Alone
 from tests.model.golden_methods import Case, files_of
-from tests.model.test_build import VIT_B, meta_towers, trainable
+from tests.model.test_assembly import VIT_B, meta_towers, trainable
 from tests.model.tiny import clips, tiny_recognizer
 
 PARTS = {

@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
 from model.backbones.video import transformers
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import (
-    AimConfig,
-    ConvolutionConfig,
+from model.config.blocks import AimConfig
+from model.config.matching import (
     FramePairMatcher,
     MatcherConfig,
     OtamMatcher,
     PrototypeMatcher,
     TrxMatcher,
-    VideoConfig,
 )
+from model.config.temporal import ConvolutionConfig
+from model.config.towers import VideoConfig
 from model.errors import BackboneError, CheckpointError, ExportError, MethodError
 from model.export.writing import export
 from model.methods import bare_method

@@ -15,7 +15,7 @@ from model.backbones.packaged.compact import compact_text_tower
 from model.backbones.sources import COMPACT
 from model.backbones.wording import TextFault, text_fault, wording
 from model.checkpoint import METHOD, load_recognizer, read_method
-from model.config import CompactConfig
+from model.config.towers import CompactConfig
 from model.slots import TextBackbone
 from model.text import PROMPT, clean, label_key, prompts, spoken, template_stages
 from tests.model.families import SIGLIP_LIKE, siglip_weights

@@ -5,16 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
 from model.backbones.words import split_words
-from model.build import build_recognizer
-from model.config import (
-    CompactConfig,
-    CompactTextConfig,
-    MethodConfig,
-    OrderConfig,
-    TextTokenPrototypes,
-)
+from model.config.blocks import OrderConfig
+from model.config.method import MethodConfig
+from model.config.prototypes import TextTokenPrototypes
+from model.config.towers import CompactConfig, CompactTextConfig
 from model.episode import ClassSet
 from model.methods import METHODS
 from model.recognizer import Recognizer

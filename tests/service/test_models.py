@@ -9,8 +9,8 @@ import torch
 from huggingface_hub import constants
 
 from deploy.local_service import free_port
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
-from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
 from model.errors import BackboneError
 from model.methods import bare_method

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load_recognizer
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.episode import EncodedSupport, plain
 from model.export.manifest import MANIFEST, read_manifest, sha256_of
 from model.export.parity import factors

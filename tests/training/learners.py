@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.text import template_stages
 from tests.model.tiny import LABELS, clips, tiny_recognizer
 from training.data.datasets import LabelledClip

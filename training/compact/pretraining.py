@@ -10,7 +10,7 @@ import torch
 from model.backbones.packaged.compact import compact_image_tower
 from model.backbones.timm import TimmImageTower
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import CompactConfig
+from model.config.towers import CompactConfig
 from training.compact.image_tower import ImageRun, train_image_tower
 from training.compact.pictures import FramePools, read_pools
 from training.compact.recipes import ImageRecipe, MotionRecipe, TextRecipe

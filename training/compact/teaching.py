@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.compact import compact_text_tower
-from model.build import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import CompactConfig, CompactTextConfig
+from model.config.towers import CompactConfig, CompactTextConfig
 from model.encoder import VideoEncoder
 from model.methods import compact_method
 from model.recognizer import Recognizer

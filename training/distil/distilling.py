@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalNetwork, CausalTower
-from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
-from model.config import CausalConfig
+from model.config.towers import CausalConfig
 from model.methods import compact_method
 from training.distil.batches import Batches
 from training.distil.recipe import StudentJob, VideoRecipe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import CausalConfig
+from model.config.towers import CausalConfig
 from training import cli
 from training.distil.recipe import StudentJob, VideoRecipe
 from training.errors import InputError, refusal

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from model.config import CausalConfig
+from model.config.towers import CausalConfig
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from model.config import MethodConfig
+from model.config.method import MethodConfig
 from training.data.datasets import DataChoice, Dataset
 from training.data.episodes import DrawnEpisodes
 from training.errors import InputError

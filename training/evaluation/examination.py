@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import load_recognizer
-from model.config import MethodConfig, QueryContext
+from model.config.method import MethodConfig, QueryContext
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from training.data.datasets import LabelledClip

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model.build import build_recognizer
-from model.config import QueryContext
+from model.assembly.recognizer import build_recognizer
+from model.config.method import QueryContext
 from model.recognizer import Recognizer
 from training.errors import InputError
 

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from model.config import MatcherConfig, QueryContext
+from model.config.matching import MatcherConfig
+from model.config.method import QueryContext
 from model.methods import METHODS
 
 # Every matcher of the core with its own defaults, by the name that it has in method.json.

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 
-from model.build import build_matcher, build_recognizer
+from model.assembly.matching import build_matcher
+from model.assembly.recognizer import build_recognizer
 from model.checkpoint import load_recognizer
-from model.config import (
-    MatcherConfig,
-    MethodConfig,
-    VideoNetworkConfig,
-    VisualConfig,
-)
+from model.config.blocks import VisualConfig
+from model.config.matching import MatcherConfig
+from model.config.method import MethodConfig
+from model.config.towers import VideoNetworkConfig
 from model.methods import METHODS
 from model.recognizer import Recognizer
 from model.slots import Backbone

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import fetch_weights, towers
 from model.backbones.weights import listed, misfits
-from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
-from model.config import MethodConfig, OpenClipConfig
+from model.config.method import MethodConfig
+from model.config.towers import OpenClipConfig
 from model.convert_weights.pickles import tensors_of
 from model.errors import CheckpointError
 from model.recognizer import Recognizer

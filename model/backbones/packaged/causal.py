@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import CausalConfig
+from model.config.towers import CausalConfig
 from model.errors import MethodError
 from model.slots import TransformerBlock
 

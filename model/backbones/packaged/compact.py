@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from model.backbones.clip import ClipTextTower
 from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
-from model.config import CompactConfig, CompactTextConfig
+from model.config.towers import CompactConfig, CompactTextConfig
 
 
 def compact_image_tower(config: CompactConfig) -> TimmImageTower:

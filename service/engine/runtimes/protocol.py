@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
-from model.config import MethodConfig, QueryContext
+from model.config.method import MethodConfig, QueryContext
 from model.episode import EncodedSupport, Scored, Scores
 from model.passes.kept_support import FORMAT
 from model.text import WORDING_VERSION, StageTexts

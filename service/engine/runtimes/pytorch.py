@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
-from model.config import MethodConfig
+from model.config.method import MethodConfig
 from model.episode import EncodedSupport, Scored, Scores, check_supports
 from model.recognizer import Recognizer
 from model.text import StageTexts

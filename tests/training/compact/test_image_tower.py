@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from model.backbones.packaged.compact import compact_image_tower
 from model.checkpoint import load_recognizer
-from model.config import CompactConfig
+from model.config.towers import CompactConfig
 from model.text import template_stages
 from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
-from model.build import build_recognizer
 from model.checkpoint import save_checkpoint
-from model.config import CompactConfig, CompactTextConfig, TaskConfig
+from model.config.blocks import TaskConfig
+from model.config.towers import CompactConfig, CompactTextConfig
 from model.methods import compact_method
 from model.recognizer import Recognizer
 from training.compact.captions import CaptionedClips, features_of, vocabulary

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
 from model.backbones.words import split_words
-from model.build import build_recognizer
-from model.config import CompactConfig, CompactTextConfig, MethodConfig
+from model.config.method import MethodConfig
+from model.config.towers import CompactConfig, CompactTextConfig
 from model.recognizer import Recognizer
 from model.text import prompts, template_stages
 from training.compact.captions import (

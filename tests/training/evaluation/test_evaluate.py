@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.build import build_recognizer
+from model.assembly.recognizer import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config import TaskConfig
+from model.config.blocks import TaskConfig
 from model.recognizer import Recognizer
 from tests.model.tiny import tiny_recognizer
 from tests.training.conftest import TEACHER

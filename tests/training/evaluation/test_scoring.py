@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import QueryContext
+from model.config.method import QueryContext
 from model.recognizer import Recognizer
 from model.text import StageTexts, template_stages
 from tests.episodes import score_episode

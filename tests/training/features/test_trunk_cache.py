@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.build import build_recognizer
+from model.assembly.recognizer import build_recognizer
 from model.recognizer import Recognizer
 from tests.forked import ForkedCommand
 from tests.model.tiny import tiny_recognizer

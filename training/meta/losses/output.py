@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.config import MethodConfig
+from model.config.method import MethodConfig
 from model.text import StageTexts
 
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from model.assembly.recognizer import build_recognizer
 from model.backbones.clip import (
     ClipImageTower,
     ClipTextTower,
@@ -19,8 +20,9 @@ from model.backbones.clip import (
 from model.backbones.opening import hub_files, towers
 from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
-from model.build import build_recognizer
-from model.config import METHOD_JSON, MethodConfig, OpenClipConfig, OrderConfig, TaskConfig
+from model.config.blocks import OrderConfig, TaskConfig
+from model.config.method import METHOD_JSON, MethodConfig
+from model.config.towers import OpenClipConfig
 from model.encoder import TextEncoder, VideoEncoder
 from model.errors import BackboneError, KshotError, MethodError
 from model.methods import METHODS

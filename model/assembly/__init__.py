@@ -1,0 +1,1 @@
+"""Configs to modules: the only place that knows all parts, one module a slot."""

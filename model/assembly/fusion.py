@@ -1,0 +1,41 @@
+"""The text score, and how it meets the video score."""
+
+from typing import assert_never
+
+from model.config.fusion import GeometricFusion
+from model.config.method import MethodConfig
+from model.errors import MethodError
+from model.fusion import Geometric, Product, VideoOnly
+from model.matching.stages import LabelText, StageText
+from model.slots import Fusion, Matcher, TextHead
+
+
+def build_text_head(config: MethodConfig) -> TextHead:
+    """Build what compares queries with the text of classes."""
+    if isinstance(config.fusion, GeometricFusion):
+        return LabelText()
+    return StageText(config.stages, config.align, config.stage_cosine)
+
+
+def build_fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
+    """Build what makes logits of both scores.
+
+    Raises:
+        MethodError: The matcher's score is no factor of this fusion.
+    """
+    fusion: Fusion
+    match config.fusion:
+        case "video":
+            fusion = VideoOnly(config.scale if matcher.bounded else 1.0)
+        case "product":
+            fusion = Product(config.scale)
+        case GeometricFusion(text_share=share, softness=softness):
+            fusion = Geometric(share, softness)
+        case _:
+            assert_never(config.fusion)
+    if fusion.needs_bounded and not matcher.bounded:
+        raise MethodError(
+            f"The matcher {config.matcher.kind!r} gives distances, which are no factor of fusion "
+            f"{config.fusion!r}; set fusion to 'video' or 'geometric'."
+        )
+    return fusion

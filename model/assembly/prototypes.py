@@ -1,0 +1,45 @@
+"""Supports and class text to classes."""
+
+from typing import assert_never
+
+from model.config.prototypes import MeanPrototypes, PrototypesConfig, TextTokenPrototypes
+from model.errors import MethodError
+from model.prototypes import mean, text_token
+from model.slots import Prototypes
+
+
+def build_prototypes(config: PrototypesConfig, features: int, *, keep_shots: bool) -> Prototypes:
+    """Build what makes classes of supports.
+
+    Args:
+        config: Which.
+        features: Width of a frame's features.
+        keep_shots: Whether the matcher reads each shot.
+
+    Raises:
+        MethodError: Heads that do not divide the width.
+    """
+    match config:
+        case MeanPrototypes():
+            return mean.MeanPrototypes(keep_shots=keep_shots)
+        case TextTokenPrototypes():
+            if features % config.heads:
+                raise MethodError(
+                    f"{config.heads} heads do not divide features of width {features}; "
+                    "choose another number."
+                )
+            layers = [
+                text_token.Layer(
+                    features,
+                    heads=config.heads,
+                    hidden=config.hidden,
+                    dropout=config.dropout,
+                    mlp_dropout=config.mlp_dropout,
+                )
+                for _ in range(config.depth)
+            ]
+            return text_token.TextTokenPrototypes(
+                layers, merge_before=config.merge_before, keep_shots=keep_shots
+            )
+        case _:
+            assert_never(config)

@@ -1,0 +1,72 @@
+"""The one assembler: a config to the modules of a method, each in its slot."""
+
+from model.assembly.fusion import build_fusion, build_text_head
+from model.assembly.matching import build_matcher
+from model.assembly.prototypes import build_prototypes
+from model.assembly.towers import build_text, build_video
+from model.config.method import MethodConfig
+from model.errors import MethodError
+from model.recognizer import Recognizer
+from model.slots import Backbone, ClipBackbone, TextBackbone
+from model.text import places
+
+
+def build_recognizer(
+    config: MethodConfig,
+    image: Backbone | ClipBackbone,
+    text: TextBackbone | None,
+    *,
+    name: str = "unnamed",
+) -> Recognizer:
+    """Put parts into their slots; they start at their initial values.
+
+    Raises:
+        MethodError: the parts do not fit each other or the towers.
+    """
+    video = build_video(config, image)
+    matcher = build_matcher(config.matcher, image.features, video.instants)
+    head = build_text_head(config)
+    recognizer = Recognizer(
+        config,
+        video,
+        build_text(config.text, text),
+        build_prototypes(config.prototypes, image.features, keep_shots=matcher.reads_shots),
+        matcher,
+        head,
+        build_fusion(config, matcher),
+        name=name,
+    )
+    if recognizer.has_text and config.frames < head.least_frames:
+        raise MethodError(
+            f"frames is {config.frames}; {config.stages} stages need {head.least_frames} or more "
+            "frames a clip."
+        )
+    _check_prompt(config.prompt)
+    _tune(config, recognizer)
+    return recognizer.eval()
+
+
+def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
+    """Say which weights learn: the backbone's, the adapters' and those of the parts above."""
+    video, text = recognizer.video, recognizer.text
+    video.tower.model.requires_grad_(config.tune == "all")
+    if text is not None:
+        text.tower.model.requires_grad_(False)
+    if config.tune == "frozen":
+        video.adapted.requires_grad_(False)
+        if text is not None:
+            text.adapted.requires_grad_(False)
+        if video.temporal_embedding is not None:
+            video.temporal_embedding.requires_grad_(False)
+
+
+def _check_prompt(prompt: str) -> None:
+    """Refuse a prompt with places that nothing fills."""
+    try:
+        named = places(prompt)
+    except ValueError:
+        named = {prompt}
+    if unknown := sorted(named - {"label", "stage"}):
+        raise MethodError(
+            f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}} and {{stage}}."
+        )

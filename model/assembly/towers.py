@@ -1,0 +1,94 @@
+"""Encoders: a tower, its adapted blocks, and what happens along time above it."""
+
+from collections.abc import Sequence
+from typing import assert_never, cast
+
+from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
+from model.adapters.order import OrderBlock
+from model.adapters.task import TaskBlock
+from model.adapters.ted import TedBlock
+from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig, VisualConfig
+from model.config.method import MethodConfig
+from model.config.towers import WholeClipConfig
+from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
+from model.errors import MethodError
+from model.slots import AdaptedBlock, Backbone, ClipBackbone, TextBackbone, TransformerBlock
+from model.temporal.convolution import TemporalConvolution
+
+
+def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEncoder:
+    """Put the adapted blocks into an image tower, or take a video network as it is.
+
+    Raises:
+        MethodError: The parts do not fit the tower.
+    """
+    temporal = None
+    if config.temporal is not None:
+        temporal = TemporalConvolution(tower.features, config.temporal.ratio)
+    if isinstance(config.backbone, WholeClipConfig):
+        if config.visual is not None or config.tune == "all":
+            raise MethodError(
+                f"A {config.backbone.kind} network sees a whole clip and stays frozen; leave "
+                "adapted blocks and tune 'all' out, as the preset `frozen` does."
+            )
+        return ClipEncoder(cast(ClipBackbone, tower), frames=config.frames, temporal=temporal)
+    image = cast(Backbone, tower)
+    return VideoEncoder(
+        image,
+        _adapted(config.visual, image),
+        frames=config.frames,
+        temporal_embedding=config.temporal_embedding,
+        temporal=temporal,
+    )
+
+
+def build_text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEncoder | None:
+    """Put the adapted blocks into a text tower; without a tower there is no text.
+
+    Raises:
+        MethodError: More adapted blocks than the tower has.
+    """
+    if tower is None:
+        return None
+    adapted: list[OrderBlock] = []
+    if config is not None:
+        top = _top(tower.blocks, config.blocks, "text")
+        adapted = [OrderBlock(block, tower.width, config.ratio) for block in top]
+    return TextEncoder(tower, adapted)
+
+
+def _adapted(config: VisualConfig | None, tower: Backbone) -> list[AdaptedBlock]:
+    if config is None:
+        return []
+    if isinstance(config, TedConfig) and tower.prefix_tokens != 1:
+        raise MethodError(
+            f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
+            "choose a ViT with a class token and no registers."
+        )
+    top = _top(tower.blocks, config.blocks, "image")
+    last = CLASS_TOKEN if tower.reads_class_token else ALL
+    reads = [ALL] * (len(top) - 1) + [last]
+    return [adapt(block, tower.width, config, read) for block, read in zip(top, reads, strict=True)]
+
+
+def _top(blocks: Sequence[TransformerBlock], count: int, tower: str) -> list[TransformerBlock]:
+    if not 1 <= count <= len(blocks):
+        raise MethodError(
+            f"{count} adapted blocks do not fit the {tower} tower; choose 1 to {len(blocks)}."
+        )
+    return list(blocks[len(blocks) - count :])
+
+
+def adapt(
+    block: TransformerBlock, width: int, config: VisualConfig, reads: slice = ALL
+) -> AdaptedBlock:
+    """Wrap one block in the adapters that `config` describes; others read `reads` of its tokens."""
+    match config:
+        case AimConfig():
+            return AimBlock(block, width, config.ratio, config.joint_scale, reads)
+        case TaskConfig():
+            return TaskBlock(block, width, config.ratio, zero_init=config.zero_init, reads=reads)
+        case TedConfig():
+            return TedBlock(block, width, config.ratio, before_attention=config.before_attention)
+        case _:
+            assert_never(config)

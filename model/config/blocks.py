@@ -1,0 +1,49 @@
+"""Adapters in the blocks of a tower."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from model.config.root import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AimConfig(Config):
+    """AIM adapters on the top blocks (arXiv 2302.03024; model/papers/aim.md)."""
+
+    kind: Literal["aim"] = "aim"
+    blocks: int = 6  # adapted blocks, counted from the output
+    ratio: float = 0.25  # bottleneck width / token width
+    joint_scale: float = 0.5  # weight of the adapter beside the MLP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskConfig(Config):
+    """Task-Adapter on the top blocks (model/papers/task_adapter.md)."""
+
+    kind: Literal["task"] = "task"
+    blocks: int = 6
+    ratio: float = 0.25
+    zero_init: bool = True  # False: the task adapter starts at random, as released
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TedConfig(Config):
+    """Temporal enhancement and difference adapters of M2-CLIP (model/papers/m2clip.md)."""
+
+    kind: Literal["ted"] = "ted"
+    blocks: int = 12
+    ratio: float = 0.5  # width of the convolutions / token width
+    before_attention: bool = False  # one more adapter in front of attention (`24x384`)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderConfig(Config):
+    """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
+
+    blocks: int = 8
+    ratio: float = 0.25
+
+
+VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]

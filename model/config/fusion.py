@@ -1,0 +1,20 @@
+"""How video score and text score meet."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from model.config.root import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometricFusion(Config):
+    """Weighted geometric mean of two softmaxes (CLIP-FSAR; model/papers/clip_fsar.md)."""
+
+    kind: Literal["geometric"] = "geometric"
+    text_share: Annotated[float, Field(ge=0, le=1)] = 0.9  # exponent of its softmax; by val
+    softness: Annotated[float, Field(gt=0)] = 8.0  # divides distances
+
+
+FusionConfig = Literal["video", "product"] | GeometricFusion

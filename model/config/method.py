@@ -1,0 +1,51 @@
+"""What a method is, as one frozen value; `method.json` is a `MethodConfig` written out.
+
+pydantic reads each strictly. Choices are tagged unions by `kind`; `model.assembly`
+alone turns them into modules.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from model.config.blocks import OrderConfig, VisualConfig
+from model.config.fusion import FusionConfig
+from model.config.matching import COSINE, MatcherConfig
+from model.config.prototypes import MEANS, PrototypesConfig
+from model.config.root import Config
+from model.config.temporal import Temporal
+from model.config.towers import BackboneConfig
+from model.text import PROMPT, STAGES
+
+QueryContext = Literal["none", "self", "support", "prototype", "joint"]
+Align = Literal["identity", "temporal", "joint"]
+Tune = Literal["frozen", "adapters", "all"]
+Tuned = Annotated[Tune, Field(exclude_if=lambda tune: tune == "adapters")]
+Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
+Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodConfig(Config):
+    """One few-shot method, whole."""
+
+    backbone: BackboneConfig
+    frames: int = 8  # T, sampled per clip; more than there are stages
+    visual: VisualConfig | None = None  # None leaves the image tower as it is
+    temporal_embedding: Literal["first_adapted", "input"] = "first_adapted"
+    query_context: QueryContext = "none"
+    text: OrderConfig | None = None  # None leaves the text tower as it is
+    align: Align = "identity"
+    stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16
+    fusion: FusionConfig = "product"  # what has a text factor needs a text tower
+    scale: float = 64.0  # of the product of cosines
+    matcher: MatcherConfig = COSINE
+    prototypes: PrototypesConfig = MEANS
+    temporal: Temporal = None  # what happens along time above the backbone
+    tune: Tuned = "adapters"  # what learns: parts above the backbone, adapters too, or all
+    stages: Stages = STAGES  # sentences that describe an action
+    prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
+
+
+METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)

@@ -1,0 +1,123 @@
+"""Which image and text towers a method stands on."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from model.config.root import Config, Count
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The name of a weights file that was given at loading; without one it is left out of method.json.
+WeightsFile = Annotated[str | None, Field(exclude_if=lambda file: file is None)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenClipConfig(Config):
+    """A CLIP of open_clip; its weights are not in the checkpoint."""
+
+    kind: Literal["open_clip"] = "open_clip"
+    name: str  # "ViT-B-16-quickgelu"
+    pretrained: str | None = None  # "openai"; None is random, or a file given at loading
+    file: WeightsFile = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimmConfig(Config):
+    """A ViT of timm, no text tower; its weights are not in the checkpoint."""
+
+    kind: Literal["timm"] = "timm"
+    name: str  # "vit_tiny_patch16_224"
+    pretrained: bool = True  # False is random, or a file given at loading
+    file: WeightsFile = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoNetworkConfig(Config):
+    """A network of transformers that sees a whole clip; its weights are not in the checkpoint."""
+
+    name: str  # repository of the hub
+    pretrained: bool = True  # False is random, or a file given at loading
+    file: WeightsFile = None
+    size: int  # pixels
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16  # pixels
+    tubelet: int = 2  # frames of a token
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoMaeConfig(VideoNetworkConfig):
+    """VideoMAE, learned on Kinetics-400 (arXiv 2203.12602)."""
+
+    kind: Literal["videomae"] = "videomae"
+    name: str = "MCG-NJU/videomae-base-finetuned-kinetics"
+    size: int = 224
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VJepa2Config(VideoNetworkConfig):
+    """The encoder of V-JEPA 2, learned without labels (arXiv 2506.09985)."""
+
+    kind: Literal["vjepa2"] = "vjepa2"
+    name: str = "facebook/vjepa2-vitl-fpc64-256"
+    size: int = 256
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactTextConfig(Config):
+    """The compact text tower: word level, its vocabulary in the config."""
+
+    words: tuple[str, ...]  # lower case; every other word is unknown to it
+    context: int = 32  # tokens, start and end included
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactConfig(Config):
+    """The packaged compact towers: their weights are in the checkpoint."""
+
+    kind: Literal["compact"] = "compact"
+    size: int = 224  # pixels
+    patch: int = 16  # pixels
+    width: int = 192
+    depth: int = 6
+    heads: int = 3
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    text: CompactTextConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CausalConfig(Config):
+    """A causal video network: convolutions over space and time (packaged/causal.py)."""
+
+    kind: Literal["causal"] = "causal"
+    size: Annotated[int, Field(ge=32, multiple_of=32)] = 96  # pixels
+    widths: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)  # channels of each stage
+    depths: tuple[Count, Count, Count, Count] = (1, 2, 4, 2)  # blocks of each stage
+    spans: tuple[Count, Count, Count, Count] = (1, 3, 3, 5)  # frames that its blocks see
+    maps: Count = 480  # channels of the last map
+    hidden: Count = 1024
+    features: Count = 384
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    text: CompactTextConfig | None = None
+
+
+VideoConfig = VideoMaeConfig | VJepa2Config
+PackagedConfig = CompactConfig | CausalConfig  # weights are in the checkpoint
+WholeClipConfig = VideoConfig | CausalConfig  # networks that see a whole clip
+LibraryConfig = OpenClipConfig | TimmConfig | VideoConfig  # weights are not in the checkpoint
+BackboneConfig = Annotated[LibraryConfig | PackagedConfig, Field(discriminator="kind")]
