@@ -10,15 +10,16 @@ from fastapi_offline import FastAPIOffline
 from service.container import running
 from service.http import openapi, problems
 from service.http.admission import Admission
+from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
-from service.http.routes import operations, tasks
+from service.http.routes import changes, operations, tasks
 from service.http.routes.dependencies import known_parameters
 from service.http.stopping import StoppingAnswer
 from service.limits import limits_of
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
-ROUTERS = (tasks.router, operations.router)
+ROUTERS = (tasks.router, changes.router, operations.router)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -43,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1", dependencies=known)
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
-    openapi.install(app, limits)
+    openapi.install(app, limits, BODIES)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost

@@ -24,6 +24,7 @@ from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.tasks.arrivals import Arrivals
+from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.kept_supports import KeptSupports
@@ -49,6 +50,7 @@ class Service:
     engine: Engine
     texts: TaskTexts
     tasks: Tasks
+    changer: Changer
     classifier: Classifier
 
     @property
@@ -104,7 +106,18 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         warming.start()
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
+        yield Service(
+            settings,
+            limits,
+            store,
+            pool,
+            choice,
+            engine,
+            texts,
+            tasks,
+            changer_of(tasks),
+            classifier,
+        )
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -140,6 +153,17 @@ def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Descri
         store=store,
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
+    )
+
+
+def changer_of(tasks: Tasks) -> Changer:
+    """Make what changes the tasks that are registered there."""
+    return Changer(
+        store=tasks.store,
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        limits=tasks.limits,
     )
 
 

@@ -45,6 +45,11 @@ STATUS: dict[type[KshotError], int] = {
     refused.LabelTooLongError: 422,
     refused.LabelDuplicateError: 422,
     refused.LabelUnknownError: 422,
+    refused.LabelNotFoundError: 404,
+    refused.ClipNotFoundError: 404,
+    refused.LastClipError: 409,
+    refused.LastLabelsError: 409,
+    refused.RevisionStaleError: 412,
     refused.LabelWithoutClipsError: 422,
     refused.TooManyClipsError: 422,
     refused.NoClipsError: 422,
@@ -83,7 +88,7 @@ UNANSWERED: frozenset[type[KshotError]] = frozenset(
         core.EpisodeError,  # checked before the core is asked
         refused.ClientLeftError,  # nobody is there to read it; the log has it
         refused.DescriptionUnavailableError,  # no request waits for a language model
-        stores.RevisionConflictError,  # no route changes a task, and ids are drawn at random
+        stores.RevisionConflictError,  # a change is tried again, and ids are drawn at random
     )
 )
 INTERNAL = "internal-error"

@@ -86,6 +86,7 @@ class TaskRecord:
     allow_partial: bool = False  # of an uploaded task: whether a clip may still be left out
     refused: tuple[RefusedClip, ...] = ()  # left out, or what made the task fail
     failure: str | None = None  # of a failed task: one sentence
+    unknown_below: float | None = None  # cosine below which a query is none; None: the checkpoint's
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def expired(self, now: float) -> bool:

@@ -122,13 +122,16 @@ class Encoding:
         record: TaskRecord,
         tenant: str = "",
         new: Mapping[str, Tensor] | None = None,
+        missing: Progress = silent,
     ) -> EncodedSupport:
         """Take what is kept, or was encoded for an earlier revision; encode the stored rest.
 
         Args:
             record: The task.
             tenant: Whose work it is.
-            new: Frame features of its clips that this revision brought.
+            new: Frame features of its clips that this revision brought; None of one whose
+                supports the store may have kept.
+            missing: Told how many clips are encoded, before that begins.
 
         Raises:
             RevisionConflictError: The task has changed, and pictures of this revision are gone.
@@ -137,7 +140,9 @@ class Encoding:
             return support
         older = self.newest(record.task_id)
         if older is None or (support := await self._with_new_text(record, older)) is None:
-            support = await self._rebuilt(record, tenant, self._known(older) | dict(new or {}))
+            known = self._known(older) | dict(new or {})
+            missing(sum(clip.clip_id not in known for clip in record.clips))
+            support = await self._rebuilt(record, tenant, known)
         self.kept.keep(record, support)
         return support
 

@@ -85,26 +85,36 @@ class Supports:
             preparation.encoded = done
 
         tenant = credits.tenant
-        work = self._begin(
-            record, lambda: self.encoding.first(record, frames, progress, tenant), preparation
+        await self.changed(
+            record,
+            lambda: self.encoding.first(record, frames, progress, tenant),
+            preparation,
+            wait_s,
+            credits,
         )
+
+    async def changed(
+        self,
+        record: TaskRecord,
+        build: Build,
+        preparation: Preparation,
+        wait_s: float,
+        credits: Credits,
+    ) -> None:
+        """Begin to encode a revision, and return when it is ready or `wait_s` are over."""
+        self._records.note(record)
+        self.used[record.task_id] = time.time()
+        self.preparations[record.task_id] = preparation
+        work = self.start(record.task_id, self._prepare(record, build, preparation))
         work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
 
-    async def changed(
-        self, record: TaskRecord, build: Build, preparation: Preparation, wait_s: float
-    ) -> None:
-        """Begin to encode a new revision, and return when it is ready or `wait_s` are over."""
-        self._records.note(record)
-        work = self._begin(record, build, preparation)
-        await asyncio.wait({work}, timeout=wait_s)
-
-    def _begin(
-        self, record: TaskRecord, build: Build, preparation: Preparation
-    ) -> "asyncio.Task[None]":
-        self.used[record.task_id] = time.time()
-        self.preparations[record.task_id] = preparation
-        return self.start(record.task_id, self._prepare(record, build, preparation))
+    async def recall(self, record: TaskRecord) -> None:
+        """Have a task's supports at hand that the store has kept, before a change drops them."""
+        if self.cache.newest(record.task_id) is None:
+            support = await self.kept.read(record)
+            if support is not None:
+                self.cache.put(self._key(record), support)
 
     async def record(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store, or as it last stood while the store is away."""

@@ -75,7 +75,7 @@ async def test_with_class_means_as_context_a_clip_adds_its_features_alone() -> N
     recognizer = tiny_recognizer(query_context="prototype")
     engine = Engine(recognizer, batch_frames=64, support_bytes=10**6)
     await engine.start()
-    support = await engine.encode_support(clips(3, frames=8), [0, 1, 1], None)
+    support = await engine.encode_support(clips(3).numpy(), [0, 1, 1], None)
     assert support.clips is not None
     of_clip = support.clips.features_STE[0].nbytes
     size = engine._support_size
