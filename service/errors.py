@@ -4,7 +4,7 @@ KshotError
 ├── RequestError                  the request cannot be served as it is
 │   ├── MalformedRequestError, UnknownFieldError, InvalidRequestError, ...
 │   ├── labels and clips: TooFewLabelsError, LabelDuplicateError, ...
-│   ├── changes: LabelNotFoundError, ClipNotFoundError, LastClipError, RevisionStaleError, ...
+│   ├── changes of tasks: service.tasks.changes.errors
 │   ├── ClipsRefusedError         some clips cannot be used; names each
 │   └── NotReadyError, DeadlineError, ServerFullError, TenantOverShareError: ask again
 ├── EngineError                   the device failed on this work
@@ -146,45 +146,6 @@ class LabelUnknownError(RequestError):
     """A field speaks of a label that has no clips."""
 
     code = "label-unknown"
-
-
-class LabelNotFoundError(RequestError):
-    """The task has no such label."""
-
-    code = "label-not-found"
-
-
-class ClipNotFoundError(RequestError):
-    """The task has no such support clip."""
-
-    code = "clip-not-found"
-
-
-class LastClipError(RequestError):
-    """The clip is the last one of its label."""
-
-    code = "last-clip"
-
-
-class LastLabelsError(RequestError):
-    """The task would keep fewer labels than a task has."""
-
-    code = "last-labels"
-
-
-class RevisionStaleError(RequestError):
-    """The task is at another revision than those that the change was meant for.
-
-    Args:
-        message: The sentence.
-        stored: The revision that stands.
-    """
-
-    code = "revision-stale"
-
-    def __init__(self, message: str, stored: int) -> None:
-        super().__init__(message)
-        self.stored = stored
 
 
 class LabelWithoutClipsError(RequestError):

@@ -18,6 +18,7 @@ from model.errors import KshotError
 from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
 from service.http.statuses import INTERNAL, ROUTE_CODES, STATUS, UNANSWERED
 from service.logs import Seldom
+from service.tasks.changes.errors import RevisionStaleError
 
 MEDIA_TYPE = "application/problem+json"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -68,7 +69,7 @@ def problem_of(error: KshotError, instance: str) -> Problem:
     problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE
     if isinstance(error, refused.RequestError):
         problem.errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
-    if isinstance(error, refused.RevisionStaleError):
+    if isinstance(error, RevisionStaleError):
         problem.revision = error.stored
     if isinstance(error, refused.ClipsRefusedError):
         problem.clips = [clip_problem(fault) for fault in error.clips]

@@ -5,6 +5,7 @@ import service.errors as refused
 from model.errors import KshotError
 from service.decoding import process as decoding
 from service.stores import errors as stores
+from service.tasks.changes import errors as changes
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
@@ -45,11 +46,11 @@ STATUS: dict[type[KshotError], int] = {
     refused.LabelTooLongError: 422,
     refused.LabelDuplicateError: 422,
     refused.LabelUnknownError: 422,
-    refused.LabelNotFoundError: 404,
-    refused.ClipNotFoundError: 404,
-    refused.LastClipError: 409,
-    refused.LastLabelsError: 409,
-    refused.RevisionStaleError: 412,
+    changes.LabelNotFoundError: 404,
+    changes.ClipNotFoundError: 404,
+    changes.LastClipError: 409,
+    changes.LastLabelsError: 409,
+    changes.RevisionStaleError: 412,
     refused.LabelWithoutClipsError: 422,
     refused.TooManyClipsError: 422,
     refused.NoClipsError: 422,

@@ -9,18 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from model.text import label_key
-from service.errors import (
+from service.errors import LabelDuplicateError, TooManyClipsError, TooManyLabelsError
+from service.limits import Limits
+from service.stores.records import ClipRecord, LabelRecord, TaskRecord
+from service.tasks.changes.errors import (
     ClipNotFoundError,
-    LabelDuplicateError,
     LabelNotFoundError,
     LastClipError,
     LastLabelsError,
     RevisionStaleError,
-    TooManyClipsError,
-    TooManyLabelsError,
 )
-from service.limits import Limits
-from service.stores.records import ClipRecord, LabelRecord, TaskRecord
 
 Edit = Callable[[TaskRecord], TaskRecord]
 Revisions = frozenset[int]  # for which a change is meant
