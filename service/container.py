@@ -101,23 +101,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         classifier = Classifier(
             arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
         )
-        warming = Warming(store, supports)
-        stack.push_async_callback(warming.close)
-        warming.start()
+        stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        yield Service(
-            settings,
-            limits,
-            store,
-            pool,
-            choice,
-            engine,
-            texts,
-            tasks,
-            changer_of(tasks),
-            classifier,
-        )
+        users = tasks, changer_of(tasks), classifier
+        yield Service(settings, limits, store, pool, choice, engine, texts, *users)
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -154,6 +142,13 @@ def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Descri
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
     )
+
+
+def warming_of(store: TaskStore, supports: Supports) -> Warming:
+    """Begin to get the tasks ready that were used last."""
+    warming = Warming(store, supports)
+    warming.start()
+    return warming
 
 
 def changer_of(tasks: Tasks) -> Changer:
