@@ -23,7 +23,7 @@ from service.http.changes.schemas import (
     SettingsBody,
     WordsBody,
 )
-from service.http.openapi import problems
+from service.http.openapi import Responses, problems
 from service.http.routes.dependencies import (
     AllowanceDep,
     ExpectedDep,
@@ -41,7 +41,9 @@ from service.tasks.changes.change import Asked, Changed
 router = APIRouter(prefix="/tasks/{task_id}", tags=["changes"])
 JPEG = "image/jpeg"
 CHANGE = (400, 404, 408, 409, 410, 412, 413, 415, 422, 429, 503, 504)
-GETTING_READY = {202: {"model": ChangedTask, "description": "Durable, and still getting ready."}}
+GETTING_READY: Responses = {
+    202: {"model": ChangedTask, "description": "Durable, and still getting ready."}
+}
 
 
 async def asked(

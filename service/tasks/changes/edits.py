@@ -7,6 +7,7 @@ and on what the client sent, and on nothing else.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from model.text import label_key
 from service.errors import LabelDuplicateError, TooManyClipsError, TooManyLabelsError
@@ -79,7 +80,7 @@ def no_clip(clip_id: str) -> ClipNotFoundError:
 class Settings:
     """Another name, end or unknown policy, by field of the record."""
 
-    fields: Mapping[str, str | float | None]
+    fields: Mapping[str, Any]
 
     def __call__(self, record: TaskRecord) -> TaskRecord:
         """Return the record that follows."""
