@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
@@ -14,6 +14,7 @@ OF_64 = "[A-Za-z0-9+/]"
 BASE64 = {"pattern": f"^({OF_64}{{4}})*({OF_64}{{4}}|{OF_64}{{3}}=|{OF_64}{{2}}==)$"}
 REFERENCE = "#/components/schemas/{model}"
 Responses = dict[int | str, dict[str, Any]]
+Shape = tuple[Any, JsonSchemaMode]  # a model, and which of its two schemas is meant
 
 MEANINGS = {
     400: "The body cannot be read.",
@@ -157,13 +158,9 @@ def install(app: FastAPI, limits: Limits, bodies: Sequence[type[Body]]) -> None:
 def _completed(
     document: dict[str, Any], limits: Limits, bodies: Sequence[type[Body]]
 ) -> dict[str, Any]:
-    _, ours = models_json_schema(
-        [
-            (Problem, "serialization"),
-            *((body, "validation") for body in (TaskBody, QueryBody, *bodies)),
-        ],
-        ref_template=REFERENCE,
-    )
+    shapes: list[Shape] = [(Problem, "serialization")]
+    shapes += [(body, "validation") for body in (TaskBody, QueryBody, *bodies)]
+    _, ours = models_json_schema(shapes, ref_template=REFERENCE)
     _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]
     document["components"]["schemas"] = {**ours["$defs"], **schemas}
