@@ -120,9 +120,8 @@ class ClipTextTower(nn.Module):
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:  # noqa: ANN401
         super().__init__()
         pool = getattr(model, "text_pool_type", None) or getattr(model, "pool_type", None)
-        plain = getattr(model, "cls_emb", None) is None and not getattr(
-            model, "use_pad_mask", False
-        )
+        plain = getattr(model, "cls_emb", None) is None
+        plain = plain and not getattr(model, "use_pad_mask", False)
         if pool not in ("argmax", "last") or not plain:
             raise BackboneError(
                 f"The text tower pools by {pool!r}, not at its end; choose a CLIP like OpenAI's."
