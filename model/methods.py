@@ -7,7 +7,7 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 
 from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig
 from model.config.fusion import GeometricFusion
-from model.config.matching import BiMhmMatcher, OtamMatcher
+from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.prototypes import TextTokenPrototypes
 from model.config.temporal import ConvolutionConfig
@@ -28,6 +28,8 @@ _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
+    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
     "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(
         backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"

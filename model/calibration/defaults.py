@@ -10,9 +10,11 @@ from model.calibration.fitted import Calibration, ShotRow
 from model.config.fusion import GeometricFusion
 from model.config.matching import (
     BiMhmMatcher,
+    CacheMatcher,
     FramePairMatcher,
     OtamMatcher,
     PrototypeMatcher,
+    RidgeMatcher,
     TrxMatcher,
 )
 from model.config.method import MethodConfig
@@ -30,6 +32,7 @@ SHOTS = (1, 5)
 THRESHOLDS = (0.0, 0.0)  # of cosines after the mean of the task's own labels
 COSINE = (8.0, 12.0)  # scale of a cosine by video alone
 TRAINED = 1 / 6  # of distances whose size was learned: our recipe divides them by 6 in its loss
+LABELS = 4.0  # scale of a regression to one-hot labels
 PRODUCT = 20.0  # scale of a product of two cosines, video times text
 
 
@@ -77,6 +80,11 @@ def _video_scales(config: MethodConfig) -> tuple[float, float]:
             return COSINE[0] / terms, COSINE[1] / terms
         case TrxMatcher():
             return TRAINED, TRAINED
+        case CacheMatcher(sharpness=sharpness):  # at its steepest, affinity follows sharpness
+            unit = (1.0 if isinstance(config.fusion, GeometricFusion) else config.scale) * sharpness
+            return COSINE[0] / unit, COSINE[1] / unit
+        case RidgeMatcher(scale=scale):
+            return LABELS / scale, LABELS / scale
         case _:
             assert_never(config.matcher)
 
