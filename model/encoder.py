@@ -85,6 +85,11 @@ class VideoEncoder(nn.Module):
         """Whether clips can see each other in an adapted block."""
         return any(block.across_clips for block in self.adapted)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether supports bring the text of their class into an adapted block."""
+        return any(block.reads_text for block in self.adapted)
+
     def is_initial(self) -> bool:
         """Tell whether it computes what the frozen tower computes."""
         parts = [*self.adapted, *([] if self.temporal is None else [self.temporal])]
@@ -126,12 +131,13 @@ class VideoEncoder(nn.Module):
         with torch.inference_mode():
             return self.instants, int(self.tower.patches(blank).shape[1]), self.tower.width
 
-    def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
+    def forward(self, tokens_BTLD: Tensor, view: View, text_BE: Tensor | None = None) -> Tensor:
         """Run the adapted blocks and what stands above them.
 
         Args:
             tokens_BTLD: The trunk's output, of all clips of the pass.
             view: Who is seen.
+            text_BE: Class text of supports, where `reads_text`.
 
         Returns:
             features_BTE.
@@ -139,7 +145,8 @@ class VideoEncoder(nn.Module):
         if self.temporal_embedding is not None and not self.at_input:
             tokens_BTLD = tokens_BTLD + self.temporal_embedding
         for place, block in enumerate(self.adapted):
-            tokens_BTLD = block(tokens_BTLD, view.at(place))
+            told = (text_BE,) if block.reads_text and text_BE is not None else ()
+            tokens_BTLD = block(tokens_BTLD, view.at(place), *told)
         features_NE = self.tower.head(tokens_BTLD.flatten(0, 1))
         features_BTE = features_NE.unflatten(0, tokens_BTLD.shape[:2])
         return features_BTE if self.temporal is None else self.temporal(features_BTE)

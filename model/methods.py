@@ -5,11 +5,11 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 `joint` is the paper's and stays in training.
 """
 
-from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig
+from model.config.blocks import AimConfig, MultimodalConfig, OrderConfig, TaskConfig, TedConfig
 from model.config.fusion import GeometricFusion
 from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher
 from model.config.method import Align, MethodConfig, QueryContext
-from model.config.prototypes import TextTokenPrototypes
+from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
 from model.config.temporal import ConvolutionConfig
 from model.config.towers import (
     BackboneConfig,
@@ -59,6 +59,16 @@ METHODS: dict[str, MethodConfig] = {
         prototypes=TextTokenPrototypes(),
         matcher=OtamMatcher(smoothing=0.5, eps=0.01),
         fusion=GeometricFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
+    ),
+    "ma_clip": MethodConfig(
+        backbone=_CLIP,
+        visual=MultimodalConfig(blocks=12),
+        temporal_embedding="input",
+        prototypes=TextGuidedPrototypes(),
+        matcher=OtamMatcher(smoothing=0.5),
+        fusion="video",
         stages=1,
         prompt="a photo of {stage}",
     ),

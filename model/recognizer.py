@@ -194,6 +194,10 @@ class Recognizer(ByParts):
             EpisodeError: fewer than two classes, a class without a clip, or other lengths.
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
+        if self.video.reads_text:
+            text_SAE = self._text_of_each(text_NAE, classes_S)
+            features_STE = self.told_features(tokens_STLD, text_SAE)
+            return self._encoded(features_STE, classes_S, text_NAE, {})
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
         return self._encoded(features_STE, classes_S, text_NAE, view.memories)
@@ -212,13 +216,23 @@ class Recognizer(ByParts):
         return self.video(tokens_QTLD, query_view(self.config.query_context, memories)).float()
 
     def encode_episodes(
-        self, tokens_GSTLD: Tensor, classes_S: Tensor, tokens_GQTLD: Tensor
+        self,
+        tokens_GSTLD: Tensor,
+        classes_S: Tensor,
+        tokens_GQTLD: Tensor,
+        text_GNAE: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encode episodes of one layout in one masked pass; features_GSTE and features_GQTE.
 
         Equals `encode_support`, then `encode_query` for each query; `joint` exists here alone.
+        Text is read where blocks do, in a pass of the supports.
         """
         episodes, supports = tokens_GSTLD.shape[:2]
+        if self.video.reads_text:
+            text_GSAE = None if text_GNAE is None else text_GNAE[:, classes_S].flatten(0, 1)
+            support_BTE = self.told_features(tokens_GSTLD.flatten(0, 1), text_GSAE)
+            query_BTE = self.told_features(tokens_GQTLD.flatten(0, 1), None)
+            return tuple(one.unflatten(0, (episodes, -1)) for one in (support_BTE, query_BTE))
         tokens_GBTLD = torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1)
         queries, context = tokens_GQTLD.shape[1], self.config.query_context
         view = episode_view(context, classes_S, queries, episodes, tokens_GBTLD.dtype)
@@ -249,6 +263,13 @@ class Recognizer(ByParts):
             EpisodeError: text for another number of classes.
         """
         return self._scores(query_QTE, self._class_set(support_STE, classes_S, text_NAE), text_NAE)
+
+    def _text_of_each(self, text_NAE: Tensor | None, classes_S: Tensor) -> Tensor | None:
+        """Return the text of each support's class, text_SAE, where a text tower made it."""
+        if text_NAE is None or self.text is None:
+            return None
+        check_text(text_NAE, int(classes_S.max()) + 1)
+        return text_NAE.to(classes_S.device)[classes_S]
 
     def _class_set(
         self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None

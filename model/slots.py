@@ -152,9 +152,14 @@ class AdaptedBlock(Part, Protocol):
     """A block with adapters around it or in it."""
 
     across_clips: bool  # whether it asks its view for attention across clips
+    reads_text: bool  # whether supports bring their class text_BE, which it then takes too
 
     def __call__(self, tokens_BTLD: Tensor, view: BlockView, /) -> Tensor:
-        """Run the block over all clips of a pass; returns tokens_BTRD."""
+        """Run the block over all clips of a pass; returns tokens_BTRD.
+
+        One that reads text takes it as a third value, which queries leave out; as only clips that
+        all have text share such a pass, it cannot look across clips.
+        """
 
 
 class AdaptedTextBlock(Part, Protocol):

@@ -4,10 +4,18 @@ from collections.abc import Sequence
 from typing import assert_never, cast
 
 from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
+from model.adapters.multimodal import MultimodalBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
-from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig, VisualConfig
+from model.config.blocks import (
+    AimConfig,
+    MultimodalConfig,
+    OrderConfig,
+    TaskConfig,
+    TedConfig,
+    VisualConfig,
+)
 from model.config.method import MethodConfig
 from model.config.towers import WholeClipConfig
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
@@ -65,10 +73,15 @@ def _adapted(config: VisualConfig | None, tower: Backbone) -> list[AdaptedBlock]
             f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
             "choose a ViT with a class token and no registers."
         )
+    if isinstance(config, MultimodalConfig) and not tower.prefix_tokens:
+        raise MethodError(
+            "MA-CLIP's blocks follow the class token along time, and this tower has none; choose "
+            "a ViT with a class token, such as a CLIP's."
+        )
     top = _top(tower.blocks, config.blocks, "image")
     last = CLASS_TOKEN if tower.reads_class_token else ALL
     reads = [ALL] * (len(top) - 1) + [last]
-    return [adapt(block, tower.width, config, read) for block, read in zip(top, reads, strict=True)]
+    return [adapt(block, tower, config, read) for block, read in zip(top, reads, strict=True)]
 
 
 def _top(blocks: Sequence[TransformerBlock], count: int, tower: str) -> list[TransformerBlock]:
@@ -80,9 +93,10 @@ def _top(blocks: Sequence[TransformerBlock], count: int, tower: str) -> list[Tra
 
 
 def adapt(
-    block: TransformerBlock, width: int, config: VisualConfig, reads: slice = ALL
+    block: TransformerBlock, tower: Backbone, config: VisualConfig, reads: slice = ALL
 ) -> AdaptedBlock:
     """Wrap one block in the adapters that `config` describes; others read `reads` of its tokens."""
+    width = tower.width
     match config:
         case AimConfig():
             return AimBlock(block, width, config.ratio, config.joint_scale, reads)
@@ -90,5 +104,8 @@ def adapt(
             return TaskBlock(block, width, config.ratio, zero_init=config.zero_init, reads=reads)
         case TedConfig():
             return TedBlock(block, width, config.ratio, before_attention=config.before_attention)
+        case MultimodalConfig(ratio=ratio, joint_scale=scale):
+            texts = tower.features  # a text tower ends in the same space
+            return MultimodalBlock(block, width, texts, ratio=ratio, joint_scale=scale, reads=reads)
         case _:
             assert_never(config)

@@ -39,6 +39,16 @@ class TedConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MultimodalConfig(Config):
+    """Blocks in which supports see the text of their class (MA-CLIP; model/papers/ma_clip.md)."""
+
+    kind: Literal["multimodal"] = "multimodal"
+    blocks: int = 12
+    ratio: float = 0.25
+    joint_scale: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig(Config):
     """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
 
@@ -46,4 +56,6 @@ class OrderConfig(Config):
     ratio: float = 0.25
 
 
-VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
+VisualConfig = Annotated[
+    AimConfig | TaskConfig | TedConfig | MultimodalConfig, Field(discriminator="kind")
+]

@@ -28,9 +28,19 @@ class TextTokenPrototypes(Config):
     merge_before: bool = False  # average the shots first, as the released 5-shot files do
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextGuidedPrototypes(Config):
+    """Frames of supports with the text of their class in one layer (model/papers/ma_clip.md)."""
+
+    kind: Literal["text_guided"] = "text_guided"
+    heads: Count = 8
+    hidden: Count = 2048
+    merge_before: bool = False  # average the shots first
+
+
 MEANS = MeanPrototypes()
 # The default is left out of method.json, so that fingerprints from before this field stay.
 PrototypesConfig = Annotated[
-    MeanPrototypes | TextTokenPrototypes,
+    MeanPrototypes | TextTokenPrototypes | TextGuidedPrototypes,
     Field(discriminator="kind", exclude_if=lambda prototypes: prototypes == MEANS),
 ]

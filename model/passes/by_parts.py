@@ -42,7 +42,7 @@ class ByParts(nn.Module):
     @property
     def needs_text(self) -> bool:
         """Whether class text enters the support features: other text, other supports."""
-        return self.text is not None and self.prototypes.needs_text
+        return self.text is not None and (self.prototypes.needs_text or self.video.reads_text)
 
     @property
     def frames_apart(self) -> bool:
@@ -51,8 +51,9 @@ class ByParts(nn.Module):
 
     @property
     def supports_apart(self) -> bool:
-        """Whether each support is encoded by itself."""
-        return self.config.query_context == "none" or not self.video.across_clips
+        """Whether each support is encoded by itself, and by its clip alone."""
+        alone = self.config.query_context == "none" or not self.video.across_clips
+        return alone and not self.video.reads_text
 
     def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
         """Run the trunk on some frames of a clip, where `frames_apart`; returns tokens_NLD."""
@@ -61,6 +62,19 @@ class ByParts(nn.Module):
     def support_features(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode some supports of a task, where `supports_apart`; returns features_BTE."""
         return self.video(tokens_BTLD, alone_view("none")).float()
+
+    def told_features(self, tokens_BTLD: Tensor, text_BAE: Tensor | None) -> Tensor:
+        """Encode supports that see no other, each with the text of its class in the blocks.
+
+        Args:
+            tokens_BTLD: The trunk's output.
+            text_BAE: Text of the class of each, or None where some class has none.
+
+        Returns:
+            features_BTE.
+        """
+        text_BE = None if text_BAE is None else text_BAE.mean(dim=1).to(tokens_BTLD.device)
+        return self.video(tokens_BTLD, alone_view("none"), text_BE).float()
 
     def support_of(
         self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None

@@ -23,7 +23,7 @@ from model.views import Alone
 from tests.model.golden_methods import DEFAULT, GOLDEN2_DIR, Case, files_of
 from tests.model.tiny import class_set
 
-KINDS = ("aim", "clipfsar", "heads", "m2clip_adapters", "trx")
+KINDS = ("aim", "clipfsar", "heads", "m2clip_adapters", "maclip", "trx")
 LAYERS = {"down": "D_fc1", "up": "D_fc2"}
 ADAPTERS = {"time": "T_Adapter", "space": "S_Adapter", "joint": "MLP_Adapter"}
 
