@@ -24,6 +24,8 @@ class StageText(nn.Module):
             cosine of their mean (Task-Adapter++, Eq. 16 and 17).
     """
 
+    scale = 1.0
+
     def __init__(self, stages: int, align: Align, cosine: Literal["frames", "mean"]) -> None:
         super().__init__()
         self.align: Align = align
