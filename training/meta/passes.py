@@ -149,8 +149,9 @@ class EpisodePasses:
         """Return features [B, T, E] of supports and queries, and the scores of the queries."""
         support, query = tokens_BTLD.tensor_split([len(episode.support)])
         classes_S = torch.tensor(episode.support_classes, device=tokens_BTLD.device)
+        text_GNAE = None if text_NAE is None else text_NAE[None]
         support_GSTE, query_GQTE = self.recognizer.encode_episodes(
-            support[None], classes_S, query[None]
+            support[None], classes_S, query[None], text_GNAE
         )
         (support_STE,), (query_QTE,) = support_GSTE, query_GQTE
         scores = self.recognizer.score_features(support_STE, classes_S, query_QTE, text_NAE)

@@ -10,7 +10,12 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from training.errors import InputError
-from training.meta.losses.answers import consistency, query_cross_entropy, video_cross_entropy
+from training.meta.losses.answers import (
+    class_text,
+    consistency,
+    query_cross_entropy,
+    video_cross_entropy,
+)
 from training.meta.losses.base_classes import BaseClassifier, global_class
 from training.meta.losses.nearness import near_frozen, near_start
 from training.meta.losses.output import EpisodeOutput
@@ -22,6 +27,7 @@ Loss = Callable[[EpisodeOutput], Tensor]
 LOSSES: Mapping[str, Loss] = {
     "query": query_cross_entropy,
     "video": video_cross_entropy,
+    "class_text": class_text,
     "stages": stage_contrast,
     "consistency": consistency,
     "near_frozen": near_frozen,
