@@ -408,7 +408,7 @@ def test_shots_are_kept_for_matchers_that_read_them_alone(matcher: MatcherConfig
 
 @pytest.mark.parametrize("matcher", DISTANCES, ids=kind)
 def test_a_distance_is_no_factor_of_a_product(matcher: MatcherConfig) -> None:
-    with pytest.raises(MethodError, match=f"'{matcher.kind}'.*set fusion to 'video' or"):
+    with pytest.raises(MethodError, match=f"'{matcher.kind}'.*set fusion to 'video', "):
         tiny_recognizer(matcher=matcher)
 
 
