@@ -6,7 +6,7 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 """
 
 from model.config.blocks import AimConfig, MultimodalConfig, OrderConfig, TaskConfig, TedConfig
-from model.config.fusion import GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion
 from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
@@ -68,7 +68,7 @@ METHODS: dict[str, MethodConfig] = {
         temporal_embedding="input",
         prototypes=TextGuidedPrototypes(),
         matcher=OtamMatcher(smoothing=0.5),
-        fusion="video",
+        fusion=ConvexFusion(),
         stages=1,
         prompt="a photo of {stage}",
     ),

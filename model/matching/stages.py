@@ -77,7 +77,7 @@ class TemplateText(nn.Module):
     model/papers/actionclip.md, section 6).
 
     Args:
-        sharpness: Of the cosines; a constant, not a scale that was learned.
+        sharpness: Of the cosines (`scale`); a constant, not a scale that was learned.
     """
 
     transductive, per_task = False, True
@@ -85,7 +85,7 @@ class TemplateText(nn.Module):
 
     def __init__(self, sharpness: float) -> None:
         super().__init__()
-        self.sharpness = sharpness
+        self.scale = sharpness
 
     def is_initial(self) -> bool:
         """Tell that there is nothing to train."""
@@ -96,7 +96,7 @@ class TemplateText(nn.Module):
         query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
         text_NAE = F.normalize(text_NAE.float(), dim=-1)
         cosine_QNA = torch.einsum("qe,nae->qna", query_QE, text_NAE)
-        log_QNA = (self.sharpness * cosine_QNA).log_softmax(dim=1)
+        log_QNA = (self.scale * cosine_QNA).log_softmax(dim=1)
         return log_QNA.logsumexp(dim=-1) - math.log(text_NAE.shape[1]), None
 
 

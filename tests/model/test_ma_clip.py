@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.adapters.multimodal import MultimodalBlock
+from model.assembly.fusion import build_fusion, build_text_head
 from model.assembly.recognizer import build_recognizer
 from model.backbones.clip import ClipImageTower
 from model.config.blocks import MultimodalConfig
+from model.config.fusion import ConvexFusion
 from model.config.matching import BiMhmMatcher, OtamMatcher, TrxMatcher
 from model.config.method import MethodConfig
 from model.config.prototypes import TextGuidedPrototypes
@@ -144,6 +146,26 @@ def test_prototypes_are_guided_as_our_formula_says(case: Case, *, merge: bool) -
     case.close(prototypes.query(case.want("query_features")), "query_context")
     assert isinstance(prototypes, text_guided.TextGuidedPrototypes)
     case.close(prototypes.guided(support, text_NE[classes_S]), "support_context")
+
+
+@torch.inference_mode()
+def test_text_and_matching_meet_as_our_formula_says(case: Case) -> None:
+    recognizer, meta = recognizer_of(case), case.meta
+    method = replace(
+        recognizer.config,
+        fusion=ConvexFusion(text_share=meta["text_share"], sharpness=meta["sharpness"]),
+    )
+    head, fusion = build_text_head(method), build_fusion(method, recognizer.matcher)
+    classes_S = torch.tensor(meta["support_classes"])
+    text_NAE = case.inputs["text"][:, None]
+    classes = recognizer.prototypes(case.want("support_features"), classes_S, text_NAE[:, 0])
+    query_QTE = case.want("query_features")
+    video_QN = recognizer.matcher(recognizer.prototypes.query(query_QTE), classes)
+    case.close(-video_QN, "distances")
+    case.close(video_QN.softmax(dim=-1), "visual_probabilities")
+    text_QN, _ = head(query_QTE, text_NAE)  # of frames in front of the guiding layer
+    case.close(text_QN.exp(), "text_probabilities")
+    case.close(fusion(video_QN, text_QN).exp(), "combined")
 
 
 # Sizes
