@@ -31,6 +31,7 @@ from model.episode import (
 )
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
+from model.matching.each_query import video_score
 from model.passes.by_parts import ByParts
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts
@@ -102,12 +103,14 @@ class Recognizer(ByParts):
     @property
     def per_task(self) -> bool:
         """Whether queries are scored against the classes of their own task alone."""
-        return self.matcher.per_task or self.fusion.per_task or self.text_head.per_task
+        parts = (self.prototypes, self.matcher, self.fusion, self.text_head)
+        return any(part.per_task for part in parts)
 
     @property
     def transductive(self) -> bool:
         """Whether a query's answer depends on other queries of its episode."""
         joint = self.video.across_clips and self.config.query_context == "joint"
+        joint = joint or self.prototypes.transductive
         return joint or (self.has_text and self.text_head.transductive)
 
     @property
@@ -269,13 +272,6 @@ class Recognizer(ByParts):
         """
         return self._scores(query_QTE, self._class_set(support_STE, classes_S, text_NAE), text_NAE)
 
-    def _text_of_each(self, text_NAE: Tensor | None, classes_S: Tensor) -> Tensor | None:
-        """Return the text of each support's class, text_SAE, where a text tower made it."""
-        if text_NAE is None or self.text is None:
-            return None
-        check_text(text_NAE, int(classes_S.max()) + 1)
-        return text_NAE.to(classes_S.device)[classes_S]
-
     def _class_set(
         self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
     ) -> ClassSet:
@@ -287,7 +283,8 @@ class Recognizer(ByParts):
 
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
         asked_QTE = self.centring.queries(self.prototypes.query(query_QTE))
-        video_QN, near_QN = self.matcher(asked_QTE, classes), nearness(asked_QTE, classes)
+        video_QN = video_score(self.prototypes, self.matcher, asked_QTE, classes)
+        near_QN = nearness(asked_QTE, classes)
         if text_NAE is None or self.text is None or not self.fusion.reads_text:
             return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
         text_QN, stages_QNA = self.text_head(query_QTE, text_NAE)

@@ -12,7 +12,7 @@ Dimensions: B S Q clips or frames, N classes, A stages, T frames, C H W pixels, 
 that are read, D token width, E feature width, J heads, W width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -180,6 +180,9 @@ class Prototypes(Part, Protocol):
     """Support features, and class text where the part wants it, to a `ClassSet`."""
 
     needs_text: bool  # class text enters the support features: other text, other supports
+    per_query: bool  # whether each query meets other classes: it is a `QueryPrototypes`
+    per_task: bool  # whether a class depends on the other classes
+    transductive: bool  # whether what a query meets depends on the other queries
 
     def __call__(
         self, support_STE: Tensor, classes_S: Tensor, text_NE: Tensor | None, /
@@ -188,6 +191,20 @@ class Prototypes(Part, Protocol):
 
     def query(self, query_QTE: Tensor) -> Tensor:
         """Return query features as matchers compare them with the `ClassSet`."""
+
+
+class QueryPrototypes(Prototypes, Protocol):
+    """Prototypes that are not the same for each query."""
+
+    def meet(self, query_QTE: Tensor, classes: ClassSet, /) -> Iterable[tuple[Tensor, ClassSet]]:
+        """Give each query [1, T, E], and the classes as it meets them."""
+
+    def edges(self, query_QTE: Tensor, classes: ClassSet, /) -> Sequence[Tensor]:
+        """Return what joins the nodes after each layer of a graph, each [G, 2, V, V].
+
+        Nodes are the classes, then one query in each of G graphs, or all of them in one. The first
+        channel says how alike two nodes are.
+        """
 
 
 class Matcher(Part, Protocol):
@@ -207,7 +224,10 @@ class TextHead(Part, Protocol):
     transductive: bool  # whether a query's score depends on the other queries
     per_task: bool  # whether a class's score depends on the other classes
     least_frames: int  # frames that a clip needs
-    scale: Tensor | float  # of its cosines; a weight where it is learned
+
+    @property
+    def scale(self) -> Tensor | float:
+        """Give what its cosines are multiplied by; a weight where it is learned."""
 
     def __call__(self, query_QTE: Tensor, text_NAE: Tensor, /) -> tuple[Tensor, Tensor | None]:
         """Return text_QN and, where the head has them, the scores of the stages [Q, N, A]."""

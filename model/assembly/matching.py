@@ -12,6 +12,7 @@ from model.config.matching import (
     PrototypeMatcher,
     RidgeMatcher,
     TrxMatcher,
+    TupleMatcher,
 )
 from model.errors import MethodError
 from model.matching.cache import Cache
@@ -20,6 +21,7 @@ from model.matching.hausdorff import BiMhm
 from model.matching.otam import Otam
 from model.matching.ridge import Ridge
 from model.matching.trx import Trx
+from model.matching.tuples import Tuples
 from model.slots import Matcher
 
 
@@ -49,6 +51,13 @@ def build_matcher(config: MatcherConfig, features: int, frames: int) -> Matcher:
             return Cache(sharpness)
         case RidgeMatcher(penalty=penalty, scale=scale):
             return Ridge(penalty, scale)
+        case TupleMatcher(tuple_share=share, metric=metric):
+            if frames < 2:
+                raise MethodError(
+                    f"A clip has {frames} features along time, and pairs need 2 or more; give "
+                    "more frames."
+                )
+            return Tuples(frames, features, share, metric)
         case _:
             assert_never(config)
 

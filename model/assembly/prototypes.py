@@ -3,13 +3,14 @@
 from typing import assert_never
 
 from model.config.prototypes import (
+    GraphPrototypes,
     MeanPrototypes,
     PrototypesConfig,
     TextGuidedPrototypes,
     TextTokenPrototypes,
 )
 from model.errors import MethodError
-from model.prototypes import mean, text_guided, text_token
+from model.prototypes import graph, mean, text_guided, text_token
 from model.slots import Prototypes
 
 
@@ -46,6 +47,10 @@ def build_prototypes(config: PrototypesConfig, features: int, *, keep_shots: boo
             _check_heads(heads, features)
             return text_guided.TextGuidedPrototypes(
                 features, heads=heads, hidden=hidden, merge_before=merge, keep_shots=keep_shots
+            )
+        case GraphPrototypes(layers=layers, hidden=hidden, ratio=ratio, joint=joint):
+            return graph.GraphPrototypes(
+                features, hidden=hidden, layers=layers, ratio=ratio, joint=joint
             )
         case _:
             assert_never(config)

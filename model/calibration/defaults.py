@@ -16,6 +16,7 @@ from model.config.matching import (
     PrototypeMatcher,
     RidgeMatcher,
     TrxMatcher,
+    TupleMatcher,
 )
 from model.config.method import MethodConfig
 from model.config.towers import (
@@ -83,6 +84,8 @@ def _video_scales(config: MethodConfig) -> tuple[float, float]:
         case CacheMatcher(sharpness=sharpness):  # at its steepest, affinity follows sharpness
             unit = (1.0 if isinstance(config.fusion, GeometricFusion) else config.scale) * sharpness
             return COSINE[0] / unit, COSINE[1] / unit
+        case TupleMatcher():  # a mean over the features of a clip, for both clips
+            return COSINE[0] / 2, COSINE[1] / 2
         case RidgeMatcher(scale=scale):
             return LABELS / scale, LABELS / scale
         case _:

@@ -66,6 +66,15 @@ class RidgeMatcher(Config):
     scale: Positive = 8.0  # of the scores
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TupleMatcher(Config):
+    """Frames and ordered pairs of frames to their nearest (GgHM; model/papers/gghm.md)."""
+
+    kind: Literal["tuples"] = "tuples"
+    tuple_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # alpha; by val
+    metric: Literal["cosine", "l2"] = "cosine"
+
+
 COSINE = PrototypeMatcher()
 # The default is left out of method.json, so that fingerprints from before these fields stay.
 MatcherConfig = Annotated[
@@ -75,6 +84,7 @@ MatcherConfig = Annotated[
     | OtamMatcher
     | TrxMatcher
     | CacheMatcher
-    | RidgeMatcher,
+    | RidgeMatcher
+    | TupleMatcher,
     Field(discriminator="kind", exclude_if=lambda matcher: matcher == COSINE),
 ]

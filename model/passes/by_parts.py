@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
-from model.episode import ClassSet, EncodedSupport, Memory, checked_classes
+from model.episode import ClassSet, EncodedSupport, Memory, check_text, checked_classes
 from model.slots import Fusion, Prototypes
 from model.views import alone_view
 
@@ -75,6 +75,13 @@ class ByParts(nn.Module):
         """
         text_BE = None if text_BAE is None else text_BAE.mean(dim=1).to(tokens_BTLD.device)
         return self.video(tokens_BTLD, alone_view("none"), text_BE).float()
+
+    def _text_of_each(self, text_NAE: Tensor | None, classes_S: Tensor) -> Tensor | None:
+        """Return the text of each support's class, text_SAE, where a text tower made it."""
+        if text_NAE is None or self.text is None:
+            return None
+        check_text(text_NAE, int(classes_S.max()) + 1)
+        return text_NAE.to(classes_S.device)[classes_S]
 
     def support_of(
         self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None

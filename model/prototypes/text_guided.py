@@ -27,6 +27,7 @@ class TextGuidedPrototypes(nn.Module):
     """
 
     needs_text = True
+    per_query, per_task, transductive = False, False, False
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from model.views import Alone
 from tests.model.golden_methods import DEFAULT, GOLDEN2_DIR, Case, files_of
 from tests.model.tiny import class_set
 
-KINDS = ("aim", "clipfsar", "heads", "m2clip_adapters", "maclip", "trx")
+KINDS = ("aim", "clipfsar", "egnn", "gghm", "heads", "m2clip_adapters", "maclip", "trx")
 LAYERS = {"down": "D_fc1", "up": "D_fc2"}
 ADAPTERS = {"time": "T_Adapter", "space": "S_Adapter", "joint": "MLP_Adapter"}
 
@@ -39,9 +39,9 @@ def test_every_case_of_this_repository_is_read_by_a_test() -> None:
         assert sorted(read) == sorted(GOLDEN2_DIR.glob("*.npz"))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_inputs_are_drawn_as_they_are_stored(name: str) -> None:
-    case = Case(DEFAULT / f"{name}.npz")
+@pytest.mark.parametrize("file", sorted(DEFAULT.glob("*.npz")), ids=stem)
+def test_inputs_are_drawn_as_they_are_stored(file: Path) -> None:
+    case = Case(file)
     for entry, drawn in case.inputs.items():
         if f"in_{entry}" in case.arrays:
             assert torch.equal(drawn, case.want(f"in_{entry}"))

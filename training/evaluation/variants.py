@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from model.assembly.recognizer import build_recognizer
 from model.config.method import QueryContext
+from model.config.prototypes import GraphPrototypes
 from model.recognizer import Recognizer
 from training.errors import InputError
 
@@ -49,12 +50,15 @@ def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[R
 def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
     """Return the same weights with queries that attend to something else; towers are shared.
 
-    Under a served context, stages are not aligned over queries either.
+    Under a served context, stages are not aligned over queries either, and a graph has one query.
     """
     align = recognizer.config.align
     if align == "joint" and context != "joint":
         align = "temporal"
-    config = replace(recognizer.config, query_context=context, align=align)
+    prototypes = recognizer.config.prototypes
+    if isinstance(prototypes, GraphPrototypes) and context != "joint":
+        prototypes = replace(prototypes, joint=False)
+    config = replace(recognizer.config, query_context=context, align=align, prototypes=prototypes)
     text = None if recognizer.text is None else recognizer.text.tower
     changed = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
     changed.load_state_dict(recognizer.state_dict())

@@ -17,7 +17,7 @@ from model.recognizer import Recognizer
 from model.text import StageTexts
 from training.errors import InputError
 from training.features.tokens import TokenSource
-from training.meta.losses.names import LOSSES, learned_losses
+from training.meta.losses.names import LOSSES, Loss, learned_losses
 from training.meta.optimizer import build_optimizer, rate, trained_parameters
 from training.meta.passes import EpisodePasses, EpisodeSource
 from training.meta.processes import Processes
@@ -112,7 +112,7 @@ class Learner:
         """Return the loss of training episode `number`: the weighted sum of the recipe's losses."""
         output = self.passes.output(number)
         weights = self.recipe.losses(described=output.described)
-        losses = {**LOSSES, **self.losses}
+        losses: dict[str, Loss] = {**LOSSES, **dict(self.losses.items())}
         terms = (weight * losses[name](output) for name, weight in weights.items())
         return sum(terms, start=output.logits_QN.new_zeros(()))
 

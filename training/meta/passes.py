@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model.backbones.attention import forward
 from model.episode import Scores
+from model.matching.each_query import graph_edges
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import alone_view
@@ -101,12 +102,19 @@ class EpisodePasses:
             described=described,
             base_text_CAE=self.base_text,
             text_scale=self.recognizer.text_head.scale,
+            edges=partial(self._edges, features_BTE[:known], episode),
             config=self.recognizer.config,
             temperature=recipe.temperature,
             smoothing=recipe.smoothing,
             frozen_BTE=partial(self._aside, partial(frozen_features, self.recognizer), tokens_BTLD),
             start_BTE=partial(self._aside, self._at_start, tokens_BTLD),
         )
+
+    def _edges(self, features_BTE: Tensor, episode: Episode) -> Sequence[Tensor]:
+        support_STE, query_QTE = features_BTE.float().tensor_split([len(episode.support)])
+        classes_S = torch.tensor(episode.support_classes, device=features_BTE.device)
+        prototypes = self.recognizer.prototypes
+        return graph_edges(prototypes, query_QTE, prototypes(support_STE, classes_S, None))
 
     def base_text(self) -> Tensor | None:
         """Encode the texts of all classes of training, once where nothing of text is learned."""

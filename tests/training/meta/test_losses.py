@@ -47,6 +47,7 @@ def output(
         stages=stages,
         base_text_CAE=lambda: base_text_CAE,
         text_scale=3.0,
+        edges=lambda: (),
         described=True,
         config=replace(METHODS["task_adapter_pp"], scale=sharpness),
         temperature=1.0,
