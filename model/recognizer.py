@@ -110,7 +110,7 @@ class Recognizer(ByParts):
     def transductive(self) -> bool:
         """Whether a query's answer depends on other queries of its episode."""
         joint = self.video.across_clips and self.config.query_context == "joint"
-        joint = joint or self.prototypes.transductive
+        joint = self.prototypes.transductive or self.video.transductive or joint
         return joint or (self.has_text and self.text_head.transductive)
 
     @property
