@@ -9,7 +9,7 @@ from model.config.blocks import AimConfig, MultimodalConfig, OrderConfig, TaskCo
 from model.config.fusion import ConvexFusion, GeometricFusion
 from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher
 from model.config.method import Align, MethodConfig, QueryContext
-from model.config.prototypes import GraphPrototypes, TextGuidedPrototypes, TextTokenPrototypes
+from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
 from model.config.temporal import ConvolutionConfig
 from model.config.towers import (
     BackboneConfig,
@@ -95,7 +95,7 @@ def compact_method(backbone: PackagedConfig) -> MethodConfig:
 def check_served(config: MethodConfig) -> None:
     """Refuse a method whose answers depend on other queries, with a MethodError."""
     chosen = {"query_context": config.query_context, "align": config.align}
-    if isinstance(config.prototypes, GraphPrototypes) and config.prototypes.joint:
+    if config.prototypes.kind == "graph" and config.prototypes.joint:
         raise MethodError(
             "prototypes.joint puts all queries into one graph, so that they see each other; serve "
             "a graph for each query (joint false)."

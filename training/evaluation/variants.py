@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from model.assembly.recognizer import build_recognizer
 from model.config.method import QueryContext
-from model.config.prototypes import GraphPrototypes
 from model.recognizer import Recognizer
 from training.errors import InputError
 
@@ -56,7 +55,7 @@ def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
     if align == "joint" and context != "joint":
         align = "temporal"
     prototypes = recognizer.config.prototypes
-    if isinstance(prototypes, GraphPrototypes) and context != "joint":
+    if prototypes.kind == "graph" and context != "joint":
         prototypes = replace(prototypes, joint=False)
     config = replace(recognizer.config, query_context=context, align=align, prototypes=prototypes)
     text = None if recognizer.text is None else recognizer.text.tower
