@@ -4,7 +4,7 @@ Dimensions: B frames or texts, C H W pixels, L tokens, D token width, E feature 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ class ClipImageTower(nn.Module):
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
         self.prefix_tokens = 1
+        norm = ("ln_post.weight", "ln_post.bias")
+        self.parts: Mapping[str, Sequence[str]] = {
+            "class_token": ("class_embedding",),
+            "last_norm": norm,
+        }
         self.staged = False
         self.reads_class_token = True
         self.blocks: Sequence[Block] = tuple(
@@ -102,7 +107,11 @@ class ClipImageTower(nn.Module):
 
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise and project the class token."""
-        return self.model.ln_post(tokens_BLD[:, 0]) @ self.model.proj
+        return self.pooled(tokens_BLD) @ self.model.proj
+
+    def pooled(self, tokens_BLD: Tensor) -> Tensor:
+        """Normalise the class token."""
+        return self.model.ln_post(tokens_BLD[:, 0])
 
     def map(self, tokens_BLD: Tensor) -> Tensor:
         """Lay the patches out."""

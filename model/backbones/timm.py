@@ -6,7 +6,7 @@ Dimensions: B frames, C H W pixels, L tokens, D token width, E feature width, H 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,13 @@ class TimmImageTower(nn.Module):
             for block in vit.blocks
         )
         self.staged = False
+        norm = [
+            name for name in ("norm", "fc_norm") if isinstance(getattr(vit, name), nn.LayerNorm)
+        ]
+        self.parts: Mapping[str, Sequence[str]] = {
+            "class_token": ("cls_token",) if vit.cls_token is not None else (),
+            "last_norm": tuple(f"{name}.{kind}" for name in norm for kind in ("weight", "bias")),
+        }
         self.levels: Sequence[int] = level_places(len(self.blocks))
         self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
@@ -113,6 +120,10 @@ class TimmImageTower(nn.Module):
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise, pool and project as the model does."""
         return self.model.forward_head(self.model.norm(tokens_BLD))
+
+    def pooled(self, tokens_BLD: Tensor) -> Tensor:
+        """Normalise and pool as the model does."""
+        return self.model.forward_head(self.model.norm(tokens_BLD), pre_logits=True)
 
     def map(self, tokens_BLD: Tensor) -> Tensor:
         """Lay the patches out."""
