@@ -64,9 +64,15 @@ class Backbone(Protocol):
     reads_class_token: bool  # whether `head` looks at the first token alone
     staged: bool  # whether its blocks are stages of convolutions, without attention
     blocks: Sequence[Block]
-    levels: Sequence[int]  # blocks below each of its four levels; the last level is the end
-    level_widths: Sequence[int]  # C of each level
     parts: Mapping[str, Sequence[str]]  # names in `model` of what may learn alone, by its name
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """How many blocks stand below each of its four levels; the last level is the end."""
+
+    @property
+    def level_widths(self) -> Sequence[int]:
+        """C of each level."""
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Turn normalised pixels into tokens [B, L, D] with their places added."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.hub import HubFile
-from model.backbones.maps.levels import level_places, square_map
+from model.backbones.maps.levels import PatchLevels
 from model.backbones.timm import TimmImageTower
 from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer, read_whole, tokenizer_of
 from model.backbones.weights import load_exactly, read_tensors
@@ -65,7 +65,7 @@ class ClipBlock(Residual):
         return self.block.ls_2(self.block.mlp(normed_BLD))
 
 
-class ClipImageTower(nn.Module):
+class ClipImageTower(PatchLevels, nn.Module):
     """The image half of an open_clip CLIP with a plain ViT."""
 
     def __init__(self, visual: Any, mean: RGB, std: RGB) -> None:  # noqa: ANN401
@@ -87,13 +87,10 @@ class ClipImageTower(nn.Module):
             "class_token": ("class_embedding",),
             "last_norm": norm,
         }
-        self.staged = False
         self.reads_class_token = True
         self.blocks: Sequence[Block] = tuple(
             ClipBlock(block) for block in visual.transformer.resblocks
         )
-        self.levels: Sequence[int] = level_places(len(self.blocks))
-        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""
@@ -112,10 +109,6 @@ class ClipImageTower(nn.Module):
     def pooled(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise the class token."""
         return self.model.ln_post(tokens_BLD[:, 0])
-
-    def map(self, tokens_BLD: Tensor) -> Tensor:
-        """Lay the patches out."""
-        return square_map(tokens_BLD[:, self.prefix_tokens :])
 
 
 class ClipTextTower(nn.Module):

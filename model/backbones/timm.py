@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.eva import EvaBlock
 from model.backbones.hub import HubFile
-from model.backbones.maps.levels import level_places, square_map
+from model.backbones.maps.levels import PatchLevels
 from model.backbones.maps.resnet import ResNetTower
 from model.backbones.weights import load_exactly, read_tensors
 from model.config.towers import TimmConfig
@@ -72,7 +72,7 @@ class TimmBlock(Residual):
         return self.block.ls2(self.block.mlp(normed_BLD))
 
 
-class TimmImageTower(nn.Module):
+class TimmImageTower(PatchLevels, nn.Module):
     """A timm ViT without its classifier; also the compact image tower.
 
     Pooled by its class token, its mean, or attention (SigLIP), as the model has it. Where open_clip
@@ -97,7 +97,6 @@ class TimmImageTower(nn.Module):
             EvaBlock(block, vit.rope, vit.patch_embed.grid_size) if turned else TimmBlock(block)
             for block in vit.blocks
         )
-        self.staged = False
         norm = [
             name for name in ("norm", "fc_norm") if isinstance(getattr(vit, name), nn.LayerNorm)
         ]
@@ -105,8 +104,6 @@ class TimmImageTower(nn.Module):
             "class_token": ("cls_token",) if vit.cls_token is not None else (),
             "last_norm": tuple(f"{name}.{kind}" for name in norm for kind in ("weight", "bias")),
         }
-        self.levels: Sequence[int] = level_places(len(self.blocks))
-        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
@@ -124,10 +121,6 @@ class TimmImageTower(nn.Module):
     def pooled(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise and pool as the model does."""
         return self.model.forward_head(self.model.norm(tokens_BLD), pre_logits=True)
-
-    def map(self, tokens_BLD: Tensor) -> Tensor:
-        """Lay the patches out."""
-        return square_map(tokens_BLD[:, self.prefix_tokens :])
 
 
 def timm_file(config: TimmConfig) -> HubFile:
