@@ -202,7 +202,10 @@ class TextHead(Part, Protocol):
     transductive: bool  # whether a query's score depends on the other queries
     per_task: bool  # whether a class's score depends on the other classes
     least_frames: int  # frames that a clip needs
-    scale: Tensor | float  # of its cosines; a weight where it is learned
+
+    @property
+    def scale(self) -> Tensor | float:
+        """Give what its cosines are multiplied by; a weight where it is learned."""
 
     def __call__(self, query_QTE: Tensor, text_NAE: Tensor, /) -> tuple[Tensor, Tensor | None]:
         """Return text_QN and, where the head has them, the scores of the stages [Q, N, A]."""
