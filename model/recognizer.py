@@ -109,7 +109,7 @@ class Recognizer(ByParts):
     def transductive(self) -> bool:
         """Whether a query's answer depends on other queries of its episode."""
         joint = self.video.across_clips and self.config.query_context == "joint"
-        return joint or (self.has_text and self.text_head.transductive)
+        return joint or self.video.transductive or (self.has_text and self.text_head.transductive)
 
     @property
     def trained(self) -> bool:

@@ -59,7 +59,7 @@ class Learner:
             raise InputError(
                 f"The method {recognizer.name!r} has nothing to train; choose one with adapters."
             )
-        features = recognizer.video.tower.features
+        features = recognizer.video.features
         self.losses = learned_losses(recipe, features, len(episodes.labels)).to(recognizer.device)
         self.trained |= {f"losses.{name}": p for name, p in self.losses.named_parameters()}
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.backbones.attention import forward
 from model.episode import Scores
 from model.recognizer import Recognizer
 from model.text import StageTexts
@@ -192,5 +191,5 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     tower, plain = recognizer.video.tower, len(recognizer.video.plain_blocks)
     tokens = tokens_BTLD.flatten(0, 1)
     for block in tower.blocks[plain:]:
-        tokens = forward(block, tokens)
+        tokens = block.run(tokens)
     return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
