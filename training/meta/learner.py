@@ -116,7 +116,7 @@ class Learner:
         """Return the loss of training episode `number`: the weighted sum of the recipe's losses."""
         output = self.passes.output(number)
         weights = self.recipe.losses(described=output.described)
-        losses: dict[str, Loss] = {**LOSSES, **dict(self.losses.items())}
+        losses: dict[str, Loss] = {**LOSSES, **self.losses}
         terms = (weight * losses[name](output) for name, weight in weights.items())
         return sum(terms, start=output.logits_QN.new_zeros(()))
 
