@@ -27,11 +27,11 @@ from model.episode import (
     check_text,
     checked_classes,
     plain,
-    scored_together,
 )
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
 from model.passes.by_parts import ByParts
+from model.passes.grouping import scored_together
 from model.precision import in_float32
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts
