@@ -27,12 +27,13 @@ from model.episode import (
     check_text,
     checked_classes,
     plain,
-    scored_together,
 )
-from model.errors import EpisodeError, MethodError
+from model.errors import MethodError
 from model.matching.cosine import Centring, nearness
 from model.matching.each_query import video_score
 from model.passes.by_parts import ByParts
+from model.passes.grouping import scored_together
+from model.precision import in_float32
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts
 from model.views import episode_view, query_view, support_view
@@ -116,7 +117,17 @@ class Recognizer(ByParts):
     @property
     def trained(self) -> bool:
         """Whether any part differs from its start; an untrained method equals its backbone."""
-        return self.config.tune == "all" or not all(part.is_initial() for part in self.parts())
+        tuned = self.config.tune == "all" or self.config.tower_parts
+        return bool(tuned) or not all(part.is_initial() for part in self.parts())
+
+    @property
+    def tuned_names(self) -> list[str]:
+        """Name the tensors of a frozen image tower that learn with the adapters."""
+        if not self.config.tower_parts:
+            return []
+        parts = self.video.tower.parts
+        names = (name for part in self.config.tower_parts for name in parts[part])
+        return [f"video.tower.model.{name}" for name in names]
 
     def parts(self) -> Iterator[Part]:
         """Yield every part above the backbone that may learn."""
@@ -174,20 +185,6 @@ class Recognizer(ByParts):
         slices = self.checked_frames(frames_BTHWC).split(SLICE_CLIPS)
         return torch.cat([self.video.trunk(part.to(self.device)) for part in slices])
 
-    def checked_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
-        """Return frames as a tensor.
-
-        Raises:
-            EpisodeError: frames of another number or size.
-        """
-        want = (self.config.frames, self.size, self.size, 3)
-        if tuple(frames_BTHWC.shape[1:]) != want:
-            raise EpisodeError(
-                f"Clips of shape {tuple(frames_BTHWC.shape[1:])} do not fit the method; "
-                f"sample them to {want}."
-            )
-        return torch.as_tensor(frames_BTHWC)
-
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
@@ -203,8 +200,7 @@ class Recognizer(ByParts):
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
         if self.video.reads_text:
-            text_SAE = self._text_of_each(text_NAE, classes_S)
-            features_STE = self.told_features(tokens_STLD, text_SAE)
+            features_STE = self.told_support(tokens_STLD, classes_S, text_NAE)
             return self._encoded(features_STE, classes_S, text_NAE, {})
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
@@ -237,10 +233,7 @@ class Recognizer(ByParts):
         """
         episodes, supports = tokens_GSTLD.shape[:2]
         if self.video.reads_text:
-            text_GSAE = None if text_GNAE is None else text_GNAE[:, classes_S].flatten(0, 1)
-            support_BTE = self.told_features(tokens_GSTLD.flatten(0, 1), text_GSAE)
-            query_BTE = self.told_features(tokens_GQTLD.flatten(0, 1), None)
-            return tuple(one.unflatten(0, (episodes, -1)) for one in (support_BTE, query_BTE))
+            return self.told_episodes(tokens_GSTLD, classes_S, tokens_GQTLD, text_GNAE)
         tokens_GBTLD = torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1)
         queries, context = tokens_GQTLD.shape[1], self.config.query_context
         view = episode_view(context, classes_S, queries, episodes, tokens_GBTLD.dtype)
@@ -278,14 +271,22 @@ class Recognizer(ByParts):
         text_NE = None
         if text_NAE is not None:
             check_text(text_NAE, int(classes_S.max()) + 1)
-            text_NE = text_NAE.mean(dim=1).to(support_STE.device) if self.needs_text else None
-        return self.centring.classes(self.prototypes(support_STE, classes_S, text_NE))
+            if self.needs_text:
+                text_NE = text_NAE.float().mean(dim=1).to(support_STE.device)
+        with in_float32(support_STE.device):
+            return self.centring.classes(self.prototypes(support_STE.float(), classes_S, text_NE))
+
+    def asked(self, query_QTE: Tensor) -> Tensor:
+        """Return query features as matchers compare them with classes, not yet centred."""
+        with in_float32(query_QTE.device):
+            return self.prototypes.query(query_QTE.float())
 
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
-        asked_QTE = self.centring.queries(self.prototypes.query(query_QTE))
-        video_QN = video_score(self.prototypes, self.matcher, asked_QTE, classes)
-        near_QN = nearness(asked_QTE, classes)
-        if text_NAE is None or self.text is None or not self.fusion.reads_text:
-            return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
-        text_QN, stages_QNA = self.text_head(query_QTE, text_NAE)
-        return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN), near_QN)
+        asked_QTE = self.centring.queries(self.asked(query_QTE))
+        with in_float32(query_QTE.device):
+            video_QN = video_score(self.prototypes, self.matcher, asked_QTE, classes)
+            near_QN = nearness(asked_QTE, classes)
+            if text_NAE is None or self.text is None or not self.fusion.reads_text:
+                return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
+            text_QN, stages_QNA = self.text_head(query_QTE.float(), text_NAE.float())
+            return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN), near_QN)

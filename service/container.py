@@ -20,12 +20,15 @@ from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.limits import Limits, limits_of, media_limits
+from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.tasks.arrivals import Arrivals
+from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
+from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
@@ -49,7 +52,10 @@ class Service:
     engine: Engine
     texts: TaskTexts
     tasks: Tasks
+    changer: Changer
+    diagnoser: Diagnoser
     classifier: Classifier
+    meters: Meters
 
     @property
     def device_works(self) -> bool:
@@ -69,7 +75,7 @@ class Service:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
+async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
     """Start the service, and stop its parts in the opposite order.
 
     Raises:
@@ -78,10 +84,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         choice = await asyncio.to_thread(choose_runtime, settings)
         engine = engine_of(choice.runtime, settings)
+        engine.cost.watch = meters.passed
         limits = limits_of(settings, engine.model.stages)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
-        pool = await stack.enter_async_context(pool_of(engine, limits, settings))
+        pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
         describer = describer_of(store, limits, settings)
@@ -99,12 +106,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         classifier = Classifier(
             arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
         )
-        warming = Warming(store, supports)
-        stack.push_async_callback(warming.close)
-        warming.start()
+        stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
+        users = tasks, changer_of(tasks), Diagnoser(tasks, engine), classifier, meters
+        yield Service(settings, limits, store, pool, choice, engine, texts, *users)
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -119,7 +125,7 @@ def choose_runtime(settings: Settings) -> Choice:
     )
 
 
-def pool_of(engine: Engine, limits: Limits, settings: Settings) -> DecodePool:
+def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) -> DecodePool:
     """Make the pool of decoders for the frames that the model takes."""
     return DecodePool(
         workers=settings.decode_workers or usable_cores() + 1,
@@ -127,6 +133,7 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings) -> DecodePool:
         size=engine.model.size,
         media=media_limits(limits),
         sandbox=settings.sandbox,
+        watch=meters.read,
     )
 
 
@@ -140,6 +147,24 @@ def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Descri
         store=store,
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
+    )
+
+
+def warming_of(store: TaskStore, supports: Supports) -> Warming:
+    """Begin to get the tasks ready that were used last."""
+    warming = Warming(store, supports)
+    warming.start()
+    return warming
+
+
+def changer_of(tasks: Tasks) -> Changer:
+    """Make what changes the tasks that are registered there."""
+    return Changer(
+        store=tasks.store,
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        limits=tasks.limits,
     )
 
 

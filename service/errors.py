@@ -4,6 +4,7 @@ KshotError
 ├── RequestError                  the request cannot be served as it is
 │   ├── MalformedRequestError, UnknownFieldError, InvalidRequestError, ...
 │   ├── labels and clips: TooFewLabelsError, LabelDuplicateError, ...
+│   ├── changes of tasks: service.tasks.changes.errors
 │   ├── ClipsRefusedError         some clips cannot be used; names each
 │   └── NotReadyError, DeadlineError, ServerFullError, TenantOverShareError: ask again
 ├── EngineError                   the device failed on this work
@@ -66,6 +67,12 @@ class MediaTypeError(RequestError):
     """The body has a content type that this route does not read."""
 
     code = "media-type-not-supported"
+
+
+class ModelNotFoundError(RequestError):
+    """A model that is not served here."""
+
+    code = "model-not-found"
 
 
 class InvalidRequestError(RequestError):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config.root import Config
+from model.config.root import Config, Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,16 @@ class MultimodalConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class D2stConfig(Config):
+    """D2ST-Adapter behind blocks of a ViT, or stages of a ResNet (model/papers/d2st.md)."""
+
+    kind: Literal["d2st"] = "d2st"
+    blocks: int = 12  # a ResNet has 4 stages
+    ratio: float = 0.25
+    heads: Count = 4  # on a ViT; stages of a ResNet have 1, 2, 4 and 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig(Config):
     """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
 
@@ -57,5 +67,5 @@ class OrderConfig(Config):
 
 
 VisualConfig = Annotated[
-    AimConfig | TaskConfig | TedConfig | MultimodalConfig, Field(discriminator="kind")
+    AimConfig | TaskConfig | TedConfig | D2stConfig | MultimodalConfig, Field(discriminator="kind")
 ]

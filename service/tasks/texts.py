@@ -7,9 +7,10 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -21,10 +22,12 @@ from model.errors import KshotError
 from model.text import WORDING_VERSION, StageTexts, template_stages
 from service.background import spawn
 from service.engine.engine import Engine
+from service.errors import DescriptionUnavailableError
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
 from service.tasks.inputs import NewLabel, TextSource
 
+Outcome = Literal["described", "failed"]
 REMEMBERED = 4096  # classes of which it is known whether the text tower can read them
 
 log = logging.getLogger("kshot.texts")
@@ -59,6 +62,7 @@ class TaskTexts:
         self.store = store
         self.describer = describer
         self.ttl_s = ttl_s
+        self.outcomes: Counter[Outcome] = Counter()  # of the labels that were asked about
         self._text_fault = lru_cache(REMEMBERED)(engine.text_fault)
 
     async def first(self, new: Sequence[NewLabel]) -> tuple[LabelRecord, ...]:
@@ -86,19 +90,25 @@ class TaskTexts:
         return templates and self.describer is not None
 
     async def better(self, labels: Sequence[LabelRecord]) -> tuple[LabelRecord, ...] | None:
-        """Return the language model's text for all labels, or None where it cannot help."""
+        """Return the language model's text in the place of templates, or None: it cannot help."""
         describer = self.describer
         if describer is None or not self.may_improve(labels) or await self.fault(labels):
             return None
-        asked = [spawn(describer.describe(label.label)) for label in labels]
+        wanted = [label.label for label in labels if label.text_source == "template"]
+        asked = [spawn(describer.describe(label)) for label in wanted]
         try:
             answers = await asyncio.gather(*asked)
+            self.outcomes["described"] += len(answers)
+        except DescriptionUnavailableError:
+            self.outcomes["failed"] += 1
+            raise
         finally:
             for question in asked:
                 question.cancel()  # without one of them the others are of no use
+        found = dict(zip(wanted, answers, strict=True))
         described = tuple(
-            _record(label.label, stages, "llm")
-            for label, stages in zip(labels, answers, strict=True)
+            _record(label.label, found[label.label], "llm") if label.label in found else label
+            for label in labels
         )
         if (fault := await self.fault(described)) is not None:
             log.info("Template text stays: what the language model wrote is %s", fault.code)

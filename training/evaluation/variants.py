@@ -49,11 +49,13 @@ def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[R
 def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
     """Return the same weights with queries that attend to something else; towers are shared.
 
-    Under a served context, stages are not aligned over queries either, and a graph has one query.
+    Under a served context, stages are not aligned over queries either: `identity` is what `joint`
+    gives a query that is alone, since attention to oneself doubles the frame and no cosine sees it.
+    A graph then has one query.
     """
     align = recognizer.config.align
     if align == "joint" and context != "joint":
-        align = "temporal"
+        align = "identity"
     prototypes = recognizer.config.prototypes
     if prototypes.kind == "graph" and context != "joint":
         prototypes = replace(prototypes, joint=False)
