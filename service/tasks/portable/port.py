@@ -77,7 +77,7 @@ class Porter:
                 raise refuse_clips(faults, len(inputs))
             done = await self.tasks.arrivals.decode(record, inputs, preparation)
         clips = tuple(
-            _as_it_was(clip, old)
+            _as_it_was(clip, old, len(found.pictures[old.clip_id]))
             for clip, old in zip(done.record.clips, found.record.clips, strict=True)
         )
         done = replace(done, record=replace(done.record, clips=clips))
@@ -97,26 +97,7 @@ class Porter:
             )
             for place, clip in enumerate(old.clips)
         ]
-        check_task(
-            NewTask(
-                name=old.name,
-                ttl_s=None,
-                allow_partial=False,
-                labels=tuple(
-                    NewLabel(
-                        label.label,
-                        None,
-                        tuple(
-                            clip
-                            for clip, known in zip(inputs, old.clips, strict=True)
-                            if known.label == place
-                        ),
-                    )
-                    for place, label in enumerate(old.labels)
-                ),
-            ),
-            self.tasks.limits,
-        )
+        check_task(_asked(old, inputs), self.tasks.limits)
         clips = tuple(replace(clip, index=place) for place, clip in enumerate(old.clips))
         record = replace(
             old,
@@ -143,6 +124,21 @@ class Porter:
         )
 
 
+def _asked(old: TaskRecord, inputs: Sequence[ClipInput]) -> NewTask:
+    """Return what a client would have asked for."""
+    labels = [
+        NewLabel(
+            label.label,
+            None,
+            tuple(
+                clip for clip, known in zip(inputs, old.clips, strict=True) if known.label == place
+            ),
+        )
+        for place, label in enumerate(old.labels)
+    ]
+    return NewTask(name=old.name, ttl_s=None, allow_partial=False, labels=tuple(labels))
+
+
 def fitting(pictures: Sequence[bytes], bounds: tuple[int, int]) -> tuple[bytes, ...]:
     """Return as many pictures as a clip may have: each repeated, or some left out, evenly."""
     least, most = bounds
@@ -151,7 +147,7 @@ def fitting(pictures: Sequence[bytes], bounds: tuple[int, int]) -> tuple[bytes, 
     return tuple(pictures[place * count // wanted] for place in range(wanted))
 
 
-def _as_it_was(clip: ClipRecord, old: ClipRecord) -> ClipRecord:
+def _as_it_was(clip: ClipRecord, old: ClipRecord, pictures: int) -> ClipRecord:
     """Say of a clip what is known from when it was uploaded; its pictures may be others now."""
     same = len(clip.frames_s) == len(old.frames_s)
     return replace(
@@ -159,6 +155,6 @@ def _as_it_was(clip: ClipRecord, old: ClipRecord) -> ClipRecord:
         index=clip.index,
         motion=clip.motion,
         frames_s=old.frames_s if same else clip.frames_s,
-        distinct=old.distinct if same else clip.distinct,
+        distinct=old.distinct if same else min(clip.distinct, pictures),
         warnings=tuple(dict.fromkeys((*old.warnings, *clip.warnings))),
     )
