@@ -55,6 +55,7 @@ class VideoEncoder(nn.Module):
             released, or nowhere. A tower without adapted blocks has none.
         temporal: What happens along time above the tower, or None. Where it reads levels, the trunk
             ends below the lowest of them.
+        projected: Whether features are in the space of text; else they are as wide as tokens.
     """
 
     whole_clips = False  # whether its trunk sees the frames of a clip together
@@ -67,9 +68,11 @@ class VideoEncoder(nn.Module):
         frames: int,
         temporal_embedding: Literal["first_adapted", "input", "none"] = "first_adapted",
         temporal: Temporal | None = None,
+        projected: bool = True,
     ) -> None:
         super().__init__()
         self.tower = tower
+        self.projected = projected
         self.adapted = nn.ModuleList(adapted)  # type: ignore[arg-type]  # each is a module
         self.temporal: Temporal | None = temporal
         self.normalize = Normalize(tower.mean, tower.std)
@@ -77,7 +80,8 @@ class VideoEncoder(nn.Module):
         self.instants = frames  # of a clip, in front of what happens along time
         reads = 0 if temporal is None else temporal.reads_levels
         self.levels = tuple(tower.levels[-reads:]) if reads else ()
-        self.features = tower.features if temporal is None else temporal.features
+        own = tower.features if projected else tower.width
+        self.features = own if temporal is None else temporal.features
         above = len(tower.blocks) - len(adapted)  # the first adapted block
         trunk = min(above, self.levels[0] - 1) if reads else above
         self.plain_blocks = tower.blocks[:trunk]
@@ -97,6 +101,11 @@ class VideoEncoder(nn.Module):
     def across_clips(self) -> bool:
         """Whether clips can see each other in an adapted block."""
         return any(block.across_clips for block in self.adapted)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether supports bring the text of their class into an adapted block."""
+        return any(block.reads_text for block in self.adapted)
 
     @property
     def transductive(self) -> bool:
@@ -147,12 +156,13 @@ class VideoEncoder(nn.Module):
                 tokens = block.run(tokens)
             return self.instants, *tokens.shape[1:]
 
-    def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
+    def forward(self, tokens_BTLD: Tensor, view: View, text_BE: Tensor | None = None) -> Tensor:
         """Run the adapted blocks and what stands above them.
 
         Args:
             tokens_BTLD: The trunk's output, of all clips of the pass.
             view: Who is seen.
+            text_BE: Class text of supports, where `reads_text`.
 
         Returns:
             features_BTE.
@@ -166,13 +176,18 @@ class VideoEncoder(nn.Module):
             tokens_BTLD = tokens_BTLD + self.temporal_embedding
         first = len(self.tower.blocks) - len(self.adapted) + 1
         for place, adapted in enumerate(self.adapted):
-            tokens_BTLD = adapted(tokens_BTLD, view.at(place))
+            told = (text_BE,) if adapted.reads_text and text_BE is not None else ()
+            tokens_BTLD = adapted(tokens_BTLD, view.at(place), *told)
             self._keep(maps, first + place, tokens_BTLD)
         if self.temporal is not None and self.levels:
             return self.temporal([maps[level] for level in self.levels])
-        features_NE = self.tower.head(tokens_BTLD.flatten(0, 1))
+        features_NE = self.pool(tokens_BTLD.flatten(0, 1))
         features_BTE = features_NE.unflatten(0, tokens_BTLD.shape[:2])
         return features_BTE if self.temporal is None else self.temporal(features_BTE)
+
+    def pool(self, tokens_NLD: Tensor) -> Tensor:
+        """Turn the last block's tokens into one feature [N, E] a frame."""
+        return (self.tower.head if self.projected else self.tower.pooled)(tokens_NLD)
 
     def _keep(self, maps: dict[int, Tensor], level: int, tokens_BTLD: Tensor) -> None:
         if level in self.levels:

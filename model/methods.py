@@ -9,21 +9,24 @@ from dataclasses import replace
 
 from model.config.blocks import (
     AimConfig,
+    D2stConfig,
+    MultimodalConfig,
     OrderConfig,
     TaskConfig,
     TedConfig,
     TextAdapterConfig,
 )
 from model.config.fusion import ConvexFusion, GeometricFusion
-from model.config.matching import BiMhmMatcher, OtamMatcher
+from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher
 from model.config.method import Align, MethodConfig, QueryContext
-from model.config.prototypes import TextTokenPrototypes
+from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
 from model.config.temporal import ConvolutionConfig, TransformerConfig
 from model.config.towers import (
     BackboneConfig,
     CompactConfig,
     OpenClipConfig,
     PackagedConfig,
+    TimmConfig,
     VideoNetworkConfig,
 )
 from model.errors import MethodError
@@ -34,6 +37,7 @@ SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+_RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 _ACTIONCLIP = MethodConfig(
     backbone=_CLIP,
@@ -59,6 +63,8 @@ _M2CLIP = MethodConfig(  # `12x384`
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
+    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
     "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(
         backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"
@@ -82,6 +88,18 @@ METHODS: dict[str, MethodConfig] = {
         matcher=BiMhmMatcher(),
         fusion="video",
     ),
+    "d2st": MethodConfig(
+        backbone=_CLIP,
+        visual=D2stConfig(),
+        temporal_embedding="input",
+        tower_parts=("class_token", "last_norm"),
+        projected=False,
+        matcher=BiMhmMatcher(),
+        fusion="video",
+    ),
+    "d2st_resnet50": MethodConfig(
+        backbone=_RESNET, visual=D2stConfig(blocks=4), matcher=BiMhmMatcher(), fusion="video"
+    ),
     "clip_fsar": MethodConfig(
         backbone=_CLIP,
         tune="all",
@@ -98,6 +116,16 @@ METHODS: dict[str, MethodConfig] = {
         _M2CLIP,
         visual=TedConfig(blocks=12, before_attention=True),
         text=TextAdapterConfig(blocks=12, before_attention=True),
+    ),
+    "ma_clip": MethodConfig(
+        backbone=_CLIP,
+        visual=MultimodalConfig(blocks=12),
+        temporal_embedding="input",
+        prototypes=TextGuidedPrototypes(),
+        matcher=OtamMatcher(smoothing=0.5),
+        fusion=ConvexFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
     ),
 }
 
@@ -122,6 +150,11 @@ def compact_method(backbone: PackagedConfig) -> MethodConfig:
 def check_served(config: MethodConfig) -> None:
     """Refuse a method whose answers depend on other queries, with a MethodError."""
     chosen = {"query_context": config.query_context, "align": config.align}
+    if config.prototypes.kind == "graph" and config.prototypes.joint:
+        raise MethodError(
+            "prototypes.joint puts all queries into one graph, so that they see each other; serve "
+            "a graph for each query (joint false)."
+        )
     for field, value in chosen.items():
         if value == "joint":
             served = SERVED_CONTEXTS if field == "query_context" else SERVED_ALIGNS

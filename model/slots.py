@@ -12,7 +12,7 @@ Dimensions: B S Q clips or frames, N classes, A stages, T frames, C H W pixels, 
 that are read, D token width, E feature width, J heads, W width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -64,8 +64,15 @@ class Backbone(Protocol):
     reads_class_token: bool  # whether `head` looks at the first token alone
     staged: bool  # whether its blocks are stages of convolutions, without attention
     blocks: Sequence[Block]
-    levels: Sequence[int]  # blocks below each of its four levels; the last level is the end
-    level_widths: Sequence[int]  # C of each level
+    parts: Mapping[str, Sequence[str]]  # names in `model` of what may learn alone, by its name
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """How many blocks stand below each of its four levels; the last level is the end."""
+
+    @property
+    def level_widths(self) -> Sequence[int]:
+        """C of each level."""
 
     @property
     def last_norm(self) -> nn.Module:
@@ -79,6 +86,9 @@ class Backbone(Protocol):
 
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Turn the last block's tokens into one feature [B, E] a frame."""
+
+    def pooled(self, tokens_BLD: Tensor) -> Tensor:
+        """Do so without the projection into the space of text; [B, D]."""
 
     def map(self, tokens_BLD: Tensor) -> Tensor:
         """Lay a level's tokens out as a map [B, C, H, W], without those in front of the patches."""
@@ -169,9 +179,14 @@ class AdaptedBlock(Part, Protocol):
     """A block with adapters around it or in it."""
 
     across_clips: bool  # whether it asks its view for attention across clips
+    reads_text: bool  # whether supports bring their class text_BE, which it then takes too
 
     def __call__(self, tokens_BTLD: Tensor, view: BlockView, /) -> Tensor:
-        """Run the block over all clips of a pass; returns tokens_BTRD."""
+        """Run the block over all clips of a pass; returns tokens_BTRD.
+
+        One that reads text takes it as a third value, which queries leave out; as only clips that
+        all have text share such a pass, it cannot look across clips.
+        """
 
 
 class AdaptedTextBlock(Part, Protocol):
@@ -202,6 +217,9 @@ class Prototypes(Part, Protocol):
     """Support features, and class text where the part wants it, to a `ClassSet`."""
 
     needs_text: bool  # class text enters the support features: other text, other supports
+    per_query: bool  # whether each query meets other classes: it is a `QueryPrototypes`
+    per_task: bool  # whether a class depends on the other classes
+    transductive: bool  # whether what a query meets depends on the other queries
 
     def __call__(
         self, support_STE: Tensor, classes_S: Tensor, text_NE: Tensor | None, /
@@ -210,6 +228,20 @@ class Prototypes(Part, Protocol):
 
     def query(self, query_QTE: Tensor) -> Tensor:
         """Return query features as matchers compare them with the `ClassSet`."""
+
+
+class QueryPrototypes(Prototypes, Protocol):
+    """Prototypes that are not the same for each query."""
+
+    def meet(self, query_QTE: Tensor, classes: ClassSet, /) -> Iterable[tuple[Tensor, ClassSet]]:
+        """Give each query [1, T, E], and the classes as it meets them."""
+
+    def edges(self, query_QTE: Tensor, classes: ClassSet, /) -> Sequence[Tensor]:
+        """Return what joins the nodes after each layer of a graph, each [G, 2, V, V].
+
+        Nodes are the classes, then one query in each of G graphs, or all of them in one. The first
+        channel says how alike two nodes are.
+        """
 
 
 class Matcher(Part, Protocol):

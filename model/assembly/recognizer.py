@@ -42,6 +42,11 @@ def build_recognizer(
         raise MethodError(
             f"{what} is {features}; {config.stages} stages need {head.least_frames} or more a clip."
         )
+    if recognizer.has_text and not (config.projected and video.features == image.features):
+        raise MethodError(
+            f"Features of width {video.features} are not in the space of text; set fusion to "
+            "'video', or leave out what changes them."
+        )
     if not config.prompt:
         raise MethodError("The method has no prompt; give one, such as '{stage}'.")
     for prompt in prompts_of(config.prompt):
@@ -54,6 +59,8 @@ def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
     """Say which weights learn: the backbone's, the adapters' and those of the parts above."""
     video, text = recognizer.video, recognizer.text
     video.tower.model.requires_grad_(config.tune in TUNES_IMAGE)
+    for name in recognizer.tuned_names if config.tune != "frozen" else ():
+        recognizer.get_parameter(name).requires_grad_(True)
     if text is not None:
         text.tower.model.requires_grad_(config.tune == "towers")
     if config.tune == "frozen":

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config.root import Config
+from model.config.root import Config, Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,26 @@ class ShiftedConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MultimodalConfig(Config):
+    """Blocks in which supports see the text of their class (MA-CLIP; model/papers/ma_clip.md)."""
+
+    kind: Literal["multimodal"] = "multimodal"
+    blocks: int = 12
+    ratio: float = 0.25
+    joint_scale: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class D2stConfig(Config):
+    """D2ST-Adapter behind blocks of a ViT, or stages of a ResNet (model/papers/d2st.md)."""
+
+    kind: Literal["d2st"] = "d2st"
+    blocks: int = 12  # a ResNet has 4 stages
+    ratio: float = 0.25
+    heads: Count = 4  # on a ViT; stages of a ResNet have 1, 2, 4 and 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig(Config):
     """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
 
@@ -67,6 +87,7 @@ class TextAdapterConfig(Config):
 
 
 VisualConfig = Annotated[
-    AimConfig | TaskConfig | TedConfig | ShiftedConfig, Field(discriminator="kind")
+    AimConfig | TaskConfig | TedConfig | ShiftedConfig | D2stConfig | MultimodalConfig,
+    Field(discriminator="kind"),
 ]
 TextBlocksConfig = OrderConfig | TextAdapterConfig  # method.json gives the first no kind

@@ -23,7 +23,20 @@ from model.views import Alone
 from tests.model.golden_methods import DEFAULT, GOLDEN2_DIR, Case, files_of
 from tests.model.tiny import class_set
 
-KINDS = ("aim", "clipfsar", "heads", "m2clip_adapters", "trx")
+KINDS = (
+    "aim",
+    "clipfsar",
+    "d2st_resnet50",
+    "d2st_resnet_blocks",
+    "d2st_vit",
+    "d2st_vit_block",
+    "egnn",
+    "gghm",
+    "heads",
+    "m2clip_adapters",
+    "maclip",
+    "trx",
+)
 LAYERS = {"down": "D_fc1", "up": "D_fc2"}
 ADAPTERS = {"time": "T_Adapter", "space": "S_Adapter", "joint": "MLP_Adapter"}
 
@@ -33,15 +46,15 @@ def stem(file: Path) -> str:
 
 
 def test_every_case_of_this_repository_is_read_by_a_test() -> None:
-    read = [file for kind in KINDS for file in files_of(kind)]
+    read = {file for kind in KINDS for file in files_of(kind)}
     assert read, f"no .npz in {GOLDEN2_DIR}"
     if GOLDEN2_DIR == DEFAULT:
         assert sorted(read) == sorted(GOLDEN2_DIR.glob("*.npz"))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_inputs_are_drawn_as_they_are_stored(name: str) -> None:
-    case = Case(DEFAULT / f"{name}.npz")
+@pytest.mark.parametrize("file", sorted(DEFAULT.glob("*.npz")), ids=stem)
+def test_inputs_are_drawn_as_they_are_stored(file: Path) -> None:
+    case = Case(file)
     for entry, drawn in case.inputs.items():
         if f"in_{entry}" in case.arrays:
             assert torch.equal(drawn, case.want(f"in_{entry}"))

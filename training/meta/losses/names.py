@@ -11,8 +11,14 @@ from torch import Tensor, nn
 
 from model.recognizer import Recognizer
 from training.errors import InputError
-from training.meta.losses.answers import consistency, query_cross_entropy, video_cross_entropy
+from training.meta.losses.answers import (
+    class_text,
+    consistency,
+    query_cross_entropy,
+    video_cross_entropy,
+)
 from training.meta.losses.base_classes import base_classifier, global_class, visual_classifier
+from training.meta.losses.edges import graph_edges
 from training.meta.losses.contrast import LearnedContrast, contrast, text_class, text_class_double
 from training.meta.losses.masked_words import masked_words
 from training.meta.losses.nearness import near_frozen, near_start
@@ -25,6 +31,8 @@ Loss = Callable[[EpisodeOutput], Tensor]
 LOSSES: Mapping[str, Loss] = {
     "query": query_cross_entropy,
     "video": video_cross_entropy,
+    "class_text": class_text,
+    "graph_edges": graph_edges,
     "stages": stage_contrast,
     "consistency": consistency,
     "near_frozen": near_frozen,
