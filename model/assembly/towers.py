@@ -8,6 +8,7 @@ from model.adapters.d2st import LEAST_FRAMES, PATCHES, STAGE_HEADS, STAGES, D2st
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
+from model.assembly.temporal import build_temporal
 from model.config.blocks import (
     AimConfig,
     D2stConfig,
@@ -21,7 +22,6 @@ from model.config.towers import WholeClipConfig
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
 from model.slots import AdaptedBlock, Backbone, ClipBackbone, TextBackbone, TransformerBlock
-from model.temporal.convolution import TemporalConvolution
 
 B = TypeVar("B")
 
@@ -32,9 +32,9 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     Raises:
         MethodError: The parts do not fit the tower.
     """
-    temporal = None
-    if config.temporal is not None:
-        temporal = TemporalConvolution(tower.features, config.temporal.ratio)
+    whole = isinstance(config.backbone, WholeClipConfig)
+    levels = () if whole else cast(Backbone, tower).level_widths
+    temporal = build_temporal(config.temporal, tower.features, levels)
     if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune == "all" or config.tower_parts:
             raise MethodError(

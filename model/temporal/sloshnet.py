@@ -48,8 +48,13 @@ def alignment(widths: Sequence[int]) -> nn.ModuleList:
     """Make what brings maps of these widths to the shape of the last.
 
     Raises:
-        MethodError: They neither double from level to level nor are all one.
+        MethodError: They neither double from level to level nor are all one, or there are none.
     """
+    if not widths:
+        raise MethodError(
+            "SloshNet reads maps of four levels, and a network that sees whole clips has none; "
+            "choose a ViT or a ResNet."
+        )
     last, levels = widths[-1], len(widths)
     if len(set(widths)) == 1:
         return nn.ModuleList(PlaceWise(last) for _ in widths)
@@ -181,6 +186,7 @@ class SloshNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], *, heads: int = 8, released: bool = False) -> None:
         super().__init__()
+        self.align = alignment(widths)
         width = widths[-1]
         if width % heads or width % GROUPS:
             raise MethodError(
@@ -189,7 +195,6 @@ class SloshNet(nn.Module):
             )
         self.reads_levels, self.features = len(widths), width
         self.transductive = released
-        self.align = alignment(widths)
         self.fusion = Fusion(len(widths))
         self.short_term = ShortTerm(width)
         self.long_term = LongTerm(width, heads, released=released)
