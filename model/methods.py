@@ -5,11 +5,18 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 `joint` is the paper's and stays in training.
 """
 
-from model.config.blocks import AimConfig, D2stConfig, OrderConfig, TaskConfig, TedConfig
-from model.config.fusion import GeometricFusion
-from model.config.matching import BiMhmMatcher, OtamMatcher, TrxMatcher
+from model.config.blocks import (
+    AimConfig,
+    D2stConfig,
+    MultimodalConfig,
+    OrderConfig,
+    TaskConfig,
+    TedConfig,
+)
+from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher, TrxMatcher
 from model.config.method import Align, MethodConfig, QueryContext
-from model.config.prototypes import TextTokenPrototypes
+from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
 from model.config.temporal import ConvolutionConfig, SloshNetConfig
 from model.config.towers import (
     BackboneConfig,
@@ -31,6 +38,8 @@ _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
+    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
     "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(
         backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"
@@ -81,6 +90,16 @@ METHODS: dict[str, MethodConfig] = {
         stages=1,
         prompt="a photo of {stage}",
     ),
+    "ma_clip": MethodConfig(
+        backbone=_CLIP,
+        visual=MultimodalConfig(blocks=12),
+        temporal_embedding="input",
+        prototypes=TextGuidedPrototypes(),
+        matcher=OtamMatcher(smoothing=0.5),
+        fusion=ConvexFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
+    ),
 }
 
 
@@ -104,6 +123,11 @@ def compact_method(backbone: PackagedConfig) -> MethodConfig:
 def check_served(config: MethodConfig) -> None:
     """Refuse a method whose answers depend on other queries, with a MethodError."""
     chosen = {"query_context": config.query_context, "align": config.align}
+    if config.prototypes.kind == "graph" and config.prototypes.joint:
+        raise MethodError(
+            "prototypes.joint puts all queries into one graph, so that they see each other; serve "
+            "a graph for each query (joint false)."
+        )
     for field, value in chosen.items():
         if value == "joint":
             served = SERVED_CONTEXTS if field == "query_context" else SERVED_ALIGNS
