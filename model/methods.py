@@ -17,10 +17,10 @@ from model.config.blocks import (
     TextAdapterConfig,
 )
 from model.config.fusion import ConvexFusion, GeometricFusion
-from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher
+from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher, TrxMatcher
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
-from model.config.temporal import ConvolutionConfig, TransformerConfig
+from model.config.temporal import ConvolutionConfig, SloshNetConfig, TransformerConfig
 from model.config.towers import (
     BackboneConfig,
     CompactConfig,
@@ -37,6 +37,7 @@ SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+_RAW_TRX = TrxMatcher(cardinalities=(1,), standardised=False)
 _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 _ACTIONCLIP = MethodConfig(
@@ -100,6 +101,12 @@ METHODS: dict[str, MethodConfig] = {
     "d2st_resnet50": MethodConfig(
         backbone=_RESNET, visual=D2stConfig(blocks=4), matcher=BiMhmMatcher(), fusion="video"
     ),
+    "sloshnet": MethodConfig(
+        backbone=_RESNET, tune="all", temporal=SloshNetConfig(), matcher=_RAW_TRX, fusion="video"
+    ),
+    "sloshnet_vit": MethodConfig(
+        backbone=_CLIP, temporal=SloshNetConfig(), matcher=_RAW_TRX, fusion="video"
+    ),
     "clip_fsar": MethodConfig(
         backbone=_CLIP,
         tune="all",
@@ -161,3 +168,8 @@ def check_served(config: MethodConfig) -> None:
             raise MethodError(
                 f"{field} 'joint' lets queries see each other; serve one of {served}."
             )
+    if isinstance(config.temporal, SloshNetConfig) and config.temporal.released:
+        raise MethodError(
+            "temporal 'sloshnet' with released true lets clips see each other; serve it with "
+            "released false."
+        )

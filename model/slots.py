@@ -15,7 +15,7 @@ that are read, D token width, E feature width, J heads, W width of a head.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.episode import ClassSet
 
@@ -73,10 +73,6 @@ class Backbone(Protocol):
     @property
     def level_widths(self) -> Sequence[int]:
         """C of each level."""
-
-    @property
-    def last_norm(self) -> nn.Module:
-        """Return the LayerNorm in front of pooling and projection."""
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Turn normalised pixels into tokens [B, L, D] with their places added."""

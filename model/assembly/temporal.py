@@ -1,5 +1,6 @@
 """What happens along time above the backbone."""
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from model.config.temporal import (
@@ -7,6 +8,7 @@ from model.config.temporal import (
     LstmConfig,
     MeanConfig,
     ShiftConfig,
+    SloshNetConfig,
     TemporalConfig,
     TokenTransformerConfig,
     TransformerConfig,
@@ -15,19 +17,23 @@ from model.errors import MethodError
 from model.slots import Temporal
 from model.temporal.convolution import TemporalConvolution
 from model.temporal.pooling import FrameShift, Lstm, MeanFrame
+from model.temporal.sloshnet import SloshNet
 from model.temporal.transformer import FrameTokenTransformer, FrameTransformer
 
 
-def build_temporal(config: TemporalConfig | None, features: int, frames: int) -> Temporal | None:
+def build_temporal(
+    config: TemporalConfig | None, features: int, frames: int, levels: Sequence[int] = ()
+) -> Temporal | None:
     """Build what looks along time, or nothing.
 
     Args:
         config: Which.
         features: Width of a frame's features.
         frames: Of a clip.
+        levels: Channels of each of the tower's levels; none of a network that sees whole clips.
 
     Raises:
-        MethodError: Heads that do not divide the width, or more frames than there are places.
+        MethodError: It does not fit the widths, or there are more frames than places.
     """
     match config:
         case None:
@@ -53,6 +59,8 @@ def build_temporal(config: TemporalConfig | None, features: int, frames: int) ->
                 hidden=config.hidden,
                 dropout=config.dropout,
             )
+        case SloshNetConfig(heads=heads, released=released):
+            return SloshNet(levels, heads=heads, released=released)
         case _:
             assert_never(config)
 

@@ -48,7 +48,8 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     """
     whole = isinstance(config.backbone, WholeClipConfig)
     instants = cast(ClipBackbone, tower).instants(config.frames) if whole else config.frames
-    temporal = build_temporal(config.temporal, tower.features, instants)
+    levels = () if whole else cast(Backbone, tower).level_widths
+    temporal = build_temporal(config.temporal, tower.features, instants, levels)
     if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune in TUNES_IMAGE or config.tower_parts:
             raise MethodError(

@@ -92,11 +92,6 @@ class ClipImageTower(PatchLevels, nn.Module):
             ClipBlock(block) for block in visual.transformer.resblocks
         )
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """Return ln_post."""
-        return self.model.ln_post
-
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""
         patches_BLD = self.model.conv1(pixels_BCHW).flatten(2).transpose(1, 2)

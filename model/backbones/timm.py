@@ -105,11 +105,6 @@ class TimmImageTower(PatchLevels, nn.Module):
             "last_norm": tuple(f"{name}.{kind}" for name in norm for kind in ("weight", "bias")),
         }
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """Return norm."""
-        return self.model.norm
-
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
         tokens = self.model._pos_embed(self.model.patch_embed(pixels_BCHW))

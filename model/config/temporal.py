@@ -17,6 +17,15 @@ class ConvolutionConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SloshNetConfig(Config):
+    """Four levels of the tower fused, and motion in short and long term (SloshNet)."""
+
+    kind: Literal["sloshnet"] = "sloshnet"
+    heads: Count = 8  # of the attention along time
+    released: bool = False  # clips of a pass see each other, as in the released code; not served
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeanConfig(Config):
     """The mean frame (ActionCLIP's meanP; model/papers/actionclip.md)."""
 
@@ -63,7 +72,8 @@ TemporalConfig = Annotated[
     | ShiftConfig
     | LstmConfig
     | TransformerConfig
-    | TokenTransformerConfig,
+    | TokenTransformerConfig
+    | SloshNetConfig,
     Field(discriminator="kind"),
 ]
 Temporal = Annotated[TemporalConfig | None, Field(exclude_if=lambda temporal: temporal is None)]

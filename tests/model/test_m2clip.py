@@ -93,9 +93,7 @@ class Step:
         self.text = text
         tower = self.recognizer.video.tower
         self.words = MaskedWords(text.tower, meta["words"], ratio=ratio, before_attention=False)
-        self.classes = VisualClassifier(
-            tower.width, meta["classes"], tower.last_norm, by_class_token=True
-        )
+        self.classes = VisualClassifier(tower.width, meta["classes"], tower.pooled)
         fill(case, self)
         self.words.eval()
         self.classes.eval()
@@ -203,7 +201,7 @@ def test_what_learns_has_the_papers_size(preset: str, classes: int, words: int, 
     recognizer = build_recognizer(method, *meta_towers(VIT_B.name))
     both = method.text is not None and getattr(method.text, "before_attention", False)
     with torch.device("meta"):
-        classifier = VisualClassifier(768, classes, torch.nn.Identity(), by_class_token=True)
+        classifier = VisualClassifier(768, classes, torch.nn.Identity())
     of_heads = trainable(classifier) + of_words(  # type: ignore[arg-type]
         recognizer, words, before_attention=both
     )

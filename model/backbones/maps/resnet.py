@@ -58,11 +58,6 @@ class ResNetTower(nn.Module):
             int(found["num_chs"]) for found in resnet.feature_info[-4:]
         )
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """Return what normalises nothing: features are means."""
-        return nn.Identity()
-
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Run what stands in front of the first stage."""
         stem_BCHW = self.model.act1(self.model.bn1(self.model.conv1(pixels_BCHW)))

@@ -69,26 +69,20 @@ class VisualClassifier(nn.Module):
     Args:
         width: D.
         classes: C.
-        norm: The tower's last LayerNorm.
-        by_class_token: Whether the first token is read, not the mean of all.
+        pooled: Turns the tokens of the tower's last block into what it projects.
     """
 
-    def __init__(
-        self, width: int, classes: int, norm: Callable[[Tensor], Tensor], *, by_class_token: bool
-    ) -> None:
+    def __init__(self, width: int, classes: int, pooled: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.5)
         self.classify = nn.Linear(width, classes)
         nn.init.normal_(self.classify.weight, std=0.02)
         nn.init.zeros_(self.classify.bias)
-        self.by_class_token = by_class_token
-        self._norm = (norm,)  # in a tuple: it is the tower's module, not one of this
+        self._pooled = pooled  # the tower's, of which nothing is learned here
 
     def logits(self, top_BTLD: Tensor) -> Tensor:
         """Return logits_BC of the tokens behind the last block."""
-        top_BTLD = top_BTLD.float()
-        top_BTD = top_BTLD[:, :, 0] if self.by_class_token else top_BTLD.mean(dim=2)
-        return self.classify(self.dropout(self._norm[0](top_BTD.mean(dim=1))))
+        return self.classify(self.dropout(self._pooled(top_BTLD.float().mean(dim=1))))
 
     def forward(self, output: EpisodeOutput) -> Tensor:
         """Return the mean over supports and queries: 0 or more."""
@@ -108,9 +102,4 @@ def visual_classifier(recognizer: Recognizer, labels: Sequence[str]) -> VisualCl
             f"The loss 'visual_class' reads the last adapted block, and {recognizer.name!r} has "
             "none; set its weight to 0."
         )
-    return VisualClassifier(
-        video.tower.width,
-        len(labels),
-        video.tower.last_norm,
-        by_class_token=video.tower.reads_class_token,
-    )
+    return VisualClassifier(video.tower.width, len(labels), video.tower.pooled)

@@ -18,8 +18,8 @@ from training.meta.losses.answers import (
     video_cross_entropy,
 )
 from training.meta.losses.base_classes import base_classifier, global_class, visual_classifier
-from training.meta.losses.edges import graph_edges
 from training.meta.losses.contrast import LearnedContrast, contrast, text_class, text_class_double
+from training.meta.losses.edges import graph_edges
 from training.meta.losses.masked_words import masked_words
 from training.meta.losses.nearness import near_frozen, near_start
 from training.meta.losses.output import EpisodeOutput
