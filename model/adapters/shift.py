@@ -18,7 +18,7 @@ class ShiftBlock(nn.Module):
         ratio: Share of the channels that comes from each of the two frames beside.
     """
 
-    across_clips = False
+    across_clips = reads_text = False
 
     def __init__(self, block: TransformerBlock, ratio: float) -> None:
         super().__init__()

@@ -161,7 +161,7 @@ def _top(blocks: Sequence[B], count: int, tower: str) -> list[B]:
 def adapt(
     block: TransformerBlock,
     tower: Backbone,
-    config: AimConfig | TaskConfig | TedConfig | MultimodalConfig,
+    config: AimConfig | TaskConfig | TedConfig | ShiftedConfig | MultimodalConfig,
     reads: slice = ALL,
 ) -> AdaptedBlock:
     """Wrap one block in the adapters that `config` describes; others read `reads` of its tokens."""
