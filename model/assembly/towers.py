@@ -9,6 +9,7 @@ from model.adapters.multimodal import MultimodalBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
+from model.assembly.temporal import build_temporal
 from model.config.blocks import (
     AimConfig,
     D2stConfig,
@@ -23,7 +24,6 @@ from model.config.towers import WholeClipConfig
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
 from model.slots import AdaptedBlock, Backbone, ClipBackbone, TextBackbone, TransformerBlock
-from model.temporal.convolution import TemporalConvolution
 
 B = TypeVar("B")
 
@@ -34,9 +34,10 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     Raises:
         MethodError: The parts do not fit the tower.
     """
-    temporal = None
-    if config.temporal is not None:
-        temporal = TemporalConvolution(tower.features, config.temporal.ratio)
+    whole = isinstance(config.backbone, WholeClipConfig)
+    levels = () if whole else cast(Backbone, tower).level_widths
+    frames = cast(ClipBackbone, tower).instants(config.frames) if whole else config.frames
+    temporal = build_temporal(config.temporal, tower.features, frames, levels)
     if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune == "all" or config.tower_parts:
             raise MethodError(
