@@ -19,11 +19,12 @@ from model.config.matching import (
     CacheMatcher,
     OtamMatcher,
     RidgeMatcher,
+    TrxMatcher,
     TupleMatcher,
 )
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.prototypes import GraphPrototypes, TextGuidedPrototypes, TextTokenPrototypes
-from model.config.temporal import ConvolutionConfig, DenseConfig
+from model.config.temporal import ConvolutionConfig, DenseConfig, SloshNetConfig
 from model.config.towers import (
     BackboneConfig,
     CompactConfig,
@@ -39,6 +40,7 @@ SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+_RAW_TRX = TrxMatcher(cardinalities=(1,), standardised=False)
 _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
@@ -79,6 +81,12 @@ METHODS: dict[str, MethodConfig] = {
     ),
     "d2st_resnet50": MethodConfig(
         backbone=_RESNET, visual=D2stConfig(blocks=4), matcher=BiMhmMatcher(), fusion="video"
+    ),
+    "sloshnet": MethodConfig(
+        backbone=_RESNET, tune="all", temporal=SloshNetConfig(), matcher=_RAW_TRX, fusion="video"
+    ),
+    "sloshnet_vit": MethodConfig(
+        backbone=_CLIP, temporal=SloshNetConfig(), matcher=_RAW_TRX, fusion="video"
     ),
     "clip_fsar": MethodConfig(
         backbone=_CLIP,
@@ -141,3 +149,8 @@ def check_served(config: MethodConfig) -> None:
             raise MethodError(
                 f"{field} 'joint' lets queries see each other; serve one of {served}."
             )
+    if isinstance(config.temporal, SloshNetConfig) and config.temporal.released:
+        raise MethodError(
+            "temporal 'sloshnet' with released true lets clips see each other; serve it with "
+            "released false."
+        )

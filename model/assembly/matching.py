@@ -85,4 +85,5 @@ def _trx(config: TrxMatcher, features: int, frames: int) -> Trx:
         cardinalities=config.cardinalities,
         width=config.width,
         dropout=config.dropout,
+        standardised=config.standardised,
     )

@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from model.config.temporal import ConvolutionConfig, DenseConfig, TemporalConfig
+from model.config.temporal import (
+    ConvolutionConfig,
+    DenseConfig,
+    SloshNetConfig,
+    TemporalConfig,
+)
 from model.errors import MethodError
 from model.slots import Temporal
 from model.temporal.convolution import TemporalConvolution
 from model.temporal.dense import DenseTemporal
+from model.temporal.sloshnet import SloshNet
 
 
 def build_temporal(
@@ -29,6 +35,8 @@ def build_temporal(
             return None
         case ConvolutionConfig(ratio=ratio):
             return TemporalConvolution(features, ratio)
+        case SloshNetConfig(heads=heads, released=released):
+            return SloshNet(levels, heads=heads, released=released)
         case DenseConfig():
             return _dense(config, frames, levels)
         case _:

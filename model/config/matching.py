@@ -47,6 +47,8 @@ class TrxMatcher(Config):
     cardinalities: tuple[int, ...] = (2, 3)  # frames of a tuple
     width: int = 1152  # of keys and values
     dropout: float = 0.1
+    # Whether frames are standardised first; the release takes them as they are.
+    standardised: Annotated[bool, Field(exclude_if=lambda first: first)] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,5 +28,16 @@ class DenseConfig(Config):
     patch_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # beta
 
 
-TemporalConfig = Annotated[ConvolutionConfig | DenseConfig, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloshNetConfig(Config):
+    """Four levels of the tower fused, and motion in short and long term (SloshNet)."""
+
+    kind: Literal["sloshnet"] = "sloshnet"
+    heads: Count = 8  # of the attention along time
+    released: bool = False  # clips of a pass see each other, as in the released code; not served
+
+
+TemporalConfig = Annotated[
+    ConvolutionConfig | DenseConfig | SloshNetConfig, Field(discriminator="kind")
+]
 Temporal = Annotated[TemporalConfig | None, Field(exclude_if=lambda temporal: temporal is None)]

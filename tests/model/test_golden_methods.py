@@ -35,6 +35,7 @@ KINDS = (
     "heads",
     "m2clip_adapters",
     "maclip",
+    "sloshnet",
     "trx",
 )
 LAYERS = {"down": "D_fc1", "up": "D_fc2"}
@@ -200,3 +201,5 @@ def test_trx_gives_the_released_logits_of_standardised_frames(file: Path) -> Non
     for cardinality in case.meta["cardinalities"]:
         alone = trx_of(case, [cardinality])
         case.close(alone(query, classes), f"logits_{cardinality}_standardised")
+        alone.standardised = False
+        case.close(alone(query, classes), f"logits_{cardinality}")
