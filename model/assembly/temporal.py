@@ -5,6 +5,7 @@ from typing import assert_never
 
 from model.config.temporal import (
     ConvolutionConfig,
+    DenseConfig,
     LstmConfig,
     MeanConfig,
     ShiftConfig,
@@ -16,6 +17,7 @@ from model.config.temporal import (
 from model.errors import MethodError
 from model.slots import Temporal
 from model.temporal.convolution import TemporalConvolution
+from model.temporal.dense import DenseTemporal
 from model.temporal.pooling import FrameShift, Lstm, MeanFrame
 from model.temporal.sloshnet import SloshNet
 from model.temporal.transformer import FrameTokenTransformer, FrameTransformer
@@ -29,11 +31,11 @@ def build_temporal(
     Args:
         config: Which.
         features: Width of a frame's features.
-        frames: Of a clip.
+        frames: Features of a clip along time.
         levels: Channels of each of the tower's levels; none of a network that sees whole clips.
 
     Raises:
-        MethodError: It does not fit the widths, or there are more frames than places.
+        MethodError: It does not fit the tower.
     """
     match config:
         case None:
@@ -61,6 +63,8 @@ def build_temporal(
             )
         case SloshNetConfig(heads=heads, released=released):
             return SloshNet(levels, heads=heads, released=released)
+        case DenseConfig():
+            return _dense(config, frames, levels)
         case _:
             assert_never(config)
 
@@ -70,3 +74,26 @@ def _check_heads(features: int, heads: float) -> None:
         raise MethodError(
             f"{heads:g} heads do not divide features of width {features}; choose another number."
         )
+
+
+def _dense(config: DenseConfig, frames: int, levels: Sequence[int]) -> DenseTemporal:
+    if not levels:
+        raise MethodError(
+            "Dense modelling along time reads maps of frames, and this network sees whole clips; "
+            "choose a ViT or a ResNet."
+        )
+    channels = levels[-1]
+    if channels % config.heads:
+        raise MethodError(
+            f"{config.heads} heads do not divide maps of {channels} channels; choose another "
+            "number."
+        )
+    return DenseTemporal(
+        channels,
+        frames,
+        heads=config.heads,
+        ratio=config.ratio,
+        gap=config.gap,
+        moved_share=config.moved_share,
+        patch_share=config.patch_share,
+    )

@@ -47,9 +47,9 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
         MethodError: The parts do not fit the tower.
     """
     whole = isinstance(config.backbone, WholeClipConfig)
-    instants = cast(ClipBackbone, tower).instants(config.frames) if whole else config.frames
     levels = () if whole else cast(Backbone, tower).level_widths
-    temporal = build_temporal(config.temporal, tower.features, instants, levels)
+    frames = cast(ClipBackbone, tower).instants(config.frames) if whole else config.frames
+    temporal = build_temporal(config.temporal, tower.features, frames, levels)
     if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune in TUNES_IMAGE or config.tower_parts:
             raise MethodError(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config.root import Config, Count, Share
+from model.config.root import Config, Count, Positive, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,18 @@ class ConvolutionConfig(Config):
 
     kind: Literal["convolution"] = "convolution"
     ratio: float = 0.5  # width of the convolution / feature width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseConfig(Config):
+    """Places and channels of the last map along time, each seen in space (GgHM's LDTM)."""
+
+    kind: Literal["dense"] = "dense"
+    heads: Count = 8  # of the attention in space
+    ratio: Positive = 1.0  # hidden width of its MLP / channels
+    gap: Count = 4  # one place in so many stays as it was
+    moved_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # gamma
+    patch_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # beta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +80,7 @@ class TokenTransformerConfig(Config):
 
 TemporalConfig = Annotated[
     ConvolutionConfig
+    | DenseConfig
     | MeanConfig
     | ShiftConfig
     | LstmConfig

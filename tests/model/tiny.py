@@ -10,8 +10,8 @@ from model.backbones.opening import towers
 from model.backbones.words import split_words
 from model.config.blocks import D2stConfig
 from model.config.method import MethodConfig
-from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
-from model.config.temporal import TransformerConfig
+from model.config.prototypes import GraphPrototypes, TextGuidedPrototypes, TextTokenPrototypes
+from model.config.temporal import DenseConfig, TransformerConfig
 from model.config.towers import CompactConfig, CompactTextConfig
 from model.episode import ClassSet
 from model.methods import METHODS
@@ -52,6 +52,10 @@ def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodCon
     }
     if isinstance(method.temporal, TransformerConfig):
         tiny["temporal"] = replace(method.temporal, depth=1, head_width=16)
+    if isinstance(method.prototypes, GraphPrototypes):
+        tiny["prototypes"] = replace(method.prototypes, layers=2, hidden=8)
+    if isinstance(method.temporal, DenseConfig):
+        tiny["temporal"] = replace(method.temporal, heads=4)
     if isinstance(method.prototypes, TextTokenPrototypes | TextGuidedPrototypes):
         tiny["prototypes"] = replace(method.prototypes, heads=4, hidden=48)
     return replace(method, **{**tiny, **changes})
