@@ -158,6 +158,9 @@ def _completed(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
     _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]
     document["components"]["schemas"] = {**ours["$defs"], **schemas}
+    for shown in schemas["Limits"]["properties"].values():
+        if pair := shown.pop("prefixItems", None):  # of OpenAPI 3.1, which few generators read
+            shown["items"] = pair[0]
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)
     for operations in document["paths"].values():
@@ -175,8 +178,9 @@ def _bound(schemas: dict[str, Any], limits: Limits) -> None:
     label = schemas["LabelBody"]["properties"]
     label["label"] |= {"minLength": 1, "maxLength": limits.label_chars}
     label["clips"] |= {"minItems": limits.shots[0], "maxItems": limits.shots[1]}
-    file, frames = (schemas["ClipBody"]["properties"][name] for name in ("video", "frames"))
-    file["anyOf"][0] |= BASE64
-    frames["anyOf"][0] |= {"minItems": limits.pictures[0], "maxItems": limits.pictures[1]}
-    frames["anyOf"][0]["items"] |= BASE64
+    video, pictures = (one["properties"] for one in schemas["ClipBody"]["oneOf"])
+    video["video"] |= BASE64
+    frames = pictures["frames"]
+    frames |= {"minItems": limits.pictures[0], "maxItems": limits.pictures[1]}
+    frames["items"] |= BASE64
     schemas["QueryBody"]["properties"]["clips"] |= {"minItems": 1, "maxItems": limits.query_clips}
