@@ -159,7 +159,7 @@ def test_the_document_says_what_base64_is_and_how_many_pictures(document: dict[s
         assert not [text for text in ("", "a", "a===", "a-_b", "YQ") if re.fullmatch(pattern, text)]
 
 
-def lists(schema: Any) -> Iterator[dict[str, Any]]:
+def lists(schema: dict[str, Any] | list[Any]) -> Iterator[dict[str, Any]]:
     """Give every schema of a list that stands in a document."""
     for inner in schema.values() if isinstance(schema, dict) else schema:
         if isinstance(inner, dict | list):
