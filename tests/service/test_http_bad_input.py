@@ -199,7 +199,7 @@ FORMS: dict[str, tuple[Files, int, str, list[str]]] = {
         [],
     ),
     "no video": (form({"jump": [b"hello"], "wave": [B]}), 415, "container-not-allowed", []),
-    "empty file": (form({"jump": [b""], "wave": [B]}), 415, "container-not-allowed", []),
+    "empty file": (form({"jump": [b""], "wave": [B]}), 422, "clip-undecodable", ["no bytes"]),
     "playlist": (form({"jump": [HLS], "wave": [B]}), 415, "container-not-allowed", []),
     "audio only": (form({"jump": [make_audio()], "wave": [B]}), 422, "no-video-stream", []),
     "codec": (
