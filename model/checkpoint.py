@@ -70,7 +70,7 @@ def load_folder(
         identity += backbone.encode()
     _load_exactly(recognizer, tensors, folder)
     recognizer.fingerprint = sha256(identity)
-    fitted = read_calibration(folder, recognizer.fingerprint, recognizer.video.tower.features)
+    fitted = read_calibration(folder, recognizer.fingerprint, recognizer.video.features)
     recognizer.calibrate(fitted or recognizer.calibration)
     return recognizer.eval()
 

@@ -10,7 +10,6 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from model.backbones.attention import forward
 from model.slots import (
     AdaptedBlock,
     AdaptedTextBlock,
@@ -54,7 +53,8 @@ class VideoEncoder(nn.Module):
         temporal_embedding: Where the trained embedding of frame places is added: in front of the
             first adapted block, so that the trunk below stays constant, or at the input, as
             released. A tower without adapted blocks has none.
-        temporal: What happens along time above the tower, or None.
+        temporal: What happens along time above the tower, or None. Where it reads levels, the trunk
+            ends below the lowest of them.
     """
 
     whole_clips = False  # whether its trunk sees the frames of a clip together
@@ -75,15 +75,28 @@ class VideoEncoder(nn.Module):
         self.normalize = Normalize(tower.mean, tower.std)
         self.at_input = temporal_embedding == "input"
         self.instants = frames  # features of a clip
-        self.plain_blocks = tower.blocks[: len(tower.blocks) - len(adapted)]
+        reads = 0 if temporal is None else temporal.reads_levels
+        self.levels = tuple(tower.levels[-reads:]) if reads else ()
+        self.features = tower.features if temporal is None else temporal.features
+        above = len(tower.blocks) - len(adapted)  # the first adapted block
+        trunk = min(above, self.levels[0] - 1) if reads else above
+        self.plain_blocks = tower.blocks[:trunk]
+        self.kept_blocks = tower.blocks[trunk:above]  # plain, and above the trunk
         self.temporal_embedding = (
-            nn.Parameter(torch.zeros(frames, 1, tower.width)) if adapted else None
+            nn.Parameter(torch.zeros(frames, 1, tower.width))
+            if adapted and not tower.staged
+            else None
         )
 
     @property
     def across_clips(self) -> bool:
         """Whether clips can see each other in an adapted block."""
         return any(block.across_clips for block in self.adapted)
+
+    @property
+    def transductive(self) -> bool:
+        """Whether what a clip gives depends on the other clips of its pass, whatever the view."""
+        return self.temporal is not None and self.temporal.transductive
 
     def is_initial(self) -> bool:
         """Tell whether it computes what the frozen tower computes."""
@@ -116,7 +129,7 @@ class VideoEncoder(nn.Module):
             tokens_BTLD = tokens_BTLD + self.temporal_embedding
         tokens_NLD = self.tower.norm(tokens_BTLD.flatten(0, 1))
         for block in self.plain_blocks:
-            tokens_NLD = forward(block, tokens_NLD)
+            tokens_NLD = block.run(tokens_NLD)
         return tokens_NLD.unflatten(0, tokens_BTLD.shape[:2])
 
     def token_shape(self) -> tuple[int, int, int]:
@@ -124,7 +137,10 @@ class VideoEncoder(nn.Module):
         size = self.tower.size
         blank = torch.zeros(1, 3, size, size, device=self.normalize.mean.device)
         with torch.inference_mode():
-            return self.instants, int(self.tower.patches(blank).shape[1]), self.tower.width
+            tokens = self.tower.norm(self.tower.patches(blank))
+            for block in self.plain_blocks if self.tower.staged else ():
+                tokens = block.run(tokens)
+            return self.instants, *tokens.shape[1:]
 
     def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
         """Run the adapted blocks and what stands above them.
@@ -136,13 +152,27 @@ class VideoEncoder(nn.Module):
         Returns:
             features_BTE.
         """
+        maps: dict[int, Tensor] = {}  # of the levels that are read, by the blocks below each
+        for place, block in enumerate(self.kept_blocks, len(self.plain_blocks) + 1):
+            run_NLD = block.run(tokens_BTLD.flatten(0, 1))
+            tokens_BTLD = run_NLD.unflatten(0, tokens_BTLD.shape[:2])
+            self._keep(maps, place, tokens_BTLD)
         if self.temporal_embedding is not None and not self.at_input:
             tokens_BTLD = tokens_BTLD + self.temporal_embedding
-        for place, block in enumerate(self.adapted):
-            tokens_BTLD = block(tokens_BTLD, view.at(place))
+        first = len(self.tower.blocks) - len(self.adapted) + 1
+        for place, adapted in enumerate(self.adapted):
+            tokens_BTLD = adapted(tokens_BTLD, view.at(place))
+            self._keep(maps, first + place, tokens_BTLD)
+        if self.temporal is not None and self.levels:
+            return self.temporal([maps[level] for level in self.levels])
         features_NE = self.tower.head(tokens_BTLD.flatten(0, 1))
         features_BTE = features_NE.unflatten(0, tokens_BTLD.shape[:2])
         return features_BTE if self.temporal is None else self.temporal(features_BTE)
+
+    def _keep(self, maps: dict[int, Tensor], level: int, tokens_BTLD: Tensor) -> None:
+        if level in self.levels:
+            map_NCHW = self.tower.map(tokens_BTLD.flatten(0, 1))
+            maps[level] = map_NCHW.unflatten(0, tokens_BTLD.shape[:2])
 
 
 class ClipEncoder(VideoEncoder):
@@ -205,7 +235,7 @@ class TextEncoder(nn.Module):
         mask_LL = self.tower.mask()
         tokens = self.tower.embed(ids_NAL.flatten(0, 1))
         for block in self.plain_blocks:
-            tokens = forward(block, tokens, mask_LL)
+            tokens = block.run(tokens, mask_LL)
         tokens_NALD = tokens.unflatten(0, ids_NAL.shape[:2])
         for adapted in self.adapted:
             tokens_NALD = adapted(tokens_NALD, mask_LL)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
@@ -88,6 +89,41 @@ class Geometric(nn.Module):
             return video_QN
         log_video_QN = (video_QN / self.softness).log_softmax(dim=-1)
         return self.text_share * text_QN + (1 - self.text_share) * log_video_QN
+
+
+class Convex(nn.Module):
+    """share * text + (1 - share) * softmax(scale * video) (model/papers/actionclip.md, section 7).
+
+    Both are probabilities over the classes of the task, so a class's logit depends on the others.
+
+    Args:
+        text_share: Weight of the text's probability, 0 to 1.
+        scale: Of the video score.
+    """
+
+    reads_text, needs_bounded, per_task = True, False, True
+
+    def __init__(self, text_share: float, scale: float) -> None:
+        super().__init__()
+        self.text_share, self.scale = text_share, scale
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, video_QN: Tensor, text_QN: Tensor | None) -> Tensor:
+        """Return logits_QN, the logarithm of the sum; without text, the scaled video score.
+
+        Args:
+            video_QN: A negative distance or a similarity.
+            text_QN: Log-probability of each class by its text.
+        """
+        video_QN = self.scale * video_QN
+        if text_QN is None:
+            return video_QN
+        shares = torch.tensor([self.text_share, 1 - self.text_share]).log().tolist()
+        log_video_QN = video_QN.log_softmax(dim=-1)
+        return torch.logaddexp(shares[0] + text_QN, shares[1] + log_video_QN)
 
 
 @dataclass(frozen=True, slots=True)

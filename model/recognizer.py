@@ -108,7 +108,7 @@ class Recognizer(ByParts):
     def transductive(self) -> bool:
         """Whether a query's answer depends on other queries of its episode."""
         joint = self.video.across_clips and self.config.query_context == "joint"
-        return joint or (self.has_text and self.text_head.transductive)
+        return joint or self.video.transductive or (self.has_text and self.text_head.transductive)
 
     @property
     def trained(self) -> bool:
@@ -123,8 +123,13 @@ class Recognizer(ByParts):
         yield from (self.prototypes, self.matcher, self.text_head, self.fusion)
 
     def learning_modules(self) -> list[nn.Module]:
-        """List the modules that may drop values while they learn: all but the towers."""
+        """List the modules that drop values, or measure their batch, while they learn.
+
+        Frozen towers do neither.
+        """
         encoders = [self.video.adapted, self.video.temporal]
+        if self.config.tune == "all":
+            encoders.append(self.video.tower.model)
         if self.text is not None:
             encoders.append(self.text.adapted)
         parts = [*encoders, self.prototypes, self.matcher, self.text_head, self.fusion]

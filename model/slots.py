@@ -22,7 +22,14 @@ from model.episode import ClassSet
 RGB = tuple[float, float, float]
 
 
-class TransformerBlock(Protocol):
+class Block(Protocol):
+    """A block of a backbone, whole: a transformer block, or a stage of convolutions."""
+
+    def run(self, tokens_BLD: Tensor, mask: Tensor | None = None, /) -> Tensor:
+        """Run it; a stage has no attention to mask, and may change L and D."""
+
+
+class TransformerBlock(Block, Protocol):
     """A pre-norm transformer block of a backbone, in the parts that adapters reuse."""
 
     def norm_attention(self, tokens_BLD: Tensor) -> Tensor:
@@ -55,7 +62,10 @@ class Backbone(Protocol):
     features: int  # E
     prefix_tokens: int  # tokens in front of the patches, the class token first
     reads_class_token: bool  # whether `head` looks at the first token alone
-    blocks: Sequence[TransformerBlock]
+    staged: bool  # whether its blocks are stages of convolutions, without attention
+    blocks: Sequence[Block]
+    levels: Sequence[int]  # blocks below each of its four levels; the last level is the end
+    level_widths: Sequence[int]  # C of each level
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Turn normalised pixels into tokens [B, L, D] with their places added."""
@@ -65,6 +75,9 @@ class Backbone(Protocol):
 
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Turn the last block's tokens into one feature [B, E] a frame."""
+
+    def map(self, tokens_BLD: Tensor) -> Tensor:
+        """Lay a level's tokens out as a map [B, C, H, W], without those in front of the patches."""
 
 
 class ClipBackbone(Protocol):
@@ -165,10 +178,19 @@ class AdaptedTextBlock(Part, Protocol):
 
 
 class Temporal(Part, Protocol):
-    """What happens along time above the backbone."""
+    """What happens along time above the backbone: to features, or to the maps of its levels."""
 
-    def __call__(self, features_BTE: Tensor, /) -> Tensor:
-        """Return features_BTE of clips, each by itself."""
+    reads_levels: int  # how many, counted from the last; 0 reads the features of frames
+    transductive: bool  # whether clips of a pass see each other
+    features: int  # E
+
+    def __call__(self, read: Any, /) -> Tensor:  # noqa: ANN401  as `reads_levels` says
+        """Return features_BTE of clips, each by itself.
+
+        Args:
+            read: features_BTE; or the maps [B, T, C, H, W] of the levels that it reads, the lowest
+                first.
+        """
 
 
 class Prototypes(Part, Protocol):
@@ -202,6 +224,10 @@ class TextHead(Part, Protocol):
     transductive: bool  # whether a query's score depends on the other queries
     per_task: bool  # whether a class's score depends on the other classes
     least_frames: int  # frames that a clip needs
+
+    @property
+    def scale(self) -> Tensor | float:
+        """What its cosines are multiplied by; a weight where it is learned."""
 
     def __call__(self, query_QTE: Tensor, text_NAE: Tensor, /) -> tuple[Tensor, Tensor | None]:
         """Return text_QN and, where the head has them, the scores of the stages [Q, N, A]."""

@@ -6,15 +6,18 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
 
 from service.container import running
 from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.connection import DisconnectWatcher, RequestLog
-from service.http.routes import operations, tasks
+from service.http.routes import inference, operations, tasks
 from service.http.routes.dependencies import known_parameters
 from service.http.stopping import StoppingAnswer
 from service.limits import limits_of
+from service.metrics.meters import Meters
+from service.metrics.sampled import Sampled
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
@@ -23,10 +26,13 @@ ROUTERS = (tasks.router, operations.router)
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is opened before its lifespan begins."""
+    registry = CollectorRegistry()
+    meters = Meters(registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings) as app.state.service:
+        async with running(settings, meters) as app.state.service:
+            registry.register(Sampled(app.state.service, app.state.ledger))
             with without_long_collections():
                 yield
 
@@ -43,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1", dependencies=known)
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
+    app.include_router(inference.router, dependencies=known)
     openapi.install(app, limits)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
@@ -50,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(StoppingAnswer)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, answered=meters.answered)
     return app
 
 

@@ -20,6 +20,7 @@ from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.limits import Limits, limits_of, media_limits
+from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
@@ -50,6 +51,7 @@ class Service:
     texts: TaskTexts
     tasks: Tasks
     classifier: Classifier
+    meters: Meters
 
     @property
     def device_works(self) -> bool:
@@ -69,7 +71,7 @@ class Service:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
+async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
     """Start the service, and stop its parts in the opposite order.
 
     Raises:
@@ -78,10 +80,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         choice = await asyncio.to_thread(choose_runtime, settings)
         engine = engine_of(choice.runtime, settings)
+        engine.cost.watch = meters.passed
         limits = limits_of(settings, engine.model.stages)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
-        pool = await stack.enter_async_context(pool_of(engine, limits, settings))
+        pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
         describer = describer_of(store, limits, settings)
@@ -104,7 +107,9 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         warming.start()
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        yield Service(settings, limits, store, pool, choice, engine, texts, tasks, classifier)
+        yield Service(
+            settings, limits, store, pool, choice, engine, texts, tasks, classifier, meters
+        )
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -119,7 +124,7 @@ def choose_runtime(settings: Settings) -> Choice:
     )
 
 
-def pool_of(engine: Engine, limits: Limits, settings: Settings) -> DecodePool:
+def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) -> DecodePool:
     """Make the pool of decoders for the frames that the model takes."""
     return DecodePool(
         workers=settings.decode_workers or usable_cores() + 1,
@@ -127,6 +132,7 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings) -> DecodePool:
         size=engine.model.size,
         media=media_limits(limits),
         sandbox=settings.sandbox,
+        watch=meters.read,
     )
 
 

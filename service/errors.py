@@ -68,6 +68,12 @@ class MediaTypeError(RequestError):
     code = "media-type-not-supported"
 
 
+class ModelNotFoundError(RequestError):
+    """A model that is not served here."""
+
+    code = "model-not-found"
+
+
 class InvalidRequestError(RequestError):
     """A field has a value that does not fit."""
 

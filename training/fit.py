@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from model.config.method import QueryContext
+from model.config.method import QueryContext, Tune
 from model.methods import METHODS
 from training import cli
 from training.meta.choice import MATCHERS, MethodChoice
-from training.meta.recipe import RECIPES, read_recipe, recipe_help
+from training.meta.recipes.named import RECIPES
+from training.meta.recipes.reading import own_recipe, read_recipe, recipe_help
 
 
 class _Recipe(argparse.Action):
@@ -41,6 +42,7 @@ class _Recipe(argparse.Action):
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _declare_method(parser)
+    _declare_changes(parser)
     cli.add_data_options(parser, several=True)
     _declare_training(parser)
     cli.add_device_options(parser)
@@ -57,6 +59,10 @@ def _declare_method(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="File of the backbone's weights; without it, the hub's.",
     )
+
+
+def _declare_changes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--blocks",
         type=int,
@@ -82,6 +88,12 @@ def _declare_method(parser: argparse.ArgumentParser) -> None:
         choices=MATCHERS,
         help="How frames of two clips are compared; without it, as the preset does.",
     )
+    add(
+        "--tune",
+        choices=get_args(Tune),
+        help="What learns: parts above the backbone (frozen), adapters too, or the image tower and "
+        "all; without it, as the preset does.",
+    )
     add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
     add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")
 
@@ -97,8 +109,8 @@ def _declare_training(parser: argparse.ArgumentParser) -> None:
     add(
         "--recipe",
         action=_Recipe,
-        default="adamw",
-        help=f"How to train: {', '.join(RECIPES)}, or a JSON file; `help` prints all fields.",
+        help=f"How to train: {', '.join(RECIPES)}, or a JSON file; without it, the recipe of the "
+        "method's name, or adamw. `help` prints all fields.",
     )
     add(
         "--set",
@@ -111,7 +123,7 @@ def _declare_training(parser: argparse.ArgumentParser) -> None:
     add(
         "--no-cache",
         action="store_true",
-        help="Run the frozen trunk at every step, and keep nothing.",
+        help="Run the trunk at every step, and keep nothing on disk; so it is where it learns.",
     )
     add("--out", type=Path, required=True, help="Folder of the state and of the checkpoint.")
     add("--half", action="store_true", help="Store the checkpoint in 16 bits.")
@@ -131,11 +143,15 @@ def run(options: argparse.Namespace) -> dict[str, object] | None:
         query_context=options.query_context,
         frames=options.frames,
         matcher=options.matcher,
+        tune=options.tune,
         at_input=options.at_input,
     )
     job = FitJob(
         method=method,
-        recipe=read_recipe(options.recipe, cli.pairs("--set", options.set, "FIELD=VALUE")),
+        recipe=read_recipe(
+            options.recipe or own_recipe(options.method),
+            cli.pairs("--set", options.set, "FIELD=VALUE"),
+        ),
         data=cli.data_choice(options),
         out=options.out,
         start=options.start,

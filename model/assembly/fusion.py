@@ -2,19 +2,25 @@
 
 from typing import assert_never
 
-from model.config.fusion import GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion
 from model.config.method import MethodConfig
 from model.errors import MethodError
-from model.fusion import Geometric, Product, VideoOnly
-from model.matching.stages import LabelText, StageText
+from model.fusion import Convex, Geometric, Product, VideoOnly
+from model.matching.stages import LabelText, StageText, TemplateText
 from model.slots import Fusion, Matcher, TextHead
 
 
 def build_text_head(config: MethodConfig) -> TextHead:
     """Build what compares queries with the text of classes."""
-    if isinstance(config.fusion, GeometricFusion):
-        return LabelText()
-    return StageText(config.stages, config.align, config.stage_cosine)
+    match config.fusion:
+        case GeometricFusion():
+            return LabelText()
+        case ConvexFusion(sharpness=sharpness):
+            return TemplateText(sharpness)
+        case "video" | "product":
+            return StageText(config.stages, config.align, config.stage_cosine)
+        case _:
+            assert_never(config.fusion)
 
 
 def build_fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
@@ -31,11 +37,13 @@ def build_fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
             fusion = Product(config.scale)
         case GeometricFusion(text_share=share, softness=softness):
             fusion = Geometric(share, softness)
+        case ConvexFusion(text_share=share):
+            fusion = Convex(share, config.scale if matcher.bounded else 1.0)
         case _:
             assert_never(config.fusion)
     if fusion.needs_bounded and not matcher.bounded:
         raise MethodError(
             f"The matcher {config.matcher.kind!r} gives distances, which are no factor of fusion "
-            f"{config.fusion!r}; set fusion to 'video' or 'geometric'."
+            f"{config.fusion!r}; set fusion to 'video', 'geometric' or 'convex'."
         )
     return fusion

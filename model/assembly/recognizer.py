@@ -24,13 +24,13 @@ def build_recognizer(
         MethodError: the parts do not fit each other or the towers.
     """
     video = build_video(config, image)
-    matcher = build_matcher(config.matcher, image.features, video.instants)
+    matcher = build_matcher(config.matcher, video.features, video.instants)
     head = build_text_head(config)
     recognizer = Recognizer(
         config,
         video,
         build_text(config.text, text),
-        build_prototypes(config.prototypes, image.features, keep_shots=matcher.reads_shots),
+        build_prototypes(config.prototypes, video.features, keep_shots=matcher.reads_shots),
         matcher,
         head,
         build_fusion(config, matcher),

@@ -1,7 +1,7 @@
 """Encoders: a tower, its adapted blocks, and what happens along time above it."""
 
 from collections.abc import Sequence
-from typing import assert_never, cast
+from typing import TypeVar, assert_never, cast
 
 from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
 from model.adapters.order import OrderBlock
@@ -14,6 +14,8 @@ from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
 from model.slots import AdaptedBlock, Backbone, ClipBackbone, TextBackbone, TransformerBlock
 from model.temporal.convolution import TemporalConvolution
+
+B = TypeVar("B")
 
 
 def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEncoder:
@@ -35,7 +37,7 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     image = cast(Backbone, tower)
     return VideoEncoder(
         image,
-        _adapted(config.visual, image),
+        _adapted(config.visual, image, maps=temporal is not None and temporal.reads_levels > 0),
         frames=config.frames,
         temporal_embedding=config.temporal_embedding,
         temporal=temporal,
@@ -57,21 +59,28 @@ def build_text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEn
     return TextEncoder(tower, adapted)
 
 
-def _adapted(config: VisualConfig | None, tower: Backbone) -> list[AdaptedBlock]:
+def _adapted(config: VisualConfig | None, tower: Backbone, *, maps: bool) -> list[AdaptedBlock]:
     if config is None:
         return []
+    if tower.staged:
+        raise MethodError(
+            f"{config.kind!r} adapters wrap attention, and a ResNet has none; choose a ViT."
+        )
     if isinstance(config, TedConfig) and tower.prefix_tokens != 1:
         raise MethodError(
             f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
             "choose a ViT with a class token and no registers."
         )
     top = _top(tower.blocks, config.blocks, "image")
-    last = CLASS_TOKEN if tower.reads_class_token else ALL
+    last = CLASS_TOKEN if tower.reads_class_token and not maps else ALL
     reads = [ALL] * (len(top) - 1) + [last]
-    return [adapt(block, tower.width, config, read) for block, read in zip(top, reads, strict=True)]
+    return [
+        adapt(cast(TransformerBlock, block), tower.width, config, read)
+        for block, read in zip(top, reads, strict=True)
+    ]
 
 
-def _top(blocks: Sequence[TransformerBlock], count: int, tower: str) -> list[TransformerBlock]:
+def _top(blocks: Sequence[B], count: int, tower: str) -> list[B]:
     if not 1 <= count <= len(blocks):
         raise MethodError(
             f"{count} adapted blocks do not fit the {tower} tower; choose 1 to {len(blocks)}."

@@ -67,6 +67,14 @@ def forward(block: TransformerBlock, tokens_BLD: Tensor, mask: Tensor | None = N
     return tokens_BLD + block.mlp(block.norm_mlp(tokens_BLD))
 
 
+class Residual:
+    """A transformer block that runs whole by its own steps."""
+
+    def run(self: TransformerBlock, tokens_BLD: Tensor, mask: Tensor | None = None, /) -> Tensor:
+        """Run it."""
+        return forward(self, tokens_BLD, mask)
+
+
 def split_heads(tokens_BLD: Tensor, heads: int) -> Tensor:
     """Reshape [B, L, D] to [B, H, L, E]."""
     return tokens_BLD.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -14,18 +14,19 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.backbones.attention import join_heads, split_heads
+from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.hub import HubFile
+from model.backbones.maps.levels import level_places, square_map
 from model.backbones.timm import TimmImageTower
 from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer, read_whole, tokenizer_of
 from model.backbones.weights import load_exactly, read_tensors
 from model.backbones.words import WordTokenizer
 from model.config.towers import OpenClipConfig
 from model.errors import BackboneError
-from model.slots import RGB, Backbone, TransformerBlock
+from model.slots import RGB, Backbone, Block, TransformerBlock
 
 
-class ClipBlock:
+class ClipBlock(Residual):
     """View of an open_clip residual attention block."""
 
     def __init__(self, block: Any) -> None:  # noqa: ANN401  open_clip ships no types
@@ -81,10 +82,13 @@ class ClipImageTower(nn.Module):
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
         self.prefix_tokens = 1
+        self.staged = False
         self.reads_class_token = True
-        self.blocks: Sequence[TransformerBlock] = tuple(
+        self.blocks: Sequence[Block] = tuple(
             ClipBlock(block) for block in visual.transformer.resblocks
         )
+        self.levels: Sequence[int] = level_places(len(self.blocks))
+        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""
@@ -99,6 +103,10 @@ class ClipImageTower(nn.Module):
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise and project the class token."""
         return self.model.ln_post(tokens_BLD[:, 0]) @ self.model.proj
+
+    def map(self, tokens_BLD: Tensor) -> Tensor:
+        """Lay the patches out."""
+        return square_map(tokens_BLD[:, self.prefix_tokens :])
 
 
 class ClipTextTower(nn.Module):

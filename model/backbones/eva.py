@@ -9,11 +9,11 @@ from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.backbones.attention import join_heads, split_heads
+from model.backbones.attention import Residual, join_heads, split_heads
 from model.errors import BackboneError, MethodError
 
 
-class EvaBlock:
+class EvaBlock(Residual):
     """View of a timm EVA block.
 
     Args:

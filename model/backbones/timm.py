@@ -1,4 +1,6 @@
-"""timm's ViTs, DINOv3 and the image towers of SigLIP among them, without their classifier.
+"""timm's ViTs, DINOv3 and the image towers of SigLIP among them, and its ResNets.
+
+All are without their classifier.
 
 Dimensions: B frames, C H W pixels, L tokens, D token width, E feature width, H heads.
 """
@@ -10,21 +12,25 @@ from typing import Any
 
 import timm
 from timm.models.eva import Eva
+from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from model.backbones.attention import join_heads, split_heads
+from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.eva import EvaBlock
 from model.backbones.hub import HubFile
+from model.backbones.maps.levels import level_places, square_map
+from model.backbones.maps.resnet import ResNetTower
 from model.backbones.weights import load_exactly, read_tensors
 from model.config.towers import TimmConfig
 from model.errors import BackboneError
-from model.slots import RGB, TransformerBlock
+from model.slots import RGB, Block
 
-CLASSIFIER = ("head.weight", "head.bias")  # of a published file; towers have none
+# Classifiers of published files, of ViTs and of ResNets; towers have none.
+CLASSIFIER = ("head.weight", "head.bias", "fc.weight", "fc.bias")
 
 
-class TimmBlock:
+class TimmBlock(Residual):
     """View of a timm ViT block."""
 
     def __init__(self, block: Any) -> None:  # noqa: ANN401  timm's blocks are duck-typed
@@ -87,10 +93,13 @@ class TimmImageTower(nn.Module):
         self.features = int(vit.num_classes) or self.width
         self.prefix_tokens = int(vit.num_prefix_tokens)
         self.reads_class_token = vit.global_pool == "token"
-        self.blocks: Sequence[TransformerBlock] = tuple(
+        self.blocks: Sequence[Block] = tuple(
             EvaBlock(block, vit.rope, vit.patch_embed.grid_size) if turned else TimmBlock(block)
             for block in vit.blocks
         )
+        self.staged = False
+        self.levels: Sequence[int] = level_places(len(self.blocks))
+        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
@@ -104,6 +113,10 @@ class TimmImageTower(nn.Module):
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise, pool and project as the model does."""
         return self.model.forward_head(self.model.norm(tokens_BLD))
+
+    def map(self, tokens_BLD: Tensor) -> Tensor:
+        """Lay the patches out."""
+        return square_map(tokens_BLD[:, self.prefix_tokens :])
 
 
 def timm_file(config: TimmConfig) -> HubFile:
@@ -120,32 +133,39 @@ def timm_file(config: TimmConfig) -> HubFile:
     return HubFile(found.hf_hub_id, found.hf_hub_filename or "model.safetensors")
 
 
-def timm_tower(config: TimmConfig, weights: Path | None = None) -> TimmImageTower:
-    """Build a timm ViT without its classifier.
+def timm_tower(config: TimmConfig, weights: Path | None = None) -> TimmImageTower | ResNetTower:
+    """Build a timm ViT or ResNet without its classifier.
 
     Args:
         config: Which.
         weights: File with its weights; None leaves it random.
 
     Raises:
-        BackboneError: unknown name, a file that does not fit, or not a plain ViT.
+        BackboneError: unknown name, a file that does not fit, neither a plain ViT nor a ResNet.
     """
     try:
-        vit = timm.create_model(config.name, pretrained=False, num_classes=0)
+        model = timm.create_model(config.name, pretrained=False, num_classes=0)
     except Exception as error:  # timm's own errors of names have no common class
         raise BackboneError(
             f"timm has no {config.name!r} here ({error}); check the name, or give a weights file."
         ) from error
-    data = timm.data.resolve_model_data_config(vit)
-    tower = TimmImageTower(vit.eval(), tuple(data["mean"]), tuple(data["std"]))
+    data = timm.data.resolve_model_data_config(model)
+    known: tuple[RGB, RGB] = tuple(data["mean"]), tuple(data["std"])
+    tower: TimmImageTower | ResNetTower
+    if isinstance(model, ResNet):
+        tower = ResNetTower(model.eval(), int(data["input_size"][1]), *known)
+    else:
+        tower = TimmImageTower(model.eval(), *known)
     if weights is not None:
-        load_exactly(vit, _translated(read_tensors(weights), vit), weights, ignored=CLASSIFIER)
+        tensors = _translated(read_tensors(weights), model)
+        load_exactly(model, tensors, weights, ignored=CLASSIFIER)
     return tower
 
 
-def _translated(tensors: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+def _translated(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Give the tensors of another publisher timm's names, as timm does it when it downloads."""
-    if vit.state_dict().keys() <= tensors.keys():
+    library = sys.modules[type(model).__module__]
+    translate = getattr(library, "checkpoint_filter_fn", None)  # ResNets have one publisher's names
+    if translate is None or model.state_dict().keys() <= tensors.keys():
         return tensors
-    library = sys.modules[type(vit).__module__]
-    return dict(library.checkpoint_filter_fn(tensors, vit))
+    return dict(translate(tensors, model))

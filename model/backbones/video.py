@@ -31,6 +31,7 @@ class VideoTower(nn.Module):
 
     prefix_tokens = 0
     reads_class_token = False
+    staged = False
     blocks: Sequence[TransformerBlock] = ()  # none that an adapter could wrap
 
     def __init__(self, config: VideoConfig, model: nn.Module, head: nn.Module | None) -> None:

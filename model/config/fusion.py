@@ -17,4 +17,14 @@ class GeometricFusion(Config):
     softness: Annotated[float, Field(gt=0)] = 8.0  # divides distances
 
 
-FusionConfig = Literal["video", "product"] | GeometricFusion
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvexFusion(Config):
+    """Weighted sum of two softmaxes (ActionCLIP, MA-CLIP; model/papers/actionclip.md)."""
+
+    kind: Literal["convex"] = "convex"
+    text_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # weight of its softmax; by val
+    sharpness: Annotated[float, Field(gt=0)] = 100.0  # of the text's cosines
+
+
+TwoSoftmaxes = Annotated[GeometricFusion | ConvexFusion, Field(discriminator="kind")]
+FusionConfig = Literal["video", "product"] | TwoSoftmaxes

@@ -1,10 +1,12 @@
 """The text score: the stages of a class against windows of a clip, or a label against a clip.
 
-Source: Task-Adapter++ (model/papers/task_adapter.md), CLIP-FSAR (model/papers/clip_fsar.md).
+Source: Task-Adapter++ (model/papers/task_adapter.md), CLIP-FSAR (model/papers/clip_fsar.md),
+ActionCLIP (model/papers/actionclip.md).
 
 Dimensions: Q clips, N classes, A stages, T frames, U = T - 1 aligned steps, E feature width.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -23,6 +25,8 @@ class StageText(nn.Module):
         cosine: `frames` averages the cosines of a window's frames, as released; `mean` takes the
             cosine of their mean (Task-Adapter++, Eq. 16 and 17).
     """
+
+    scale = 1.0
 
     def __init__(self, stages: int, align: Align, cosine: Literal["frames", "mean"]) -> None:
         super().__init__()
@@ -64,6 +68,36 @@ class LabelText(nn.Module):
         query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
         text_NE = F.normalize(text_NAE.float().mean(dim=1), dim=-1)
         return (self.scale * query_QE @ text_NE.T).log_softmax(dim=-1), None
+
+
+class TemplateText(nn.Module):
+    """Log-probability of each label: the mean over its texts of the softmax of scaled cosines.
+
+    Probabilities are averaged, not embeddings, which would give other numbers (ActionCLIP;
+    model/papers/actionclip.md, section 6).
+
+    Args:
+        sharpness: Of the cosines; a constant, not a scale that was learned.
+    """
+
+    transductive, per_task = False, True
+    least_frames = 1
+
+    def __init__(self, sharpness: float) -> None:
+        super().__init__()
+        self.scale = sharpness
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, query_QTE: Tensor, text_NAE: Tensor) -> tuple[Tensor, None]:
+        """Return text_QN, at most 0; the mean frame of a query meets each text by itself."""
+        query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
+        text_NAE = F.normalize(text_NAE.float(), dim=-1)
+        cosine_QNA = torch.einsum("qe,nae->qna", query_QE, text_NAE)
+        log_QNA = (self.scale * cosine_QNA).log_softmax(dim=1)
+        return log_QNA.logsumexp(dim=-1) - math.log(text_NAE.shape[1]), None
 
 
 def align(query_QTE: Tensor, mode: Align) -> Tensor:

@@ -15,8 +15,11 @@ class TemporalConvolution(nn.Module):
         ratio: A as a fraction of E.
     """
 
+    reads_levels, transductive = 0, False
+
     def __init__(self, features: int, ratio: float) -> None:
         super().__init__()
+        self.features = features
         hidden = int(features * ratio)
         self.down = nn.Linear(features, hidden)
         self.along = nn.Conv1d(hidden, hidden, 3, padding=1, groups=hidden)

@@ -9,24 +9,25 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError
+from model.errors import ClipDecodeTimeoutError, ClipError, ClipUndecodableError, KshotError
 from model.media.container import MediaLimits
 from model.media.sampling import Clip
 from service.background import spawn
 from service.decoding.process import Decoder, DecoderUnavailableError
 from service.decoding.protocol import Message, PixelMemory, ProtocolError
 from service.decoding.sandbox import SandboxLimits
-from service.decoding.turns import ClosedError, Turns, WorkClass
+from service.decoding.turns import ClosedError, DecodePace, Turns, WorkClass
 from service.errors import DecoderBusyError
 
 log = logging.getLogger(__name__)
 
+Watch = Callable[[str, Clip | None, float], None]
+
 CLIP_ERRORS = {error.code: error for error in ClipError.__subclasses__()}
-MEMORY_CLIPS = 50  # about so many clips are remembered
-FIRST_BYTES, FIRST_S = 200e3, 0.05  # of one clip, believed before any was measured
 MOST_WARNINGS, MOST_CHARS = 8, 300  # of one clip, and of one of them
 LONGEST_PAUSE_S = 5.0  # between attempts to start a decoder that does not start
 
@@ -51,35 +52,22 @@ class ClipRequest:
         return sum(map(len, self.pictures)) if self.video is None else len(self.video)
 
 
-class DecodePace:
-    """Running means over the clips that the pool has read."""
-
-    def __init__(self) -> None:
-        self._clips, self._bytes, self._seconds = 1.0, FIRST_BYTES, FIRST_S
-
-    @property
-    def clip_bytes(self) -> float:
-        """Length of a clip as it was sent."""
-        return self._bytes / self._clips
-
-    @property
-    def s_byte(self) -> float:
-        """Seconds of one decoder for each byte."""
-        return self._seconds / self._bytes
-
-    def note(self, size: int, seconds: float) -> None:
-        """Count one clip in, and the older ones a little less."""
-        keep = 1 - 1 / MEMORY_CLIPS
-        self._clips = keep * self._clips + 1
-        self._bytes = keep * self._bytes + max(1, size)
-        self._seconds = keep * self._seconds + seconds
-
-
 class DecodePool:
-    """A few decoder processes shared by all requests; each clip waits for the next free one."""
+    """A few decoder processes shared by all requests; each clip waits for the next free one.
+
+    `watch` is told of each clip the outcome (`ok`, or the code of its fault), what was read, and
+    the seconds that it took.
+    """
 
     def __init__(
-        self, *, workers: int, frames: int, size: int, media: MediaLimits, sandbox: SandboxLimits
+        self,
+        *,
+        workers: int,
+        frames: int,
+        size: int,
+        media: MediaLimits,
+        sandbox: SandboxLimits,
+        watch: Watch = lambda *_: None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"A decode pool needs at least one worker, got {workers}.")
@@ -88,6 +76,7 @@ class DecodePool:
         self.size = size
         self.media = media
         self.sandbox = sandbox
+        self.watch = watch
         self.pace = DecodePace()
         self._decoders: set[Decoder] = set()
         self.turns: Turns[Decoder] = Turns(workers)
@@ -169,10 +158,21 @@ class DecodePool:
 
     async def _ask(self, clip: ClipRequest, work: WorkClass, *, headers_only: bool) -> Clip | None:
         decoder = await self._take(work)
-        task = spawn(self._serve(decoder, clip, work, headers_only))
+        task = spawn(self._watched(self._serve(decoder, clip, work, headers_only)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
         return await asyncio.shield(task)
+
+    async def _watched(self, reading: Coroutine[Any, Any, Clip | None]) -> Clip | None:
+        begun = time.monotonic()
+        try:
+            clip = await reading
+        except KshotError as error:
+            self.watch(error.code, None, time.monotonic() - begun)
+            raise
+        if clip is not None:
+            self.watch("ok", clip, time.monotonic() - begun)
+        return clip
 
     async def _take(self, work: WorkClass) -> Decoder:
         while True:

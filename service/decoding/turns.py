@@ -1,4 +1,6 @@
-"""Whose turn it is at the decoders: clips to classify go first and always find one left for them.
+"""Whose turn it is at the decoders, and how fast they are.
+
+Clips to classify go first and always find a decoder left for them.
 
 A decoder that reads a clip cannot be interrupted. So the clips of registrations never take the last
 decoder, and one that becomes free goes to a clip to classify before any of a registration. But a
@@ -12,6 +14,8 @@ from typing import Generic, Literal, TypeVar
 Free = TypeVar("Free")
 WorkClass = Literal["classify", "register"]  # what goes first stands first
 TURNS_PER_TURN = 4  # of clips to classify for one of a registration that waits behind them
+MEMORY_CLIPS = 50  # about so many clips are remembered
+FIRST_BYTES, FIRST_S = 200e3, 0.05  # of one clip, believed before any was measured
 
 
 class ClosedError(Exception):
@@ -98,3 +102,27 @@ class Turns(Generic[Free]):
             return register.popleft()
         self._passed += may_register
         return classify.popleft() if classify else None
+
+
+class DecodePace:
+    """Running means over the clips that the pool has read."""
+
+    def __init__(self) -> None:
+        self._clips, self._bytes, self._seconds = 1.0, FIRST_BYTES, FIRST_S
+
+    @property
+    def clip_bytes(self) -> float:
+        """Length of a clip as it was sent."""
+        return self._bytes / self._clips
+
+    @property
+    def s_byte(self) -> float:
+        """Seconds of one decoder for each byte."""
+        return self._seconds / self._bytes
+
+    def note(self, size: int, seconds: float) -> None:
+        """Count one clip in, and the older ones a little less."""
+        keep = 1 - 1 / MEMORY_CLIPS
+        self._clips = keep * self._clips + 1
+        self._bytes = keep * self._bytes + max(1, size)
+        self._seconds = keep * self._seconds + seconds

@@ -86,6 +86,15 @@ class Batcher:
         """Frames that wait."""
         return sum(queue.frames for queue in self._queues.values())
 
+    def waiting(self) -> dict[Kind, tuple[int, float]]:
+        """Return of each class the frames that wait, and the seconds that the oldest has waited."""
+        with self._changed:
+            now = self.clock()
+            return {
+                kind: (queue.frames, max((now - work.since for work in queue), default=0.0))
+                for kind, queue in self._queues.items()
+            }
+
     def put(self, works: Iterable[Work]) -> bool:
         """Let work wait, all of it at once; False when the batcher is closed."""
         with self._changed:

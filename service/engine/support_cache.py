@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from model.episode import EncodedSupport
 from service.background import spawn
@@ -28,6 +28,7 @@ class SupportKey(NamedTuple):
     fingerprint: str  # of the weights
 
 
+Event = Literal["hits", "misses", "evictions"]
 Build = Callable[[], Awaitable[EncodedSupport]]
 
 
@@ -41,6 +42,7 @@ class SupportCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
+        self.counts: Counter[Event] = Counter()
         self._entries: OrderedDict[SupportKey, EncodedSupport] = OrderedDict()
         self._pins: Counter[SupportKey] = Counter()
         self._builds: dict[SupportKey, asyncio.Task[EncodedSupport]] = {}
@@ -69,7 +71,9 @@ class SupportCache:
     async def get(self, key: SupportKey, build: Build) -> EncodedSupport:
         """Return an entry, built by whoever asks first; the build outlives those who wait."""
         if (entry := self.peek(key)) is not None:
+            self.counts["hits"] += 1
             return entry
+        self.counts["misses"] += 1
         if (task := self._builds.get(key)) is None:
             task = spawn(self._build(key, build))
             self._builds[key] = task
@@ -136,6 +140,7 @@ class SupportCache:
             return
         for key in [key for key in self._entries if key not in self._pins]:
             self._drop(key)
+            self.counts["evictions"] += 1
             if self.bytes <= self.max_bytes:
                 return
 

@@ -7,6 +7,7 @@ import math
 import re
 import secrets
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +18,8 @@ from service.limits import Limits
 from service.tasks.allowance import Allowance
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-QUIET = frozenset({"/livez", "/readyz", "/v1/livez", "/v1/readyz"})
+QUIET = frozenset({f"{v}/{name}" for v in ("", "/v1") for name in ("livez", "readyz", "metrics")})
+Answered = Callable[[str, str, int, str | None, float], None]
 LEFT_STATUS = 499  # for the log alone: nobody is there to read an answer
 LINGER_S = 2.0  # a client that is still sending must be able to read its refusal
 MIB = 2**20
@@ -31,10 +33,12 @@ class RequestLog:
 
     Args:
         app: The application inside.
+        answered: Told the method, route, status, code and seconds of each request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, answered: Answered) -> None:
         self.app = app
+        self.answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -56,11 +60,14 @@ class RequestLog:
         try:
             await self.app(scope, receive, noting)
         finally:
-            self._write(scope, status, 1e3 * (time.monotonic() - start_s))
+            seconds = time.monotonic() - start_s
+            route = getattr(scope.get("route"), "path", "-")
+            code = scope.get("kshot.code")
+            self.answered(scope["method"], route.removeprefix("/v1"), status, code, seconds)
+            self._write(scope, route, status, 1e3 * seconds)
 
-    def _write(self, scope: Scope, status: int, ms: float) -> None:
+    def _write(self, scope: Scope, route: str, status: int, ms: float) -> None:
         level = logging.DEBUG if scope["path"] in QUIET and status < 400 else logging.INFO
-        route = getattr(scope.get("route"), "path", "-")
         fields = {
             "request_id": scope["kshot.request_id"],
             "method": scope["method"],

@@ -32,6 +32,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.RequestError: 500,
     refused.MalformedRequestError: 400,
     refused.MediaTypeError: 415,
+    refused.ModelNotFoundError: 404,
     refused.InvalidRequestError: 422,
     refused.UnknownFieldError: 422,
     refused.RequestTooLargeError: 413,

@@ -7,9 +7,10 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -21,10 +22,12 @@ from model.errors import KshotError
 from model.text import WORDING_VERSION, StageTexts, template_stages
 from service.background import spawn
 from service.engine.engine import Engine
+from service.errors import DescriptionUnavailableError
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
 from service.tasks.inputs import NewLabel, TextSource
 
+Outcome = Literal["described", "failed"]
 REMEMBERED = 4096  # classes of which it is known whether the text tower can read them
 
 log = logging.getLogger("kshot.texts")
@@ -59,6 +62,7 @@ class TaskTexts:
         self.store = store
         self.describer = describer
         self.ttl_s = ttl_s
+        self.outcomes: Counter[Outcome] = Counter()  # of the labels that were asked about
         self._text_fault = lru_cache(REMEMBERED)(engine.text_fault)
 
     async def first(self, new: Sequence[NewLabel]) -> tuple[LabelRecord, ...]:
@@ -93,6 +97,10 @@ class TaskTexts:
         asked = [spawn(describer.describe(label.label)) for label in labels]
         try:
             answers = await asyncio.gather(*asked)
+            self.outcomes["described"] += len(answers)
+        except DescriptionUnavailableError:
+            self.outcomes["failed"] += 1
+            raise
         finally:
             for question in asked:
                 question.cancel()  # without one of them the others are of no use

@@ -399,7 +399,7 @@ def test_only_trx_keeps_shots_with_the_supports(matcher: MatcherConfig) -> None:
 
 @pytest.mark.parametrize("matcher", DISTANCES, ids=kind)
 def test_a_distance_is_no_factor_of_a_product(matcher: MatcherConfig) -> None:
-    with pytest.raises(MethodError, match=f"'{matcher.kind}'.*set fusion to 'video' or"):
+    with pytest.raises(MethodError, match=f"'{matcher.kind}'.*set fusion to 'video', "):
         tiny_recognizer(matcher=matcher)
 
 

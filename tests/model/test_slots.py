@@ -7,20 +7,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.assembly.recognizer import build_recognizer
 from model.backbones.attention import attention
 from model.backbones.opening import towers
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import TaskConfig
-from model.config.fusion import GeometricFusion
-from model.config.matching import OtamMatcher
+from model.config.fusion import ConvexFusion, GeometricFusion, TwoSoftmaxes
+from model.config.matching import COSINE, MatcherConfig, OtamMatcher
 from model.config.method import MethodConfig, Tune
 from model.config.temporal import ConvolutionConfig
 from model.config.towers import TimmConfig
 from model.encoder import VideoEncoder
 from model.episode import ClassSet, EncodedSupport
 from model.errors import EpisodeError, MethodError
+from model.fusion import Convex
 from model.matching.cosine import CosineOfMeans
 from model.methods import check_served
 from model.recognizer import Recognizer
@@ -229,8 +231,9 @@ def test_one_part_that_declares_it_has_the_whole_method_scored_by_task(slot: str
 
 
 @torch.inference_mode()
-def test_a_softmax_fusion_in_a_mixed_batch_is_that_of_each_task() -> None:
-    recognizer = tiny_recognizer("clip_fsar")
+@pytest.mark.parametrize("fusion", [GeometricFusion(), ConvexFusion()], ids=lambda one: one.kind)
+def test_a_softmax_fusion_in_a_mixed_batch_is_that_of_each_task(fusion: TwoSoftmaxes) -> None:
+    recognizer = tiny_recognizer("clip_fsar", fusion=fusion)
     assert recognizer.per_task
     tasks = [
         recognizer.encode_support(
@@ -253,7 +256,7 @@ def test_a_softmax_fusion_in_a_mixed_batch_is_that_of_each_task() -> None:
 
 
 def test_a_distance_meets_text_by_its_softmax_and_not_as_a_factor() -> None:
-    with pytest.raises(MethodError, match="set fusion to 'video' or 'geometric'"):
+    with pytest.raises(MethodError, match="set fusion to 'video', 'geometric' or 'convex'"):
         tiny_recognizer(matcher=OtamMatcher(), fusion="product")
     fusion = GeometricFusion(text_share=0.25, softness=2.0)
     recognizer = tiny_recognizer("frozen", matcher=OtamMatcher(), fusion=fusion, stages=1)
@@ -265,6 +268,38 @@ def test_a_distance_meets_text_by_its_softmax_and_not_as_a_factor() -> None:
     video = (scores.video_QN / 2).softmax(dim=-1)
     want_QN = scores.text_QN.exp() ** 0.25 * video**0.75
     torch.testing.assert_close(scores.logits_QN.exp(), want_QN, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("matcher", [OtamMatcher(), COSINE], ids=lambda one: one.kind)
+def test_the_convex_fusion_is_a_weighted_sum_of_probabilities(
+    matcher: MatcherConfig, share: float
+) -> None:
+    fusion = ConvexFusion(text_share=share, sharpness=7.0)
+    recognizer = tiny_recognizer("frozen", matcher=matcher, fusion=fusion, scale=9.0)
+    support, query = torch.randn(3, 8, 32), torch.randn(4, 8, 32)
+    text_NAE = torch.randn(3, 2, 32)
+    args = support, torch.tensor([0, 1, 2]), query
+    scores = recognizer.score_features(*args, text_NAE)
+    unit_QE, unit_NAE = F.normalize(query.mean(dim=1), dim=-1), F.normalize(text_NAE, dim=-1)
+    by_texts = [(7.0 * unit_QE @ unit_NAE[:, a].T).softmax(dim=-1) for a in range(2)]
+    text = torch.stack(by_texts).mean(dim=0)
+    assert scores.text_QN is not None
+    torch.testing.assert_close(scores.text_QN.exp(), text)
+    video_QN = scores.video_QN * (9.0 if matcher == COSINE else 1.0)
+    want_QN = share * text + (1 - share) * video_QN.softmax(dim=-1)
+    torch.testing.assert_close(scores.logits_QN.exp(), want_QN, atol=1e-6, rtol=1e-5)
+    textless_QN = recognizer.score_features(*args, None).logits_QN
+    torch.testing.assert_close(textless_QN, video_QN)
+
+
+def test_a_share_of_nothing_passes_gradients_that_are_numbers() -> None:
+    for share in (0.0, 1.0):
+        scores = torch.randn(2, 3, requires_grad=True)
+        Convex(share, 100.0)(scores, scores.log_softmax(dim=-1)).sum().backward()
+        assert scores.grad is not None
+        assert scores.grad.isfinite().all()
 
 
 # Any number of stages

@@ -12,7 +12,8 @@ from model.errors import CheckpointError
 from training import cli, progress
 from training.errors import IncompleteError, InputError
 from training.fit import COMMAND as FIT
-from training.meta.recipe import FitRecipe, read_recipe
+from training.meta.recipe import FitRecipe
+from training.meta.recipes.reading import read_recipe
 
 
 def command(run: Callable[[argparse.Namespace], Mapping[str, object] | None]) -> cli.Command:

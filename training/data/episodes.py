@@ -102,6 +102,7 @@ class EpisodeSampler:
     def __init__(self, clips: Sequence[LabelledClip], plan: EpisodePlan, seed: int) -> None:
         self.plan = plan
         self.seed = seed
+        self.labels = tuple(sorted({clip.label for clip in clips}))
         self._families = [
             [
                 {label: _index(clips, found) for label, found in sorted(family.items())}

@@ -126,7 +126,7 @@ class _Comparison:
         claim = plain(
             {
                 "method": job.method.claim(),
-                "recipe": asdict(job.recipe),
+                "recipe": job.recipe.claim(),
                 "data": self.data.name,
                 **self._described(),
             }
@@ -151,7 +151,6 @@ class _Comparison:
             out=job.out / f"{row.folder}-seed{seed}",
             descriptions=job.descriptions,
             cache=self.cache,
-            cached=not method.at_input,
             device=job.device,
             precision=job.precision,
         )
@@ -224,7 +223,7 @@ class _Comparison:
         return plain(
             {
                 "method": wanted.choice(row, self._weights(row)).claim(),
-                "recipes": [asdict(wanted.recipe_of(row, seed)) for seed in wanted.seeds_of(row)],
+                "recipes": [wanted.recipe_of(row, seed).claim() for seed in wanted.seeds_of(row)],
                 "data": self.data.name,
                 "evaluation": [wanted.ways, wanted.shots, wanted.queries, wanted.episodes],
                 **self._described(),

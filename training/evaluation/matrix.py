@@ -32,7 +32,8 @@ from pydantic import (
 from model.errors import first_fault
 from training.errors import InputError
 from training.meta.choice import MethodChanges, MethodChoice
-from training.meta.recipe import FitRecipe, read_recipe
+from training.meta.recipe import FitRecipe
+from training.meta.recipes.reading import read_recipe
 
 # What rows cannot change for themselves: training episodes, and how val chooses.
 BUDGET = (

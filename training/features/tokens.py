@@ -15,6 +15,7 @@ from model.checkpoint import hash_tensors
 from model.recognizer import Recognizer
 from training.data.datasets import LabelledClip
 from training.features.clip_views import read_frames
+from training.features.frames import HeldFrames
 from training.features.trunk_cache import open_trunk_cache, trains_trunk
 from training.progress import progress
 
@@ -48,6 +49,23 @@ class DecodedTokens:
             for clip in clips
         ]
         return torch.cat(made)
+
+
+class TrunkTokens:
+    """Runs the trunk, as it is at the time, on frames that are held; gradients pass.
+
+    Args:
+        recognizer: Whose trunk.
+        frames: Of the set.
+    """
+
+    def __init__(self, recognizer: Recognizer, frames: HeldFrames) -> None:
+        self.recognizer, self.frames = recognizer, frames
+
+    def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:
+        """Return tokens [B, T, L, D], of all clips in one pass."""
+        frames_BTSSC = self.frames.views(clips, draws).to(self.recognizer.device)
+        return self.recognizer.video.trunk(frames_BTSSC)
 
 
 class HeldTokens:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from model.config.matching import MatcherConfig
-from model.config.method import QueryContext
+from model.config.method import QueryContext, Tune
 from model.methods import METHODS
 
 # Every matcher of the core with its own defaults, by the name that it has in method.json.
@@ -13,6 +13,9 @@ MATCHERS: dict[str, MatcherConfig] = {
     matcher.kind: matcher
     for matcher in (config() for config in get_args(get_args(MatcherConfig)[0]))
 }
+
+# Run folders of before these fields were there belong to methods that do not use them.
+LATER_FIELDS = ("tune",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class MethodChanges:
     frames: int | None = None  # T
     matcher: str | None = None  # of MATCHERS
     at_input: bool = False  # temporal embedding at the input, as released
+    tune: Tune | None = None  # what learns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,4 +46,6 @@ class MethodChoice(MethodChanges):
         own = {"backbone_weights": weights.name if weights else None}
         if self.matcher is None and self.preset in METHODS:
             own["matcher"] = METHODS[self.preset].matcher.kind
-        return asdict(self) | own
+        held = asdict(self) | own
+        unused = [name for name in LATER_FIELDS if held[name] is None]
+        return {name: value for name, value in held.items() if name not in unused}

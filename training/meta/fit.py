@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,17 +22,19 @@ from training.evaluation.fitting import fit_calibration, mean_feature
 from training.evaluation.pictures import draw_curve
 from training.evaluation.scoring import EpisodeScorer
 from training.features.clip_views import ClipAugmentation
+from training.features.frames import HeldFrames
 from training.features.readable import readable_splits
 from training.features.tokens import (
-    DecodedTokens,
     TokenSource,
+    TrunkTokens,
     cache_name,
     trunk_fingerprint,
 )
-from training.features.trunk_cache import open_trunk_cache
+from training.features.trunk_cache import open_trunk_cache, trains_trunk
 from training.meta.card import card, counted, environment, warn_if_few
 from training.meta.choice import MethodChoice
 from training.meta.learner import Learner
+from training.meta.losses.names import check_losses
 from training.meta.methods import open_method, start_from_adapters
 from training.meta.optimizer import trained_parameters
 from training.meta.plans import training_episodes, val_samplers
@@ -63,7 +65,7 @@ class FitJob:
         descriptions: File of stage texts; None takes the template's.
         with_text: Whether text takes part; else the video score is trained alone.
         cache: Where trunk caches lie; None takes `trunk-cache` beside `out`.
-        cached: Whether to use them; else the trunk runs at every step.
+        cached: Whether to use them; else, and where the trunk learns, it runs at every step.
         stored_half: Whether the checkpoint is stored in 16 bits.
         device: `cpu` or `cuda`; of several processes each has its own.
         precision: `auto`, `bf16` or `fp32`.
@@ -83,11 +85,7 @@ class FitJob:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.recipe.draws and not self.cached:
-            raise InputError(
-                f"The recipe has {self.recipe.draws} augmentation draws, which live in the trunk "
-                "cache, and this training has none; give draws=0."
-            )
+        check_losses(self.recipe)
 
     def claim(self, start: str | None) -> dict[str, object]:
         """Return what a folder belongs to; where files lie on this machine does not matter.
@@ -100,7 +98,7 @@ class FitJob:
             "data": "+".join(data.name for data in self.data.data),
             "descriptions": self.descriptions.name if self.descriptions else None,
             "text": self.with_text,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.claim(),
             "start": start,
         }
 
@@ -140,6 +138,7 @@ class _Training:
         self.job, self.device, self.processes = job, device, processes
         self.began = time.monotonic()
         self.half = half_precision(job.precision, device.type)
+        self.frames: dict[str, HeldFrames] = {}  # of each split, where no cache is used
 
     def run(self) -> FitResult | None:
         """Open everything, train, and write what the folder holds besides the checkpoint."""
@@ -162,7 +161,7 @@ class _Training:
         history = run.run(tell=self.tell)
         if not processes.leads:
             return None
-        self.calibrate(data, validator, learner.source)
+        self.calibrate(data, validator, learner.passes.source)
         draw_curve(history.rows, job.out / "curve.png")
         made_with = json.dumps(environment(self.device))
         write_aside(job.out / "environment.json", made_with.encode())
@@ -190,9 +189,10 @@ class _Training:
         """Fit what turns the best weights' scores into probabilities, on the val classes."""
         job, clips = self.job, data.split("val")
         best = load_recognizer(str(job.out), weights=job.method.backbone_weights).to(self.device)
-        scorer = EpisodeScorer(
-            best, validator.source, len(clips), stages=validator.stages, half=self.half
-        )
+        val = validator.source
+        if trains_trunk(best):  # its trunk is not the last step's
+            train, val = (self.source(best, data, split) for split in ("train", "val"))
+        scorer = EpisodeScorer(best, val, len(clips), stages=validator.stages, half=self.half)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             mean_E = mean_feature(best, train, data.split("train"))
         plan = replace(CALIBRATING, episodes=job.recipe.val_episodes)
@@ -232,11 +232,14 @@ class _Training:
         return learner, validator
 
     def source(self, recognizer: Recognizer, data: Dataset, split: str) -> TokenSource:
-        """Open the trunk cache of a split, built by the leading process; or decode at each step."""
+        """Open the trunk cache of a split, built by the leading process; or run at each step."""
         job, clips = self.job, data.split(split)
         draws = job.recipe.draws if split == "train" else 0
-        if not job.cached:
-            return DecodedTokens(recognizer, clips)
+        augmentation = ClipAugmentation(mirror=job.recipe.mirror)
+        if not job.cached or trains_trunk(recognizer):
+            frames, size = recognizer.config.frames, recognizer.size
+            held = HeldFrames(clips, frames=frames, size=size, augmentation=augmentation)
+            return TrunkTokens(recognizer, self.frames.setdefault(split, held))
         mirrored = f"-mirror{job.recipe.mirror:g}" if draws else ""
         name, trunk = f"{data.name}-{split}{mirrored}", trunk_fingerprint(recognizer)
         open_cache = partial(
@@ -246,7 +249,7 @@ class _Training:
             clips,
             draws=draws,
             half=self.half,
-            augmentation=ClipAugmentation(mirror=job.recipe.mirror),
+            augmentation=augmentation,
         )
         return self._leader_first(open_cache)
 

@@ -31,11 +31,6 @@ def open_method(choice: MethodChoice, name: str) -> Recognizer:
     """
     if choice.preset not in METHODS:
         raise InputError(f"There is no method {choice.preset!r}; choose {', '.join(METHODS)}.")
-    if METHODS[choice.preset].tune == "all":
-        raise InputError(
-            f"{choice.preset!r} tunes its backbone, and training works on cached tokens of a "
-            "frozen one; choose another method."
-        )
     bare = load_recognizer(choice.backbone, weights=choice.backbone_weights)
     text = None if bare.text is None else bare.text.tower
     method = changed(METHODS[choice.preset], choice)
@@ -125,6 +120,7 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
         query_context=changes.query_context or method.query_context,
         frames=changes.frames or method.frames,
         temporal_embedding="input" if changes.at_input else method.temporal_embedding,
+        tune=changes.tune or method.tune,
     )
 
 

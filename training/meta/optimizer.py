@@ -1,6 +1,7 @@
 """What is trained of a recogniser, by which optimiser, and at what rate."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,38 +16,65 @@ def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
 
 
-def build_optimizer(recognizer: Recognizer, recipe: FitRecipe) -> torch.optim.Optimizer:
+def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser of all trained parameters.
 
     Matrices and convolution kernels decay. Biases do not, nor do embeddings of places, which have
     a rate of their own.
+
+    Args:
+        roots: What learns, by the prefix that its names get in the recipe's `rates`.
+        recipe: Which optimiser, and its rates.
     """
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    places: list[nn.Parameter] = []
-    for module in recognizer.modules():
-        convolves = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        for parameter in module.parameters(recurse=False):
-            if not parameter.requires_grad:
-                continue
-            if parameter.ndim == 1:
-                vectors.append(parameter)
-            else:
-                (matrices if convolves or parameter.ndim == 2 else places).append(parameter)
+    shares = {"matrices": 1.0, "vectors": 1.0, "places": recipe.place_rate}
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {(kind, 1.0): [] for kind in shares}
+    named = (each for prefix, root in roots.items() for each in root.named_modules(prefix=prefix))
+    for path, module in named:
+        for name, parameter in module.named_parameters(path, recurse=False):
+            if parameter.requires_grad:
+                key = _kind(module, parameter), _rate(name, recipe)
+                parts.setdefault(key, []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay, "share": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "share": 1.0},
-        {"params": places, "weight_decay": 0.0, "share": recipe.place_rate},
+        {
+            "params": parameters,
+            "weight_decay": recipe.weight_decay if kind == "matrices" else 0.0,
+            "share": shares[kind] * own_rate,
+        }
+        for (kind, own_rate), parameters in parts.items()
     ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr)
-    return torch.optim.AdamW(groups, lr=recipe.lr)
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+        case "adam":
+            return torch.optim.Adam(groups, lr=recipe.lr, betas=recipe.betas)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+
+
+def _kind(module: nn.Module, parameter: nn.Parameter) -> str:
+    if parameter.ndim == 1:
+        return "vectors"
+    convolves = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return "matrices" if convolves or parameter.ndim == 2 else "places"
+
+
+def _rate(name: str, recipe: FitRecipe) -> float:
+    """Return the multiple of lr that the longest fitting name in the recipe's `rates` gives."""
+    fitting = [prefix for prefix in recipe.rates if name.startswith(prefix)]
+    return recipe.rates[max(fitting, key=len)] if fitting else 1.0
 
 
 def rate(progress: float, recipe: FitRecipe) -> float:
     """Return the share of the learning rate at a share of the steps."""
     if progress < recipe.warmup:
-        return (progress + 1e-3) / (recipe.warmup + 1e-3)
-    if recipe.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))
+        risen = (progress + 1e-3) / (recipe.warmup + 1e-3)
+        return recipe.warmup_from + (1 - recipe.warmup_from) * risen
+    match recipe.schedule:
+        case "constant":
+            return 1.0
+        case "steps":
+            passed = [share for since, share in recipe.milestones if progress >= since]
+            return passed[-1] if passed else 1.0
+        case "cosine":
+            done = (progress - recipe.warmup) / (1 - recipe.warmup)
+            return 0.5 * (1 + math.cos(math.pi * done))

@@ -1,9 +1,6 @@
-"""Recipes of meta-training: frozen values, read strictly; presets are a plain dict."""
+"""The recipe of a meta-training: a frozen value, read strictly."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -14,13 +11,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
-
-from training.errors import InputError, refusal
 
 
 def in_order(numbers: tuple[int, int]) -> tuple[int, int]:
@@ -32,13 +25,18 @@ def in_order(numbers: tuple[int, int]) -> tuple[int, int]:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Ways = Annotated[int, Field(ge=2)]
+Milestone = tuple[Annotated[float, Field(ge=0, le=1)], NonNegativeFloat]
+
+# Run folders of before these fields were there belong to recipes that do not use them.
+LATER_FIELDS = ("weights", "rates", "milestones", "warmup_from", "betas", "momentum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FitRecipe:
     """How adapters are meta-trained; stored with the result.
 
-    The fields from `near_frozen` to `stages` are weights of losses (`training.meta.losses`).
+    The fields from `near_frozen` to `stages` are weights of losses (`training.meta.losses`); the
+    weights of all other losses are in `weights`.
     """
 
     episodes: PositiveInt = Field(default=2000, description="Episodes to train on, in all.")
@@ -51,8 +49,9 @@ class FitRecipe:
         description="Support clips of a class, drawn between the two, both included.",
     )
     queries: PositiveInt = Field(default=1, description="Query clips of each class of an episode.")
-    optimizer: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="What changes the weights."
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        default="adamw",
+        description="What changes the weights; of `adam` the decay is part of the gradient.",
     )
     lr: PositiveFloat = Field(default=1e-3, description="Rate of learning, after the warm-up.")
     place_rate: PositiveFloat = Field(
@@ -60,7 +59,7 @@ class FitRecipe:
     )
     weight_decay: NonNegativeFloat = Field(default=0.05, description="How strongly weights shrink.")
     warmup: Share = Field(default=0.05, description="Share of the steps in which the rate rises.")
-    schedule: Literal["cosine", "constant"] = Field(
+    schedule: Literal["cosine", "constant", "steps"] = Field(
         default="cosine", description="How the rate goes on after the warm-up."
     )
     clip: NonNegativeFloat = Field(
@@ -125,6 +124,23 @@ class FitRecipe:
         description="Validations without a better one after which to stop; 0 never stops.",
     )
     seed: NonNegativeInt = Field(default=0, description="Seed of all that is drawn by chance.")
+    weights: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict,
+        description="Weights of losses by name; without one for it, that of `query` is 1.",
+    )
+    rates: dict[str, PositiveFloat] = Field(
+        default_factory=dict,
+        description="Rates of the weights whose names begin so, as multiples of lr.",
+    )
+    milestones: tuple[Milestone, ...] = Field(
+        default=(),
+        description="Of the schedule `steps`: from which share of the steps on, which share of lr.",
+    )
+    warmup_from: Share = Field(default=0.0, description="Share of lr that the warm-up begins at.")
+    betas: tuple[Share, Share] = Field(
+        default=(0.9, 0.999), description="Decays of the moments of `adamw` and `adam`."
+    )
+    momentum: Share = Field(default=0.0, description="Of `sgd`.")
 
     @model_validator(mode="after")
     def _check_draws(self) -> Self:
@@ -134,6 +150,16 @@ class FitRecipe:
                 "or more"
             )
         return self
+
+    def claim(self) -> dict[str, Any]:
+        """Return what a run folder belongs to; a field that came later counts where it is used."""
+        held = dataclasses.asdict(self)
+        unused = dataclasses.asdict(FitRecipe())
+        return {
+            name: value
+            for name, value in held.items()
+            if name not in LATER_FIELDS or value != unused[name]
+        }
 
     @property
     def steps(self) -> int:
@@ -160,90 +186,5 @@ class FitRecipe:
             "near_frozen": self.near_frozen + (0.0 if described else self.near_frozen_textless),
             "near_start": 0.0 if described else self.near_start_textless,
         }
+        weights |= self.weights
         return {name: weight for name, weight in weights.items() if weight}
-
-
-RECIPES: dict[str, FitRecipe] = {
-    "adamw": FitRecipe(),
-    # Task-Adapter++'s recipe (model/papers/task_adapter.md, section 9), with selection on val
-    "paper": FitRecipe(
-        episodes=10_000,
-        per_step=1,
-        shots=(1, 1),
-        optimizer="sgd",
-        lr=1e-3,
-        weight_decay=0.0,
-        warmup=0.0,
-        schedule="constant",
-        clip=0.0,
-        average=0.0,
-        dropout=0.0,
-        temperature=1.0,
-        draws=0,
-        val_every=500,
-    ),
-}
-
-
-def recipe_help() -> str:
-    """Describe every field of a recipe with its default, a line or two each."""
-    described = FitRecipe.__pydantic_fields__  # type: ignore[attr-defined]
-    lines = ["Fields of a recipe, with the values of `adamw`; `--set FIELD=VALUE` changes one:"]
-    lines += [
-        f"  {name}={json.dumps(value)}\n      {described[name].description}"
-        for name, value in dataclasses.asdict(FitRecipe()).items()
-    ]
-    return "\n".join(lines)
-
-
-_READ: TypeAdapter[FitRecipe] = TypeAdapter(FitRecipe)
-
-
-def read_recipe(source: str, changes: Mapping[str, str]) -> FitRecipe:
-    """Return a preset, or the recipe of a JSON file, with some fields changed.
-
-    Args:
-        source: A name in `RECIPES`, or a file.
-        changes: Field to new value, as JSON (`lr` to `1e-4`, `ways` to `[5, 20]`).
-
-    Raises:
-        InputError: no such preset or file, an unknown field, or a value that does not fit.
-    """
-    preset = RECIPES.get(source)
-    values = _read_file(Path(source)) if preset is None else dataclasses.asdict(preset)
-    for field, text in changes.items():
-        try:
-            values[field] = json.loads(text)
-        except json.JSONDecodeError:
-            values[field] = text
-    return checked(values)
-
-
-def checked(values: Mapping[str, Any]) -> FitRecipe:
-    """Read a recipe's fields strictly.
-
-    Raises:
-        InputError: An unknown field, or a value of another type or out of range.
-    """
-    try:
-        return _READ.validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] != "unexpected_keyword_argument":
-            raise refusal(error) from error
-        field, known = first["loc"][-1], ", ".join(f.name for f in dataclasses.fields(FitRecipe))
-        raise InputError(f"A recipe has no field {field!r}; its fields are {known}.") from error
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{str(file)!r} is neither a recipe's file nor one of {', '.join(RECIPES)}; give one."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); repair it.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{file} holds no JSON object; write a recipe's fields.")
-    return values

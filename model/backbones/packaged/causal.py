@@ -151,6 +151,7 @@ class CausalTower(nn.Module):
 
     prefix_tokens = 0
     reads_class_token = False
+    staged = False
     blocks: Sequence[TransformerBlock] = ()
 
     def __init__(self, config: CausalConfig) -> None:

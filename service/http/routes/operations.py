@@ -3,6 +3,8 @@
 import importlib.metadata
 
 from fastapi import APIRouter, Response, status
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.container import Service
 from service.http.openapi import problems
@@ -31,6 +33,17 @@ async def info(service: ServiceDep) -> InfoView:
         store=service.settings.store.partition(":")[0],
         descriptions=service.texts.describer is not None,
     )
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=problems(422),
+    operation_id="metrics",
+)
+async def metrics(service: ServiceDep) -> Response:
+    """Show what Prometheus reads."""
+    return Response(generate_latest(service.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/livez", operation_id="livez", responses={503: {"model": Health}, **problems(422)})

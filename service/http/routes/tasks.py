@@ -125,6 +125,7 @@ async def classify(
 ) -> Classification:
     """Tell what each clip is, among the labels of the task; no clip affects another's answer."""
     answer = await service.classifier.classify(task_id, clips, wait_s, allowance)
+    service.meters.classified(answer)
     return classification(answer, service.engine.model, request_id)
 
 

@@ -17,13 +17,11 @@ from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from model.media.video import read_clip
 from service.decoding.pool import (
-    FIRST_BYTES,
-    FIRST_S,
     ClipRequest,
-    DecodePace,
     DecodePool,
 )
 from service.decoding.process import LEAST_WORKERS, usable_cores
+from service.decoding.turns import FIRST_BYTES, FIRST_S, DecodePace
 from tests.pools import LIMITS, VIDEO, decoders, make_pool, request, shown_by_kernel
 from tests.videos import grey_frames, make_audio
 

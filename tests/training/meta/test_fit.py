@@ -16,6 +16,9 @@ from model.checkpoint import load_recognizer
 from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
 from training.data.datasets import DataChoice
+from training.evaluation.fitting import mean_feature
+from training.features.readable import readable
+from training.features.tokens import DecodedTokens
 from training.fit import main
 from training.meta.choice import MethodChoice
 from training.meta.fit import FitJob
@@ -168,6 +171,7 @@ def test_a_folder_of_the_first_version_belongs_to_the_same_job() -> None:
         ("dropout=1", "dropout is 1; it should be less than 1"),
         ("shots=[9,9]", "too small for 9 shots"),
         ("lr", "no '='"),
+        ('weights={"qurey":1}', "There is no loss 'qurey'; choose of base_class, "),
         ("val_shots=[9]", "too small for 9 shots"),
         ("consistency=1", "compares draws, and its draws are 1"),
     ],
@@ -209,16 +213,39 @@ def test_patience_stops_a_run_that_gets_no_better(
     assert told["steps"] == 4  # two validations that are no better
 
 
-def test_the_temporal_embedding_at_the_input_trains_without_a_cache(
+@pytest.mark.parametrize(
+    ("more", "learned"),
+    [
+        (["--at-input"], "video.temporal_embedding"),
+        (["--method", "clip_fsar"], "video.tower.model.patch_embed.proj.weight"),
+    ],
+)
+def test_a_trunk_that_learns_runs_on_frames_at_every_step_and_leaves_no_cache(
+    more: list[str], learned: str, data: Path, teacher_weights: Path, tmp_path: Path
+) -> None:
+    few = ["episodes=4", "queries=1", "warmup=0"]
+    assert main([*command(data, teacher_weights, tmp_path / "run", *few), *more]) == 0
+    state = torch.load(tmp_path / "run" / "fit_state.pt", weights_only=True)["learner"]
+    trained = state["trained"][learned]
+    tower = load_recognizer(TEACHER, weights=teacher_weights).state_dict()
+    assert not torch.allclose(trained, tower.get(learned, torch.zeros_like(trained)), atol=1e-4)
+    assert learned in load_file(tmp_path / "run" / "weights.safetensors")
+    assert not list(tmp_path.glob("cache/*/"))
+
+
+def test_a_calibration_is_of_the_weights_that_val_chose_where_the_trunk_learns(
     data: Path, teacher_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    released = [*command(data, teacher_weights, tmp_path / "a", "draws=0", "episodes=2")]
-    assert main([*released, "--at-input"]) == 2
-    assert "no trunk cache" in capsys.readouterr().err
-    again = command(data, teacher_weights, tmp_path / "b", "draws=0", "episodes=2")
-    assert main([*again, "--at-input", "--no-cache"]) == 0
-    weights = load_file(tmp_path / "b" / "weights.safetensors")
-    assert "video.temporal_embedding" in weights
+    wild = ["lr=0.1", "warmup=0", "schedule=constant", "episodes=8", "average=0"]
+    arguments = command(data, teacher_weights, tmp_path / "run", *wild)
+    assert main([*arguments, "--method", "frozen", "--tune", "all"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["best_step"] < told["steps"], "else the last weights are the best ones"
+    best = load_recognizer(str(tmp_path / "run"), weights=teacher_weights)
+    clips = readable(DataChoice(data=(data,)).open().split("train"))
+    with torch.inference_mode():
+        mean_E = mean_feature(best, DecodedTokens(best, clips), clips)
+    torch.testing.assert_close(torch.tensor(best.calibration.mean), mean_E, atol=1e-4, rtol=1e-3)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ from tests.episodes import score_episode
 from tests.forked import ForkedCommand
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
-from training.meta.learner import Learner, frozen_features, rate, training_mode
+from training.meta.learner import Learner, rate, training_mode
 from training.meta.losses.answers import disagreement
+from training.meta.passes import frozen_features
 from training.meta.recipe import FitRecipe
 
 
@@ -26,6 +27,45 @@ def test_training_lowers_the_loss_of_its_episodes(preset: str) -> None:
     learner = tiny_learner(recipe, preset=preset)
     losses = [learner.step() for _ in range(recipe.steps)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_a_clip_is_counted_among_all_classes_of_training() -> None:
+    passes = tiny_learner(replace(RECIPE, text_dropout=0.0)).passes
+    output, episode = passes.output(3), passes.episodes.draw(3)
+    labels = sorted(passes.episodes.labels)
+    assert len(labels) > len(episode.labels)
+    told = [labels[place] for place in output.base_B.tolist()]
+    places = (*episode.support_classes, *episode.query_classes)
+    assert told == [episode.labels[place] for place in places]
+    text_CAE = output.base_text_CAE()
+    assert text_CAE is not None
+    assert output.text_NAE is not None
+    found_NAE = text_CAE[[labels.index(label) for label in episode.labels]]
+    torch.testing.assert_close(found_NAE, output.text_NAE, atol=1e-5, rtol=0)
+
+
+def test_texts_of_all_classes_carry_gradients_where_text_learns_and_are_kept_where_not() -> None:
+    learns, kept = tiny_learner().passes, tiny_learner(preset="aim").passes
+    text_CAE = learns.base_text()
+    assert text_CAE is not None
+    assert text_CAE.requires_grad
+    assert kept.base_text() is kept.base_text()
+    assert not kept.output(0).base_text_CAE().requires_grad  # type: ignore[union-attr]
+
+
+def test_a_classifier_of_training_classes_learns_and_is_no_part_of_the_method() -> None:
+    recipe = replace(RECIPE, weights={"base_class": 1.0}, rates={"losses.": 5.0}, average=0.0)
+    learner = tiny_learner(recipe)
+    names = {"losses.base_class.classify.weight", "losses.base_class.classify.bias"}
+    before = {name: learner.trained[name].detach().clone() for name in names}
+    learner.step()
+    assert all(not torch.equal(before[name], learner.trained[name]) for name in names)
+    assert not any("classify" in name for name in learner.recognizer.state_dict())
+    shares = {group["share"] for group in learner.optimizer.param_groups if group["params"]}
+    assert shares == {1.0, 5.0}
+    again = tiny_learner(recipe)
+    again.resume(learner.state())
+    assert again.step() == learner.step()
 
 
 def test_only_adapters_and_the_places_of_frames_learn() -> None:
@@ -82,8 +122,8 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
 def test_dropout_changes_training_alone() -> None:
     learner = tiny_learner(replace(RECIPE, dropout=0.5))
     learner.step()
-    episode = learner.episodes.draw(0)
-    tokens = learner.source.tokens([*episode.support, *episode.query])
+    episode = learner.passes.episodes.draw(0)
+    tokens = learner.passes.source.tokens([*episode.support, *episode.query])
     classes = torch.tensor(episode.support_classes)
     split = [len(episode.support), len(episode.query)]
     with torch.inference_mode():
@@ -95,7 +135,7 @@ def test_dropout_changes_training_alone() -> None:
 
 def test_an_episode_goes_without_the_adapters_that_are_left_out() -> None:
     learner = tiny_learner(replace(RECIPE, dropout=0.0))
-    video, tokens = learner.recognizer.video, learner.source.tokens([0, 1])
+    video, tokens = learner.recognizer.video, learner.passes.source.tokens([0, 1])
     for module in learner.recognizer.modules():
         if isinstance(module, Bottleneck):
             torch.nn.init.normal_(module.up.bias)
@@ -126,10 +166,10 @@ def between_draws(learner: Learner) -> float:
     """Return how two draws of the queries of twenty episodes differ in their answers."""
     found = []
     for number in range(20):
-        episode = learner.episodes.draw(number)
+        episode = learner.passes.episodes.draw(number)
         clips = [*episode.support, *episode.query, *episode.query]
         draws = [0] * len(episode.support) + [1] * len(episode.query) + [2] * len(episode.query)
-        tokens = learner.source.tokens(clips, draws)
+        tokens = learner.passes.source.tokens(clips, draws)
         support, query = tokens.tensor_split([len(episode.support)])
         scores = score_episode(learner.recognizer, support, episode.support_classes, query, None)
         found.append(disagreement(*(scores.logits_QN / learner.recipe.temperature).chunk(2)))
@@ -141,7 +181,7 @@ def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:
     near = tiny_learner(replace(RECIPE, dropout=0.0, near_frozen=10.0))
     assert near.loss(0).item() == pytest.approx(plain.loss(0).item(), abs=1e-4)
     near.step()
-    tokens = near.source.tokens([0, 1])
+    tokens = near.passes.source.tokens([0, 1])
     with torch.inference_mode():
         frozen = frozen_features(near.recognizer, tokens)
     assert frozen.shape == (2, 8, near.recognizer.video.tower.features)
@@ -149,19 +189,19 @@ def test_an_untrained_method_is_at_no_distance_from_its_frozen_tower() -> None:
 
 def test_a_high_temperature_leaves_the_loss_of_a_guess() -> None:
     learner = tiny_learner(replace(RECIPE, temperature=1e6))
-    ways = len(learner.episodes.draw(0).labels)
+    ways = len(learner.passes.episodes.draw(0).labels)
     assert learner.loss(0).item() == pytest.approx(math.log(ways), abs=1e-3)
 
 
 def test_an_episode_looks_at_the_class_token_and_the_share_of_patches_of_the_recipe() -> None:
     learner = tiny_learner(replace(RECIPE, patches=0.5))
-    held_CTLD = learner.source.tokens_CTLD
+    held_CTLD = learner.passes.source.tokens_CTLD
     plain = learner.loss(0).item()
     looked_at = []
     for token in range(held_CTLD.shape[2]):
         changed_CTLD = held_CTLD.clone()
         changed_CTLD[:, :, token] *= -1
-        learner.source.tokens_CTLD = changed_CTLD
+        learner.passes.source.tokens_CTLD = changed_CTLD
         looked_at.append(learner.loss(0).item() != plain)
     assert looked_at[0]
     assert sum(looked_at) == 1 + round(0.5 * (len(looked_at) - 1))
@@ -185,7 +225,7 @@ def learner_with_text(text: str, **changes: float) -> Learner:
     dropout = 0.999999 if text == "dropped" else 0.0
     learner = tiny_learner(replace(RECIPE, text_dropout=dropout, **changes))
     if text == "none":
-        learner.stages = None
+        learner.passes.stages = None
     return learner
 
 
@@ -226,11 +266,13 @@ def test_the_places_of_frames_learn_at_their_own_rate() -> None:
 def test_episodes_with_a_label_that_has_no_text_learn_from_video_alone() -> None:
     recipe = replace(RECIPE, text_dropout=0.0, dropout=0.0)
     with_text, video, partly = (tiny_learner(recipe) for _ in range(3))
-    assert partly.stages
-    left_out = partly.episodes.draw(0).labels[0]
-    other = next(n for n in range(50) if left_out not in partly.episodes.draw(n).labels)
-    video.stages = None
-    partly.stages = {label: s for label, s in partly.stages.items() if label != left_out}
+    assert partly.passes.stages
+    left_out = partly.passes.episodes.draw(0).labels[0]
+    other = next(n for n in range(50) if left_out not in partly.passes.episodes.draw(n).labels)
+    video.passes.stages = None
+    partly.passes.stages = {
+        label: s for label, s in partly.passes.stages.items() if label != left_out
+    }
     assert partly.loss(0).item() == pytest.approx(video.loss(0).item(), abs=1e-5)
     assert partly.loss(other).item() == pytest.approx(with_text.loss(other).item(), abs=1e-5)
     assert with_text.loss(0).item() != pytest.approx(video.loss(0).item(), abs=1e-3)
@@ -242,7 +284,10 @@ def test_parts_of_text_stay_as_they_are_where_no_text_is_given() -> None:
     assert recognizer.text is not None
     before = {name: p.detach().clone() for name, p in recognizer.text.named_parameters()}
     learner = Learner(
-        recognizer, replace(RECIPE, weight_decay=0.5), with_text.episodes, with_text.source
+        recognizer,
+        replace(RECIPE, weight_decay=0.5),
+        with_text.passes.episodes,
+        with_text.passes.source,
     )
     learner.step()
     assert not any(name.startswith("text.") for name in learner.trained)
@@ -261,6 +306,31 @@ def test_a_loss_that_is_no_number_stops_with_the_remedy() -> None:
 def test_a_method_without_adapters_has_nothing_to_train() -> None:
     with pytest.raises(InputError, match="nothing to train"):
         tiny_learner(preset="frozen", query_context="none")
+
+
+def test_the_rate_falls_in_steps_where_the_recipe_says_so() -> None:
+    steps = FitRecipe(
+        warmup=0.05, warmup_from=0.5, schedule="steps", milestones=((0.15, 0.1), (0.25, 0.01))
+    )
+    shares = {0.0: 0.51, 0.05: 1.0, 0.1499: 1.0, 0.15: 0.1, 0.25: 0.01, 1.0: 0.01}
+    for progress, share in shares.items():
+        assert rate(progress, steps) == pytest.approx(share, abs=1e-3), progress
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_published_optimisers_follow_their_formulas(optimizer: str) -> None:
+    recipe = replace(
+        RECIPE, optimizer=optimizer, momentum=0.9, weight_decay=0.0, warmup=0.0, schedule="constant"
+    )
+    learner = tiny_learner(recipe)
+    name = "video.temporal_embedding"
+    before = learner.trained[name].detach().clone()
+    learner.step()
+    gradient = learner.trained[name].grad
+    assert gradient is not None
+    moved = before - learner.trained[name]
+    wanted = gradient if optimizer == "sgd" else gradient / (gradient.abs() + 1e-8)
+    torch.testing.assert_close(moved, recipe.lr * wanted, atol=1e-7, rtol=1e-3)
 
 
 def test_the_rate_rises_then_falls_or_stays() -> None:

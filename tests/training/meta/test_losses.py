@@ -10,11 +10,13 @@ from torch import Tensor
 from model.methods import METHODS
 from model.text import StageTexts
 from training.meta.losses.answers import disagreement
-from training.meta.losses.names import LOSSES
+from training.meta.losses.base_classes import global_class
+from training.meta.losses.names import LOSSES, check_losses
 from training.meta.losses.nearness import distance
 from training.meta.losses.output import EpisodeOutput
 from training.meta.losses.stages import same_stages, stage_contrast
 from training.meta.recipe import FitRecipe
+from training.meta.recipes.named import RECIPES
 
 AXES = torch.eye(4)
 
@@ -26,6 +28,7 @@ def output(
     stages: tuple[StageTexts, ...],
     *,
     sharpness: float,
+    base_text_CAE: Tensor | None = None,
 ) -> EpisodeOutput:
     """What a recogniser made of an episode, as far as stages are concerned."""
     ways = len(stages)
@@ -33,11 +36,15 @@ def output(
     return EpisodeOutput(
         logits_QN=nothing_QN,
         again_QN=nothing_QN,
+        video_QN=nothing_QN,
         wanted_Q=torch.zeros(1, dtype=torch.long),
         features_BTE=features_BTE,
         classes_B=classes_B,
+        base_B=torch.tensor(classes_B),
         text_NAE=text_NAE,
         stages=stages,
+        base_text_CAE=lambda: base_text_CAE,
+        text_scale=3.0,
         described=True,
         config=replace(METHODS["task_adapter_pp"], scale=sharpness),
         temperature=1.0,
@@ -96,11 +103,34 @@ def test_a_recipe_names_losses_that_exist_and_each_can_be_named() -> None:
         near_start_textless=5.0,
     )  # fmt: skip
     without_text = recipe.losses(described=False)
-    assert without_text.keys() == LOSSES.keys()
+    named = {"query", "stages", "consistency", "near_frozen", "near_start"}
+    assert without_text.keys() == named
+    assert named < LOSSES.keys()
     assert (without_text["near_frozen"], without_text["near_start"]) == (7.0, 5.0)
     with_text = recipe.losses(described=True)
     assert (with_text["near_frozen"], "near_start" in with_text) == (3.0, False)
     assert FitRecipe().losses(described=True) == {"query": 1.0}
+    assert FitRecipe(weights={"query": 0.0, "video": 2.0}).losses(described=True) == {"video": 2.0}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_named_recipe_gives_weights_to_losses_that_exist(name: str) -> None:
+    check_losses(RECIPES[name])
+
+
+def test_clips_are_told_from_all_training_classes_by_their_texts_by_hand() -> None:
+    features_BTE = torch.tensor([[[3.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [2.0, 0.0]]])
+    text_CAE = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]], [[1.0, 1.0]]])
+    told = output(features_BTE, (2, 0), None, (), sharpness=1.0, base_text_CAE=text_CAE)
+    half = 1.5 * 2**0.5  # norm of the first clip's mean frame, (1.5, 1.5)
+    first = [1.5 / (half + 0.01), 3.0 / (2 * half + 0.01), 3.0 / (half * 2**0.5 + 0.01)]
+    second = [2.0 / 2.01, 0.0, 2.0 / (2 * 2**0.5 + 0.01)]
+    wanted = [
+        math.log(sum(math.exp(3.0 * cosine) for cosine in row)) - 3.0 * row[right]
+        for row, right in ((first, 2), (second, 0))
+    ]
+    assert global_class(told).item() == pytest.approx(sum(wanted) / 2, abs=1e-5)
+    assert global_class(output(features_BTE, (2, 0), None, (), sharpness=1.0)) == 0
 
 
 def test_views_disagree_by_the_mean_of_both_divergences_by_hand() -> None:

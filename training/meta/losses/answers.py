@@ -14,6 +14,11 @@ def query_cross_entropy(output: EpisodeOutput) -> Tensor:
     return F.cross_entropy(output.logits_QN, output.wanted_Q, label_smoothing=output.smoothing)
 
 
+def video_cross_entropy(output: EpisodeOutput) -> Tensor:
+    """Return the mean cross-entropy of the video scores as they are, without text: 0 or more."""
+    return F.cross_entropy(output.video_QN, output.wanted_Q, label_smoothing=output.smoothing)
+
+
 def consistency(output: EpisodeOutput) -> Tensor:
     """Return how the answers to two draws of each query differ: 0 or more."""
     return disagreement(output.logits_QN, output.again_QN)

@@ -1,0 +1,1 @@
+"""Recipes by name: those of papers and of presets, read with changes."""
