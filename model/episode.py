@@ -6,7 +6,6 @@ Dimensions: S Q clips, K shots of a class, N classes, A stages, T frames, E feat
 H heads, M memory entries, W width of a head.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -56,18 +55,19 @@ class ClassSet:
         return self.prototype_NTE.nbytes + shots + centre
 
 
-def joined(sets: Sequence[ClassSet]) -> ClassSet:
-    """Return the classes of several tasks as one set, in order."""
-    if len(sets) == 1:
-        return sets[0]
-    centres = [one.centre_NE for one in sets if one.centre_NE is not None]
-    chain = itertools.chain.from_iterable
-    return ClassSet(
-        torch.cat([one.prototype_NTE for one in sets]),
-        tuple(chain(one.counts for one in sets)),
-        tuple(chain(one.shots for one in sets)),
-        torch.cat(centres) if centres else None,
-    )
+@dataclass(frozen=True, slots=True)
+class SupportClips:
+    """What the clips of a task were encoded to, before they became classes.
+
+    Args:
+        features_STE: Frame features of each clip.
+        classes: Class index of each clip.
+        names: What whoever registered the clips calls them; empty where nobody said.
+    """
+
+    features_STE: Tensor
+    classes: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class EncodedSupport:
         fingerprint: Of the weights that made it.
         text_inside: Whether class text is part of the support features.
         by_video, by_text: Calibration of scores by video alone, and of those with text.
+        clips: Its clips one by one, for other tasks that have some of them and for diagnosis.
     """
 
     classes: ClassSet
@@ -90,6 +91,7 @@ class EncodedSupport:
     text_inside: bool = False
     by_video: TaskCalibration = AS_THEY_ARE
     by_text: TaskCalibration = AS_THEY_ARE
+    clips: SupportClips | None = None
 
     def __post_init__(self) -> None:
         check_text(self.text_NAE, len(self.counts))
@@ -109,7 +111,13 @@ class EncodedSupport:
         """Memory held by its tensors."""
         text = 0 if self.text_NAE is None else self.text_NAE.nbytes
         memories = sum(memory.bytes for memory in self.memories if memory is not None)
-        return self.classes.bytes + memories + text
+        clips = 0 if self.clips is None else self.clips.features_STE.nbytes
+        return self.classes.bytes + memories + text + clips
+
+    def named(self, names: Sequence[str]) -> "EncodedSupport":
+        """Return the same supports whose clips have names, in order."""
+        assert self.clips is not None
+        return replace(self, clips=replace(self.clips, names=tuple(names)))
 
     def with_text(self, text_NAE: Tensor | None) -> "EncodedSupport":
         """Return the same supports with other text.
@@ -172,58 +180,6 @@ class Scored:
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Scored":
         """Return the same on another device."""
         return replace(self, scores=self.scores.to(device, non_blocking=non_blocking))
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Queries of a batch that are scored at once, against the classes of all their tasks.
-
-    Args:
-        places: Where each query stands in the batch.
-        columns: Which classes are the query's own task's.
-        classes: Of all their tasks.
-        text_NAE: Of these classes, or None.
-    """
-
-    places: tuple[int, ...]
-    columns: tuple[slice, ...]
-    classes: ClassSet
-    text_NAE: Tensor | None
-
-    def own(self, features_QTE: Tensor) -> Tensor:
-        """Return the features of the group's queries out of the batch's."""
-        whole = len(self.places) == len(features_QTE)
-        return features_QTE if whole else features_QTE[list(self.places)]  # an index is an upload
-
-
-def scored_together(supports: Sequence[EncodedSupport], *, per_task: bool) -> list[Group]:
-    """Part the queries of a batch into those that are scored at once.
-
-    Args:
-        supports: The task of each query.
-        per_task: Whether queries meet the classes of their own task alone.
-    """
-    alike: dict[object, list[int]] = {}
-    for place, support in enumerate(supports):
-        kind = id(support) if per_task else support.text_NAE is None
-        alike.setdefault(kind, []).append(place)
-    return [_group(supports, places) for places in alike.values()]
-
-
-def _group(supports: Sequence[EncodedSupport], places: Sequence[int]) -> Group:
-    tasks = {id(supports[place]): supports[place] for place in places}
-    ends = itertools.accumulate(len(task.counts) for task in tasks.values())
-    columns = {
-        key: slice(end - len(task.counts), end)
-        for (key, task), end in zip(tasks.items(), ends, strict=True)
-    }
-    texts = [task.text_NAE for task in tasks.values() if task.text_NAE is not None]
-    return Group(
-        tuple(places),
-        tuple(columns[id(supports[place])] for place in places),
-        joined([task.classes for task in tasks.values()]),
-        torch.cat(texts) if texts else None,
-    )
 
 
 def plain(scored: Sequence[Scored]) -> list[MatchScores]:

@@ -27,11 +27,11 @@ from model.episode import (
     check_text,
     checked_classes,
     plain,
-    scored_together,
 )
 from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
 from model.passes.by_parts import ByParts
+from model.passes.grouping import scored_together
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts
 from model.views import episode_view, query_view, support_view

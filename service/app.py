@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from service.container import running
 from service.http import openapi, problems
 from service.http.admission import Admission
+from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
-from service.http.routes import inference, operations, tasks
+from service.http.routes import changes, inference, operations, tasks
 from service.http.routes.dependencies import known_parameters
 from service.http.stopping import StoppingAnswer
 from service.limits import limits_of
@@ -21,7 +22,7 @@ from service.metrics.sampled import Sampled
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
-ROUTERS = (tasks.router, operations.router)
+ROUTERS = (tasks.router, changes.router, operations.router)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -50,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix="/v1", dependencies=known)
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
-    openapi.install(app, limits)
+    openapi.install(app, limits, BODIES)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost

@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.tasks.arrivals import Arrivals
+from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.kept_supports import KeptSupports
@@ -50,6 +51,7 @@ class Service:
     engine: Engine
     texts: TaskTexts
     tasks: Tasks
+    changer: Changer
     classifier: Classifier
     meters: Meters
 
@@ -102,14 +104,11 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         classifier = Classifier(
             arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
         )
-        warming = Warming(store, supports)
-        stack.push_async_callback(warming.close)
-        warming.start()
+        stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        yield Service(
-            settings, limits, store, pool, choice, engine, texts, tasks, classifier, meters
-        )
+        users = tasks, changer_of(tasks), classifier, meters
+        yield Service(settings, limits, store, pool, choice, engine, texts, *users)
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -146,6 +145,24 @@ def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Descri
         store=store,
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
+    )
+
+
+def warming_of(store: TaskStore, supports: Supports) -> Warming:
+    """Begin to get the tasks ready that were used last."""
+    warming = Warming(store, supports)
+    warming.start()
+    return warming
+
+
+def changer_of(tasks: Tasks) -> Changer:
+    """Make what changes the tasks that are registered there."""
+    return Changer(
+        store=tasks.store,
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        limits=tasks.limits,
     )
 
 

@@ -4,6 +4,7 @@ KshotError
 ├── RequestError                  the request cannot be served as it is
 │   ├── MalformedRequestError, UnknownFieldError, InvalidRequestError, ...
 │   ├── labels and clips: TooFewLabelsError, LabelDuplicateError, ...
+│   ├── changes of tasks: service.tasks.changes.errors
 │   ├── ClipsRefusedError         some clips cannot be used; names each
 │   └── NotReadyError, DeadlineError, ServerFullError, TenantOverShareError: ask again
 ├── EngineError                   the device failed on this work

@@ -56,6 +56,13 @@ def decode_pictures(pictures: Sequence[bytes]) -> np.ndarray:
     return np.stack([_decode(picture) for picture in pictures])
 
 
+def strip_of(pictures: Sequence[bytes]) -> bytes:
+    """Return kept pictures side by side, as one JPEG. For trusted bytes alone."""
+    strip_HWC = np.concatenate([*decode_pictures(pictures)], axis=1)
+    jpeg: bytes = encode_jpeg(np.ascontiguousarray(strip_HWC), quality=QUALITIES[0])
+    return jpeg
+
+
 def _decode(picture: bytes) -> np.ndarray:
     if picture.startswith(PNG_MARK):
         with Image.open(io.BytesIO(picture), formats=("PNG",)) as image:

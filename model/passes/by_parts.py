@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
-from model.episode import ClassSet, EncodedSupport, Memory, checked_classes
+from model.episode import ClassSet, EncodedSupport, Memory, SupportClips, checked_classes
 from model.slots import Fusion, Prototypes
 from model.views import alone_view
 
@@ -90,6 +90,7 @@ class ByParts(nn.Module):
             text_inside=self.needs_text and text_NAE is not None,
             by_video=self.calibration.at(counts, with_text=False),
             by_text=self.calibration.at(counts, with_text=True),
+            clips=SupportClips(features_STE, tuple(classes_S.tolist())),
         )
 
     def _class_set(

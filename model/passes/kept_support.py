@@ -3,8 +3,8 @@
 The bytes are safetensors: names, types and numbers, and nothing that runs. What is read is checked
 against what it says of itself, as somebody else may have written it.
 
-Dimensions: N classes, K shots of a class, T frames, E feature width, A stages, P sites, H heads, M
-memory entries, W width of a head.
+Dimensions: S clips, N classes, K shots of a class, T frames, E feature width, A stages, P sites, H
+heads, M memory entries, W width of a head.
 """
 
 import json
@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.episode import ClassSet, EncodedSupport, Memory
+from model.episode import ClassSet, EncodedSupport, Memory, SupportClips
 from model.errors import EpisodeError
 from model.fusion import TaskCalibration
 
-FORMAT = 1  # counts up when the same weights and pictures give other supports, or other bytes
+FORMAT = 2  # counts up when the same weights and pictures give other supports, or other bytes
 ABOUT = "about"  # the tensor whose bytes are JSON: all that is no tensor
 
 
@@ -33,6 +33,8 @@ def to_bytes(support: EncodedSupport) -> bytes:
         tensors["centre_NE"] = classes.centre_NE
     if support.text_NAE is not None:
         tensors["text_NAE"] = support.text_NAE
+    if support.clips is not None:
+        tensors["features_STE"] = support.clips.features_STE
     for place, memory in enumerate(support.memories):
         if memory is not None:
             tensors[f"keys_PHMW.{place}"] = memory.keys_PHMW
@@ -45,6 +47,9 @@ def to_bytes(support: EncodedSupport) -> bytes:
         "text_inside": support.text_inside,
         "by_video": [support.by_video.scale, support.by_video.threshold],
         "by_text": [support.by_text.scale, support.by_text.threshold],
+        "clips": None
+        if support.clips is None
+        else {"classes": support.clips.classes, "names": support.clips.names},
     }
     tensors[ABOUT] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
     # A copy each: shots are views of one tensor, which safetensors refuses.
@@ -94,7 +99,17 @@ def _support(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> EncodedSup
         text_inside=bool(about["text_inside"]),
         by_video=_calibration(about["by_video"]),
         by_text=_calibration(about["by_text"]),
+        clips=None if about["clips"] is None else _clips(tensors, about["clips"]),
     )
+
+
+def _clips(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> SupportClips:
+    features_STE = tensors.pop("features_STE")
+    classes = tuple(int(place) for place in about["classes"])
+    names = tuple(str(name) for name in about["names"])
+    if len(features_STE) != len(classes) or len(names) not in (0, len(classes)):
+        raise ValueError(f"{len(features_STE)} features of {len(classes)} clips")
+    return SupportClips(features_STE, classes, names)
 
 
 def _memory(tensors: dict[str, Tensor], place: int) -> Memory | None:

@@ -5,7 +5,7 @@ tokens, D width, E feature width.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,10 +33,12 @@ class Registration:
 
     Args:
         runtime: Encodes them.
-        frames_STHWC: RGB uint8.
-        classes: Class index of each clip.
+        frames_STHWC: RGB uint8, of the clips whose features are not known.
+        classes: Class index of each clip of the task; empty where features alone are wanted.
         text_NAE: Or None to score by video alone.
         progress: Told the number of clips done.
+        known: Frame features of clips that were encoded before, by their place in the task; only
+            where no support sees another.
     """
 
     runtime: Runtime
@@ -44,6 +46,7 @@ class Registration:
     classes: Sequence[int]
     text_NAE: Tensor | None
     progress: Progress
+    known: Mapping[int, Tensor] = field(default_factory=dict)
     parts: list[Tensor] = field(default_factory=list)  # tokens of a clip that is not whole yet
     tokens: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
@@ -103,10 +106,20 @@ class Registration:
     def _finish(self, _: int) -> Outcome:
         text_NAE = None if self.text_NAE is None else self.text_NAE.to(self.runtime.device)
         if self.runtime.supports_apart:
-            features_STE = torch.cat(self.features)
+            features_STE = self._all_features()
+            if not self.classes:
+                return Outcome(features_STE)
             return Outcome(self.runtime.support_of(features_STE, self.classes, text_NAE))
         self.tokens = [torch.cat(self.tokens)]
         return Outcome(self.runtime.encode_support(self.tokens[0], self.classes, text_NAE))
+
+    def _all_features(self) -> Tensor:
+        """Put features that were known and new ones in the order of the task's clips."""
+        if not self.known:
+            return torch.cat(self.features)
+        new = itertools.chain.from_iterable(self.features)
+        known = (self.known.get(place) for place in range(len(self.classes)))
+        return torch.stack([next(new) if one is None else one for one in known])
 
 
 def ends(count: int, of_part: int) -> Iterator[tuple[int, int]]:

@@ -56,6 +56,11 @@ class SupportCache:
             self._entries.move_to_end(key)
         return entry
 
+    def newest(self, task_id: str) -> EncodedSupport | None:
+        """Return the supports of a task's newest revision that is at hand."""
+        known = [key for key in self._entries if key.task_id == task_id]
+        return self._entries[max(known, key=lambda key: key.revision)] if known else None
+
     @contextmanager
     def pinned(self, key: SupportKey) -> Iterator[None]:
         """Keep an entry, now or when it comes, as long as the context lasts."""

@@ -29,8 +29,9 @@ from service.limits import Limits
 from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
 
 MOST_DIGITS = 9
-UNPRICED = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})  # they have no body that is read
+UNPRICED = frozenset({"GET", "HEAD", "OPTIONS"})  # they have no body that is read
 REGISTER = re.compile(r"(?:/v1)?/tasks")
+GROW = re.compile(r"(?:POST|PUT) (?:/v1)?/tasks/[^/]+/labels/(?!.*/descriptions$).*", re.DOTALL)
 CLASSIFY = re.compile(r"(?:/v1)?/tasks/[^/]+/classify")
 QUEUE_PART = 0.5  # of the time left that earlier work may take: estimates are rough
 RETRY_S = (1.0, 30.0)
@@ -114,7 +115,7 @@ class Admission:
         limits, declared = self.limits, declared_bytes(scope)
         if declared is not None and declared > limits.request_bytes:
             raise too_large(limits)
-        registers = REGISTER.fullmatch(scope["path"]) is not None
+        registers = _brings_supports(scope)
         default_s = limits.max_deadline_s if registers else limits.deadline_s
         values = Headers(scope=scope).getlist(TIMEOUT_HEADER)
         deadline = Deadline.after(read_timeout(values, default_s, limits.max_deadline_s))
@@ -134,8 +135,9 @@ class Admission:
     def _estimate(self, scope: Scope, declared: int | None, pace: Pace) -> Cost:
         """Guess what a request costs, by its route and the length of its body."""
         size = self.limits.request_bytes if declared is None else declared
-        if REGISTER.fullmatch(scope["path"]):
-            least, most = 2, self.limits.support_clips
+        if _brings_supports(scope):
+            least = 2 if REGISTER.fullmatch(scope["path"]) else 1
+            most = self.limits.support_clips
         elif CLASSIFY.fullmatch(scope["path"]):
             least, most = 1, self.limits.query_clips
         else:
@@ -157,6 +159,12 @@ class Admission:
         frames = math.floor(wait_s * frames_s) if frames_s > 0 else most.frames
         decode_ms = math.floor(1e3 * wait_s * pace.decoders)
         return Cost(bytes=most.bytes, decode_ms=decode_ms, frames=frames)
+
+
+def _brings_supports(scope: Scope) -> bool:
+    """Tell whether a request brings support clips: a new task, or a change that makes it grow."""
+    asked = f"{scope['method']} {scope['path']}"
+    return REGISTER.fullmatch(scope["path"]) is not None or GROW.fullmatch(asked) is not None
 
 
 def tenant_of(scope: Scope) -> str:

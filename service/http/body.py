@@ -1,7 +1,7 @@
 """Bodies of requests: their single fields, alike in multipart and JSON, and JSON bodies whole."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NoReturn, TypeVar
 
@@ -49,14 +49,7 @@ def task_of_json(body: TaskBody, limits: Limits) -> NewTask:
                     "give them in one place."
                 )
             stages = read_stages(label, item.descriptions, limits)
-        clips = tuple(
-            ClipInput(
-                next(index),
-                _clip(clip, f"labels.{place}.clips.{number}", limits),
-                file_name(clip.name),
-            )
-            for number, clip in enumerate(item.clips)
-        )
+        clips = clips_of_json(item.clips, f"labels.{place}.clips", limits, index)
         labels.append(NewLabel(label, stages, clips))
     refuse_unknown(texts, "descriptions")
     return NewTask(
@@ -74,9 +67,27 @@ def query_of_json(body: QueryBody, limits: Limits) -> tuple[ClipInput, ...]:
         RequestError: A clip is not written as it must be.
     """
     check_query_count(len(body.clips), limits)
+    return clips_of_json(body.clips, "clips", limits)
+
+
+def clips_of_json(
+    clips: Sequence[ClipBody], field: str, limits: Limits, index: Iterator[int] | None = None
+) -> tuple[ClipInput, ...]:
+    """Read clips of JSON.
+
+    Args:
+        clips: The clips.
+        field: Where they stand.
+        limits: Of a clip.
+        index: Gives each its place in the request; None counts from 0.
+
+    Raises:
+        InvalidRequestError: One is not written as it must be.
+    """
+    index = index or count()
     return tuple(
-        ClipInput(index, _clip(clip, f"clips.{index}", limits), file_name(clip.name))
-        for index, clip in enumerate(body.clips)
+        ClipInput(next(index), _clip(clip, f"{field}.{number}", limits), file_name(clip.name))
+        for number, clip in enumerate(clips)
     )
 
 

@@ -29,7 +29,7 @@ from service.http.body import (
     validate,
 )
 from service.http.content import file_name
-from service.http.schemas import Descriptions
+from service.http.schemas import Descriptions, Words
 from service.limits import Limits
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
 
@@ -153,6 +153,34 @@ async def query_of_form(form: FormData, limits: Limits) -> tuple[ClipInput, ...]
         _collect(clips, name, name, value, len(clips.files))
     check_query_count(len(clips.files), limits)
     return await _inputs(clips, "", limits)
+
+
+async def clips_of_form(
+    form: FormData, limits: Limits, *, described: bool
+) -> tuple[tuple[ClipInput, ...], bool, list[str] | None]:
+    """Read clips that a label gets: the clips, `allow_partial`, and sentences if there are any.
+
+    Raises:
+        RequestError: A field is unknown or not written as it must be.
+    """
+    clips, texts = _Clips(), dict[str, str]()
+    known = ("allow_partial", "descriptions") if described else ("allow_partial",)
+    for name, value in form.multi_items():
+        if name in ("clip", "start_s", "end_s"):
+            _collect(clips, name, name, value, len(clips.files))
+        elif name in known:
+            await _collect_text(texts, name, value)
+        else:
+            raise UnknownFieldError(
+                f"The field {name[:100]!r} is not known here; use clip=@FILE, start_s, end_s, "
+                f"{', '.join(known)}.",
+                [FieldFault(name[:100], "no such field; take it away")],
+            )
+    words = None
+    if "descriptions" in texts:
+        words = validate({"descriptions": parse_json(texts["descriptions"])}, Words).descriptions
+    partial = _truth("allow_partial", texts.get("allow_partial", ""))
+    return await _inputs(clips, "", limits), partial, words
 
 
 def _unescape(name: str) -> str:

@@ -1,18 +1,20 @@
 """Parts of the OpenAPI document that FastAPI cannot read off a signature."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
-from service.http.schemas import Problem, QueryBody, TaskBody
+from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits
 
 OF_64 = "[A-Za-z0-9+/]"
 BASE64 = {"pattern": f"^({OF_64}{{4}})*({OF_64}{{4}}|{OF_64}{{3}}=|{OF_64}{{2}}==)$"}
 REFERENCE = "#/components/schemas/{model}"
 Responses = dict[int | str, dict[str, Any]]
+Shape = tuple[Any, JsonSchemaMode]  # a model, and which of its two schemas is meant
 
 MEANINGS = {
     400: "The body cannot be read.",
@@ -20,6 +22,7 @@ MEANINGS = {
     409: "Not now: still getting ready, or changed meanwhile.",
     408: "The body came too slowly.",
     410: "The task has expired.",
+    412: "The task is at another revision than If-Match says; `revision` and ETag say at which.",
     413: "More bytes than the limit.",
     415: "A content type, container or codec that is not taken.",
     422: "Readable, but it cannot be used.",
@@ -40,12 +43,13 @@ def problems(*statuses: int) -> Responses:
     }
 
 
-def _file() -> dict[str, Any]:
+def file_schema() -> dict[str, Any]:
     """Describe a file in the words of OpenAPI 3.0, which generators read, and of 3.1."""
     return {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 
 
-def _spans(of: str) -> dict[str, Any]:
+def spans(of: str) -> dict[str, Any]:
+    """Describe where clips of a form start, or end."""
     return {
         "type": "array",
         "items": {"type": "number", "minimum": 0},
@@ -67,15 +71,15 @@ TASK_REQUEST: dict[str, Any] = {
                     "LABEL, repeated, whose `start_s[LABEL]` and `end_s[LABEL]` follow the order "
                     "of its clips. A form has one or the other.",
                     "patternProperties": {
-                        r"^support\[.+\]$": {"type": "array", "items": _file()},
-                        r"^(start|end)_s\[.+\]$": _spans(" of the label"),
+                        r"^support\[.+\]$": {"type": "array", "items": file_schema()},
+                        r"^(start|end)_s\[.+\]$": spans(" of the label"),
                     },
                     "additionalProperties": False,
                     "properties": {
                         "label": {"type": "array", "items": {"type": "string"}},
-                        "clip": {"type": "array", "items": _file()},
-                        "start_s": _spans(""),
-                        "end_s": _spans(""),
+                        "clip": {"type": "array", "items": file_schema()},
+                        "start_s": spans(""),
+                        "end_s": spans(""),
                         "name": {"type": "string"},
                         "descriptions": {
                             "type": "string",
@@ -101,9 +105,9 @@ QUERY_REQUEST: dict[str, Any] = {
                     "required": ["clip"],
                     "additionalProperties": False,
                     "properties": {
-                        "clip": {"type": "array", "items": _file(), "minItems": 1},
-                        "start_s": _spans(""),
-                        "end_s": _spans(""),
+                        "clip": {"type": "array", "items": file_schema(), "minItems": 1},
+                        "start_s": spans(""),
+                        "end_s": spans(""),
                     },
                 },
             },
@@ -120,7 +124,8 @@ PREFER: dict[str, Any] = {
 }
 
 
-def _timeout(description: str) -> dict[str, Any]:
+def timeout(description: str) -> dict[str, Any]:
+    """Describe the header that sets a deadline."""
     return {
         "name": TIMEOUT_HEADER,
         "in": "header",
@@ -131,30 +136,31 @@ def _timeout(description: str) -> dict[str, Any]:
 
 
 CLASSIFY_HEADERS: dict[str, Any] = {
-    "parameters": [PREFER, _timeout("Milliseconds the request may take; then 504.")]
+    "parameters": [PREFER, timeout("Milliseconds the request may take; then 504.")]
 }
 REGISTER_HEADERS: dict[str, Any] = {
-    "parameters": [PREFER, _timeout("Milliseconds for receiving and decoding; then 504.")]
+    "parameters": [PREFER, timeout("Milliseconds for receiving and decoding; then 504.")]
 }
 
 
-def install(app: FastAPI, limits: Limits) -> None:
+def install(app: FastAPI, limits: Limits, bodies: Sequence[type[Body]]) -> None:
     """Add to the document what FastAPI cannot know: the bodies, their limits, the errors."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(made(), limits)
+            app.openapi_schema = _completed(made(), limits, bodies)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    _, ours = models_json_schema(
-        [(TaskBody, "validation"), (QueryBody, "validation"), (Problem, "serialization")],
-        ref_template=REFERENCE,
-    )
+def _completed(
+    document: dict[str, Any], limits: Limits, bodies: Sequence[type[Body]]
+) -> dict[str, Any]:
+    shapes: list[Shape] = [(Problem, "serialization")]
+    shapes += [(body, "validation") for body in (TaskBody, QueryBody, *bodies)]
+    _, ours = models_json_schema(shapes, ref_template=REFERENCE)
     _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]
     document["components"]["schemas"] = {**ours["$defs"], **schemas}

@@ -18,6 +18,7 @@ from model.errors import KshotError
 from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
 from service.http.statuses import INTERNAL, ROUTE_CODES, STATUS, UNANSWERED
 from service.logs import Seldom
+from service.tasks.changes.errors import RevisionStaleError
 
 MEDIA_TYPE = "application/problem+json"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -68,6 +69,8 @@ def problem_of(error: KshotError, instance: str) -> Problem:
     problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE
     if isinstance(error, refused.RequestError):
         problem.errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
+    if isinstance(error, RevisionStaleError):
+        problem.revision = error.stored
     if isinstance(error, refused.ClipsRefusedError):
         problem.clips = [clip_problem(fault) for fault in error.clips]
     return problem
@@ -110,7 +113,10 @@ def refusal(error: KshotError, scope: Scope) -> JSONResponse:
     problem = problem_of(error, str(scope.get("kshot.request_id", "")))
     scope["kshot.code"] = problem.code
     after = getattr(error, "retry_after_s", None) or (1.0 if problem.retryable else None)
-    return answer(problem, {"retry-after": str(max(1, math.ceil(after)))} if after else None)
+    headers = {"retry-after": str(max(1, math.ceil(after)))} if after else {}
+    if problem.revision is not None:
+        headers["etag"] = f'"{problem.revision}"'
+    return answer(problem, headers)
 
 
 def _tell(error: KshotError) -> None:

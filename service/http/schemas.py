@@ -11,6 +11,7 @@ from service.tasks.inputs import TextSource
 
 BASE64_FAULT = "base64_invalid"  # as pydantic lists it
 Status = Literal["processing", "ready", "failed"]
+TextOrigin = Literal[TextSource, "mixed"]
 
 
 class StrictBase64(EncoderProtocol):
@@ -124,6 +125,12 @@ class Descriptions(Body):
     descriptions: dict[str, list[str]]
 
 
+class Words(Body):
+    """The multipart field `descriptions` of one label."""
+
+    descriptions: list[str]
+
+
 class QueryBody(Body):
     """Clips to classify, in JSON."""
 
@@ -157,6 +164,7 @@ class Problem(BaseModel):
     instance: str = Field(description="Id of the request, as in the log and X-Request-Id.")
     code: str = Field(examples=["too-few-labels"])
     retryable: bool = Field(description="The same request may succeed later.")
+    revision: int | None = Field(None, description="With 412: the revision that stands.")
     errors: list[FieldProblem] = []
     clips: list[ClipProblem] = []
 
@@ -185,7 +193,9 @@ class ClipView(BaseModel):
 
     clip_id: str = Field(description="Stays, whatever becomes of other clips.")
     name: str | None = Field(description=FILE_NAME)
-    index: int | None = Field(description="Its place in the request, from 0.")
+    index: int | None = Field(
+        description="Its place in the request that made the task, from 0; null if added later."
+    )
     label: str
     duration_s: float | None = Field(
         description="None of pictures, whose rate nobody knows, and of a clip not decoded yet."
@@ -211,13 +221,16 @@ class TaskView(BaseModel):
     revision: int = Field(description="Counts up when labels, clips or descriptions change.")
     created_at: str = Field(examples=["2026-01-31T12:00:00Z"])
     expires_at: str | None
+    unknown_below: float | None = Field(
+        description="The task's own threshold of `nearest`; null is the checkpoint's."
+    )
     labels: list[LabelView]
     clips: list[ClipView]
     model: str = Field(examples=["compact"])
     model_revision: str
     trained: bool = Field(description="False: a bare backbone with untrained adapters.")
     context: QueryContext = CONTEXT
-    text: TextSource | None = Field(description="Text that takes part in scores; null is none.")
+    text: TextOrigin | None = Field(description="Text that takes part in scores; null is none.")
     text_reason: str | None = Field(
         description="Why no text takes part, or why a language model's did not come."
     )
@@ -289,7 +302,7 @@ class Classification(BaseModel):
     task_revision: int
     model_revision: str
     context: QueryContext = CONTEXT
-    text_source: TextSource | None = Field(description="Text that took part; null is none.")
+    text_source: TextOrigin | None = Field(description="Text that took part; null is none.")
     text_reason: str | None = Field(
         description="Why no text took part, or why a language model's did not come."
     )

@@ -5,6 +5,7 @@ import service.errors as refused
 from model.errors import KshotError
 from service.decoding import process as decoding
 from service.stores import errors as stores
+from service.tasks.changes import errors as changes
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
@@ -46,6 +47,11 @@ STATUS: dict[type[KshotError], int] = {
     refused.LabelTooLongError: 422,
     refused.LabelDuplicateError: 422,
     refused.LabelUnknownError: 422,
+    changes.LabelNotFoundError: 404,
+    changes.ClipNotFoundError: 404,
+    changes.LastClipError: 409,
+    changes.LastLabelsError: 409,
+    changes.RevisionStaleError: 412,
     refused.LabelWithoutClipsError: 422,
     refused.TooManyClipsError: 422,
     refused.NoClipsError: 422,
@@ -84,7 +90,7 @@ UNANSWERED: frozenset[type[KshotError]] = frozenset(
         core.EpisodeError,  # checked before the core is asked
         refused.ClientLeftError,  # nobody is there to read it; the log has it
         refused.DescriptionUnavailableError,  # no request waits for a language model
-        stores.RevisionConflictError,  # no route changes a task, and ids are drawn at random
+        stores.RevisionConflictError,  # a change is tried again, and ids are drawn at random
     )
 )
 INTERNAL = "internal-error"

@@ -22,6 +22,7 @@ from service.http.schemas import (
     Status,
     TaskLine,
     TaskView,
+    TextOrigin,
     Timing,
 )
 from service.stores.records import TaskRecord
@@ -47,13 +48,14 @@ def task_view(
         revision=record.revision,
         created_at=_time(record.created_at),
         expires_at=None if record.expires_at is None else _time(record.expires_at),
+        unknown_below=record.unknown_below,
         labels=_labels(record),
         clips=_clips(record),
         model=model.name,
         model_revision=model.fingerprint,
         trained=model.trained,
         context=model.query_context,
-        text=record.labels[0].text_source if with_text else None,
+        text=_origin(record) if with_text else None,
         text_reason=text_reason,
         refused_clips=[ClipProblem(**asdict(clip)) for clip in record.refused],
     )
@@ -80,7 +82,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
     """Show what clips are; the problem of a clip that could not be read names the request."""
     record = answer.record
     labels = [label.label for label in record.labels]
-    results = [_clip_result(each, labels, answer.calibration.threshold) for each in answer.clips]
+    results = [_clip_result(each, labels, answer.threshold) for each in answer.clips]
     results += [
         ClipResult(
             clip_index=fault.index, name=fault.name, error=problem_of(fault.error, request_id)
@@ -92,7 +94,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
         task_revision=record.revision,
         model_revision=model.fingerprint,
         context=model.query_context,
-        text_source=record.labels[0].text_source if answer.with_text else None,
+        text_source=_origin(record) if answer.with_text else None,
         text_reason=answer.text_reason,
         results=sorted(results, key=lambda result: result.clip_index),
         timing_ms=Timing(
@@ -130,6 +132,12 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str], threshold: float) ->
         frames_s=list(answer.clip.times_s),
         warnings=list(answer.clip.warnings),
     )
+
+
+def _origin(record: TaskRecord) -> TextOrigin:
+    """Say whose the words of a task are."""
+    sources = {label.text_source for label in record.labels}
+    return sources.pop() if len(sources) == 1 else "mixed"
 
 
 def _labels(record: TaskRecord) -> list[LabelView]:

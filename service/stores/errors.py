@@ -25,9 +25,18 @@ class TaskExpiredError(StoreError):
 
 
 class RevisionConflictError(StoreError):
-    """Somebody else changed, or made, the task first."""
+    """Somebody else changed, or made, the task first.
+
+    Args:
+        message: The sentence.
+        stored: The revision that stands; None where that is not known.
+    """
 
     code = "revision-conflict"
+
+    def __init__(self, message: str, stored: int | None = None) -> None:
+        super().__init__(message)
+        self.stored = stored
 
 
 class CursorError(StoreError):

@@ -1,7 +1,7 @@
 """What the service may ask of any task store, and how the stores keep cancelled requests whole."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from service.background import spawn
@@ -40,8 +40,16 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
-        """Return the pictures of a task, byte for byte; raises what `get` raises."""
+    async def pictures(
+        self, task_id: str, clip_ids: Collection[str] | None = None
+    ) -> dict[str, tuple[bytes, ...]]:
+        """Return the pictures of a task, byte for byte; raises what `get` raises.
+
+        Args:
+            task_id: The task.
+            clip_ids: Those that are wanted; what is no clip of the task any more is left out. None
+                wants all that the task has now.
+        """
         ...
 
     async def replace(
@@ -52,10 +60,11 @@ class TaskStore(Protocol):
         Args:
             record: The new revision.
             expected_revision: Of the stored record.
-            pictures: Of an uploaded task that has been decoded: they take the uploads' place.
+            pictures: Of the clips that the stored record lacks; those of clips that it alone has
+                go. Of an uploaded task that has been decoded, all: they take the uploads' place.
 
         Raises:
-            RevisionConflictError: somebody else was faster.
+            RevisionConflictError: somebody else was faster; its `stored` is the revision there.
             TaskNotFoundError, TaskExpiredError: as `get`.
         """
         ...
@@ -64,8 +73,12 @@ class TaskStore(Protocol):
         """Return the ids of the tasks that are `uploaded`; some may have gone meanwhile."""
         ...
 
-    async def delete(self, task_id: str) -> bool:
-        """Remove a task and its pictures for good; False when there was none alive."""
+    async def delete(self, task_id: str, *, expected_revision: int | None = None) -> bool:
+        """Remove a task and its pictures for good; False when there was none alive.
+
+        Raises:
+            RevisionConflictError: the task is at another revision than the expected one.
+        """
         ...
 
     async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:

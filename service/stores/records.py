@@ -6,7 +6,7 @@ pictures, which are stored beside the record, and from the stage texts in it.
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -84,6 +84,7 @@ class TaskRecord:
     allow_partial: bool = False  # of an uploaded task: whether a clip may still be left out
     refused: tuple[RefusedClip, ...] = ()  # left out, or what made the task fail
     failure: str | None = None  # of a failed task: one sentence
+    unknown_below: float | None = None  # cosine below which a query is none; None: the checkpoint's
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def expired(self, now: float) -> bool:
@@ -167,29 +168,58 @@ def check_pictures(record: TaskRecord, clip_ids: Iterable[str]) -> None:
         raise ValueError(f"Task {record.task_id} needs pictures for exactly the clips {wanted}.")
 
 
-def check_successor(old: TaskRecord, new: TaskRecord, expected_revision: int) -> None:
+@dataclass(frozen=True, slots=True)
+class PictureChanges:
+    """What a new revision does to the pictures of a task."""
+
+    removed: frozenset[str]  # clips whose pictures go
+    whole: bool = False  # of an uploaded task that has been decoded: all of them go first
+
+
+def check_successor(
+    old: TaskRecord, new: TaskRecord, expected_revision: int, given: Collection[str] = ()
+) -> PictureChanges:
     """Assert that `new` may take the place of the stored record `old`.
 
-    The clips of an uploaded task change once, when they have been decoded.
+    A clip that stays keeps all but its label. All clips of an uploaded task change once, when they
+    have been decoded.
+
+    Args:
+        old: The stored record.
+        new: Its successor.
+        expected_revision: Of the stored record.
+        given: Ids of the clips that come with pictures.
 
     Raises:
         RevisionConflictError: the stored revision is not the expected one.
-        ValueError: the revision does not grow, or something changed that a revision cannot change.
+        ValueError: the revision does not grow, something changed that a revision cannot change, or
+            the pictures are not those of the clips that are new.
     """
     if old.revision != expected_revision:
         raise revision_conflict(old.task_id, old.revision, expected_revision)
     if new.revision <= expected_revision:
         raise ValueError(f"Revision {new.revision} does not follow {expected_revision}; count up.")
+    if new.created_at != old.created_at:
+        raise ValueError(f"A revision of task {old.task_id} keeps its creation time.")
+    before = {clip.clip_id: clip for clip in old.clips}
     if old.state == "uploaded" != new.state:
-        old = replace(old, clips=new.clips, state=new.state)
-    if replace(new, created_at=old.created_at, clips=old.clips, state=old.state) != new:
-        raise ValueError(f"A revision of task {old.task_id} keeps its clips and its creation time.")
+        check_pictures(new, given)
+        return PictureChanges(frozenset(before), whole=True)
+    stay = [clip for clip in new.clips if clip.clip_id in before]
+    changed = [clip for clip in stay if replace(before[clip.clip_id], label=clip.label) != clip]
+    if changed or old.state != new.state:
+        raise ValueError(f"A revision of task {old.task_id} keeps its state and what clips are.")
+    ids = {clip.clip_id for clip in new.clips}
+    if len(ids) != len(new.clips) or ids - before.keys() != {*given}:
+        raise ValueError(f"A revision of task {old.task_id} needs pictures for its new clips.")
+    return PictureChanges(frozenset(before.keys() - ids))
 
 
 def revision_conflict(task_id: str, stored: int, expected: int) -> RevisionConflictError:
     """Return the error of a replace that came too late."""
     return RevisionConflictError(
-        f"Task {task_id} is at revision {stored}, not {expected}; read it again and repeat."
+        f"Task {task_id} is at revision {stored}, not {expected}; read it again and repeat.",
+        stored,
     )
 
 

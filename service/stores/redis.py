@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -142,23 +142,25 @@ class RedisStore:
         """Return a task."""
         return await self._run(self._tasks.get(task_id))
 
-    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
+    async def pictures(
+        self, task_id: str, clip_ids: Collection[str] | None = None
+    ) -> dict[str, tuple[bytes, ...]]:
         """Return the pictures of a task."""
-        return await self._run(self._tasks.pictures(task_id))
+        return await self._run(self._tasks.pictures(task_id, clip_ids))
 
     async def replace(
         self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
     ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._run(self._tasks.replace(record, expected_revision, pictures))
+        await self._run(self._tasks.replace(record, expected_revision, pictures or {}))
 
     async def uploaded(self) -> Sequence[str]:
         """Return the ids of the tasks that are uploaded."""
         return await self._run(self._tasks.uploaded())
 
-    async def delete(self, task_id: str) -> bool:
+    async def delete(self, task_id: str, *, expected_revision: int | None = None) -> bool:
         """Remove a task."""
-        return await self._run(self._tasks.delete(task_id))
+        return await self._run(self._tasks.delete(task_id, expected_revision))
 
     async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""

@@ -10,15 +10,17 @@ again with each write, since a server can be replaced or reconfigured behind its
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from service.stores.errors import StoreUnavailableError
+from service.stores import sealing
+from service.stores.errors import StoreError, StoreUnavailableError
 
 WAIT_MS = 5000
 _REMEDY = "or add ?durability=none to the URL to accept losing acknowledged tasks."
@@ -47,16 +49,29 @@ return 'done'
 
 # KEYS: pictures, task, expired, supports, aside, uploaded
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
-#       chunks that take the place of the uploads or "", id
+#       chunks aside, "whole" where all old pictures go, id; then the clips whose pictures go
 REPLACE = """
 local stored = redis.call('HGET', KEYS[2], 'revision')
 if not stored then return 'absent' end
 if stored ~= ARGV[1] then return stored end
-if ARGV[7] ~= '' then
-  if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[7]) then return 'lost' end
+if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[7]) then return 'lost' end
+if ARGV[8] == 'whole' then
   redis.call('UNLINK', KEYS[1])
+  redis.call('SREM', KEYS[6], ARGV[9])
+elseif #ARGV > 9 then
+  local gone = {}
+  for place = 10, #ARGV do gone[ARGV[place]] = true end
+  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if gone[string.match(name, '^[^/]+')] then redis.call('HDEL', KEYS[1], name) end
+  end
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then
   if tonumber(ARGV[7]) > 0 then redis.call('RENAME', KEYS[5], KEYS[1]) end
-  redis.call('SREM', KEYS[6], ARGV[8])
+else
+  for _, name in ipairs(redis.call('HKEYS', KEYS[5])) do
+    redis.call('HSET', KEYS[1], name, redis.call('HGET', KEYS[5], name))
+  end
+  redis.call('UNLINK', KEYS[5])
 end
 redis.call('HSET', KEYS[2], 'record', ARGV[2], 'revision', ARGV[3])
 redis.call('UNLINK', KEYS[4])
@@ -73,9 +88,11 @@ return 'done'
 """
 
 # KEYS: pictures, task, expired, supports, index, used, uploaded
-# ARGV: the id of the task
+# ARGV: the id of the task, expected revision or ""
 DELETE = """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
+local stored = redis.call('HGET', KEYS[2], 'revision')
+if ARGV[2] ~= '' and stored ~= ARGV[2] then return stored end
 local place = redis.call('HGET', KEYS[2], 'place')
 if place then redis.call('ZREM', KEYS[5], place) end
 redis.call('ZREM', KEYS[6], ARGV[1])
@@ -106,6 +123,9 @@ return alive
 """
 
 
+ASIDE_S = 900  # a commit that comes later finds its pictures gone, and says so
+
+
 class Durability(Enum):
     """How a store learns that a write is on the disk."""
 
@@ -134,6 +154,39 @@ class Durability(Enum):
             raise StoreUnavailableError(
                 "Redis no longer runs with appendonly yes and appendfsync always; set both again."
             )
+
+
+class Commits:
+    """Runs scripts, each together with what tells that its writes are on the disk."""
+
+    def __init__(self, client: Redis, durability: Durability) -> None:
+        self.client = client
+        self.durability = durability
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
+        """Run a script and return its status once it is safe."""
+        # One pipeline is one connection: the confirmation counts the writes of its own alone.
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.eval(script, len(keys), *keys, *arguments)
+        self.durability.ask(pipeline)
+        status, *confirmation = await pipeline.execute()
+        self.durability.check(confirmation)
+        return cast("bytes", status)
+
+    @asynccontextmanager
+    async def aside(self, key: str, chunks: Mapping[str, bytes]) -> AsyncIterator[None]:
+        """Bring pictures aside, for a commit that takes them; what it leaves there is dropped."""
+        try:
+            for batch in sealing.batches(chunks):
+                pipeline = self.client.pipeline(transaction=True)
+                pipeline.hset(key, items=[part for chunk in batch.items() for part in chunk])
+                pipeline.expire(key, ASIDE_S)
+                await pipeline.execute()
+            yield
+        except (RedisError, StoreError, ValueError):
+            with suppress(RedisError):  # else its time to live removes it
+                await self.client.unlink(key)
+            raise
 
 
 async def durability_of(client: "Redis") -> Durability:

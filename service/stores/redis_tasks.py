@@ -13,31 +13,28 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 from service.stores import records, redis_commit, sealing
 from service.stores.errors import (
     StoreCorruptError,
-    StoreError,
     StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
 from service.stores.protocol import Pictures
 from service.stores.records import TaskRecord
-from service.stores.redis_commit import Durability
+from service.stores.redis_commit import Commits, Durability
 from service.stores.sealing import SealedRecords
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-ASIDE_S = 900  # a commit that comes later finds its pictures gone, and says so
 PAGE = 100  # records fetched at once for a listing
 
 
@@ -56,6 +53,7 @@ class RedisTasks:
         self._client = client
         self._prefix = prefix
         self._durability = durability
+        self._commits = Commits(client, durability)
         self._now = now
         self._chunk_bytes = chunk_bytes
         self._records = SealedRecords()
@@ -73,8 +71,9 @@ class RedisTasks:
         place = records.place_of(record)
         uploaded = task_id if record.state == "uploaded" else ""
         sealed = sealing.seal_record(record)
-        async with self._aside(record, pictures) as (aside, chunks):
-            status = await self._commit(
+        records.check_pictures(record, pictures)
+        async with self._aside(task_id, pictures) as (aside, chunks):
+            status = await self._commits.run(
                 redis_commit.CREATE,
                 [aside, *self._keys(task_id), self._key("index"), self._key("uploaded")],
                 [sealed, record.revision, place, chunks, *self._life(record), uploaded],
@@ -108,38 +107,42 @@ class RedisTasks:
             expired_at = float(bytes(sealing.unseal(f"expired/{task_id}", tombstone)))
         raise records.absent(task_id, expired_at, self._now())
 
-    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
-        """Return the pictures of a living task, fetched clip by clip."""
+    async def pictures(
+        self, task_id: str, clip_ids: Collection[str] | None = None
+    ) -> dict[str, tuple[bytes, ...]]:
+        """Return pictures of a living task, fetched clip by clip."""
         record = await self.get(task_id)
         key = self._key("pictures", task_id)
 
         async def names() -> list[bytes]:
             return cast("list[bytes]", await self._client.hkeys(key))
 
-        known = [name.decode() for name in await retried(names)]
+        stored = [name.decode() for name in await retried(names)]
         found: dict[str, tuple[bytes, ...]] = {}
         for clip_id in (clip.clip_id for clip in record.clips):
-            chunks = await self._chunks(key, [n for n in known if n.startswith(f"{clip_id}/")])
+            if clip_ids is not None and clip_id not in clip_ids:
+                continue
+            chunks = await self._chunks(key, [n for n in stored if n.startswith(f"{clip_id}/")])
             if not chunks:
-                await self.get(task_id)  # deleted meanwhile: says so
+                if (await self.get(task_id)).revision != record.revision:  # or it is deleted
+                    return await self.pictures(task_id, clip_ids)
                 raise records.missing_pictures(task_id, clip_id)
             found[clip_id] = await asyncio.to_thread(sealing.join_chunks, task_id, clip_id, chunks)
         return found
 
-    async def replace(
-        self, record: TaskRecord, expected_revision: int, pictures: Pictures | None = None
-    ) -> None:
-        """Put a new revision of a task's record in place, and pictures in that of its uploads."""
+    async def replace(self, record: TaskRecord, expected_revision: int, pictures: Pictures) -> None:
+        """Put a new revision of a task in place, with the pictures of its new clips."""
         task_id = record.task_id
-        records.check_successor(await self.get(task_id), record, expected_revision)
+        old = await self.get(task_id)
+        change = records.check_successor(old, record, expected_revision, pictures.keys())
         fields = [sealing.seal_record(record), record.revision, *self._life(record)]
+        whole, gone = ("whole", []) if change.whole else ("", sorted(change.removed))
         keys = [*self._keys(task_id), self._key("supports", task_id)]
-        async with self._aside(record, pictures) as (aside, chunks):
-            count = "" if pictures is None else chunks
-            status = await self._commit(
+        async with self._aside(task_id, pictures) as (aside, chunks):
+            status = await self._commits.run(
                 redis_commit.REPLACE,
                 [*keys, aside, self._key("uploaded")],
-                [expected_revision, *fields, count, task_id],
+                [expected_revision, *fields, chunks, whole, task_id, *gone],
             )
             if status == b"absent":
                 raise records.absent(task_id, None, self._now())
@@ -154,7 +157,7 @@ class RedisTasks:
         found = await self._client.eval(redis_commit.UPLOADED, len(keys), *keys)
         return [task_id.decode() for task_id in cast("list[bytes]", found)]
 
-    async def delete(self, task_id: str) -> bool:
+    async def delete(self, task_id: str, expected_revision: int | None) -> bool:
         """Remove a task; a damaged one too."""
         try:
             await self.get(task_id)
@@ -165,7 +168,11 @@ class RedisTasks:
         self._records.forget(task_id)
         keys = [*self._keys(task_id), self._key("supports", task_id)]
         keys += [self._key("index"), self._key("used"), self._key("uploaded")]
-        return await self._commit(redis_commit.DELETE, keys, [task_id]) == b"done"
+        expected = "" if expected_revision is None else expected_revision
+        status = await self._commits.run(redis_commit.DELETE, keys, [task_id, expected])
+        if status not in (b"done", b"absent"):
+            raise records.revision_conflict(task_id, int(status), int(expected))
+        return status == b"done"
 
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
@@ -225,44 +232,12 @@ class RedisTasks:
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
     @contextlib.asynccontextmanager
-    async def _aside(
-        self, record: TaskRecord, pictures: Pictures | None
-    ) -> AsyncIterator[tuple[str, int]]:
-        """Bring pictures aside, for a commit that takes them; what it leaves there is dropped.
-
-        Yields:
-            The key, and the number of chunks.
-        """
-        aside = self._key("aside", secrets.token_hex(16))
-        chunks: dict[str, bytes] = {}
-        if pictures is not None:
-            records.check_pictures(record, pictures)
-            chunks = await asyncio.to_thread(
-                sealing.split_chunks, record.task_id, pictures, self._chunk_bytes
-            )
-        try:
-            for batch in sealing.batches(chunks):
-                pipeline = self._client.pipeline(transaction=True)
-                pipeline.hset(aside, items=[part for chunk in batch.items() for part in chunk])
-                pipeline.expire(aside, ASIDE_S)
-                await pipeline.execute()
-            yield aside, len(chunks)
-        except (RedisError, StoreError):
-            await self._drop(aside)
-            raise
-
-    async def _commit(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
-        # One pipeline is one connection: the confirmation counts the writes of its own alone.
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.eval(script, len(keys), *keys, *arguments)
-        self._durability.ask(pipeline)
-        status, *confirmation = await pipeline.execute()
-        self._durability.check(confirmation)
-        return cast("bytes", status)
-
-    async def _drop(self, key: str) -> None:
-        with contextlib.suppress(RedisError):  # else its time to live removes it
-            await self._client.unlink(key)
+    async def _aside(self, task_id: str, pictures: Pictures) -> AsyncIterator[tuple[str, int]]:
+        """Yield the key at which pictures stand aside, and the number of their chunks."""
+        key = self._key("aside", secrets.token_hex(16))
+        chunks = await asyncio.to_thread(sealing.split_chunks, task_id, pictures, self._chunk_bytes)
+        async with self._commits.aside(key, chunks):
+            yield key, len(chunks)
 
     def _life(self, record: TaskRecord) -> list[str | bytes | int]:
         if record.expires_at is None:

@@ -10,7 +10,7 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -87,26 +87,25 @@ class SqliteStore:
         """Return a task."""
         return await self._shield.run(self._read(lambda: self._tasks.get(task_id)))
 
-    async def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
+    async def pictures(
+        self, task_id: str, clip_ids: Collection[str] | None = None
+    ) -> dict[str, tuple[bytes, ...]]:
         """Return the pictures of a task."""
-        return await self._shield.run(self._read(lambda: self._tasks.pictures(task_id)))
+        return await self._shield.run(self._read(lambda: self._tasks.pictures(task_id, clip_ids)))
 
     async def replace(
         self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
     ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        if pictures is None:
-            await self._change(lambda: self._tasks.replace(record, expected_revision))
-        else:
-            await self._shield.run(self._replace_uploads(record, expected_revision, pictures))
+        await self._shield.run(self._replace(record, expected_revision, pictures or {}))
 
     async def uploaded(self) -> Sequence[str]:
         """Return the ids of the tasks that are uploaded."""
         return await self._shield.run(self._read(self._tasks.uploaded))
 
-    async def delete(self, task_id: str) -> bool:
+    async def delete(self, task_id: str, *, expected_revision: int | None = None) -> bool:
         """Remove a task; its bytes are gone and its room is given back when this returns."""
-        return await self._shield.run(self._delete(task_id))
+        return await self._shield.run(self._delete(task_id, expected_revision))
 
     async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
@@ -157,19 +156,20 @@ class SqliteStore:
         self._readers.shutdown()
 
     async def _create(self, record: TaskRecord, pictures: Pictures) -> None:
-        sealed = await self._read(lambda: sealed_pictures(record, pictures))
+        sealed = await self._read(lambda: sealed_pictures(record.task_id, pictures))
         await self._write(lambda: self._tasks.create(record, sealed))
         self._shield.start(self._merge())
 
-    async def _replace_uploads(
+    async def _replace(
         self, record: TaskRecord, expected_revision: int, pictures: Pictures
     ) -> None:
-        sealed = await self._read(lambda: sealed_pictures(record, pictures))
-        await self._write(lambda: self._tasks.replace(record, expected_revision, sealed))
-        self._shield.start(self._give_room_back())  # nothing of the uploads stays in the file
+        sealed = await self._read(lambda: sealed_pictures(record.task_id, pictures))
+        went = await self._write(lambda: self._tasks.replace(record, expected_revision, sealed))
+        # Nothing of pictures or uploads that went stays in the file.
+        self._shield.start(self._give_room_back() if went else self._merge())
 
-    async def _delete(self, task_id: str) -> bool:
-        deleted = await self._write(lambda: self._tasks.delete(task_id))
+    async def _delete(self, task_id: str, expected_revision: int | None) -> bool:
+        deleted = await self._write(lambda: self._tasks.delete(task_id, expected_revision))
         if deleted:
             await self._give_room_back()
         return deleted

@@ -6,7 +6,7 @@ Other columns repeat what a sealed value says, to find rows; a tombstone is a nu
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from sqlite3 import Connection
 from typing import Any
 
@@ -32,6 +32,7 @@ class SqliteTasks:
     def create(self, record: TaskRecord, sealed: Mapping[str, bytes]) -> None:
         """Insert a task and what `sealed_pictures` returned, in one transaction."""
         task_id = record.task_id
+        records.check_pictures(record, sealed)
         document = sealing.seal_record(record)
         taken = (
             "SELECT 1 FROM tasks WHERE task_id = ?1"
@@ -51,53 +52,61 @@ class SqliteTasks:
         with self._file.reading() as db:
             return self._living(db, task_id)
 
-    def pictures(self, task_id: str) -> dict[str, tuple[bytes, ...]]:
-        """Return the pictures of a living task."""
+    def pictures(
+        self, task_id: str, clip_ids: Collection[str] | None = None
+    ) -> dict[str, tuple[bytes, ...]]:
+        """Return the pictures of a living task, or those of some of its clips."""
         with self._file.reading() as db:
             record = self._living(db, task_id)
-            query = "SELECT clip_id, packed FROM pictures WHERE task_id = ?"
-            stored = dict(db.execute(query, (task_id,)).fetchall())
+            known = [clip.clip_id for clip in record.clips]
+            wanted = known if clip_ids is None else [name for name in known if name in clip_ids]
+            query = "SELECT packed FROM pictures WHERE task_id = ? AND clip_id = ?"
+            rows = {clip_id: first(db, query, task_id, clip_id) for clip_id in wanted}
         found: dict[str, tuple[bytes, ...]] = {}
-        for clip_id in (clip.clip_id for clip in record.clips):
-            if clip_id not in stored:
+        for clip_id, row in rows.items():
+            if row is None:
                 raise records.missing_pictures(task_id, clip_id)
-            packed = sealing.unseal(f"pictures/{task_id}/{clip_id}", stored.pop(clip_id))
+            packed = sealing.unseal(f"pictures/{task_id}/{clip_id}", row[0])
             found[clip_id] = sealing.unpack_pictures(packed)
         return found
 
     def replace(
-        self,
-        record: TaskRecord,
-        expected_revision: int,
-        sealed: Mapping[str, bytes] | None = None,
-    ) -> None:
-        """Put a new revision of a task's record in place, and pictures in that of its uploads."""
+        self, record: TaskRecord, expected_revision: int, sealed: Mapping[str, bytes]
+    ) -> bool:
+        """Put a new revision of a task in place; tell whether pictures went."""
+        task_id = record.task_id
         document = sealing.seal_record(record)
-        with self._file.writing(len(document) + sum(map(len, (sealed or {}).values()))) as db:
-            old = self._living(db, record.task_id)
-            records.check_successor(old, record, expected_revision)
+        with self._file.writing(len(document) + sum(map(len, sealed.values()))) as db:
+            old = self._living(db, task_id)
+            change = records.check_successor(old, record, expected_revision, sealed.keys())
             db.execute(
                 "UPDATE tasks SET expires_at = ?, record = ? WHERE task_id = ?",
-                (record.expires_at, document, record.task_id),
+                (record.expires_at, document, task_id),
             )
-            db.execute("DELETE FROM supports WHERE task_id = ?", (record.task_id,))
-            if sealed is not None:
+            db.execute("DELETE FROM supports WHERE task_id = ?", (task_id,))
+            if change.whole:
                 for table in ("pictures", "uploaded"):
-                    db.execute(f"DELETE FROM {table} WHERE task_id = ?", (record.task_id,))
-                _insert_pictures(db, record.task_id, sealed)
+                    db.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))
+            else:
+                gone = [(task_id, clip_id) for clip_id in change.removed]
+                db.executemany("DELETE FROM pictures WHERE task_id = ? AND clip_id = ?", gone)
+            _insert_pictures(db, task_id, sealed)
+        return bool(change.removed)
 
     def uploaded(self) -> list[str]:
         """Return the ids of the tasks that are uploaded."""
         with self._file.reading() as db:
             return [task_id for (task_id,) in db.execute("SELECT task_id FROM uploaded").fetchall()]
 
-    def delete(self, task_id: str) -> bool:
+    def delete(self, task_id: str, expected_revision: int | None) -> bool:
         """Remove a task; a damaged one too."""
         with self._file.writing() as db:
             with contextlib.suppress(StoreCorruptError):
                 record = self._stored(db, task_id)
                 if record is None or record.expired(self._now()):
                     return False
+                if expected_revision not in (None, record.revision):
+                    raise records.revision_conflict(task_id, record.revision, expected_revision)
             self._remove(db, task_id)
         return True
 
@@ -176,17 +185,10 @@ class SqliteTasks:
             db.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))
 
 
-def sealed_pictures(
-    record: TaskRecord, pictures: Mapping[str, tuple[bytes, ...]]
-) -> dict[str, bytes]:
-    """Return the sealed pictures of a new task's clips, by clip id.
-
-    Raises:
-        ValueError: these are not pictures for exactly the clips of the record.
-    """
-    records.check_pictures(record, pictures)
+def sealed_pictures(task_id: str, pictures: Mapping[str, tuple[bytes, ...]]) -> dict[str, bytes]:
+    """Return pictures of a task's clips as they are stored, by clip id."""
     return {
-        clip_id: sealing.seal(f"pictures/{record.task_id}/{clip_id}", sealing.pack_pictures(frames))
+        clip_id: sealing.seal(f"pictures/{task_id}/{clip_id}", sealing.pack_pictures(frames))
         for clip_id, frames in pictures.items()
     }
 

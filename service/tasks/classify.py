@@ -5,7 +5,7 @@ Dimensions: N classes.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.episode import EncodedSupport, MatchScores
 from model.fusion import TaskCalibration
@@ -13,6 +13,7 @@ from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
 from service.errors import ClipFault
+from service.stores.errors import RevisionConflictError
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals
@@ -40,7 +41,7 @@ class TaskAnswer:
     record: TaskRecord
     with_text: bool
     text_reason: str | None  # why no text took part, or not the language model's
-    calibration: TaskCalibration
+    threshold: float  # of `nearest`, below which a clip is unknown
     clips: tuple[ClipAnswer, ...]
     faults: tuple[ClipFault, ...]  # clips that could not be read
     decode_ms: float
@@ -91,6 +92,16 @@ class Classifier:
             TaskFailedError: The task will never be ready.
             DeadlineError: It took too long; DeadlineUnmetError: it would.
         """
+        while True:
+            try:
+                return await self._classify(task_id, inputs, wait_s, allowance)
+            except RevisionConflictError:  # changed, and what this revision needs is gone
+                allowance.deadline.check("looking up the task")
+
+    async def _classify(
+        self, task_id: str, inputs: Sequence[ClipInput], wait_s: float, allowance: Allowance
+    ) -> TaskAnswer:
+        """Classify by the revision that stands now, to the end."""
         deadline = allowance.deadline
         async with deadline.bounding("looking up the task"):
             record = await self.supports.record(task_id)
@@ -109,7 +120,9 @@ class Classifier:
         inputs: Sequence[ClipInput],
         allowance: Allowance,
     ) -> TaskAnswer:
-        start_s = time.monotonic()
+        start_s, calibration = time.monotonic(), support.calibration
+        if record.unknown_below is not None:
+            calibration = replace(calibration, threshold=record.unknown_below)
         async with allowance.deadline.bounding("decoding"):
             clips, faults = await decode_clips(self.pool, inputs, "classify")
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
@@ -128,9 +141,9 @@ class Classifier:
             record=record,
             with_text=support.text_NAE is not None,
             text_reason=await self._text_reason(record, support),
-            calibration=support.calibration,
+            threshold=calibration.threshold,
             clips=tuple(
-                _clip_answer(given, clips[given.index], each.scores, support.calibration)
+                _clip_answer(given, clips[given.index], each.scores, calibration)
                 for given, each in zip(order, found, strict=True)
             ),
             faults=tuple(faults),

@@ -2,16 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from model.episode import EncodedSupport
 from model.media.keeping import decode_pictures
 from service.engine.engine import Engine
+from service.engine.registration import Progress, silent
 from service.errors import DeadlineUnmetError, TaskIncompatibleError
+from service.stores.errors import RevisionConflictError
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Deadline
@@ -74,46 +78,116 @@ class Encoding:
         engine: Encodes them.
         texts: The tasks' words.
         kept: Supports that were encoded before.
+        newest: Tells the supports of a task's newest revision that is at hand.
     """
 
     def __init__(
-        self, *, store: TaskStore, engine: Engine, texts: TaskTexts, kept: KeptSupports
+        self,
+        *,
+        store: TaskStore,
+        engine: Engine,
+        texts: TaskTexts,
+        kept: KeptSupports,
+        newest: Callable[[str], EncodedSupport | None],
     ) -> None:
         self.store = store
         self.engine = engine
         self.texts = texts
         self.kept = kept
+        self.newest = newest
         self._rebuilds: dict[str, Rebuild] = {}
         self._reading_s = 0.0  # of the pictures of a clip, lately
         self.idle = asyncio.Event()  # set while no task is being encoded again
         self.idle.set()
 
     async def first(
-        self, record: TaskRecord, frames: Frames, progress: Callable[[int], None], tenant: str
+        self, record: TaskRecord, frames: Frames, progress: Progress, tenant: str
     ) -> EncodedSupport:
         """Encode the frames of a new task."""
         support = await self._encode(record, frames, progress, "register", tenant)
         self.kept.keep(record, support)
         return support
 
-    async def again(self, record: TaskRecord, tenant: str = "") -> EncodedSupport:
-        """Take what the store has kept, else encode the stored pictures once more."""
-        if (support := await self.kept.read(record)) is not None:
+    async def features(
+        self, frames: Frames, progress: Progress = silent, tenant: str = ""
+    ) -> dict[str, Tensor]:
+        """Encode clips before they are stored, where supports are encoded apart."""
+        self._check_frames("The task", frames)
+        frames_STHWC = await asyncio.to_thread(np.stack, [*frames.values()])
+        features_STE = await self.engine.encode_features(frames_STHWC, progress, tenant=tenant)
+        return dict(zip(frames, features_STE, strict=True))
+
+    async def again(
+        self,
+        record: TaskRecord,
+        tenant: str = "",
+        new: Mapping[str, Tensor] | None = None,
+        missing: Progress = silent,
+    ) -> EncodedSupport:
+        """Take what is kept, or was encoded for an earlier revision; encode the stored rest.
+
+        Args:
+            record: The task.
+            tenant: Whose work it is.
+            new: Frame features of its clips that this revision brought; None of one whose
+                supports the store may have kept.
+            missing: Told how many clips are encoded, before that begins.
+
+        Raises:
+            RevisionConflictError: The task has changed, and pictures of this revision are gone.
+        """
+        if new is None and (support := await self.kept.read(record)) is not None:
             return support
-        clips = len(record.clips)
+        older = self.newest(record.task_id)
+        if older is None or (support := await self._with_new_text(record, older)) is None:
+            known = self._known(older) | dict(new or {})
+            missing(sum(clip.clip_id not in known for clip in record.clips))
+            support = await self._rebuilt(record, tenant, known)
+        self.kept.keep(record, support)
+        return support
+
+    def _known(self, older: EncodedSupport | None) -> dict[str, Tensor]:
+        """Return the features of clips by name, as far as they may be used again."""
+        if older is None or older.clips is None or not self.engine.supports_apart:
+            return {}
+        return dict(zip(older.clips.names, older.clips.features_STE, strict=False))
+
+    async def _with_new_text(
+        self, record: TaskRecord, older: EncodedSupport
+    ) -> EncodedSupport | None:
+        """Return the supports of a revision that has the clips of an older one, if they differ."""
+        clips = older.clips
+        names = tuple(clip.clip_id for clip in record.clips)
+        classes = tuple(clip.label for clip in record.clips)
+        if clips is None or (clips.names, clips.classes) != (names, classes):
+            return None
+        text_NAE = await self.texts.encode(record.labels)
+        if text_NAE is not None:
+            text_NAE = text_NAE.to(older.classes.prototype_NTE.device)
+        if not self.engine.model.needs_text:
+            return older.with_text(text_NAE)
+        before = older.text_NAE
+        if text_NAE is None or before is None:
+            return older if text_NAE is before else None
+        return older if torch.equal(before, text_NAE) else None
+
+    async def _rebuilt(
+        self, record: TaskRecord, tenant: str, known: Mapping[str, Tensor]
+    ) -> EncodedSupport:
+        """Encode the stored pictures of all clips whose features are not known."""
+        missing = [clip.clip_id for clip in record.clips if clip.clip_id not in known]
+        clips = len(missing)
         expected_s = self.engine.forecast.rebuilt_s(clips, tenant) + clips * self._reading_s
         rebuild = self._rebuilds[record.task_id] = Rebuild(clips, expected_s)
         self.idle.clear()
         try:
-            frames = await self._frames(record)
-            support = await self._encode(record, frames, rebuild.progress, "rebuild", tenant)
+            frames = await self._frames(record, missing) if missing else {}
+            return await self._encode(record, frames, rebuild.progress, "rebuild", tenant, known)
         finally:
             if self._rebuilds.get(record.task_id) is rebuild:
                 del self._rebuilds[record.task_id]
             if not self._rebuilds:
                 self.idle.set()
-        self.kept.keep(record, support)
-        return support
 
     def check(self, record: TaskRecord, deadline: Deadline) -> None:
         """Refuse to wait for a task whose supports will not be there in time.
@@ -131,9 +205,13 @@ class Encoding:
             retry_after_s=needed_s,
         )
 
-    async def _frames(self, record: TaskRecord) -> Frames:
+    async def _frames(self, record: TaskRecord, clip_ids: Sequence[str]) -> Frames:
         begun = time.monotonic()
-        pictures = await self.store.pictures(record.task_id)
+        pictures = await self.store.pictures(record.task_id, clip_ids)
+        if len(pictures) < len(clip_ids):
+            raise RevisionConflictError(
+                f"Task {record.task_id} is no longer at revision {record.revision}; read it again."
+            )
         frames = await asyncio.to_thread(
             lambda: {clip_id: decode_pictures(stored) for clip_id, stored in pictures.items()}
         )
@@ -144,22 +222,41 @@ class Encoding:
         self,
         record: TaskRecord,
         frames: Frames,
-        progress: Callable[[int], None],
+        progress: Progress,
         work: Literal["register", "rebuild"],
         tenant: str,
+        known: Mapping[str, Tensor] | None = None,
     ) -> EncodedSupport:
+        known, model = known or {}, self.engine.model
+        self._check_frames(f"Task {record.task_id}", frames)
+        names = [clip.clip_id for clip in record.clips]
+        in_order = [frames[name] for name in names if name not in known]
+        if in_order:
+            frames_STHWC = await asyncio.to_thread(np.stack, in_order)  # 64 clips take 0.1 s
+        else:
+            frames_STHWC = np.empty((0, model.frames, model.size, model.size, 3), np.uint8)
+        support = await self.engine.encode_support(
+            frames_STHWC,
+            [clip.label for clip in record.clips],
+            await self.texts.encode(record.labels),
+            progress,
+            work=work,
+            tenant=tenant,
+            known={place: known[name] for place, name in enumerate(names) if name in known},
+        )
+        return support.named(names)
+
+    def _check_frames(self, of: str, frames: Frames) -> None:
+        """Refuse frames of another checkpoint.
+
+        Raises:
+            TaskIncompatibleError: There are some.
+        """
         model = self.engine.model
         want = (model.frames, model.size, model.size, 3)
         for clip in frames.values():
             if clip.shape != want:
                 raise TaskIncompatibleError(
-                    f"Task {record.task_id} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
+                    f"{of} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
                     f"this checkpoint takes {model.frames} of {model.size}; register it again."
                 )
-        in_order = [frames[clip.clip_id] for clip in record.clips]
-        frames_STHWC = await asyncio.to_thread(np.stack, in_order)  # 64 clips take 0.1 s
-        text_NAE = await self.texts.encode(record.labels)
-        classes = [clip.label for clip in record.clips]
-        return await self.engine.encode_support(
-            frames_STHWC, classes, text_NAE, progress, work=work, tenant=tenant
-        )

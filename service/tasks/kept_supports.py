@@ -90,9 +90,11 @@ class KeptSupports:
         self, record: TaskRecord, support: EncodedSupport
     ) -> EncodedSupport | None:
         """Add the task's text; None where the supports are not those of this task and text."""
-        labels = [clip.label for clip in record.clips]
-        counts = tuple(labels.count(place) for place in range(len(record.labels)))
-        if support.fingerprint != self.engine.model.fingerprint or support.counts != counts:
+        names = tuple(clip.clip_id for clip in record.clips)
+        classes = tuple(clip.label for clip in record.clips)
+        clips, ours = support.clips, self.engine.model.fingerprint
+        told = None if clips is None else (clips.names, clips.classes)
+        if support.fingerprint != ours or told != (names, classes):
             log.warning("Kept supports of task %s are not its own", record.task_id)
             return None
         text_NAE = await self.texts.encode(record.labels)

@@ -53,11 +53,17 @@ class RecordsAtHand:
             if known is None:
                 raise
             return known
-        self._known[task_id] = record
-        self._known.move_to_end(task_id)
+        self.note(record)
+        return record
+
+    def note(self, record: TaskRecord) -> None:
+        """Remember how a task stands, unless a newer revision of it is known."""
+        known = self._known.get(record.task_id)
+        if known is None or known.revision <= record.revision:
+            self._known[record.task_id] = record
+        self._known.move_to_end(record.task_id)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        return record
 
     def forget(self, task_id: str) -> None:
         """Remember a task no more."""

@@ -11,11 +11,13 @@ from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
 from service.errors import PreparationError
 from service.limits import Limits
+from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
 from service.stores.protocol import Pictures, TaskStore
 from service.stores.records import TaskRecord
 from service.tasks import uploads
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals, Decoded
+from service.tasks.changes.edits import Revisions, check_revision, stale
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewTask, check_clips
 from service.tasks.supports import Supports
@@ -144,14 +146,37 @@ class Tasks:
         """Return a task as it stands in the store."""
         return await self.store.get(task_id)
 
+    async def get_decoded(self, task_id: str) -> TaskRecord:
+        """Return a task whose clips are decoded.
+
+        Raises:
+            NotReadyError: They are not yet; TaskFailedError: they never will be.
+        """
+        return await self.arrivals.settled(await self.store.get(task_id), 0.0)
+
     async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
         """Return tasks, newest first, and the cursor of the next page."""
         return await self.store.list(limit=limit, cursor=cursor)
 
-    async def delete(self, task_id: str) -> None:
-        """Remove a task and all that is derived from it; that it is gone already is fine."""
+    async def delete(self, task_id: str, expected: Revisions | None = None) -> None:
+        """Remove a task and all that is derived from it; that it is gone already is fine.
+
+        Raises:
+            RevisionStaleError: It is at another revision than those that are expected.
+        """
+        revision = None
+        if expected is not None:
+            try:
+                record = await self.store.get(task_id)
+            except (TaskNotFoundError, TaskExpiredError):
+                return
+            check_revision(record, expected)
+            revision = record.revision
         self.supports.end_work(task_id)
-        await self.store.delete(task_id)
+        try:
+            await self.store.delete(task_id, expected_revision=revision)
+        except RevisionConflictError as conflict:
+            raise stale(conflict.stored or 0, expected) from conflict
         self.supports.forget(task_id)
 
     async def close(self) -> None:

@@ -3,18 +3,15 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import TypeVar
 
 from model.episode import EncodedSupport
 from model.errors import KshotError
 from service.background import spawn
 from service.engine.engine import Engine
-from service.engine.support_cache import SupportCache, SupportKey
-from service.errors import DescriptionUnavailableError, NotReadyError
+from service.engine.support_cache import Build, SupportCache, SupportKey
+from service.errors import NotReadyError
 from service.stores.errors import (
     RevisionConflictError,
     TaskExpiredError,
@@ -23,18 +20,16 @@ from service.stores.errors import (
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits, Deadline
+from service.tasks.changes.improving import Improving
 from service.tasks.encoding import Encoding, Frames, Preparation
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.records_at_hand import RecordsAtHand
 from service.tasks.texts import TaskTexts
 
-REMEMBERED = 1000  # tasks whose text failed
 LOOK_S = 0.1  # between two looks at whether a rebuild is done in time
 WARMING = "warming"  # a tenant of its own, so that it takes turns with rebuilds that are waited for
 
 log = logging.getLogger("kshot.tasks")
-
-Value = TypeVar("Value")
 
 
 class Supports:
@@ -62,13 +57,16 @@ class Supports:
         self.cache = cache
         self.texts = texts
         self.kept = kept
-        self.encoding = Encoding(store=store, engine=engine, texts=texts, kept=kept)
+        self.encoding = Encoding(
+            store=store, engine=engine, texts=texts, kept=kept, newest=cache.newest
+        )
         self.used: dict[str, float] = {}  # when tasks were used, unix time; `Warming` takes it
         self._records = RecordsAtHand(store)
         self.preparations: dict[str, Preparation] = {}  # of tasks that are getting ready
-        self._improving: set[str] = set()
-        self._undescribed: OrderedDict[str, str] = OrderedDict()
         self._background: dict[str, set[asyncio.Task[None]]] = {}
+        self.improving = Improving(
+            store=store, texts=texts, cache=cache, encoding=self.encoding, start=self.start
+        )
 
     async def prepare(
         self,
@@ -82,13 +80,41 @@ class Supports:
 
         The credits go back when the work has ended, which may be later.
         """
+
+        def progress(done: int) -> None:
+            preparation.encoded = done
+
+        tenant = credits.tenant
+        await self.changed(
+            record,
+            lambda: self.encoding.first(record, frames, progress, tenant),
+            preparation,
+            wait_s,
+            credits,
+        )
+
+    async def changed(
+        self,
+        record: TaskRecord,
+        build: Build,
+        preparation: Preparation,
+        wait_s: float,
+        credits: Credits,
+    ) -> None:
+        """Begin to encode a revision, and return when it is ready or `wait_s` are over."""
+        self._records.note(record)
         self.used[record.task_id] = time.time()
         self.preparations[record.task_id] = preparation
-        work = self.start(
-            record.task_id, self._prepare(record, frames, preparation, credits.tenant)
-        )
+        work = self.start(record.task_id, self._prepare(record, build, preparation))
         work.add_done_callback(lambda _: credits.give_back())
         await asyncio.wait({work}, timeout=wait_s)
+
+    async def recall(self, record: TaskRecord) -> None:
+        """Have a task's supports at hand that the store has kept, before a change drops them."""
+        if self.cache.newest(record.task_id) is None:
+            support = await self.kept.read(record)
+            if support is not None:
+                self.cache.put(self._key(record), support)
 
     async def record(self, task_id: str) -> TaskRecord:
         """Return a task as it stands in the store, or as it last stood while the store is away."""
@@ -101,7 +127,7 @@ class Supports:
 
     def undescribed(self, task_id: str) -> str | None:
         """Say why the language model's text did not come; None when it did, or nobody asked."""
-        return self._undescribed.get(task_id)
+        return self.improving.undescribed.get(task_id)
 
     async def get(
         self, record: TaskRecord, wait_s: float, deadline: Deadline | None = None
@@ -118,6 +144,7 @@ class Supports:
         Raises:
             NotReadyError: It takes longer.
             DeadlineUnmetError: A rebuild takes longer than the deadline allows.
+            RevisionConflictError: The task has changed, and clips of this revision are gone.
         """
         self.used[record.task_id] = time.time()
         key = self._key(record)
@@ -134,7 +161,8 @@ class Supports:
             ) from None
         if not fresh:
             self.preparations.pop(record.task_id, None)
-            self._improve_later(record)
+            self.cache.forget(record.task_id, below_revision=record.revision)
+            self.improving.later(record)
         return support
 
     async def warm(self, task_id: str) -> bool:
@@ -165,7 +193,7 @@ class Supports:
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background, and answer no more queries of it."""
         self._records.forget(task_id)
-        self._undescribed.pop(task_id, None)
+        self.improving.undescribed.pop(task_id, None)
         for work in self._background.pop(task_id, set()):
             work.cancel()
         self.preparations.pop(task_id, None)
@@ -195,75 +223,29 @@ class Supports:
         finally:
             built.cancel()  # the build itself goes on
 
-    async def _prepare(
-        self, record: TaskRecord, frames: Frames, preparation: Preparation, tenant: str
-    ) -> None:
-        """Encode the frames that were stored; queries of the task join this one build."""
-
-        def progress(done: int) -> None:
-            preparation.encoded = done
-
+    async def _prepare(self, record: TaskRecord, build: Build, preparation: Preparation) -> None:
+        """Encode a revision; queries of it join this one build."""
+        task_id = record.task_id
         try:
-            await self.cache.get(
-                self._key(record),
-                lambda: self.encoding.first(record, frames, progress, tenant),
-            )
+            await self.cache.get(self._key(record), build)
+        except RevisionConflictError:  # it has been changed again, and that is encoded then
+            self._done(task_id, preparation)
+            return
         except KshotError as error:
-            log.error("Task %s could not be prepared: %s", record.task_id, error)
+            log.error("Task %s could not be prepared: %s", task_id, error)
             preparation.failed = True
             return
         except BaseException:
             preparation.failed = True
             raise
-        self.preparations.pop(record.task_id, None)
-        self._improve_later(record)
+        self._done(task_id, preparation)
+        self.cache.forget(task_id, below_revision=record.revision)
+        self.improving.later(record)
 
-    def _improve_later(self, record: TaskRecord) -> None:
-        if self.texts.may_improve(record.labels) and record.task_id not in self._improving:
-            self._improving.add(record.task_id)
-            work = self.start(record.task_id, self._improve(record))
-            work.add_done_callback(lambda _: self._improving.discard(record.task_id))
-
-    async def _improve(self, record: TaskRecord) -> None:
-        """Put the language model's text in the template's place, as the next revision."""
-        try:
-            if (labels := await self.texts.better(record.labels)) is None:
-                return
-            newer = replace(record, labels=labels, revision=record.revision + 1)
-            support = await self._with_text_of(newer, self.cache.peek(self._key(record)))
-            await self.store.replace(newer, expected_revision=record.revision)
-        except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
-            return  # somebody was faster, and what they wrote stands
-        except DescriptionUnavailableError as error:
-            log.warning("Task %s keeps its template text: %s", record.task_id, error)
-            _remember(self._undescribed, record.task_id, str(error))
-            return
-        except KshotError as error:
-            log.warning("Task %s keeps its template text (%s)", record.task_id, error.code)
-            return
-        self._undescribed.pop(record.task_id, None)
-        if support is not None:
-            self.cache.put(self._key(newer), support)
-            self.kept.keep(newer, support)
-        self.cache.forget(record.task_id, below_revision=newer.revision)
-
-    async def _with_text_of(
-        self, newer: TaskRecord, older: EncodedSupport | None
-    ) -> EncodedSupport | None:
-        """Return the supports of a revision that differs from an older one in its text alone.
-
-        Text that stands beside the support features is swapped. Text that is part of them means
-        encoding the stored pictures again. None where no supports are at hand: then a query
-        encodes them.
-        """
-        text_NAE = await self.texts.encode(newer.labels)
-        if older is None:
-            return None
-        if self.engine.model.needs_text:
-            return await self.encoding.again(newer)
-        if text_NAE is None:
-            return None
-        return older.with_text(text_NAE.to(older.classes.prototype_NTE.device))
+    def _done(self, task_id: str, preparation: Preparation) -> None:
+        """Show a task as ready, unless a newer revision of it is being prepared."""
+        if self.preparations.get(task_id) is preparation:
+            del self.preparations[task_id]
 
     def start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do work for a task in the background, until it is done or the task is deleted."""
@@ -281,11 +263,3 @@ class Supports:
 
     def _key(self, record: TaskRecord) -> SupportKey:
         return SupportKey(record.task_id, record.revision, self.engine.model.fingerprint)
-
-
-def _remember(by_task: OrderedDict[str, Value], task_id: str, value: Value) -> None:
-    """Keep a value of the most recent tasks."""
-    by_task[task_id] = value
-    by_task.move_to_end(task_id)
-    if len(by_task) > REMEMBERED:
-        by_task.popitem(last=False)

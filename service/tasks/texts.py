@@ -90,11 +90,12 @@ class TaskTexts:
         return templates and self.describer is not None
 
     async def better(self, labels: Sequence[LabelRecord]) -> tuple[LabelRecord, ...] | None:
-        """Return the language model's text for all labels, or None where it cannot help."""
+        """Return the language model's text in the place of templates, or None: it cannot help."""
         describer = self.describer
         if describer is None or not self.may_improve(labels) or await self.fault(labels):
             return None
-        asked = [spawn(describer.describe(label.label)) for label in labels]
+        wanted = [label.label for label in labels if label.text_source == "template"]
+        asked = [spawn(describer.describe(label)) for label in wanted]
         try:
             answers = await asyncio.gather(*asked)
             self.outcomes["described"] += len(answers)
@@ -104,9 +105,10 @@ class TaskTexts:
         finally:
             for question in asked:
                 question.cancel()  # without one of them the others are of no use
+        found = dict(zip(wanted, answers, strict=True))
         described = tuple(
-            _record(label.label, stages, "llm")
-            for label, stages in zip(labels, answers, strict=True)
+            _record(label.label, found[label.label], "llm") if label.label in found else label
+            for label in labels
         )
         if (fault := await self.fault(described)) is not None:
             log.info("Template text stays: what the language model wrote is %s", fault.code)

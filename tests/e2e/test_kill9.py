@@ -1,6 +1,7 @@
-"""`kill -9` in the middle of registrations: what was acknowledged stays, nothing is half there.
+"""`kill -9` amid registrations and changes: what was acknowledged stays, nothing is half there.
 
-KSHOT_KILLS sets how often, for each store (default 5; the figure of the closing note used 50).
+KSHOT_KILLS sets how often, for each store (default 5, and 2 among
+changes; the figures used 50).
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from tests.serving import classify, moving_clip, query_files, support_files
 log = logging.getLogger(__name__)
 
 KILLS = int(os.environ.get("KSHOT_KILLS", "5"))
+CHANGE_KILLS = int(os.environ.get("KSHOT_KILLS", "2"))
 CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
 QUERY = moving_clip(4)
 CLIENTS = 3
@@ -173,3 +175,75 @@ def test_no_acknowledged_task_is_lost_and_none_is_half_there(
             assert answer.status_code == 200
     finally:
         service.kill()
+
+
+def change_until_killed(url: str, task_id: str, label: str, told: dict[str, bool]) -> None:
+    """Add clips to a label and remove them; `told` says which are there, by what was answered."""
+    path = f"/tasks/{task_id}"
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while True:
+            try:
+                answer = client.post(f"{path}/labels/{label}/clips", files=query_files(QUERY))
+                assert answer.status_code in (200, 202), answer.text
+                (new,) = answer.json()["change"]["added_clips"]
+                told[new] = True
+                if random.random() < 0.6:
+                    del told[new]  # whether it is gone nobody knows until that is answered
+                    answer = client.delete(f"{path}/clips/{new}")
+                    assert answer.status_code in (200, 202), answer.text
+                    told[new] = False
+            except httpx.TransportError:
+                return
+
+
+@pytest.mark.timeout(300 + 30 * KILLS)
+def test_no_acknowledged_change_is_lost_and_none_is_half_there(
+    store: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(store, checkpoint) | {"max_shots": "64"}
+    clock, told, task_id, revision = random.Random(1), dict[str, bool](), "", 0
+    for kill in range(CHANGE_KILLS + 1):
+        service = ForkedService(settings, tmp_path / "log")
+        try:
+            with httpx.Client(base_url=service.url, timeout=30) as client:
+                if not task_id:
+                    task_id = client.post("/tasks", files=support_files(CLIPS)).json()["id"]
+                revision = check_changes(client, task_id, told, revision)
+            if kill == CHANGE_KILLS:
+                break
+            before = len(told)
+            clients = [
+                threading.Thread(target=change_until_killed, args=(service.url, task_id, *given))
+                for given in (("jump", told), ("wave", told))
+            ]
+            for thread in clients:
+                thread.start()
+            while len(told) == before and any(thread.is_alive() for thread in clients):
+                time.sleep(0.005)
+            time.sleep(clock.uniform(0, LONGEST_S))
+        finally:
+            service.kill()
+        for thread in clients:
+            thread.join()
+    log.info("%d kills, %d clips changed, revision %d", CHANGE_KILLS, len(told), revision)
+    assert len(told) >= CHANGE_KILLS
+
+
+def check_changes(
+    client: httpx.Client, task_id: str, told: dict[str, bool], least_revision: int
+) -> int:
+    """Assert that what was acknowledged stands and all of it is whole; return the revision."""
+    task = client.get(f"/tasks/{task_id}").json()
+    there = {clip["clip_id"] for clip in task["clips"]}
+    assert not [clip for clip, stays in told.items() if stays != (clip in there)]
+    assert task["revision"] >= least_revision
+    for clip in there:
+        assert client.get(f"/tasks/{task_id}/clips/{clip}/frames").status_code == 200
+    answer = classify(client, task_id, CLIPS["wave"][0])
+    assert answer["task_revision"] == task["revision"]
+    assert {row["label"] for row in answer["results"][0]["ranking"]} == {"jump", "wave"}
+    for clip in [clip for clip, stays in told.items() if stays]:  # keeps the task small
+        answer = client.delete(f"/tasks/{task_id}/clips/{clip}")
+        assert answer.status_code in (200, 202), answer.text
+        told[clip] = False
+    return int(client.get(f"/tasks/{task_id}").json()["revision"])

@@ -18,7 +18,7 @@ from model.config.matching import (
     PrototypeMatcher,
     TrxMatcher,
 )
-from model.episode import ClassSet, EncodedSupport, Memory
+from model.episode import ClassSet, EncodedSupport, Memory, SupportClips
 from model.errors import EpisodeError
 from model.methods import METHODS
 from model.passes.kept_support import from_bytes, to_bytes
@@ -41,7 +41,7 @@ def supports_of(recognizer: Recognizer) -> EncodedSupport:
     with torch.inference_mode():
         text_NAE = tiny_text(recognizer, LABELS[:3])
         tokens = recognizer.trunk(clips(len(CLASSES), frames=recognizer.config.frames))
-        return recognizer.encode_support(tokens, CLASSES, text_NAE)
+        return recognizer.encode_support(tokens, CLASSES, text_NAE).named("abcdef")
 
 
 def same(one: object, other: object) -> bool:
@@ -112,8 +112,10 @@ def test_every_field_is_kept() -> None:
     assert names[ClassSet] == ["prototype_NTE", "counts", "shots", "centre_NE"]
     assert names[Memory] == ["keys_PHMW", "values_PHMW"]
     assert names[EncodedSupport] == [
-        *("classes", "memories", "text_NAE", "fingerprint", "text_inside", "by_video", "by_text")
+        *("classes", "memories", "text_NAE", "fingerprint", "text_inside", "by_video", "by_text"),
+        "clips",
     ]
+    assert [each.name for each in fields(SupportClips)] == ["features_STE", "classes", "names"]
 
 
 KEPT = to_bytes(supports_of(tiny_recognizer("task_adapter")))

@@ -71,9 +71,13 @@ async def test_a_budget_of_nothing_refuses_no_task() -> None:
     await engine.close()
 
 
-async def test_class_means_as_context_let_a_task_have_any_number_of_clips() -> None:
+async def test_with_class_means_as_context_a_clip_adds_its_features_alone() -> None:
     recognizer = tiny_recognizer(query_context="prototype")
     engine = Engine(recognizer, batch_frames=64, support_bytes=10**6)
     await engine.start()
-    assert engine._support_size.of([0, 1]) == engine._support_size.of([0, 1] * 100)
+    support = await engine.encode_support(clips(3).numpy(), [0, 1, 1], None)
+    assert support.clips is not None
+    of_clip = support.clips.features_STE[0].nbytes
+    size = engine._support_size
+    assert size.of([0, 1] * 100) - size.of([0, 1]) == 198 * of_clip
     await engine.close()

@@ -291,7 +291,7 @@ async def test_pictures_take_the_place_of_uploads_once_and_nothing_of_these_stay
     with pytest.raises(RevisionConflictError):
         await store.replace(second, expected_revision=1, pictures=pictures_of(second))
     third = dataclasses.replace(second, revision=3, clips=second.clips[:1])
-    with pytest.raises(ValueError, match="keeps its clips"):
+    with pytest.raises(ValueError, match="pictures for its new clips"):
         await store.replace(third, expected_revision=2, pictures=pictures_of(third))
     assert await store.pictures(ready.task_id) == pictures_of(ready)
     assert backend.leftovers() == 0
@@ -334,14 +334,75 @@ async def test_of_concurrent_replacements_one_wins(store: TaskStore) -> None:
 
 async def test_a_replacement_keeps_what_a_revision_cannot_change(store: TaskStore) -> None:
     record = await keep(store)
+    other = dataclasses.replace(record.clips[0], duration_s=9.0)
     for wrong in (
         record,
         dataclasses.replace(record, revision=2, created_at=5.0),
-        dataclasses.replace(record, revision=2, clips=record.clips[:1]),
+        dataclasses.replace(record, revision=2, clips=(other, *record.clips[1:])),
+        dataclasses.replace(record, revision=2, state="failed"),
+        dataclasses.replace(record, revision=2, clips=(*record.clips, record.clips[0])),
     ):
-        with pytest.raises(ValueError, match=r"count up|keeps its clips"):
+        with pytest.raises(ValueError, match=r"count up|keeps its|for its new clips"):
             await store.replace(wrong, expected_revision=1)
     assert await store.get(record.task_id) == record
+
+
+def grown(record: TaskRecord, clip_id: str, *, without: str = "") -> TaskRecord:
+    """Return the next revision, with one clip more and one less."""
+    new = dataclasses.replace(record.clips[0], clip_id=clip_id, label=1)
+    stay = tuple(clip for clip in record.clips if clip.clip_id != without)
+    return dataclasses.replace(record, revision=record.revision + 1, clips=(*stay, new))
+
+
+async def test_a_revision_brings_pictures_of_its_new_clips_and_drops_those_of_others(
+    store: TaskStore, backend: Backend, clock: Clock
+) -> None:
+    record = await keep(store, expires_at=clock() + 1000)
+    gone = b"".join(pictures_of(record)["c1"])
+    second = grown(record, "new", without="c1")
+    pictures = {"new": (b"one" * 1000, b"two")}
+    await store.replace(second, expected_revision=1, pictures=pictures)
+    kept = {name: shown for name, shown in pictures_of(record).items() if name != "c1"} | pictures
+    assert await store.get(record.task_id) == second
+    assert await store.pictures(record.task_id) == kept
+    assert await store.pictures(record.task_id, ["new", "c1", "none"]) == pictures
+    for wrong in ({}, {"c0": (b"x",)}, {"newer": (b"x",), "c0": (b"x",)}):
+        with pytest.raises(ValueError, match="pictures for its new clips"):
+            await store.replace(grown(second, "newer"), expected_revision=2, pictures=wrong)
+    assert await store.get(record.task_id) == second
+    assert await store.pictures(record.task_id) == kept
+    assert backend.leftovers() == 0
+    await store.close()
+    assert gone[-200:] not in backend.stored_bytes()
+
+
+async def test_of_concurrent_clips_one_is_added_and_the_pictures_of_others_are_not(
+    store: TaskStore, backend: Backend
+) -> None:
+    record = await keep(store)
+
+    async def add(name: str) -> None:
+        pictures = {name: (name.encode() * 500,)}
+        await store.replace(grown(record, name), expected_revision=1, pictures=pictures)
+
+    names = [f"n{k}" for k in range(6)]
+    outcomes = await asyncio.gather(*map(add, names), return_exceptions=True)
+    (winner,) = [name for name, outcome in zip(names, outcomes, strict=True) if outcome is None]
+    assert {o.stored for o in outcomes if isinstance(o, RevisionConflictError)} == {2}
+    assert sum(isinstance(outcome, RevisionConflictError) for outcome in outcomes) == 5
+    found = await store.pictures(record.task_id)
+    assert found == pictures_of(record) | {winner: (winner.encode() * 500,)}
+    assert backend.leftovers() == 0
+
+
+async def test_a_task_is_deleted_at_the_revision_that_is_expected(store: TaskStore) -> None:
+    record = await keep(store)
+    await store.replace(dataclasses.replace(record, revision=2), expected_revision=1)
+    with pytest.raises(RevisionConflictError, match="at revision 2, not 1"):
+        await store.delete(record.task_id, expected_revision=1)
+    assert (await store.get(record.task_id)).revision == 2
+    assert await store.delete(record.task_id, expected_revision=2)
+    assert not await store.delete(record.task_id, expected_revision=2)
 
 
 async def test_nothing_unknown_is_replaced(store: TaskStore) -> None:

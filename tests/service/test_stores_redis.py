@@ -187,7 +187,7 @@ async def test_a_listing_drops_what_redis_removed(server: RedisServer) -> None:
 async def test_a_commit_whose_pictures_vanished_is_refused(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.stores.redis_tasks.ASIDE_S", 0)  # gone at once
+    monkeypatch.setattr("service.stores.redis_commit.ASIDE_S", 0)  # gone at once
     store = await open_store(server.url)
     record = a_task()
     with pytest.raises(StoreUnavailableError, match="lost pictures"):

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig, QueryContext
-from model.episode import EncodedSupport, Scored
+from model.episode import EncodedSupport, Scored, Scores
 from model.passes.kept_support import FORMAT
 from model.text import WORDING_VERSION, StageTexts
 
@@ -118,6 +118,11 @@ class Runtime(Protocol):
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
         """Encode the supports of one task, as `Recognizer.encode_support`."""
+
+    def score_features(
+        self, support_STE: Tensor, classes_S: Tensor, query_QTE: Tensor, text_NAE: Tensor | None
+    ) -> Scores:
+        """Score clips by the features of others, all made already."""
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries, one support set each, tasks mixed; returns features_QTE in fp32."""

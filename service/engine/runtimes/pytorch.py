@@ -17,7 +17,7 @@ from torch import Tensor
 from model.backbones.wording import TextFault
 from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig
-from model.episode import EncodedSupport, Scored, check_supports
+from model.episode import EncodedSupport, Scored, Scores, check_supports
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import ALONE, alone_view
@@ -163,6 +163,12 @@ class TorchRuntime:
     ) -> EncodedSupport:
         """Encode the supports of one task."""
         return self.recognizer.encode_support(tokens_STLD, classes, text_NAE)
+
+    def score_features(
+        self, support_STE: Tensor, classes_S: Tensor, query_QTE: Tensor, text_NAE: Tensor | None
+    ) -> Scores:
+        """Score clips by the features of others."""
+        return self.recognizer.score_features(support_STE, classes_S, query_QTE, text_NAE)
 
     def encode_query(self, tokens_QTLD: Tensor, supports: Sequence[EncodedSupport]) -> Tensor:
         """Encode queries; returns features_QTE."""

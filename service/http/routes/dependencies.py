@@ -16,6 +16,7 @@ from service.container import Service
 from service.decoding.pool import ClipRequest
 from service.errors import FieldFault, UnknownFieldError
 from service.http.body import parse_json, query_of_json, task_of_json, validate
+from service.http.changes.reading import read_if_match
 from service.http.content import JSON, content_type, form_of
 from service.http.multipart import query_of_form, task_of_form
 from service.http.schemas import QueryBody, TaskBody
@@ -23,6 +24,7 @@ from service.limits import Limits
 from service.stores.errors import TaskNotFoundError
 from service.stores.records import is_id
 from service.tasks.allowance import Allowance
+from service.tasks.changes.edits import Revisions
 from service.tasks.inputs import ClipInput, NewTask, check_task
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
@@ -97,6 +99,12 @@ async def request_id(request: Request) -> str:
     return str(request.scope.get("kshot.request_id", ""))
 
 
+async def expected(request: Request) -> Revisions | None:
+    """Return the revisions that the change is meant for."""
+    return read_if_match(request.headers.getlist("if-match"))
+
+
+ExpectedDep = Annotated[Revisions | None, Depends(expected)]
 AllowanceDep = Annotated[Allowance, Depends(allowance)]
 
 
@@ -104,7 +112,7 @@ async def new_task(request: Request, admitted: AllowanceDep, running: ServiceDep
     """Return the task that the body asks for."""
     admitted.deadline.check("receiving")
     task = await read_task(request, running.limits)
-    _correct(admitted, [clip for label in task.labels for clip in label.clips], running)
+    correct_cost(admitted, [clip for label in task.labels for clip in label.clips], running)
     return task
 
 
@@ -114,11 +122,11 @@ async def query_clips(
     """Return the clips that the body asks about."""
     admitted.deadline.check("receiving")
     clips = await read_query(request, running.limits)
-    _correct(admitted, clips, running)
+    correct_cost(admitted, clips, running)
     return clips
 
 
-def _correct(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
+def correct_cost(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
     """Replace the cost that was guessed from the body's length by that of its clips."""
     sources = [clip.source for clip in clips if isinstance(clip.source, ClipRequest)]
     size = sum(source.size for source in sources)

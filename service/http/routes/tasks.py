@@ -6,6 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response, status
 
 from service.container import Service
+from service.http.changes.document import IF_MATCH
 from service.http.openapi import (
     CLASSIFY_HEADERS,
     QUERY_REQUEST,
@@ -16,6 +17,7 @@ from service.http.openapi import (
 from service.http.routes.dependencies import (
     AllowanceDep,
     AskedWaitS,
+    ExpectedDep,
     NewTaskDep,
     QueryClips,
     RequestId,
@@ -49,11 +51,11 @@ async def create_task(
 ) -> TaskView:
     """Register labels with their support clips; ready to classify at once, without training."""
     record = await service.tasks.register(task, wait_s, allowance)
-    view = await _view(service, record)
+    view = await view_of(service, record)
     if view.status != "ready":
         response.status_code = status.HTTP_202_ACCEPTED
     response.headers["Location"] = f"/v1/tasks/{record.task_id}"
-    response.headers["ETag"] = _etag(record)
+    response.headers["ETag"] = etag(record)
     return view
 
 
@@ -94,19 +96,20 @@ async def list_tasks(
 async def get_task(task_id: TaskId, service: ServiceDep, response: Response) -> TaskView:
     """Show a task: its state, its labels with their text, its clips."""
     record = await service.tasks.get(task_id)
-    response.headers["ETag"] = _etag(record)
-    return await _view(service, record)
+    response.headers["ETag"] = etag(record)
+    return await view_of(service, record)
 
 
 @router.delete(
     "/{task_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 412, 422, 503),
+    openapi_extra={"parameters": [IF_MATCH]},
     operation_id="deleteTask",
 )
-async def delete_task(task_id: TaskId, service: ServiceDep) -> None:
+async def delete_task(task_id: TaskId, expected: ExpectedDep, service: ServiceDep) -> None:
     """Delete a task and all that came from its clips; doing it twice is fine."""
-    await service.tasks.delete(task_id)
+    await service.tasks.delete(task_id, expected)
 
 
 @router.post(
@@ -129,7 +132,8 @@ async def classify(
     return classification(answer, service.engine.model, request_id)
 
 
-async def _view(service: Service, record: TaskRecord) -> TaskView:
+async def view_of(service: Service, record: TaskRecord) -> TaskView:
+    """Show a task as it stands, with what is known of its text and its progress."""
     without_text = await service.texts.reason(record.labels)
     return task_view(
         record,
@@ -140,5 +144,6 @@ async def _view(service: Service, record: TaskRecord) -> TaskView:
     )
 
 
-def _etag(record: TaskRecord) -> str:
+def etag(record: TaskRecord) -> str:
+    """Return the entity tag of a task's revision."""
     return f'"{record.revision}"'

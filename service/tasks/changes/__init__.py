@@ -1,0 +1,1 @@
+"""Changing a task that is registered: its labels, clips, words and settings."""
