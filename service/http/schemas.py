@@ -1,7 +1,7 @@
 """Request and response bodies; the routes' OpenAPI document is made of these."""
 
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
@@ -56,33 +56,8 @@ class Body(BaseModel):
 FILE_NAME = "Name of the clip's file, as it was sent."
 
 
-def _either(schema: dict[str, Any]) -> None:
-    """Write a clip as one of two objects, each whole, as generators of clients need them."""
-    own = schema.pop("properties")
-    both = {"type": "object", "additionalProperties": schema.pop("additionalProperties")}
-    del schema["type"]
-    schema["oneOf"] = [
-        {
-            **both,
-            "title": title,
-            "required": [given],
-            "properties": own | {given: _without_null(own[given]), other: {"type": "null"}},
-        }
-        for title, given, other in (
-            ("VideoClip", "video", "frames"),
-            ("PicturesClip", "frames", "video"),
-        )
-    ]
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return schema["anyOf"][0] | {"description": schema["description"]}
-
-
 class ClipBody(Body):
     """One clip in JSON: a video file or its pictures, as base64."""
-
-    model_config = ConfigDict(json_schema_extra=_either)
 
     video: Base64 | None = Field(None, description="A video file as base64.")
     frames: list[Base64] | None = Field(
