@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
-from model.backbones.opening import fetch_weights, towers
+from model.backbones.opening import check_file_is_told, fetch_weights, towers
 from model.backbones.sources import DEFAULT_CACHE, backbone_of, check_folder, folder_of
 from model.backbones.weights import listed
 from model.calibration.fitted import CALIBRATION, read_calibration
@@ -129,6 +129,7 @@ def _assemble(config: MethodConfig, name: str, weights: Path | None) -> Recogniz
 def _bare(config: MethodConfig, source: str, weights: Path | None, cache: Path) -> Recognizer:
     backbone = config.backbone
     assert not isinstance(backbone, PackagedConfig)
+    check_file_is_told(backbone)
     recognizer = _assemble(config, source, weights or fetch_weights(backbone, cache))
     unnamed = replace(config, backbone=replace(backbone, file=None))  # a file may be renamed
     method = METHOD_JSON.dump_json(unnamed)
@@ -180,7 +181,8 @@ def _stored_names(recognizer: Recognizer) -> list[str]:
     if isinstance(recognizer.config.backbone, PackagedConfig):
         return names
     frozen = ["text.tower."] + ([] if recognizer.config.tune == "all" else ["video.tower."])
-    return [name for name in names if not name.startswith(tuple(frozen))]
+    tuned = set(recognizer.tuned_names)
+    return [name for name in names if name in tuned or not name.startswith(tuple(frozen))]
 
 
 def _stored_dtype(name: str, tensor: Tensor, *, half: bool) -> torch.dtype:

@@ -32,6 +32,7 @@ from model.errors import EpisodeError, MethodError
 from model.matching.cosine import Centring, nearness
 from model.passes.by_parts import ByParts
 from model.passes.grouping import scored_together
+from model.precision import in_float32
 from model.slots import Fusion, Matcher, Part, Prototypes, TextHead
 from model.text import StageTexts
 from model.views import episode_view, query_view, support_view
@@ -113,7 +114,17 @@ class Recognizer(ByParts):
     @property
     def trained(self) -> bool:
         """Whether any part differs from its start; an untrained method equals its backbone."""
-        return self.config.tune == "all" or not all(part.is_initial() for part in self.parts())
+        tuned = self.config.tune == "all" or self.config.tower_parts
+        return bool(tuned) or not all(part.is_initial() for part in self.parts())
+
+    @property
+    def tuned_names(self) -> list[str]:
+        """Name the tensors of a frozen image tower that learn with the adapters."""
+        if not self.config.tower_parts:
+            return []
+        parts = self.video.tower.parts
+        names = (name for part in self.config.tower_parts for name in parts[part])
+        return [f"video.tower.model.{name}" for name in names]
 
     def parts(self) -> Iterator[Part]:
         """Yield every part above the backbone that may learn."""
@@ -261,13 +272,21 @@ class Recognizer(ByParts):
         text_NE = None
         if text_NAE is not None:
             check_text(text_NAE, int(classes_S.max()) + 1)
-            text_NE = text_NAE.mean(dim=1).to(support_STE.device) if self.needs_text else None
-        return self.centring.classes(self.prototypes(support_STE, classes_S, text_NE))
+            if self.needs_text:
+                text_NE = text_NAE.float().mean(dim=1).to(support_STE.device)
+        with in_float32(support_STE.device):
+            return self.centring.classes(self.prototypes(support_STE.float(), classes_S, text_NE))
+
+    def asked(self, query_QTE: Tensor) -> Tensor:
+        """Return query features as matchers compare them with classes, not yet centred."""
+        with in_float32(query_QTE.device):
+            return self.prototypes.query(query_QTE.float())
 
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
-        asked_QTE = self.centring.queries(self.prototypes.query(query_QTE))
-        video_QN, near_QN = self.matcher(asked_QTE, classes), nearness(asked_QTE, classes)
-        if text_NAE is None or self.text is None or not self.fusion.reads_text:
-            return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
-        text_QN, stages_QNA = self.text_head(query_QTE, text_NAE)
-        return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN), near_QN)
+        asked_QTE = self.centring.queries(self.asked(query_QTE))
+        with in_float32(query_QTE.device):
+            video_QN, near_QN = self.matcher(asked_QTE, classes), nearness(asked_QTE, classes)
+            if text_NAE is None or self.text is None or not self.fusion.reads_text:
+                return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
+            text_QN, stages_QNA = self.text_head(query_QTE.float(), text_NAE.float())
+            return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN), near_QN)

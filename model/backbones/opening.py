@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import assert_never
 
+import open_clip
+
 from model.backbones.clip import open_clip_file, open_clip_towers, tokenizer_files
 from model.backbones.hub import HubFile, fetch
 from model.backbones.packaged.causal import CausalTower
@@ -58,6 +60,29 @@ def towers(
             return CausalTower(config).eval(), text
         case _:
             assert_never(config)
+
+
+def check_file_is_told(config: LibraryConfig) -> None:
+    """Refuse a weights file of a CLIP that may have learned with QuickGELU or with the exact GELU.
+
+    Both have the same tensors, so that only the tag of the weights, or the model's name, tells.
+
+    Raises:
+        BackboneError: Neither does.
+    """
+    if not isinstance(config, OpenClipConfig) or config.file is None:
+        return
+    name, tag = config.name, config.pretrained
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    plain = name.removesuffix("-quickgelu")
+    both = plain == name and f"{plain}-quickgelu" in open_clip.list_models()
+    if (tag and tags and tag not in tags) or (both and not tag):
+        raise BackboneError(
+            f"{config.file} of {name!r} may have learned with QuickGELU or without, and "
+            f"{f'the tag {tag!r}' if tag else 'its name'} does not tell; write "
+            f"open_clip:{plain}@TAG with one of {', '.join(tags)}, or open_clip:{plain}-quickgelu "
+            "where it did with."
+        )
 
 
 def hub_files(config: LibraryConfig) -> tuple[HubFile, ...]:

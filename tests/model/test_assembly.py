@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -17,9 +18,11 @@ from model.backbones.clip import (
     open_clip_towers,
     split_clip,
 )
-from model.backbones.opening import hub_files, towers
+from model.backbones.opening import check_file_is_told, hub_files, towers
+from model.backbones.sources import backbone_of
 from model.backbones.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
+from model.checkpoint import load_recognizer
 from model.config.blocks import OrderConfig, TaskConfig
 from model.config.method import METHOD_JSON, MethodConfig
 from model.config.towers import OpenClipConfig
@@ -132,6 +135,22 @@ def test_weights_that_need_quick_gelu_are_refused_without_it(
 ) -> None:
     with pytest.raises(BackboneError, match=f"{tag} of {name!r} need QuickGELU.*{name}-quickgelu"):
         asked(OpenClipConfig(name=name, pretrained=tag))
+
+
+@pytest.mark.parametrize("source", ["open_clip:ViT-B-32", "open_clip:ViT-B-32@mine"])
+def test_a_file_whose_activation_nothing_tells_is_asked_about(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "downloaded-from-openai.safetensors"
+    remedy = "open_clip:ViT-B-32@TAG.*openai.*open_clip:ViT-B-32-quickgelu"
+    with pytest.raises(BackboneError, match=remedy):
+        load_recognizer(source, weights=file)
+
+
+@pytest.mark.parametrize(
+    "source", ["open_clip:ViT-B-32-quickgelu", "open_clip:ViT-B-32@laion2b_s34b_b79k", "timm:any"]
+)
+def test_a_file_whose_activation_is_told_is_opened(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    check_file_is_told(backbone_of(source, file))
 
 
 def test_clips_that_are_no_plain_vit_are_refused() -> None:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from model.encoder import VideoEncoder
 from model.matching.stages import align, stage_means
+from model.precision import in_float32
 from model.recognizer import Recognizer
 from model.slots import View
 from model.views import alone_view
@@ -107,7 +108,9 @@ def _name_motions(
     """Return the loss of some clips, and the share of their stages that were named rightly."""
     picks = rng.integers(len(clips.subjects), size=recipe.batch)
     tokens_BTLD = _seen(clips, picks, recipe, rng).to(recognizer.device)
-    logits_BAM = head(stage_features(recognizer, tokens_BTLD))
+    features_BAE = stage_features(recognizer, tokens_BTLD)
+    with in_float32(recognizer.device):
+        logits_BAM = head(features_BAE)
     named_BA = motion_numbers([clips.subjects[pick] for pick in picks]).to(recognizer.device)
     loss = F.cross_entropy(logits_BAM.flatten(0, 1), named_BA.flatten())
     return loss, (logits_BAM.argmax(dim=2) == named_BA).float().mean().item()
@@ -117,7 +120,8 @@ def stage_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     """Return the mean feature of each stage [B, A, E], as scores see it."""
     config = recognizer.config
     features_BTE = recognizer.video(tokens_BTLD, alone_view(config.query_context))
-    return stage_means(align(features_BTE, config.align), config.stages)
+    with in_float32(recognizer.device):
+        return stage_means(align(features_BTE.float(), config.align), config.stages)
 
 
 def motion_numbers(subjects: Sequence[object]) -> Tensor:

@@ -66,7 +66,7 @@ def mean_feature(
             recognizer.video(source.tokens([place]).float().to(recognizer.device), alone)
             for place in chosen
         ]
-        features_BTE = recognizer.prototypes.query(torch.cat(made).float())
+        features_BTE = recognizer.asked(torch.cat(made))
         means.append(features_BTE.mean(dim=(0, 1)))
     return torch.stack(means).mean(dim=0)
 

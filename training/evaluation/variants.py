@@ -49,11 +49,12 @@ def variants(recognizer: Recognizer, contexts: Sequence[QueryContext]) -> list[R
 def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
     """Return the same weights with queries that attend to something else; towers are shared.
 
-    Under a served context, stages are not aligned over queries either.
+    Under a served context, stages are not aligned over queries either: `identity` is what `joint`
+    gives a query that is alone, since attention to oneself doubles the frame and no cosine sees it.
     """
     align = recognizer.config.align
     if align == "joint" and context != "joint":
-        align = "temporal"
+        align = "identity"
     config = replace(recognizer.config, query_context=context, align=align)
     text = None if recognizer.text is None else recognizer.text.tower
     changed = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)

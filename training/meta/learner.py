@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck
 from model.recognizer import Recognizer
@@ -63,6 +63,7 @@ class Learner:
         self.losses = learned_losses(recipe, features, len(episodes.labels)).to(recognizer.device)
         self.trained |= {f"losses.{name}": p for name, p in self.losses.named_parameters()}
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
+        self.measured = measured_buffers(recognizer)
         self.optimizer = build_optimizer({"": recognizer, "losses": self.losses}, recipe)
         self.steps_done = 0
 
@@ -105,7 +106,10 @@ class Learner:
                 loss.backward()
                 total += loss.detach()
         gradients = [p.grad for p in self.trained.values() if p.grad is not None]
-        self.processes.add_up([total, *gradients])
+        measured = list(self.measured.values())
+        for buffer in measured:
+            buffer.div_(self.processes.count)
+        self.processes.add_up([total, *gradients, *measured])
         return float(total)
 
     def loss(self, number: int) -> Tensor:
@@ -138,6 +142,7 @@ class Learner:
             "steps_done": self.steps_done,
             "trained": {name: p.detach() for name, p in self.trained.items()},
             "average": self.average,
+            "measured": self.measured,
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -146,12 +151,35 @@ class Learner:
         self.steps_done = state["steps_done"]
         self._load(state["trained"])
         self.average = {n: t.to(self.recognizer.device) for n, t in state["average"].items()}
+        for name, values in state.get("measured", {}).items():
+            self.measured[name].copy_(values)
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _load(self, values: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(values[name])
+
+
+def learning_parts(recognizer: Recognizer) -> Iterator[nn.Module]:
+    """Yield each module that learns or has no weights; frozen ones stay in evaluation mode."""
+    for whole in recognizer.learning_modules():
+        for part in whole.modules():
+            own = list(part.parameters(recurse=False))
+            if not own or any(parameter.requires_grad for parameter in own):
+                yield part
+
+
+def measured_buffers(recognizer: Recognizer) -> dict[str, Tensor]:
+    """Return what learning modules measure of batches, such as running means, by name."""
+    parts = learning_parts(recognizer)
+    measuring = {id(buffer) for part in parts for buffer in part.buffers(recurse=False)}
+    stored = recognizer.state_dict().keys()
+    return {
+        name: buffer
+        for name, buffer in recognizer.named_buffers()
+        if id(buffer) in measuring and name in stored and buffer.is_floating_point()
+    }
 
 
 def _check_nearness(recipe: FitRecipe, *, tuned: bool) -> None:
@@ -167,14 +195,12 @@ def _check_nearness(recipe: FitRecipe, *, tuned: bool) -> None:
 @contextmanager
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
     """Let what learns drop what it may, and measure its batches; frozen towers stay as they are."""
-    modules = recognizer.learning_modules()
-    for module in (part for whole in modules for part in whole.modules()):
-        if isinstance(module, Bottleneck):
-            module.dropout, module.drop_path = recipe.dropout, recipe.drop_path
-    for module in modules:
-        module.train()
+    parts = list(learning_parts(recognizer))
+    for part in parts:
+        if isinstance(part, Bottleneck):
+            part.dropout, part.drop_path = recipe.dropout, recipe.drop_path
+        part.training = True
     try:
         yield
     finally:
-        for module in modules:
-            module.eval()
+        recognizer.eval()

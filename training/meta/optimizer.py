@@ -1,6 +1,7 @@
 """What is trained of a recogniser, by which optimiser, and at what rate."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import nn
 
 from model.recognizer import Recognizer
 from training.meta.recipe import FitRecipe
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+EMBEDDING = re.compile("embed|token|position")
 
 
 def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
@@ -19,8 +23,8 @@ def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
 def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser of all trained parameters.
 
-    Matrices and convolution kernels decay. Biases do not, nor do embeddings of places, which have
-    a rate of their own.
+    Matrices and convolution kernels decay. Biases and norms do not, nor do embeddings of places
+    and tokens, which have a rate of their own.
 
     Args:
         roots: What learns, by the prefix that its names get in the recipe's `rates`.
@@ -32,7 +36,7 @@ def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.
     for path, module in named:
         for name, parameter in module.named_parameters(path, recurse=False):
             if parameter.requires_grad:
-                key = _kind(module, parameter), _rate(name, recipe)
+                key = _kind(module, name, parameter), _rate(name, recipe)
                 parts.setdefault(key, []).append(parameter)
     groups: list[dict[str, Any]] = [
         {
@@ -51,11 +55,12 @@ def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.
             return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
 
 
-def _kind(module: nn.Module, parameter: nn.Parameter) -> str:
-    if parameter.ndim == 1:
+def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
+    if parameter.ndim <= 1 or isinstance(module, NORMS):
         return "vectors"
-    convolves = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return "matrices" if convolves or parameter.ndim == 2 else "places"
+    # The weights of torch's layers are matrices and kernels; others say what they are by name.
+    embeds = isinstance(module, nn.Embedding) or EMBEDDING.search(name.rpartition(".")[2])
+    return "places" if embeds else "matrices"
 
 
 def _rate(name: str, recipe: FitRecipe) -> float:

@@ -14,7 +14,8 @@ from model.assembly.recognizer import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import TaskConfig
 from model.recognizer import Recognizer
-from tests.model.tiny import tiny_recognizer
+from tests.episodes import score_episode
+from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 from tests.training.conftest import TEACHER
 from training.data.episodes import Episode
 from training.evaluate import main
@@ -119,6 +120,20 @@ def test_what_is_transductive_is_followed_by_itself_without(changes: dict[str, o
     assert joint.transductive
     assert alone.config.query_context == "self"
     assert not alone.transductive
+
+
+@pytest.mark.parametrize("cosine", ["frames", "mean"])
+def test_one_query_by_itself_scores_as_its_joint_alignment_does_without_others(
+    cosine: str,
+) -> None:
+    joint = tiny_recognizer(query_context="self", align="joint", stage_cosine=cosine)
+    _, alone = variants(joint, [])
+    support, query = joint.trunk(clips(3, seed=1)), joint.trunk(clips(1, seed=2))
+    text_NAE = tiny_text(joint, LABELS[:3])
+    for_joint, for_alone = (
+        score_episode(one, support, [0, 1, 2], query, text_NAE) for one in (joint, alone)
+    )
+    torch.testing.assert_close(for_alone.stages_QNA, for_joint.stages_QNA, atol=1e-6, rtol=0)
 
 
 def test_an_alignment_over_queries_does_not_matter_to_a_method_without_text(

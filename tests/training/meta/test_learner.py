@@ -7,16 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from deploy.local_service import free_port
 from model.adapters.bottleneck import Bottleneck
+from model.backbones.opening import towers
+from model.checkpoint import save_checkpoint
 from model.views import alone_view
 from tests.episodes import score_episode
 from tests.forked import ForkedCommand
+from tests.model.tiny import TOWERS, tiny_recognizer
 from tests.training.learners import RECIPE, tiny_learner
 from training.errors import InputError
 from training.meta.learner import Learner, rate, training_mode
 from training.meta.losses.answers import disagreement
+from training.meta.optimizer import build_optimizer
 from training.meta.passes import frozen_features
 from training.meta.recipe import FitRecipe
 
@@ -92,6 +97,52 @@ def test_a_resumed_learner_repeats_the_others_steps_to_the_bit() -> None:
     for name, parameter in whole.trained.items():
         assert torch.equal(parameter, resumed.trained[name])
         assert torch.equal(whole.average[name], resumed.average[name])
+
+
+class Measuring(nn.Module):
+    """A foreign part along time that measures its batches, as batch normalisation does."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+
+    def is_initial(self) -> bool:
+        return False
+
+    def forward(self, features_BTE: torch.Tensor) -> torch.Tensor:
+        return self.norm(features_BTE.flatten(0, 1)).unflatten(0, features_BTE.shape[:2])
+
+
+def measuring_learner() -> Learner:
+    plain = tiny_learner(preset="aim", query_context="none")
+    recognizer = plain.recognizer
+    recognizer.video.temporal = Measuring(recognizer.video.tower.features)
+    return Learner(recognizer.eval(), RECIPE, plain.passes.episodes, plain.passes.source)
+
+
+def test_what_batches_measured_is_resumed_and_stored_with_the_weights(tmp_path: Path) -> None:
+    whole, first, resumed = (measuring_learner() for _ in range(3))
+    whole.step()
+    first.step()
+    resumed.resume(first.state())
+    assert resumed.step() == whole.step()
+    names = {f"video.temporal.norm.running_{what}" for what in ("mean", "var")}
+    save_checkpoint(resumed.recognizer, tmp_path, "card")
+    stored, live = load_file(tmp_path / "weights.safetensors"), whole.recognizer.state_dict()
+    for name in names:
+        assert not torch.equal(stored[name], measuring_learner().recognizer.state_dict()[name])
+        assert torch.equal(stored[name], live[name])
+
+
+def test_a_frozen_norm_keeps_what_it_measured_before() -> None:
+    learner = measuring_learner()
+    learner.recognizer.video.temporal.requires_grad_(False)  # type: ignore[union-attr]
+    frozen = Learner(learner.recognizer, RECIPE, learner.passes.episodes, learner.passes.source)
+    frozen.step()
+    start = measuring_learner().recognizer.state_dict()
+    for name, value in frozen.recognizer.state_dict().items():
+        if "temporal.norm" in name:
+            assert torch.equal(value, start[name]), name
 
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
@@ -339,6 +390,41 @@ def test_the_rate_rises_then_falls_or_stays() -> None:
     assert rate(0.1, cosine) == pytest.approx(1.0)
     assert rate(1.0, cosine) == pytest.approx(0.0, abs=1e-6)
     assert rate(0.9, FitRecipe(schedule="constant", warmup=0.1)) == 1.0
+
+
+def test_what_decays_follows_from_the_kind_of_module_in_tuned_towers_too() -> None:
+    model = nn.ModuleDict(
+        {
+            "tower": tiny_recognizer("clip_fsar").video.tower.model,
+            "text": towers(TOWERS)[1].model,
+            "kernel": nn.Conv3d(2, 2, 3),
+            "norm": nn.LayerNorm([2, 3]),
+            "own": _Own(),
+        }
+    )
+    decayed, kept = (
+        {
+            name
+            for name, p in model.named_parameters()
+            for group in build_optimizer({"": model}, FitRecipe(place_rate=3.0)).param_groups
+            if (group["weight_decay"] > 0) == decays and any(p is one for one in group["params"])
+        }
+        for decays in (True, False)
+    )
+    assert {"tower.patch_embed.proj.weight", "tower.blocks.0.attn.qkv.weight"} <= decayed
+    assert {"text.text_projection", "kernel.weight", "own.taps"} <= decayed
+    assert "text.transformer.resblocks.0.attn.in_proj_weight" in decayed
+    assert {"tower.pos_embed", "tower.cls_token", "text.positional_embedding"} <= kept
+    assert {"text.token_embedding.weight", "norm.weight", "own.scale", "kernel.bias"} <= kept
+
+
+class _Own(nn.Module):
+    """A part with weights that are in no module of torch: a kernel over time, and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.ones(2, 1, 3))
+        self.scale = nn.Parameter(torch.ones(()))
 
 
 def test_convolution_kernels_decay_as_matrices_do_and_embeddings_of_places_do_not() -> None:
