@@ -29,7 +29,7 @@ GOOD: dict[str, list[bytes]] = {"jump": [A], "wave": [B]}
 STAGES = ["It begins.", "It goes on.", "It ends."]
 FRAGMENTED = make_video(grey_frames(9), container_options={"movflags": "empty_moov"})
 NO_FRAMES = FRAGMENTED[: FRAGMENTED.index(b"moof") - 4]
-MPEG2 = make_video(grey_frames(9), codec="mpeg1video", container="avi")
+MPEG1 = make_video(grey_frames(9), codec="mpeg1video", container="avi")
 HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
 
 
