@@ -44,6 +44,25 @@ RECIPES: dict[str, FitRecipe] = {
         temperature=1.0,
         weights={"query": 0.0, "video": 1.0, "global_class": 1.5},
     ),
+    # GgHM's losses, with SloshNet's optimiser and schedule, by the same group: our choice
+    # (model/papers/gghm.md, section 6)
+    "gghm": FitRecipe(
+        episodes=10_000,
+        per_step=16,
+        shots=(1, 1),
+        optimizer="sgd",
+        lr=1e-4,
+        momentum=0.9,
+        weight_decay=3e-4,
+        warmup=0.0,
+        schedule="steps",
+        milestones=((0.6, 0.5), (0.8, 0.1), (0.9, 0.01)),
+        clip=0.0,
+        average=0.0,
+        dropout=0.0,
+        temperature=1.0,
+        weights={"query": 0.0, "video": 1.0, "graph_edges": 1.0},
+    ),
     # MA-CLIP's losses at its alpha of a half (model/papers/ma_clip.md, sections 4 and 5); episodes
     # as for SSv2-Small, all else our choice
     "ma_clip": FitRecipe(
