@@ -47,10 +47,7 @@ def build_recognizer(
             f"Features of width {video.features} are not in the space of text; set fusion to "
             "'video', or leave out what changes them."
         )
-    if not config.prompt:
-        raise MethodError("The method has no prompt; give one, such as '{stage}'.")
-    for prompt in prompts_of(config.prompt):
-        _check_prompt(prompt)
+    _check_prompts(config)
     _tune(config, recognizer)
     return recognizer.eval()
 
@@ -69,6 +66,13 @@ def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
             text.adapted.requires_grad_(False)
         if video.temporal_embedding is not None:
             video.temporal_embedding.requires_grad_(False)
+
+
+def _check_prompts(config: MethodConfig) -> None:
+    if not config.prompt:
+        raise MethodError("The method has no prompt; give one, such as '{stage}'.")
+    for prompt in prompts_of(config.prompt):
+        _check_prompt(prompt)
 
 
 def _check_prompt(prompt: str) -> None:

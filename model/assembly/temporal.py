@@ -52,21 +52,27 @@ def build_temporal(
             _check_heads(features, features / width)
             return FrameTransformer(features, frames, depth=depth, heads=features // width)
         case TokenTransformerConfig():
-            _check_heads(features, config.heads)
-            return FrameTokenTransformer(
-                features,
-                frames,
-                depth=config.depth,
-                heads=config.heads,
-                hidden=config.hidden,
-                dropout=config.dropout,
-            )
+            return _token_transformer(config, features, frames)
         case SloshNetConfig(heads=heads, released=released):
             return SloshNet(levels, heads=heads, released=released)
         case DenseConfig():
             return _dense(config, frames, levels)
         case _:
             assert_never(config)
+
+
+def _token_transformer(
+    config: TokenTransformerConfig, features: int, frames: int
+) -> FrameTokenTransformer:
+    _check_heads(features, config.heads)
+    return FrameTokenTransformer(
+        features,
+        frames,
+        depth=config.depth,
+        heads=config.heads,
+        hidden=config.hidden,
+        dropout=config.dropout,
+    )
 
 
 def _check_heads(features: int, heads: float) -> None:

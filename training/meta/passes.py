@@ -80,21 +80,14 @@ class EpisodePasses:
         recipe, episode = self.recipe, self.episodes.draw(number)
         rng = np.random.default_rng([recipe.seed, number, 1])
         torch.manual_seed(int(rng.integers(2**62)))  # of what is dropped
-        # Draws, text and tokens follow in this order: a resumed run repeats it.
-        again = episode.query if recipe.consistency else ()  # once more, by other draws
-        clips = [*episode.support, *episode.query, *again]
-        draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
-        described = self._described(episode.labels)
-        with_text = rng.random() >= recipe.text_dropout and described
-        with self._autocast():
-            tokens_BTLD = self._tokens(clips, draws, rng, len(episode.support))
-            text_NAE = self._text(episode.labels) if with_text else None
-            with self._kept_top() as top:
-                features_BTE, scores = self._score(tokens_BTLD, episode, text_NAE)
+        with self._autocast(), self._kept_top() as top:
+            tokens_BTLD, text_NAE = self._read(episode, rng)
+            features_BTE, scores = self._score(tokens_BTLD, episode, text_NAE)
         known, asked = len(episode.support) + len(episode.query), len(episode.query)
         logits_QN, again_QN = (scores.logits_QN.float() / recipe.temperature).tensor_split([asked])
         tokens_BTLD = tokens_BTLD[:known]
         classes_B = (*episode.support_classes, *episode.query_classes)
+        described = self._described(episode.labels)
         masked = None if text_NAE is None else self._masked(episode, classes_B, number)
         base_B = [self.base[episode.labels[place]] for place in classes_B]
         return EpisodeOutput(
@@ -120,6 +113,17 @@ class EpisodePasses:
             masked=masked,
             top_BTLD=top[0][:known] if top else None,
         )
+
+    def _read(self, episode: Episode, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+        """Return tokens of supports and queries, and the text of classes where it takes part."""
+        recipe = self.recipe
+        # Draws, text and tokens follow in this order: a resumed run repeats it.
+        again = episode.query if recipe.consistency else ()  # once more, by other draws
+        clips = [*episode.support, *episode.query, *again]
+        draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
+        with_text = rng.random() >= recipe.text_dropout and self._described(episode.labels)
+        tokens_BTLD = self._tokens(clips, draws, rng, len(episode.support))
+        return tokens_BTLD, self._text(episode.labels) if with_text else None
 
     def _edges(self, features_BTE: Tensor, episode: Episode) -> Sequence[Tensor]:
         support_STE, query_QTE = features_BTE.float().tensor_split([len(episode.support)])
