@@ -16,7 +16,7 @@ from model.config.blocks import (
     TedConfig,
     TextAdapterConfig,
 )
-from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.matching import (
     BiMhmMatcher,
     CacheMatcher,
@@ -76,7 +76,13 @@ _M2CLIP = MethodConfig(  # `12x384`
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
-    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "tip_adapter": MethodConfig(
+        backbone=_CLIP,
+        matcher=CacheMatcher(),
+        fusion=SumFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
+    ),
     "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
     "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(

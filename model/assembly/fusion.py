@@ -2,10 +2,10 @@
 
 from typing import assert_never
 
-from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.method import MethodConfig
 from model.errors import MethodError
-from model.fusion import Convex, Geometric, Product, VideoOnly
+from model.fusion import Convex, Geometric, Product, Sum, VideoOnly
 from model.matching.stages import LabelText, StageText, TemplateText
 from model.slots import Fusion, Matcher, TextHead
 
@@ -15,7 +15,7 @@ def build_text_head(config: MethodConfig) -> TextHead:
     match config.fusion:
         case GeometricFusion():
             return LabelText()
-        case ConvexFusion(sharpness=sharpness):
+        case ConvexFusion(sharpness=sharpness) | SumFusion(sharpness=sharpness):
             return TemplateText(sharpness)
         case "video" | "product":
             return StageText(config.stages, config.align, config.stage_cosine)
@@ -39,6 +39,8 @@ def build_fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
             fusion = Geometric(share, softness)
         case ConvexFusion(text_share=share):
             fusion = Convex(share, config.scale if matcher.bounded else 1.0)
+        case SumFusion(video_weight=weight):
+            fusion = Sum(weight, config.scale if matcher.bounded else 1.0)
         case _:
             assert_never(config.fusion)
     if fusion.needs_bounded and not matcher.bounded:
