@@ -57,6 +57,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
         default="joint",
         help="Who is aligned with whom: as the released code was run.",
     )
+    parser.add_argument(
+        "--align-norm",
+        action="store_true",
+        help="The file holds a LayerNorm of the alignment (ca.ln_1), as those of SSv2-Full do.",
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
@@ -73,6 +78,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         query_context=options.query_context,
         text=OrderConfig(blocks=options.text_blocks),
         align=options.align,
+        align_norm=options.align_norm,
     )
     return import_released(
         ImportJob(file=options.file, out=options.out, method=method, backbone_weights=weights)

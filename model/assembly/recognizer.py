@@ -25,7 +25,7 @@ def build_recognizer(
     """
     video = build_video(config, image)
     matcher = build_matcher(config.matcher, video.features, video.instants)
-    head = build_text_head(config)
+    head = build_text_head(config, image.features)
     recognizer = Recognizer(
         config,
         video,

@@ -22,6 +22,7 @@ QueryContext = Literal["none", "self", "support", "prototype", "joint"]
 Align = Literal["identity", "temporal", "joint"]
 Tune = Literal["frozen", "adapters", "all"]
 Tuned = Annotated[Tune, Field(exclude_if=lambda tune: tune == "adapters")]
+AlignNorm = Annotated[bool, Field(exclude_if=lambda norm: not norm)]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
 Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
@@ -37,6 +38,7 @@ class MethodConfig(Config):
     query_context: QueryContext = "none"
     text: OrderConfig | None = None  # None leaves the text tower as it is
     align: Align = "identity"
+    align_norm: AlignNorm = False  # LayerNorm of what alignment adds (Task-Adapter++, SSv2-Full)
     stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16
     fusion: FusionConfig = "product"  # what has a text factor needs a text tower
     scale: float = 64.0  # of the product of cosines
