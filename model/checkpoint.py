@@ -181,7 +181,8 @@ def _stored_names(recognizer: Recognizer) -> list[str]:
     if isinstance(recognizer.config.backbone, PackagedConfig):
         return names
     frozen = ["text.tower."] + ([] if recognizer.config.tune == "all" else ["video.tower."])
-    return [name for name in names if not name.startswith(tuple(frozen))]
+    tuned = set(recognizer.tuned_names)
+    return [name for name in names if name in tuned or not name.startswith(tuple(frozen))]
 
 
 def _stored_dtype(name: str, tensor: Tensor, *, half: bool) -> torch.dtype:

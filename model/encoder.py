@@ -55,6 +55,7 @@ class VideoEncoder(nn.Module):
             released. A tower without adapted blocks has none.
         temporal: What happens along time above the tower, or None. Where it reads levels, the trunk
             ends below the lowest of them.
+        projected: Whether features are in the space of text; else they are as wide as tokens.
     """
 
     whole_clips = False  # whether its trunk sees the frames of a clip together
@@ -67,9 +68,11 @@ class VideoEncoder(nn.Module):
         frames: int,
         temporal_embedding: Literal["first_adapted", "input"] = "first_adapted",
         temporal: Temporal | None = None,
+        projected: bool = True,
     ) -> None:
         super().__init__()
         self.tower = tower
+        self.projected = projected
         self.adapted = nn.ModuleList(adapted)  # type: ignore[arg-type]  # each is a module
         self.temporal: Temporal | None = temporal
         self.normalize = Normalize(tower.mean, tower.std)
@@ -77,7 +80,8 @@ class VideoEncoder(nn.Module):
         self.instants = frames  # features of a clip
         reads = 0 if temporal is None else temporal.reads_levels
         self.levels = tuple(tower.levels[-reads:]) if reads else ()
-        self.features = tower.features if temporal is None else temporal.features
+        own = tower.features if projected else tower.width
+        self.features = own if temporal is None else temporal.features
         above = len(tower.blocks) - len(adapted)  # the first adapted block
         trunk = min(above, self.levels[0] - 1) if reads else above
         self.plain_blocks = tower.blocks[:trunk]
@@ -165,9 +169,13 @@ class VideoEncoder(nn.Module):
             self._keep(maps, first + place, tokens_BTLD)
         if self.temporal is not None and self.levels:
             return self.temporal([maps[level] for level in self.levels])
-        features_NE = self.tower.head(tokens_BTLD.flatten(0, 1))
+        features_NE = self.pool(tokens_BTLD.flatten(0, 1))
         features_BTE = features_NE.unflatten(0, tokens_BTLD.shape[:2])
         return features_BTE if self.temporal is None else self.temporal(features_BTE)
+
+    def pool(self, tokens_NLD: Tensor) -> Tensor:
+        """Turn the last block's tokens into one feature [N, E] a frame."""
+        return (self.tower.head if self.projected else self.tower.pooled)(tokens_NLD)
 
     def _keep(self, maps: dict[int, Tensor], level: int, tokens_BTLD: Tensor) -> None:
         if level in self.levels:

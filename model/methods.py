@@ -5,7 +5,7 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 `joint` is the paper's and stays in training.
 """
 
-from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig
+from model.config.blocks import AimConfig, D2stConfig, OrderConfig, TaskConfig, TedConfig
 from model.config.fusion import GeometricFusion
 from model.config.matching import BiMhmMatcher, OtamMatcher
 from model.config.method import Align, MethodConfig, QueryContext
@@ -16,6 +16,7 @@ from model.config.towers import (
     CompactConfig,
     OpenClipConfig,
     PackagedConfig,
+    TimmConfig,
     VideoNetworkConfig,
 )
 from model.errors import MethodError
@@ -25,6 +26,7 @@ SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+_RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
@@ -50,6 +52,18 @@ METHODS: dict[str, MethodConfig] = {
         temporal=ConvolutionConfig(),
         matcher=BiMhmMatcher(),
         fusion="video",
+    ),
+    "d2st": MethodConfig(
+        backbone=_CLIP,
+        visual=D2stConfig(),
+        temporal_embedding="input",
+        tower_parts=("class_token", "last_norm"),
+        projected=False,
+        matcher=BiMhmMatcher(),
+        fusion="video",
+    ),
+    "d2st_resnet50": MethodConfig(
+        backbone=_RESNET, visual=D2stConfig(blocks=4), matcher=BiMhmMatcher(), fusion="video"
     ),
     "clip_fsar": MethodConfig(
         backbone=_CLIP,

@@ -114,7 +114,17 @@ class Recognizer(ByParts):
     @property
     def trained(self) -> bool:
         """Whether any part differs from its start; an untrained method equals its backbone."""
-        return self.config.tune == "all" or not all(part.is_initial() for part in self.parts())
+        tuned = self.config.tune == "all" or self.config.tower_parts
+        return bool(tuned) or not all(part.is_initial() for part in self.parts())
+
+    @property
+    def tuned_names(self) -> list[str]:
+        """Name the tensors of a frozen image tower that learn with the adapters."""
+        if not self.config.tower_parts:
+            return []
+        parts = self.video.tower.parts
+        names = (name for part in self.config.tower_parts for name in parts[part])
+        return [f"video.tower.model.{name}" for name in names]
 
     def parts(self) -> Iterator[Part]:
         """Yield every part above the backbone that may learn."""

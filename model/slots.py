@@ -12,7 +12,7 @@ Dimensions: B S Q clips or frames, N classes, A stages, T frames, C H W pixels, 
 that are read, D token width, E feature width, J heads, W width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -64,8 +64,15 @@ class Backbone(Protocol):
     reads_class_token: bool  # whether `head` looks at the first token alone
     staged: bool  # whether its blocks are stages of convolutions, without attention
     blocks: Sequence[Block]
-    levels: Sequence[int]  # blocks below each of its four levels; the last level is the end
-    level_widths: Sequence[int]  # C of each level
+    parts: Mapping[str, Sequence[str]]  # names in `model` of what may learn alone, by its name
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """How many blocks stand below each of its four levels; the last level is the end."""
+
+    @property
+    def level_widths(self) -> Sequence[int]:
+        """C of each level."""
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Turn normalised pixels into tokens [B, L, D] with their places added."""
@@ -75,6 +82,9 @@ class Backbone(Protocol):
 
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Turn the last block's tokens into one feature [B, E] a frame."""
+
+    def pooled(self, tokens_BLD: Tensor) -> Tensor:
+        """Do so without the projection into the space of text; [B, D]."""
 
     def map(self, tokens_BLD: Tensor) -> Tensor:
         """Lay a level's tokens out as a map [B, C, H, W], without those in front of the patches."""

@@ -90,7 +90,7 @@ def test_answer_of_the_curl_is_one_the_service_gives() -> None:
 def test_every_setting_and_every_preset_is_named() -> None:
     settings = [variable(name, field) for name, field in Settings.model_fields.items()]
     assert not [name for name in settings if f"`{name}`" not in TEXTS["docs/settings.md"]]
-    assert not [name for name in METHODS if f"`{name}`" not in TEXTS["model/README.md"]]
+    assert not [name for name in METHODS if f"`{name}`" not in TEXTS["docs/methods.md"]]
 
 
 def test_no_document_names_a_setting_that_is_not_there() -> None:

@@ -41,6 +41,11 @@ def build_recognizer(
             f"frames is {config.frames}; {config.stages} stages need {head.least_frames} or more "
             "frames a clip."
         )
+    if recognizer.has_text and not (config.projected and video.features == image.features):
+        raise MethodError(
+            f"Features of width {video.features} are not in the space of text; set fusion to "
+            "'video', or leave out what changes them."
+        )
     _check_prompt(config.prompt)
     _tune(config, recognizer)
     return recognizer.eval()
@@ -50,6 +55,8 @@ def _tune(config: MethodConfig, recognizer: Recognizer) -> None:
     """Say which weights learn: the backbone's, the adapters' and those of the parts above."""
     video, text = recognizer.video, recognizer.text
     video.tower.model.requires_grad_(config.tune == "all")
+    for name in recognizer.tuned_names if config.tune != "frozen" else ():
+        recognizer.get_parameter(name).requires_grad_(True)
     if text is not None:
         text.tower.model.requires_grad_(False)
     if config.tune == "frozen":

@@ -4,10 +4,18 @@ from collections.abc import Sequence
 from typing import TypeVar, assert_never, cast
 
 from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
+from model.adapters.d2st import LEAST_FRAMES, PATCHES, STAGE_HEADS, STAGES, D2stAdapter, D2stBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
-from model.config.blocks import AimConfig, OrderConfig, TaskConfig, TedConfig, VisualConfig
+from model.config.blocks import (
+    AimConfig,
+    D2stConfig,
+    OrderConfig,
+    TaskConfig,
+    TedConfig,
+    VisualConfig,
+)
 from model.config.method import MethodConfig
 from model.config.towers import WholeClipConfig
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
@@ -28,19 +36,24 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     if config.temporal is not None:
         temporal = TemporalConvolution(tower.features, config.temporal.ratio)
     if isinstance(config.backbone, WholeClipConfig):
-        if config.visual is not None or config.tune == "all":
+        if config.visual is not None or config.tune == "all" or config.tower_parts:
             raise MethodError(
                 f"A {config.backbone.kind} network sees a whole clip and stays frozen; leave "
                 "adapted blocks and tune 'all' out, as the preset `frozen` does."
             )
         return ClipEncoder(cast(ClipBackbone, tower), frames=config.frames, temporal=temporal)
     image = cast(Backbone, tower)
+    if isinstance(config.visual, D2stConfig) and config.frames < LEAST_FRAMES:
+        raise MethodError(
+            f"frames is {config.frames}; D2ST adapters need {LEAST_FRAMES} or more frames a clip."
+        )
     return VideoEncoder(
         image,
         _adapted(config.visual, image, maps=temporal is not None and temporal.reads_levels > 0),
         frames=config.frames,
         temporal_embedding=config.temporal_embedding,
         temporal=temporal,
+        projected=config.projected,
     )
 
 
@@ -62,6 +75,8 @@ def build_text(config: OrderConfig | None, tower: TextBackbone | None) -> TextEn
 def _adapted(config: VisualConfig | None, tower: Backbone, *, maps: bool) -> list[AdaptedBlock]:
     if config is None:
         return []
+    if isinstance(config, D2stConfig):
+        return _d2st(config, tower)
     if tower.staged:
         raise MethodError(
             f"{config.kind!r} adapters wrap attention, and a ResNet has none; choose a ViT."
@@ -80,6 +95,26 @@ def _adapted(config: VisualConfig | None, tower: Backbone, *, maps: bool) -> lis
     ]
 
 
+def _d2st(config: D2stConfig, tower: Backbone) -> list[AdaptedBlock]:
+    top = _top(tower.blocks, config.blocks, "image")
+    if tower.staged:
+        shapes = list(zip(tower.level_widths, STAGE_HEADS, STAGES, strict=True))[-len(top) :]
+    else:
+        shapes = [(tower.width, config.heads, PATCHES)] * len(top)
+    adapted: list[AdaptedBlock] = []
+    for block, (width, heads, pathways) in zip(top, shapes, strict=True):
+        hidden = int(width * config.ratio)
+        if not hidden or hidden % heads:
+            raise MethodError(
+                f"{heads} heads do not divide adapters of width {hidden}; choose another ratio."
+            )
+        adapter = D2stAdapter(
+            width, hidden, heads, pathways, prefix=tower.prefix_tokens, bent=not tower.staged
+        )
+        adapted.append(D2stBlock(block, adapter))
+    return adapted
+
+
 def _top(blocks: Sequence[B], count: int, tower: str) -> list[B]:
     if not 1 <= count <= len(blocks):
         raise MethodError(
@@ -89,7 +124,10 @@ def _top(blocks: Sequence[B], count: int, tower: str) -> list[B]:
 
 
 def adapt(
-    block: TransformerBlock, width: int, config: VisualConfig, reads: slice = ALL
+    block: TransformerBlock,
+    width: int,
+    config: AimConfig | TaskConfig | TedConfig,
+    reads: slice = ALL,
 ) -> AdaptedBlock:
     """Wrap one block in the adapters that `config` describes; others read `reads` of its tokens."""
     match config:

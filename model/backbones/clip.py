@@ -4,7 +4,7 @@ Dimensions: B frames or texts, C H W pixels, L tokens, D token width, E feature 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.hub import HubFile
-from model.backbones.maps.levels import level_places, square_map
+from model.backbones.maps.levels import PatchLevels
 from model.backbones.timm import TimmImageTower
 from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer, read_whole, tokenizer_of
 from model.backbones.weights import load_exactly, read_tensors
@@ -65,7 +65,7 @@ class ClipBlock(Residual):
         return self.block.ls_2(self.block.mlp(normed_BLD))
 
 
-class ClipImageTower(nn.Module):
+class ClipImageTower(PatchLevels, nn.Module):
     """The image half of an open_clip CLIP with a plain ViT."""
 
     def __init__(self, visual: Any, mean: RGB, std: RGB) -> None:  # noqa: ANN401
@@ -82,13 +82,15 @@ class ClipImageTower(nn.Module):
         self.width = int(visual.class_embedding.shape[0])
         self.features = int(visual.proj.shape[1])
         self.prefix_tokens = 1
-        self.staged = False
+        norm = ("ln_post.weight", "ln_post.bias")
+        self.parts: Mapping[str, Sequence[str]] = {
+            "class_token": ("class_embedding",),
+            "last_norm": norm,
+        }
         self.reads_class_token = True
         self.blocks: Sequence[Block] = tuple(
             ClipBlock(block) for block in visual.transformer.resblocks
         )
-        self.levels: Sequence[int] = level_places(len(self.blocks))
-        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Convolve, prepend the class token, add places."""
@@ -102,11 +104,11 @@ class ClipImageTower(nn.Module):
 
     def head(self, tokens_BLD: Tensor) -> Tensor:
         """Normalise and project the class token."""
-        return self.model.ln_post(tokens_BLD[:, 0]) @ self.model.proj
+        return self.pooled(tokens_BLD) @ self.model.proj
 
-    def map(self, tokens_BLD: Tensor) -> Tensor:
-        """Lay the patches out."""
-        return square_map(tokens_BLD[:, self.prefix_tokens :])
+    def pooled(self, tokens_BLD: Tensor) -> Tensor:
+        """Normalise the class token."""
+        return self.model.ln_post(tokens_BLD[:, 0])
 
 
 class ClipTextTower(nn.Module):

@@ -6,7 +6,7 @@ Dimensions: B frames, C H W pixels, L tokens, D token width, E feature width, H 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.backbones.attention import Residual, join_heads, split_heads
 from model.backbones.eva import EvaBlock
 from model.backbones.hub import HubFile
-from model.backbones.maps.levels import level_places, square_map
+from model.backbones.maps.levels import PatchLevels
 from model.backbones.maps.resnet import ResNetTower
 from model.backbones.weights import load_exactly, read_tensors
 from model.config.towers import TimmConfig
@@ -72,7 +72,7 @@ class TimmBlock(Residual):
         return self.block.ls2(self.block.mlp(normed_BLD))
 
 
-class TimmImageTower(nn.Module):
+class TimmImageTower(PatchLevels, nn.Module):
     """A timm ViT without its classifier; also the compact image tower.
 
     Pooled by its class token, its mean, or attention (SigLIP), as the model has it. Where open_clip
@@ -97,9 +97,13 @@ class TimmImageTower(nn.Module):
             EvaBlock(block, vit.rope, vit.patch_embed.grid_size) if turned else TimmBlock(block)
             for block in vit.blocks
         )
-        self.staged = False
-        self.levels: Sequence[int] = level_places(len(self.blocks))
-        self.level_widths: Sequence[int] = (self.width,) * len(self.levels)
+        norm = [
+            name for name in ("norm", "fc_norm") if isinstance(getattr(vit, name), nn.LayerNorm)
+        ]
+        self.parts: Mapping[str, Sequence[str]] = {
+            "class_token": ("cls_token",) if vit.cls_token is not None else (),
+            "last_norm": tuple(f"{name}.{kind}" for name in norm for kind in ("weight", "bias")),
+        }
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed patches, prepend tokens, add places."""
@@ -114,9 +118,9 @@ class TimmImageTower(nn.Module):
         """Normalise, pool and project as the model does."""
         return self.model.forward_head(self.model.norm(tokens_BLD))
 
-    def map(self, tokens_BLD: Tensor) -> Tensor:
-        """Lay the patches out."""
-        return square_map(tokens_BLD[:, self.prefix_tokens :])
+    def pooled(self, tokens_BLD: Tensor) -> Tensor:
+        """Normalise and pool as the model does."""
+        return self.model.forward_head(self.model.norm(tokens_BLD), pre_logits=True)
 
 
 def timm_file(config: TimmConfig) -> HubFile:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config.root import Config
+from model.config.root import Config, Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,16 @@ class TedConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class D2stConfig(Config):
+    """D2ST-Adapter behind blocks of a ViT, or stages of a ResNet (model/papers/d2st.md)."""
+
+    kind: Literal["d2st"] = "d2st"
+    blocks: int = 12  # a ResNet has 4 stages
+    ratio: float = 0.25
+    heads: Count = 4  # on a ViT; stages of a ResNet have 1, 2, 4 and 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig(Config):
     """Order adapters on the top text blocks (Task-Adapter++; model/papers/task_adapter.md)."""
 
@@ -46,4 +56,6 @@ class OrderConfig(Config):
     ratio: float = 0.25
 
 
-VisualConfig = Annotated[AimConfig | TaskConfig | TedConfig, Field(discriminator="kind")]
+VisualConfig = Annotated[
+    AimConfig | TaskConfig | TedConfig | D2stConfig, Field(discriminator="kind")
+]

@@ -23,6 +23,9 @@ Align = Literal["identity", "temporal", "joint"]
 Tune = Literal["frozen", "adapters", "all"]
 Tuned = Annotated[Tune, Field(exclude_if=lambda tune: tune == "adapters")]
 AlignNorm = Annotated[bool, Field(exclude_if=lambda norm: not norm)]
+TowerPart = Literal["class_token", "last_norm"]
+TowerParts = Annotated[tuple[TowerPart, ...], Field(exclude_if=lambda parts: not parts)]
+Projected = Annotated[bool, Field(exclude_if=lambda projected: projected)]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
 Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
@@ -46,6 +49,8 @@ class MethodConfig(Config):
     prototypes: PrototypesConfig = MEANS
     temporal: Temporal = None  # what happens along time above the backbone
     tune: Tuned = "adapters"  # what learns: parts above the backbone, adapters too, or all
+    tower_parts: TowerParts = ()  # of a frozen tower, that learn with the adapters
+    projected: Projected = True  # features in the space of text; else as wide as tokens
     stages: Stages = STAGES  # sentences that describe an action
     prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
 

@@ -24,7 +24,7 @@ class OpenClipConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimmConfig(Config):
-    """A ViT of timm, no text tower; its weights are not in the checkpoint."""
+    """A ViT or ResNet of timm, no text tower; its weights are not in the checkpoint."""
 
     kind: Literal["timm"] = "timm"
     name: str  # "vit_tiny_patch16_224"

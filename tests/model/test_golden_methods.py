@@ -23,7 +23,17 @@ from model.views import Alone
 from tests.model.golden_methods import DEFAULT, GOLDEN2_DIR, Case, files_of
 from tests.model.tiny import class_set
 
-KINDS = ("aim", "clipfsar", "heads", "m2clip_adapters", "trx")
+KINDS = (
+    "aim",
+    "clipfsar",
+    "d2st_resnet50",
+    "d2st_resnet_blocks",
+    "d2st_vit",
+    "d2st_vit_block",
+    "heads",
+    "m2clip_adapters",
+    "trx",
+)
 LAYERS = {"down": "D_fc1", "up": "D_fc2"}
 ADAPTERS = {"time": "T_Adapter", "space": "S_Adapter", "joint": "MLP_Adapter"}
 
@@ -33,7 +43,7 @@ def stem(file: Path) -> str:
 
 
 def test_every_case_of_this_repository_is_read_by_a_test() -> None:
-    read = [file for kind in KINDS for file in files_of(kind)]
+    read = {file for kind in KINDS for file in files_of(kind)}
     assert read, f"no .npz in {GOLDEN2_DIR}"
     if GOLDEN2_DIR == DEFAULT:
         assert sorted(read) == sorted(GOLDEN2_DIR.glob("*.npz"))

@@ -8,7 +8,7 @@ from torch import Tensor
 from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
 from model.backbones.words import split_words
-from model.config.blocks import OrderConfig
+from model.config.blocks import D2stConfig, OrderConfig
 from model.config.method import MethodConfig
 from model.config.prototypes import TextTokenPrototypes
 from model.config.towers import CompactConfig, CompactTextConfig
@@ -43,7 +43,12 @@ def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodCon
     method = METHODS[preset]
     visual = replace(method.visual, blocks=2) if method.visual else None
     text = OrderConfig(blocks=2) if method.text else None
-    tiny = {"backbone": TOWERS, "visual": visual, "text": text}
+    finer = isinstance(visual, D2stConfig)  # which needs a grid of 7 x 7
+    tiny = {
+        "backbone": replace(TOWERS, patch=2) if finer else TOWERS,
+        "visual": visual,
+        "text": text,
+    }
     if isinstance(method.prototypes, TextTokenPrototypes):
         tiny["prototypes"] = replace(method.prototypes, heads=4, hidden=48)
     return replace(method, **{**tiny, **changes})

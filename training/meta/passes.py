@@ -192,4 +192,4 @@ def frozen_features(recognizer: Recognizer, tokens_BTLD: Tensor) -> Tensor:
     tokens = tokens_BTLD.flatten(0, 1)
     for block in tower.blocks[plain:]:
         tokens = block.run(tokens)
-    return tower.head(tokens).unflatten(0, tokens_BTLD.shape[:2])
+    return recognizer.video.pool(tokens).unflatten(0, tokens_BTLD.shape[:2])

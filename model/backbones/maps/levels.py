@@ -1,15 +1,40 @@
 """Levels of a tower: its maps at four depths, for parts that read more than the end.
 
-Dimensions: B frames, P patches, D width, S side of the grid of patches.
+Dimensions: B frames, L tokens, P patches, D width, S side of the grid of patches.
 """
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from model.errors import MethodError
+from model.slots import Block
 
 LEVELS = 4
+
+
+class PatchLevels:
+    """Levels of a ViT: its patches after each quarter of its blocks."""
+
+    staged = False
+    width: int
+    prefix_tokens: int
+    blocks: Sequence[Block]
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """How many blocks stand below each."""
+        return level_places(len(self.blocks))
+
+    @property
+    def level_widths(self) -> Sequence[int]:
+        """Channels of each."""
+        return (self.width,) * LEVELS
+
+    def map(self, tokens_BLD: Tensor) -> Tensor:
+        """Lay the patches out as maps [B, D, S, S]."""
+        return square_map(tokens_BLD[:, self.prefix_tokens :])
 
 
 def level_places(blocks: int) -> tuple[int, ...]:

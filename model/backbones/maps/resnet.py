@@ -6,7 +6,7 @@ row, and a stage changes their number and width.
 Dimensions: B frames, C channels, H W pixels or cells, L cells of a map, E feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ class ResNetTower(nn.Module):
     prefix_tokens = 0
     reads_class_token = False
     staged = True
+    parts: Mapping[str, Sequence[str]] = {"class_token": (), "last_norm": ()}
 
     def __init__(self, resnet: Any, size: int, mean: RGB, std: RGB) -> None:  # noqa: ANN401
         super().__init__()
@@ -69,6 +70,10 @@ class ResNetTower(nn.Module):
     def head(self, cells_BLC: Tensor) -> Tensor:
         """Return the mean over cells."""
         return cells_BLC.mean(dim=1)
+
+    def pooled(self, cells_BLC: Tensor) -> Tensor:
+        """Return the same: there is no projection."""
+        return self.head(cells_BLC)
 
     def map(self, cells_BLC: Tensor) -> Tensor:
         """Lay the cells out."""
