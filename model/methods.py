@@ -30,7 +30,13 @@ _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
-    "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
+    "aim": MethodConfig(
+        backbone=_CLIP,
+        visual=AimConfig(blocks=12),
+        temporal_embedding="input",
+        tower_parts=("last_norm",),
+    ),
+    "aim_top": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(
         backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"
     ),

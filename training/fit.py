@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from model.config.method import QueryContext, Tune
+from model.config.method import Align, QueryContext, TextHeadKind, Tune
 from model.methods import METHODS
 from training import cli
 from training.meta.choice import MATCHERS, MethodChoice
@@ -94,6 +94,21 @@ def _declare_changes(parser: argparse.ArgumentParser) -> None:
         help="What learns: parts above the backbone (frozen), adapters too, or the image tower and "
         "all; without it, as the preset does.",
     )
+    add(
+        "--text",
+        choices=get_args(TextHeadKind),
+        help="Score the sentences of stages (Task-Adapter++), or one of the label (Task-Adapter).",
+    )
+    add("--align", choices=get_args(Align), help="Whom a query's frames are aligned with.")
+    add("--align-norm", action="store_true", default=None, help="LayerNorm of the alignment.")
+    add("--stage-cosine", choices=("frames", "mean"), help="Mean of cosines, or cosine of a mean.")
+    add(
+        "--released-start",
+        dest="zero_init",
+        action="store_false",
+        default=None,
+        help="Start task adapters at random, as released code does.",
+    )
     add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
     add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")
 
@@ -144,6 +159,11 @@ def run(options: argparse.Namespace) -> dict[str, object] | None:
         frames=options.frames,
         matcher=options.matcher,
         tune=options.tune,
+        text=options.text,
+        align=options.align,
+        align_norm=options.align_norm,
+        stage_cosine=options.stage_cosine,
+        zero_init=options.zero_init,
         at_input=options.at_input,
     )
     job = FitJob(

@@ -8,7 +8,7 @@ from model.config.fusion import ConvexFusion, GeometricFusion
 from model.config.method import MethodConfig
 from model.errors import MethodError
 from model.fusion import Convex, Geometric, Product, VideoOnly
-from model.matching.stages import LabelText, StageText, TemplateText
+from model.matching.stages import LabelCosine, LabelText, StageText, TemplateText
 from model.slots import Fusion, Matcher, TextHead
 
 
@@ -20,6 +20,8 @@ def build_text_head(config: MethodConfig, features: int) -> TextHead:
         case ConvexFusion(sharpness=sharpness):
             return TemplateText(sharpness)
         case "video" | "product":
+            if config.text_head == "label":
+                return LabelCosine()
             norm = nn.LayerNorm(features) if config.align_norm else None
             return StageText(config.stages, config.align, config.stage_cosine, norm)
         case _:

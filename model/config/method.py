@@ -26,6 +26,8 @@ AlignNorm = Annotated[bool, Field(exclude_if=lambda norm: not norm)]
 TowerPart = Literal["class_token", "last_norm"]
 TowerParts = Annotated[tuple[TowerPart, ...], Field(exclude_if=lambda parts: not parts)]
 Projected = Annotated[bool, Field(exclude_if=lambda projected: projected)]
+TextHeadKind = Literal["stages", "label"]
+TextHeadChoice = Annotated[TextHeadKind, Field(exclude_if=lambda kind: kind == "stages")]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
 Prompt = Annotated[str, Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
@@ -40,6 +42,9 @@ class MethodConfig(Config):
     temporal_embedding: Literal["first_adapted", "input"] = "first_adapted"
     query_context: QueryContext = "none"
     text: OrderConfig | None = None  # None leaves the text tower as it is
+    text_head: TextHeadChoice = (
+        "stages"  # of a product: windows by stages, or the clip by its label
+    )
     align: Align = "identity"
     align_norm: AlignNorm = False  # LayerNorm of what alignment adds (Task-Adapter++, SSv2-Full)
     stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16

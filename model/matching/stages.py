@@ -79,6 +79,23 @@ class LabelText(nn.Module):
         return (self.scale * query_QE @ text_NE.T).log_softmax(dim=-1), None
 
 
+class LabelCosine(nn.Module):
+    """Cosine of each label's text with the mean frame (Task-Adapter, 2024)."""
+
+    transductive, per_task = False, False
+    least_frames = 1
+    scale = 1.0
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, query_QTE: Tensor, text_NAE: Tensor) -> tuple[Tensor, None]:
+        """Return text_QN in [-1, 1]; stages are averaged."""
+        query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
+        return query_QE @ F.normalize(text_NAE.float().mean(dim=1), dim=-1).T, None
+
+
 class TemplateText(nn.Module):
     """Log-probability of each label: the mean over its texts of the softmax of scaled cosines.
 

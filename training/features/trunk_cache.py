@@ -88,6 +88,8 @@ def open_trunk_cache(
     _check(recognizer, len(clips), draws)
     origin = _origin(recognizer, clips, half=half)
     drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
+    if drawn["max_area"] == 1:  # as caches have it that were made before there was another
+        del drawn["max_area"]
     files = TokenFolder(folder, (len(clips), *recognizer.video.token_shape()), origin, drawn)
     files.check(draws)
     missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]

@@ -204,9 +204,17 @@ def _check_fit(recipe: FitRecipe, config: MethodConfig, *, tuned: bool) -> None:
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
     """Let what learns drop what it may, and measure its batches; frozen towers stay as they are."""
     parts = list(learning_parts(recognizer))
+    blocks, chances = recognizer.video.adapted, {}
+    if recipe.drop_path_grows:
+        chances = {
+            part: recipe.drop_path * place / max(1, len(blocks) - 1)
+            for place, block in enumerate(blocks)
+            for part in block.modules()
+        }
     for part in parts:
         if isinstance(part, Bottleneck):
-            part.dropout, part.drop_path = recipe.dropout, recipe.drop_path
+            part.dropout = recipe.dropout
+            part.drop_path = chances.get(part, recipe.drop_path) if part.droppable else 0.0
         part.training = True
     try:
         yield

@@ -186,8 +186,8 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(
     assert "99 adapted blocks do not fit" in tried({"rows": deep}, new)
     thin = [{"name": "a", "preset": "aim", "ratio": 0.001}]
     assert "Adapters of 0.001 x" in tried({"rows": thin}, new)
-    unkept = [{"name": "a", "preset": "aim", "at_input": True, "set": {"draws": 2}}]
-    assert "2 augmentation draws" in tried({"rows": unkept}, new)
+    started = [{"name": "a", "preset": "aim", "zero_init": False}]
+    assert "a method without them" in tried({"rows": started}, new)
     assert "too small for 9 shots" in tried({"shots": [9]}, new)
     assert not new.exists()
     assert "another method, recipe, evaluation" in tried({"episodes": 7}, finished)
