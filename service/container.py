@@ -28,6 +28,7 @@ from service.tasks.arrivals import Arrivals
 from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
+from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
@@ -52,6 +53,7 @@ class Service:
     texts: TaskTexts
     tasks: Tasks
     changer: Changer
+    diagnoser: Diagnoser
     classifier: Classifier
     meters: Meters
 
@@ -107,7 +109,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        users = tasks, changer_of(tasks), classifier, meters
+        users = tasks, changer_of(tasks), Diagnoser(tasks, engine), classifier, meters
         yield Service(settings, limits, store, pool, choice, engine, texts, *users)
 
 

@@ -10,6 +10,7 @@ Dimensions: T sampled frames, H = W pixels, C = 3 channels (RGB).
 """
 
 import io
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,17 @@ def encode_pictures(frames_THWC: np.ndarray) -> tuple[bytes, ...]:
 def decode_pictures(pictures: Sequence[bytes]) -> np.ndarray:
     """Decode kept pictures: uint8 [T, H, W, 3]. For trusted bytes alone."""
     return np.stack([_decode(picture) for picture in pictures])
+
+
+def motion_of(frames_THWC: np.ndarray) -> float:
+    """Return by how much pictures differ from one to the next, on average, of 255."""
+    if len(frames_THWC) < 2:
+        return 0.0
+    steps = [
+        np.abs(one.astype(np.int16) - other).mean()
+        for one, other in itertools.pairwise(frames_THWC)
+    ]
+    return float(np.mean(steps))
 
 
 def strip_of(pictures: Sequence[bytes]) -> bytes:

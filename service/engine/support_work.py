@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.diagnosis.splits import Split
 from model.episode import EncodedSupport
 from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
@@ -95,6 +96,45 @@ class SupportWork:
         steps = registration.steps(
             self.forecast.slice_frames, kind="register", tenant=tenant, deadline=None, done=done
         )
+        with self._queued(steps):
+            return await done
+
+    async def score_splits(
+        self, support: EncodedSupport, splits: Sequence[Split], *, tenant: str = ""
+    ) -> list[np.ndarray]:
+        """Score held-out clips of a task by its other clips, after all else that waits.
+
+        Args:
+            support: The task; its clips are at hand, so none is encoded.
+            splits: Which clips are held out.
+            tenant: Whose work it is.
+
+        Returns:
+            Logits [query, class] of each split.
+        """
+        clips, runtime = support.clips, self._recognizer
+        assert clips is not None
+        if not splits:
+            return []
+        features_STE, text_NAE = clips.features_STE, support.text_NAE
+        found: list[np.ndarray] = []
+
+        def score(split: Split, _: int) -> Outcome | None:
+            classes = [clips.classes[place] for place in split.supports]
+            scores = runtime.score_features(
+                features_STE[list(split.supports)],
+                torch.tensor(classes, device=features_STE.device),
+                features_STE[list(split.queries)],
+                text_NAE,
+            )
+            found.append(scores.logits_QN.float().cpu().numpy())
+            return Outcome(found) if len(found) == len(splits) else None
+
+        done: asyncio.Future[list[np.ndarray]] = asyncio.get_running_loop().create_future()
+        steps = [
+            Step(kind="rebuild", frames=1, tenant=tenant, done=done, run=partial(score, split))
+            for split in splits
+        ]
         with self._queued(steps):
             return await done
 

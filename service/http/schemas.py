@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
 
 from model.config.method import QueryContext
+from service.http.diagnosis import DiagnosisShort
 from service.tasks.inputs import TextSource
 
 BASE64_FAULT = "base64_invalid"  # as pydantic lists it
@@ -219,6 +220,7 @@ class TaskView(BaseModel):
     refused_clips: list[ClipProblem] = Field(
         [], description="Left out under allow_partial, or what made the task fail."
     )
+    diagnosis: DiagnosisShort | None = Field(None, description="With `?diagnosis=true`.")
 
 
 class TaskLine(BaseModel):

@@ -48,6 +48,7 @@ class ClipRecord:
     warnings: tuple[str, ...] = ()  # sentences: what was wrong with the upload
     name: str | None = None  # of the file, as it was sent
     index: Count | None = None  # in the order of the request; None in records before 2026-11-28
+    motion: float | None = None  # mean difference of sampled pictures in a row, of 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model.errors import KshotError
-from model.media.keeping import decode_pictures, encode_pictures
+from model.media.keeping import decode_pictures, encode_pictures, motion_of
 from service.background import spawn
 from service.decoding.pool import DecodePool
 from service.decoding.sandbox import NICENESS
@@ -108,12 +108,14 @@ class Arrivals:
         record = uploads.decoded(uploads.without(record, faults), clips)
         preparation.clips = preparation.decoded = len(record.clips)
         loop, done = asyncio.get_running_loop(), Decoded(record, {}, {})
+        known = []
         for clip in record.clips:  # one by one: whoever leaves leaves the rest
             assert clip.index is not None
             frames_THWC = clips.pop(clip.index).frames_THWC
             kept = await loop.run_in_executor(self._keeper, _keep, frames_THWC)
-            done.pictures[clip.clip_id], done.frames[clip.clip_id] = kept
-        return done
+            done.pictures[clip.clip_id], done.frames[clip.clip_id], motion = kept
+            known.append(replace(clip, motion=motion))
+        return replace(done, record=replace(record, clips=tuple(known)))
 
     def follow(
         self,
@@ -233,13 +235,14 @@ class Arrivals:
             await asyncio.sleep(LOOK_S)
 
 
-def _keep(frames_THWC: np.ndarray) -> tuple[tuple[bytes, ...], np.ndarray]:
-    """Return what is stored of a clip, and what a rebuild will read of it.
+def _keep(frames_THWC: np.ndarray) -> tuple[tuple[bytes, ...], np.ndarray, float]:
+    """Return what is stored of a clip, what a rebuild will read of it, and its motion.
 
     The first encoding then starts from the pixels that each later one starts from.
     """
     pictures = encode_pictures(frames_THWC)
-    return pictures, decode_pictures(pictures)
+    kept_THWC = decode_pictures(pictures)
+    return pictures, kept_THWC, motion_of(kept_THWC)
 
 
 def _go_last() -> None:

@@ -115,6 +115,7 @@ def test_only_new_clips_pass_the_network_where_supports_do_not_see_each_other(
         changed(http.patch(f"{path}/labels/jump", json={"label": "pour"}), 4)
         task = changed(http.patch(path, json={"name": "n"}), 5)
         assert task["change"]["encoded_clips"] == 0
+        assert http.get(f"{path}/diagnosis").json()["task_revision"] == 5
         assert sum(seen) == 2
     with serving(settings) as http:  # from what the store has kept
         seen.clear()

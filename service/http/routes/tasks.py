@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from service.container import Service
 from service.http.changes.document import IF_MATCH
+from service.http.diagnosis import diagnosis_short
 from service.http.openapi import (
     CLASSIFY_HEADERS,
     QUERY_REQUEST,
@@ -28,6 +29,7 @@ from service.http.routes.dependencies import (
 from service.http.schemas import Classification, TaskPage, TaskView
 from service.http.views import classification, task_line, task_view
 from service.stores.records import TaskRecord
+from service.tasks.allowance import Deadline
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
@@ -86,11 +88,23 @@ async def list_tasks(
 
 
 @router.get("/{task_id}", responses=problems(404, 410, 422, 503), operation_id="getTask")
-async def get_task(task_id: TaskId, service: ServiceDep, response: Response) -> TaskView:
+async def get_task(
+    task_id: TaskId,
+    service: ServiceDep,
+    response: Response,
+    wait_s: WaitS,
+    diagnosis: Annotated[bool, Query(description="Add a diagnosis in short.")] = False,
+) -> TaskView:
     """Show a task: its state, its labels with their text, its clips."""
-    record = await service.tasks.get(task_id)
+    record, found = await service.tasks.get(task_id), None
+    if diagnosis:
+        deadline = Deadline.after(service.limits.deadline_s)
+        found = await service.diagnoser.diagnose(task_id, wait_s, deadline)
+        record = found.record
     response.headers["ETag"] = etag(record)
-    return await view_of(service, record)
+    view = await view_of(service, record)
+    view.diagnosis = None if found is None else diagnosis_short(found)
+    return view
 
 
 @router.delete(
