@@ -17,6 +17,7 @@ from typing import get_args
 from model.config.blocks import OrderConfig, TaskConfig
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.towers import OpenClipConfig
+from model.text import PROMPT
 from training import cli
 
 
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         text=OrderConfig(blocks=options.text_blocks),
         align=options.align,
         align_norm=options.align_norm,
+        prompt=PROMPT.replace("{label}", "{spelled}"),  # labels as data sets spell them
     )
     return import_released(
         ImportJob(file=options.file, out=options.out, method=method, backbone_weights=weights)

@@ -73,7 +73,8 @@ def _check_prompt(prompt: str) -> None:
         named = places(prompt)
     except ValueError:
         named = {prompt}
-    if unknown := sorted(named - {"label", "stage"}):
+    if unknown := sorted(named - {"label", "spelled", "stage"}):
         raise MethodError(
-            f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}} and {{stage}}."
+            f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}}, {{spelled}} and "
+            "{stage}."
         )

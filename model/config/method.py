@@ -57,7 +57,7 @@ class MethodConfig(Config):
     tower_parts: TowerParts = ()  # of a frozen tower, that learn with the adapters
     projected: Projected = True  # features in the space of text; else as wide as tokens
     stages: Stages = STAGES  # sentences that describe an action
-    prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
+    prompt: Prompt = PROMPT  # what the text tower reads of a stage: see `model.text.prompts`
 
 
 METHOD_JSON: TypeAdapter[MethodConfig] = TypeAdapter(MethodConfig)

@@ -12,6 +12,7 @@ from model.assembly.recognizer import build_recognizer
 from model.checkpoint import load_recognizer
 from model.errors import CheckpointError
 from model.matching.stages import align, stage_scores
+from model.text import prompts
 from tests.model.golden import Golden
 from training.import_released import main
 from training.meta import released
@@ -129,6 +130,8 @@ def test_the_command_writes_a_folder_that_loads(
     assert main([str(tmp_path / "model.tar"), *asked]) == 0
     loaded = load_recognizer(str(out), weights=weights)
     assert loaded.trained
+    texts = prompts("brush_hair", ("It begins.",), loaded.config.prompt)
+    assert texts == ("A video of action about brush_hair: It begins.",)
     want = golden.recognizer("joint", "joint").state_dict()
     for name, tensor in loaded.state_dict().items():
         torch.testing.assert_close(tensor, want[name])

@@ -24,7 +24,7 @@ from training.meta.choice import MATCHERS, MethodChanges, MethodChoice
 BY_LABEL: dict[str, Any] = {
     "text_head": "label",
     "stages": 1,
-    "prompt": "a photo of action about {stage}",
+    "prompt": "a photo of action about {spelled}",
 }
 FEATURES = 8  # of a matcher that is built to be asked what it declares
 

@@ -39,7 +39,7 @@ def test_the_start_of_task_adapters_is_refused_where_there_are_none() -> None:
 @torch.inference_mode()
 def test_task_adapter_scores_one_sentence_of_a_label_against_the_mean_frame() -> None:
     method = changed(METHODS["task_adapter"], MethodChanges(text="label"))
-    assert (method.stages, method.prompt) == (1, "a photo of action about {stage}")
+    assert (method.stages, method.prompt) == (1, "a photo of action about {spelled}")
     recognizer = tiny_recognizer("task_adapter", **BY_LABEL | {"prompt": "{stage}"})
     text_NAE = tiny_text(recognizer, LABELS[:3])
     assert text_NAE is not None
