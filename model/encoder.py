@@ -98,6 +98,11 @@ class VideoEncoder(nn.Module):
         return any(block.across_clips for block in self.adapted)
 
     @property
+    def reads_text(self) -> bool:
+        """Whether supports bring the text of their class into an adapted block."""
+        return any(block.reads_text for block in self.adapted)
+
+    @property
     def transductive(self) -> bool:
         """Whether what a clip gives depends on the other clips of its pass, whatever the view."""
         return self.temporal is not None and self.temporal.transductive
@@ -146,12 +151,13 @@ class VideoEncoder(nn.Module):
                 tokens = block.run(tokens)
             return self.instants, *tokens.shape[1:]
 
-    def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
+    def forward(self, tokens_BTLD: Tensor, view: View, text_BE: Tensor | None = None) -> Tensor:
         """Run the adapted blocks and what stands above them.
 
         Args:
             tokens_BTLD: The trunk's output, of all clips of the pass.
             view: Who is seen.
+            text_BE: Class text of supports, where `reads_text`.
 
         Returns:
             features_BTE.
@@ -165,7 +171,8 @@ class VideoEncoder(nn.Module):
             tokens_BTLD = tokens_BTLD + self.temporal_embedding
         first = len(self.tower.blocks) - len(self.adapted) + 1
         for place, adapted in enumerate(self.adapted):
-            tokens_BTLD = adapted(tokens_BTLD, view.at(place))
+            told = (text_BE,) if adapted.reads_text and text_BE is not None else ()
+            tokens_BTLD = adapted(tokens_BTLD, view.at(place), *told)
             self._keep(maps, first + place, tokens_BTLD)
         if self.temporal is not None and self.levels:
             return self.temporal([maps[level] for level in self.levels])

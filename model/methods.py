@@ -5,12 +5,19 @@ Scene datasets (HMDB51, UCF101, Kinetics) adapt 2 visual and 8 text blocks, temp
 `joint` is the paper's and stays in training.
 """
 
-from model.config.blocks import AimConfig, D2stConfig, OrderConfig, TaskConfig, TedConfig
-from model.config.fusion import GeometricFusion
-from model.config.matching import BiMhmMatcher, OtamMatcher
+from model.config.blocks import (
+    AimConfig,
+    D2stConfig,
+    MultimodalConfig,
+    OrderConfig,
+    TaskConfig,
+    TedConfig,
+)
+from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher, TrxMatcher
 from model.config.method import Align, MethodConfig, QueryContext
-from model.config.prototypes import TextTokenPrototypes
-from model.config.temporal import ConvolutionConfig
+from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
+from model.config.temporal import ConvolutionConfig, SloshNetConfig
 from model.config.towers import (
     BackboneConfig,
     CompactConfig,
@@ -26,10 +33,13 @@ SERVED_ALIGNS: tuple[Align, ...] = ("identity", "temporal")
 
 VIDEO_FRAMES = 16  # of a clip, for networks that see whole ones; VideoMAE knows no other number
 _CLIP = OpenClipConfig(name="ViT-B-16-quickgelu", pretrained="openai")
+_RAW_TRX = TrxMatcher(cardinalities=(1,), standardised=False)
 _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
+    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
     "aim": MethodConfig(
         backbone=_CLIP,
         visual=AimConfig(blocks=12),
@@ -71,12 +81,28 @@ METHODS: dict[str, MethodConfig] = {
     "d2st_resnet50": MethodConfig(
         backbone=_RESNET, visual=D2stConfig(blocks=4), matcher=BiMhmMatcher(), fusion="video"
     ),
+    "sloshnet": MethodConfig(
+        backbone=_RESNET, tune="all", temporal=SloshNetConfig(), matcher=_RAW_TRX, fusion="video"
+    ),
+    "sloshnet_vit": MethodConfig(
+        backbone=_CLIP, temporal=SloshNetConfig(), matcher=_RAW_TRX, fusion="video"
+    ),
     "clip_fsar": MethodConfig(
         backbone=_CLIP,
         tune="all",
         prototypes=TextTokenPrototypes(),
         matcher=OtamMatcher(smoothing=0.5, eps=0.01),
         fusion=GeometricFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
+    ),
+    "ma_clip": MethodConfig(
+        backbone=_CLIP,
+        visual=MultimodalConfig(blocks=12),
+        temporal_embedding="input",
+        prototypes=TextGuidedPrototypes(),
+        matcher=OtamMatcher(smoothing=0.5),
+        fusion=ConvexFusion(),
         stages=1,
         prompt="a photo of {stage}",
     ),
@@ -103,9 +129,19 @@ def compact_method(backbone: PackagedConfig) -> MethodConfig:
 def check_served(config: MethodConfig) -> None:
     """Refuse a method whose answers depend on other queries, with a MethodError."""
     chosen = {"query_context": config.query_context, "align": config.align}
+    if config.prototypes.kind == "graph" and config.prototypes.joint:
+        raise MethodError(
+            "prototypes.joint puts all queries into one graph, so that they see each other; serve "
+            "a graph for each query (joint false)."
+        )
     for field, value in chosen.items():
         if value == "joint":
             served = SERVED_CONTEXTS if field == "query_context" else SERVED_ALIGNS
             raise MethodError(
                 f"{field} 'joint' lets queries see each other; serve one of {served}."
             )
+    if isinstance(config.temporal, SloshNetConfig) and config.temporal.released:
+        raise MethodError(
+            "temporal 'sloshnet' with released true lets clips see each other; serve it with "
+            "released false."
+        )

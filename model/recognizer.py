@@ -28,8 +28,9 @@ from model.episode import (
     checked_classes,
     plain,
 )
-from model.errors import EpisodeError, MethodError
+from model.errors import MethodError
 from model.matching.cosine import Centring, nearness
+from model.matching.each_query import video_score
 from model.passes.by_parts import ByParts
 from model.passes.grouping import scored_together
 from model.precision import in_float32
@@ -103,13 +104,15 @@ class Recognizer(ByParts):
     @property
     def per_task(self) -> bool:
         """Whether queries are scored against the classes of their own task alone."""
-        return self.matcher.per_task or self.fusion.per_task or self.text_head.per_task
+        parts = (self.prototypes, self.matcher, self.fusion, self.text_head)
+        return any(part.per_task for part in parts)
 
     @property
     def transductive(self) -> bool:
         """Whether a query's answer depends on other queries of its episode."""
         joint = self.video.across_clips and self.config.query_context == "joint"
-        return joint or self.video.transductive or (self.has_text and self.text_head.transductive)
+        joint = self.prototypes.transductive or self.video.transductive or joint
+        return joint or (self.has_text and self.text_head.transductive)
 
     @property
     def trained(self) -> bool:
@@ -182,20 +185,6 @@ class Recognizer(ByParts):
         slices = self.checked_frames(frames_BTHWC).split(SLICE_CLIPS)
         return torch.cat([self.video.trunk(part.to(self.device)) for part in slices])
 
-    def checked_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
-        """Return frames as a tensor.
-
-        Raises:
-            EpisodeError: frames of another number or size.
-        """
-        want = (self.config.frames, self.size, self.size, 3)
-        if tuple(frames_BTHWC.shape[1:]) != want:
-            raise EpisodeError(
-                f"Clips of shape {tuple(frames_BTHWC.shape[1:])} do not fit the method; "
-                f"sample them to {want}."
-            )
-        return torch.as_tensor(frames_BTHWC)
-
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
@@ -210,6 +199,9 @@ class Recognizer(ByParts):
             EpisodeError: fewer than two classes, a class without a clip, or other lengths.
         """
         classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
+        if self.video.reads_text:
+            features_STE = self.told_support(tokens_STLD, classes_S, text_NAE)
+            return self._encoded(features_STE, classes_S, text_NAE, {})
         view = support_view(self.config.query_context, classes_S, tokens_STLD.dtype)
         features_STE = self.video(tokens_STLD, view).float()  # means and cosines are fp32
         return self._encoded(features_STE, classes_S, text_NAE, view.memories)
@@ -228,13 +220,20 @@ class Recognizer(ByParts):
         return self.video(tokens_QTLD, query_view(self.config.query_context, memories)).float()
 
     def encode_episodes(
-        self, tokens_GSTLD: Tensor, classes_S: Tensor, tokens_GQTLD: Tensor
+        self,
+        tokens_GSTLD: Tensor,
+        classes_S: Tensor,
+        tokens_GQTLD: Tensor,
+        text_GNAE: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encode episodes of one layout in one masked pass; features_GSTE and features_GQTE.
 
         Equals `encode_support`, then `encode_query` for each query; `joint` exists here alone.
+        Text is read where blocks do, in a pass of the supports.
         """
         episodes, supports = tokens_GSTLD.shape[:2]
+        if self.video.reads_text:
+            return self.told_episodes(tokens_GSTLD, classes_S, tokens_GQTLD, text_GNAE)
         tokens_GBTLD = torch.cat([tokens_GSTLD, tokens_GQTLD], dim=1)
         queries, context = tokens_GQTLD.shape[1], self.config.query_context
         view = episode_view(context, classes_S, queries, episodes, tokens_GBTLD.dtype)
@@ -285,7 +284,8 @@ class Recognizer(ByParts):
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
         asked_QTE = self.centring.queries(self.asked(query_QTE))
         with in_float32(query_QTE.device):
-            video_QN, near_QN = self.matcher(asked_QTE, classes), nearness(asked_QTE, classes)
+            video_QN = video_score(self.prototypes, self.matcher, asked_QTE, classes)
+            near_QN = nearness(asked_QTE, classes)
             if text_NAE is None or self.text is None or not self.fusion.reads_text:
                 return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
             text_QN, stages_QNA = self.text_head(query_QTE.float(), text_NAE.float())

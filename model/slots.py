@@ -12,7 +12,7 @@ Dimensions: B S Q clips or frames, N classes, A stages, T frames, C H W pixels, 
 that are read, D token width, E feature width, J heads, W width of a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -175,9 +175,14 @@ class AdaptedBlock(Part, Protocol):
     """A block with adapters around it or in it."""
 
     across_clips: bool  # whether it asks its view for attention across clips
+    reads_text: bool  # whether supports bring their class text_BE, which it then takes too
 
     def __call__(self, tokens_BTLD: Tensor, view: BlockView, /) -> Tensor:
-        """Run the block over all clips of a pass; returns tokens_BTRD."""
+        """Run the block over all clips of a pass; returns tokens_BTRD.
+
+        One that reads text takes it as a third value, which queries leave out; as only clips that
+        all have text share such a pass, it cannot look across clips.
+        """
 
 
 class AdaptedTextBlock(Part, Protocol):
@@ -207,6 +212,9 @@ class Prototypes(Part, Protocol):
     """Support features, and class text where the part wants it, to a `ClassSet`."""
 
     needs_text: bool  # class text enters the support features: other text, other supports
+    per_query: bool  # whether each query meets other classes: it is a `QueryPrototypes`
+    per_task: bool  # whether a class depends on the other classes
+    transductive: bool  # whether what a query meets depends on the other queries
 
     def __call__(
         self, support_STE: Tensor, classes_S: Tensor, text_NE: Tensor | None, /
@@ -215,6 +223,20 @@ class Prototypes(Part, Protocol):
 
     def query(self, query_QTE: Tensor) -> Tensor:
         """Return query features as matchers compare them with the `ClassSet`."""
+
+
+class QueryPrototypes(Prototypes, Protocol):
+    """Prototypes that are not the same for each query."""
+
+    def meet(self, query_QTE: Tensor, classes: ClassSet, /) -> Iterable[tuple[Tensor, ClassSet]]:
+        """Give each query [1, T, E], and the classes as it meets them."""
+
+    def edges(self, query_QTE: Tensor, classes: ClassSet, /) -> Sequence[Tensor]:
+        """Return what joins the nodes after each layer of a graph, each [G, 2, V, V].
+
+        Nodes are the classes, then one query in each of G graphs, or all of them in one. The first
+        channel says how alike two nodes are.
+        """
 
 
 class Matcher(Part, Protocol):

@@ -13,7 +13,7 @@ from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
-from service.http.routes import changes, diagnosis, inference, operations, tasks
+from service.http.routes import changes, diagnosis, inference, operations, portable, tasks
 from service.http.routes.dependencies import known_parameters
 from service.http.stopping import StoppingAnswer
 from service.limits import limits_of
@@ -22,7 +22,7 @@ from service.metrics.sampled import Sampled
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
-ROUTERS = (tasks.router, changes.router, diagnosis.router, operations.router)
+ROUTERS = (*(tasks.router, portable.router, changes.router, diagnosis.router, operations.router),)
 
 
 def create_app(settings: Settings) -> FastAPI:

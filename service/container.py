@@ -30,6 +30,7 @@ from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.kept_supports import KeptSupports
+from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
@@ -54,6 +55,7 @@ class Service:
     tasks: Tasks
     changer: Changer
     diagnoser: Diagnoser
+    porter: Porter
     classifier: Classifier
     meters: Meters
 
@@ -109,8 +111,10 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        users = tasks, changer_of(tasks), Diagnoser(tasks, engine), classifier, meters
-        yield Service(settings, limits, store, pool, choice, engine, texts, *users)
+        users = tasks, changer_of(tasks), Diagnoser(tasks, engine), Porter(tasks, engine)
+        yield Service(
+            settings, limits, store, pool, choice, engine, texts, *users, classifier, meters
+        )
 
 
 def choose_runtime(settings: Settings) -> Choice:

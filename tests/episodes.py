@@ -18,6 +18,9 @@ def score_episode(
     """Score the queries of one episode from the trunk's tokens of its clips."""
     classes_S = checked_classes(classes, len(tokens_STLD)).to(tokens_STLD.device)
     support_GSTE, query_GQTE = recognizer.encode_episodes(
-        tokens_STLD[None], classes_S, tokens_QTLD[None]
+        tokens_STLD[None],
+        classes_S,
+        tokens_QTLD[None],
+        None if text_NAE is None else text_NAE[None],
     )
     return recognizer.score_features(support_GSTE[0], classes_S, query_GQTE[0], text_NAE)

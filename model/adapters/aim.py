@@ -25,7 +25,7 @@ class AimBlock(nn.Module):
             token alone.
     """
 
-    across_clips = False
+    across_clips, reads_text = False, False
 
     def __init__(
         self,

@@ -213,6 +213,7 @@ class D2stBlock(nn.Module):
     """
 
     across_clips = False
+    reads_text = False
 
     def __init__(self, block: Block, adapter: D2stAdapter) -> None:
         super().__init__()

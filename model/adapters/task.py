@@ -21,7 +21,7 @@ class TaskBlock(nn.Module):
         reads: The tokens R that anybody reads of the block.
     """
 
-    across_clips = True
+    across_clips, reads_text = True, False
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class TedBlock(nn.Module):
         before_attention: Whether there is one in front of attention (`24x384`).
     """
 
-    across_clips = False
+    across_clips, reads_text = False, False
 
     def __init__(
         self, block: TransformerBlock, width: int, ratio: float, *, before_attention: bool = False

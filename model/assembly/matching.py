@@ -5,17 +5,23 @@ from typing import assert_never
 
 from model.config.matching import (
     BiMhmMatcher,
+    CacheMatcher,
     FramePairMatcher,
     MatcherConfig,
     OtamMatcher,
     PrototypeMatcher,
+    RidgeMatcher,
     TrxMatcher,
+    TupleMatcher,
 )
 from model.errors import MethodError
+from model.matching.cache import Cache
 from model.matching.cosine import CosineOfMeans, FramePairs
 from model.matching.hausdorff import BiMhm
 from model.matching.otam import Otam
+from model.matching.ridge import Ridge
 from model.matching.trx import Trx
+from model.matching.tuples import Tuples
 from model.slots import Matcher
 
 
@@ -41,6 +47,17 @@ def build_matcher(config: MatcherConfig, features: int, frames: int) -> Matcher:
             return _otam(config)
         case TrxMatcher():
             return _trx(config, features, frames)
+        case CacheMatcher(sharpness=sharpness):
+            return Cache(sharpness)
+        case RidgeMatcher(penalty=penalty, scale=scale):
+            return Ridge(penalty, scale)
+        case TupleMatcher(tuple_share=share, metric=metric):
+            if frames < 2:
+                raise MethodError(
+                    f"A clip has {frames} features along time, and pairs need 2 or more; give "
+                    "more frames."
+                )
+            return Tuples(frames, features, share, metric)
         case _:
             assert_never(config)
 
@@ -68,4 +85,5 @@ def _trx(config: TrxMatcher, features: int, frames: int) -> Trx:
         cardinalities=config.cardinalities,
         width=config.width,
         dropout=config.dropout,
+        standardised=config.standardised,
     )

@@ -2,9 +2,15 @@
 
 from typing import assert_never
 
-from model.config.prototypes import MeanPrototypes, PrototypesConfig, TextTokenPrototypes
+from model.config.prototypes import (
+    GraphPrototypes,
+    MeanPrototypes,
+    PrototypesConfig,
+    TextGuidedPrototypes,
+    TextTokenPrototypes,
+)
 from model.errors import MethodError
-from model.prototypes import mean, text_token
+from model.prototypes import graph, mean, text_guided, text_token
 from model.slots import Prototypes
 
 
@@ -23,11 +29,7 @@ def build_prototypes(config: PrototypesConfig, features: int, *, keep_shots: boo
         case MeanPrototypes():
             return mean.MeanPrototypes(keep_shots=keep_shots)
         case TextTokenPrototypes():
-            if features % config.heads:
-                raise MethodError(
-                    f"{config.heads} heads do not divide features of width {features}; "
-                    "choose another number."
-                )
+            _check_heads(config.heads, features)
             layers = [
                 text_token.Layer(
                     features,
@@ -41,5 +43,21 @@ def build_prototypes(config: PrototypesConfig, features: int, *, keep_shots: boo
             return text_token.TextTokenPrototypes(
                 layers, merge_before=config.merge_before, keep_shots=keep_shots
             )
+        case TextGuidedPrototypes(heads=heads, hidden=hidden, merge_before=merge):
+            _check_heads(heads, features)
+            return text_guided.TextGuidedPrototypes(
+                features, heads=heads, hidden=hidden, merge_before=merge, keep_shots=keep_shots
+            )
+        case GraphPrototypes(layers=layers, hidden=hidden, ratio=ratio, joint=joint):
+            return graph.GraphPrototypes(
+                features, hidden=hidden, layers=layers, ratio=ratio, joint=joint
+            )
         case _:
             assert_never(config)
+
+
+def _check_heads(heads: int, features: int) -> None:
+    if features % heads:
+        raise MethodError(
+            f"{heads} heads do not divide features of width {features}; choose another number."
+        )

@@ -5,12 +5,15 @@ from typing import TypeVar, assert_never, cast
 
 from model.adapters.aim import ALL, CLASS_TOKEN, AimBlock
 from model.adapters.d2st import LEAST_FRAMES, PATCHES, STAGE_HEADS, STAGES, D2stAdapter, D2stBlock
+from model.adapters.multimodal import MultimodalBlock
 from model.adapters.order import OrderBlock
 from model.adapters.task import TaskBlock
 from model.adapters.ted import TedBlock
+from model.assembly.temporal import build_temporal
 from model.config.blocks import (
     AimConfig,
     D2stConfig,
+    MultimodalConfig,
     OrderConfig,
     TaskConfig,
     TedConfig,
@@ -21,7 +24,6 @@ from model.config.towers import WholeClipConfig
 from model.encoder import ClipEncoder, TextEncoder, VideoEncoder
 from model.errors import MethodError
 from model.slots import AdaptedBlock, Backbone, ClipBackbone, TextBackbone, TransformerBlock
-from model.temporal.convolution import TemporalConvolution
 
 B = TypeVar("B")
 
@@ -32,9 +34,9 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     Raises:
         MethodError: The parts do not fit the tower.
     """
-    temporal = None
-    if config.temporal is not None:
-        temporal = TemporalConvolution(tower.features, config.temporal.ratio)
+    whole = isinstance(config.backbone, WholeClipConfig)
+    levels = () if whole else cast(Backbone, tower).level_widths
+    temporal = build_temporal(config.temporal, tower.features, levels)
     if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune == "all" or config.tower_parts:
             raise MethodError(
@@ -86,11 +88,16 @@ def _adapted(config: VisualConfig | None, tower: Backbone, *, maps: bool) -> lis
             f"TED adapters need one token in front of the patches, not {tower.prefix_tokens}; "
             "choose a ViT with a class token and no registers."
         )
+    if isinstance(config, MultimodalConfig) and not tower.prefix_tokens:
+        raise MethodError(
+            "MA-CLIP's blocks follow the class token along time, and this tower has none; choose "
+            "a ViT with a class token, such as a CLIP's."
+        )
     top = _top(tower.blocks, config.blocks, "image")
     last = CLASS_TOKEN if tower.reads_class_token and not maps else ALL
     reads = [ALL] * (len(top) - 1) + [last]
     return [
-        adapt(cast(TransformerBlock, block), tower.width, config, read)
+        adapt(cast(TransformerBlock, block), tower, config, read)
         for block, read in zip(top, reads, strict=True)
     ]
 
@@ -125,11 +132,12 @@ def _top(blocks: Sequence[B], count: int, tower: str) -> list[B]:
 
 def adapt(
     block: TransformerBlock,
-    width: int,
-    config: AimConfig | TaskConfig | TedConfig,
+    tower: Backbone,
+    config: AimConfig | TaskConfig | TedConfig | MultimodalConfig,
     reads: slice = ALL,
 ) -> AdaptedBlock:
     """Wrap one block in the adapters that `config` describes; others read `reads` of its tokens."""
+    width = tower.width
     match config:
         case AimConfig():
             return AimBlock(block, width, config.ratio, config.joint_scale, reads)
@@ -137,5 +145,8 @@ def adapt(
             return TaskBlock(block, width, config.ratio, zero_init=config.zero_init, reads=reads)
         case TedConfig():
             return TedBlock(block, width, config.ratio, before_attention=config.before_attention)
+        case MultimodalConfig(ratio=ratio, joint_scale=scale):
+            texts = tower.features  # a text tower ends in the same space
+            return MultimodalBlock(block, width, texts, ratio=ratio, joint_scale=scale, reads=reads)
         case _:
             assert_never(config)

@@ -10,10 +10,13 @@ from model.calibration.fitted import Calibration, ShotRow
 from model.config.fusion import ConvexFusion, GeometricFusion
 from model.config.matching import (
     BiMhmMatcher,
+    CacheMatcher,
     FramePairMatcher,
     OtamMatcher,
     PrototypeMatcher,
+    RidgeMatcher,
     TrxMatcher,
+    TupleMatcher,
 )
 from model.config.method import MethodConfig
 from model.config.towers import (
@@ -30,6 +33,7 @@ SHOTS = (1, 5)
 THRESHOLDS = (0.0, 0.0)  # of cosines after the mean of the task's own labels
 COSINE = (8.0, 12.0)  # scale of a cosine by video alone
 TRAINED = 1 / 6  # of distances whose size was learned: our recipe divides them by 6 in its loss
+LABELS = 4.0  # scale of a regression to one-hot labels
 PRODUCT = 20.0  # scale of a product of two cosines, video times text
 
 
@@ -77,6 +81,13 @@ def _video_scales(config: MethodConfig) -> tuple[float, float]:
             return COSINE[0] / terms, COSINE[1] / terms
         case TrxMatcher():
             return TRAINED, TRAINED
+        case CacheMatcher(sharpness=sharpness):  # at its steepest, affinity follows sharpness
+            unit = (1.0 if isinstance(config.fusion, GeometricFusion) else config.scale) * sharpness
+            return COSINE[0] / unit, COSINE[1] / unit
+        case TupleMatcher():  # a mean over the features of a clip, for both clips
+            return COSINE[0] / 2, COSINE[1] / 2
+        case RidgeMatcher(scale=scale):
+            return LABELS / scale, LABELS / scale
         case _:
             assert_never(config.matcher)
 

@@ -39,6 +39,16 @@ class TedConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MultimodalConfig(Config):
+    """Blocks in which supports see the text of their class (MA-CLIP; model/papers/ma_clip.md)."""
+
+    kind: Literal["multimodal"] = "multimodal"
+    blocks: int = 12
+    ratio: float = 0.25
+    joint_scale: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class D2stConfig(Config):
     """D2ST-Adapter behind blocks of a ViT, or stages of a ResNet (model/papers/d2st.md)."""
 
@@ -57,5 +67,5 @@ class OrderConfig(Config):
 
 
 VisualConfig = Annotated[
-    AimConfig | TaskConfig | TedConfig | D2stConfig, Field(discriminator="kind")
+    AimConfig | TaskConfig | TedConfig | D2stConfig | MultimodalConfig, Field(discriminator="kind")
 ]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model.config.root import Config, Count, Share
+from model.config.root import Config, Count, Positive, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,30 @@ class TextTokenPrototypes(Config):
     merge_before: bool = False  # average the shots first, as the released 5-shot files do
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextGuidedPrototypes(Config):
+    """Frames of supports with the text of their class in one layer (model/papers/ma_clip.md)."""
+
+    kind: Literal["text_guided"] = "text_guided"
+    heads: Count = 8
+    hidden: Count = 2048
+    merge_before: bool = False  # average the shots first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphPrototypes(Config):
+    """A graph over the classes and each query guides their frames (model/papers/gghm.md)."""
+
+    kind: Literal["graph"] = "graph"
+    layers: Count = 3
+    hidden: Count = 256
+    ratio: Positive = 1.0  # hidden width of the MLP / feature width
+    joint: bool = False  # one graph for all queries, as published: reproduction alone
+
+
 MEANS = MeanPrototypes()
 # The default is left out of method.json, so that fingerprints from before this field stay.
 PrototypesConfig = Annotated[
-    MeanPrototypes | TextTokenPrototypes,
+    MeanPrototypes | TextTokenPrototypes | TextGuidedPrototypes | GraphPrototypes,
     Field(discriminator="kind", exclude_if=lambda prototypes: prototypes == MEANS),
 ]

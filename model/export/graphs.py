@@ -97,6 +97,8 @@ def graphs_of(recognizer: Recognizer) -> dict[GraphName, tuple[nn.Module, Tensor
 def torch_parts(recognizer: Recognizer) -> tuple[str, ...]:
     """Name what runs in torch beside the exported graphs."""
     match recognizer.config.query_context:
+        case "none" if recognizer.video.reads_text:
+            return ("adapted blocks of supports with text", "matching")
         case "none":
             return ("matching",)
         case "self":

@@ -154,10 +154,10 @@ class OnnxVideoEncoder(VideoEncoder):
         """Run the plain blocks; returns tokens_BTLD."""
         return self._trunk.run(frames_BTHWC)
 
-    def forward(self, tokens_BTLD: Tensor, view: View) -> Tensor:
+    def forward(self, tokens_BTLD: Tensor, view: View, text_BE: Tensor | None = None) -> Tensor:
         """Run the adapted blocks; returns features_BTE."""
-        if self._adapted is None or not view.alone:
-            return super().forward(tokens_BTLD, view)
+        if self._adapted is None or not view.alone or text_BE is not None:
+            return super().forward(tokens_BTLD, view, text_BE)
         return self._adapted.run(tokens_BTLD)
 
 

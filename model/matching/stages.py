@@ -103,7 +103,7 @@ class TemplateText(nn.Module):
     model/papers/actionclip.md, section 6).
 
     Args:
-        sharpness: Of the cosines; a constant, not a scale that was learned.
+        sharpness: Of the cosines (`scale`); a constant, not a scale that was learned.
     """
 
     transductive, per_task = False, True

@@ -31,6 +31,8 @@ class Trx(nn.Module):
         cardinalities: Frames of a tuple, of each kind of tuple; 1 to T.
         width: W.
         dropout: Of frames with their places added, in training.
+        standardised: Whether frames first go through a LayerNorm without weights; the release
+            takes them as they are.
     """
 
     bounded, reads_shots = False, True
@@ -46,8 +48,10 @@ class Trx(nn.Module):
         cardinalities: Sequence[int] = (2, 3),
         width: int = 1152,
         dropout: float = 0.1,
+        standardised: bool = True,
     ) -> None:
         super().__init__()
+        self.standardised = standardised
         self.tuples = nn.ModuleList(
             TupleAttention(features, frames, cardinality, width) for cardinality in cardinalities
         )
@@ -72,7 +76,8 @@ class Trx(nn.Module):
         return -torch.stack(distances).mean(dim=0)
 
     def _placed(self, frames_BTE: Tensor) -> Tensor:
-        frames_BTE = F.layer_norm(frames_BTE, frames_BTE.shape[-1:])
+        if self.standardised:
+            frames_BTE = F.layer_norm(frames_BTE, frames_BTE.shape[-1:])
         return self.dropout(frames_BTE + self.place_TE)
 
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig
 from model.encoder import TextEncoder, VideoEncoder
-from model.episode import ClassSet, EncodedSupport, Memory, SupportClips, checked_classes
+from model.episode import (
+    ClassSet,
+    EncodedSupport,
+    Memory,
+    SupportClips,
+    check_text,
+    checked_classes,
+)
+from model.errors import EpisodeError
 from model.slots import Fusion, Prototypes
 from model.views import alone_view
 
@@ -42,7 +50,7 @@ class ByParts(nn.Module):
     @property
     def needs_text(self) -> bool:
         """Whether class text enters the support features: other text, other supports."""
-        return self.text is not None and self.prototypes.needs_text
+        return self.text is not None and (self.prototypes.needs_text or self.video.reads_text)
 
     @property
     def frames_apart(self) -> bool:
@@ -51,8 +59,24 @@ class ByParts(nn.Module):
 
     @property
     def supports_apart(self) -> bool:
-        """Whether each support is encoded by itself."""
-        return self.config.query_context == "none" or not self.video.across_clips
+        """Whether each support is encoded by itself, and by its clip alone."""
+        alone = self.config.query_context == "none" or not self.video.across_clips
+        return alone and not self.video.reads_text
+
+    def checked_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        """Return frames as a tensor.
+
+        Raises:
+            EpisodeError: frames of another number or size.
+        """
+        size = self.video.tower.size
+        want = (self.config.frames, size, size, 3)
+        if tuple(frames_BTHWC.shape[1:]) != want:
+            raise EpisodeError(
+                f"Clips of shape {tuple(frames_BTHWC.shape[1:])} do not fit the method; "
+                f"sample them to {want}."
+            )
+        return torch.as_tensor(frames_BTHWC)
 
     def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
         """Run the trunk on some frames of a clip, where `frames_apart`; returns tokens_NLD."""
@@ -61,6 +85,42 @@ class ByParts(nn.Module):
     def support_features(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode some supports of a task, where `supports_apart`; returns features_BTE."""
         return self.video(tokens_BTLD, alone_view("none")).float()
+
+    def told_features(self, tokens_BTLD: Tensor, text_BAE: Tensor | None) -> Tensor:
+        """Encode supports that see no other, each with the text of its class in the blocks.
+
+        Args:
+            tokens_BTLD: The trunk's output.
+            text_BAE: Text of the class of each, or None where some class has none.
+
+        Returns:
+            features_BTE.
+        """
+        text_BE = None if text_BAE is None else text_BAE.mean(dim=1).to(tokens_BTLD.device)
+        return self.video(tokens_BTLD, alone_view("none"), text_BE).float()
+
+    def told_support(
+        self, tokens_STLD: Tensor, classes_S: Tensor, text_NAE: Tensor | None
+    ) -> Tensor:
+        """Encode the supports of a task that see no other; returns features_STE."""
+        if text_NAE is None or self.text is None:
+            return self.told_features(tokens_STLD, None)
+        check_text(text_NAE, int(classes_S.max()) + 1)
+        return self.told_features(tokens_STLD, text_NAE.to(classes_S.device)[classes_S])
+
+    def told_episodes(
+        self,
+        tokens_GSTLD: Tensor,
+        classes_S: Tensor,
+        tokens_GQTLD: Tensor,
+        text_GNAE: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode supports with the text of their classes, and queries without."""
+        text_BAE = None if text_GNAE is None else text_GNAE[:, classes_S].flatten(0, 1)
+        support_BTE = self.told_features(tokens_GSTLD.flatten(0, 1), text_BAE)
+        query_BTE = self.told_features(tokens_GQTLD.flatten(0, 1), None)
+        episodes = len(tokens_GSTLD)
+        return support_BTE.unflatten(0, (episodes, -1)), query_BTE.unflatten(0, (episodes, -1))
 
     def support_of(
         self, features_STE: Tensor, classes: Sequence[int], text_NAE: Tensor | None

@@ -17,6 +17,7 @@ class MeanPrototypes(nn.Module):
     """
 
     needs_text = False
+    per_query, per_task, transductive = False, False, False
 
     def __init__(self, *, keep_shots: bool = False) -> None:
         super().__init__()

@@ -69,6 +69,7 @@ class TextTokenPrototypes(nn.Module):
     """
 
     needs_text = True
+    per_query, per_task, transductive = False, False, False
 
     def __init__(
         self, layers: Sequence[Layer], *, merge_before: bool = False, keep_shots: bool = False

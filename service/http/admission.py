@@ -30,7 +30,7 @@ from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
 
 MOST_DIGITS = 9
 UNPRICED = frozenset({"GET", "HEAD", "OPTIONS"})  # they have no body that is read
-REGISTER = re.compile(r"(?:/v1)?/tasks")
+REGISTER = re.compile(r"(?:/v1)?/tasks(?:/import)?")
 GROW = re.compile(r"(?:POST|PUT) (?:/v1)?/tasks/[^/]+/labels/(?!.*/descriptions$).*", re.DOTALL)
 CLASSIFY = re.compile(r"(?:/v1)?/tasks/[^/]+/classify")
 QUEUE_PART = 0.5  # of the time left that earlier work may take: estimates are rough

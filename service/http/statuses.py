@@ -6,6 +6,7 @@ from model.errors import KshotError
 from service.decoding import process as decoding
 from service.stores import errors as stores
 from service.tasks.changes import errors as changes
+from service.tasks.portable import errors as portable
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
@@ -47,6 +48,9 @@ STATUS: dict[type[KshotError], int] = {
     refused.LabelTooLongError: 422,
     refused.LabelDuplicateError: 422,
     refused.LabelUnknownError: 422,
+    portable.ExportForeignError: 422,
+    portable.ExportDamagedError: 422,
+    portable.ExportNewerError: 422,
     changes.LabelNotFoundError: 404,
     changes.ClipNotFoundError: 404,
     changes.LastClipError: 409,

@@ -258,5 +258,6 @@ class Encoding:
             if clip.shape != want:
                 raise TaskIncompatibleError(
                     f"{of} keeps {len(clip)} frames of {clip.shape[1]} pixels and "
-                    f"this checkpoint takes {model.frames} of {model.size}; register it again."
+                    f"this checkpoint takes {model.frames} of {model.size}; its pictures are safe: "
+                    "export it and import it here, or serve a checkpoint that takes its frames."
                 )

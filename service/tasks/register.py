@@ -93,7 +93,7 @@ class Tasks:
             decoding.cancel()
             raise
         left_s = self.limits.wait_s if wait_s is None else wait_s + begun - time.monotonic()
-        return await self._prepared(decoding.result(), preparation, max(0.0, left_s), allowance)
+        return await self.prepared(decoding.result(), preparation, max(0.0, left_s), allowance)
 
     async def _checked(self, task: NewTask) -> tuple[TaskRecord, list[ClipInput]]:
         """Read the headers of all clips; return the record, and the clips that may be used.
@@ -109,7 +109,7 @@ class Tasks:
         sound = [clip for clip in inputs if clip.index not in refused]
         return uploads.without(record, faults), sound
 
-    async def _prepared(
+    async def prepared(
         self, done: Decoded, preparation: Preparation, wait_s: float, allowance: Allowance
     ) -> TaskRecord:
         """Store a task that is decoded, and encode it."""

@@ -19,10 +19,12 @@ from model.backbones.opening import towers
 from model.checkpoint import hash_tensors, load_recognizer, save_checkpoint
 from model.config.matching import (
     BiMhmMatcher,
+    CacheMatcher,
     FramePairMatcher,
     MatcherConfig,
     OtamMatcher,
     PrototypeMatcher,
+    RidgeMatcher,
     TrxMatcher,
 )
 from model.config.method import METHOD_JSON, MethodConfig
@@ -41,8 +43,15 @@ from tests.episodes import score_episode
 from tests.model.tiny import LABELS, class_set, clips, tiny_method, tiny_recognizer, tiny_text
 
 TRX = TrxMatcher(width=16)
-COSINES: list[MatcherConfig] = [PrototypeMatcher(), FramePairMatcher()]
-DISTANCES: list[MatcherConfig] = [BiMhmMatcher(), OtamMatcher(), OtamMatcher(smoothing=0.5), TRX]
+COSINES: list[MatcherConfig] = [PrototypeMatcher(), FramePairMatcher(), CacheMatcher()]
+DISTANCES: list[MatcherConfig] = [
+    BiMhmMatcher(),
+    OtamMatcher(),
+    OtamMatcher(smoothing=0.5),
+    RidgeMatcher(),  # its scores are no similarities either
+    TRX,
+]
+READ_SHOTS = ("cache", "ridge", "trx")
 CLASSES = [1, 0, 2, 1, 1, 0]  # ragged shots, unsorted
 ROW, COLUMN = torch.meshgrid(
     torch.arange(8, dtype=torch.float64), torch.arange(8, dtype=torch.float64), indexing="ij"
@@ -384,13 +393,13 @@ def test_negative_distances_are_logits_as_they_are(matcher: MatcherConfig) -> No
 
 
 @pytest.mark.parametrize("matcher", COSINES + DISTANCES, ids=kind)
-def test_only_trx_keeps_shots_with_the_supports(matcher: MatcherConfig) -> None:
+def test_shots_are_kept_for_matchers_that_read_them_alone(matcher: MatcherConfig) -> None:
     recognizer = tiny_recognizer("frozen", matcher=matcher, fusion="video")
     with torch.inference_mode():
         task = recognizer.encode_support(recognizer.trunk(clips(6)), CLASSES, None)
     kept = [len(shots_KTE) for shots_KTE in task.classes.shots]
     floats = 3 * 8 * 32 + sum(kept) * 8 * 32 + 3 * 32  # means, shots, what `nearest` compares
-    assert kept == ([2, 3, 1] if matcher.kind == "trx" else [])
+    assert kept == ([2, 3, 1] if matcher.kind in READ_SHOTS else [])
     assert task.bytes == 4 * floats
 
 

@@ -38,6 +38,8 @@ ROOT = Path(__file__).parents[2]
 class Gate(nn.Module):
     """A foreign adapted block: no bottleneck, one trained number, attention across clips."""
 
+    reads_text = False
+
     def __init__(self, block: TransformerBlock, *, across_clips: bool = False) -> None:
         super().__init__()
         self.block = block

@@ -10,7 +10,7 @@ from model.backbones.opening import towers
 from model.backbones.words import split_words
 from model.config.blocks import D2stConfig, OrderConfig
 from model.config.method import MethodConfig
-from model.config.prototypes import TextTokenPrototypes
+from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
 from model.config.towers import CompactConfig, CompactTextConfig
 from model.episode import ClassSet
 from model.methods import METHODS
@@ -49,7 +49,7 @@ def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodCon
         "visual": visual,
         "text": text,
     }
-    if isinstance(method.prototypes, TextTokenPrototypes):
+    if isinstance(method.prototypes, TextTokenPrototypes | TextGuidedPrototypes):
         tiny["prototypes"] = replace(method.prototypes, heads=4, hidden=48)
     return replace(method, **{**tiny, **changes})
 

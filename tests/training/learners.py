@@ -62,8 +62,9 @@ def tiny_learner(
     preset: str = "task_adapter_pp",
     query_context: QueryContext = "support",
     processes: Processes | None = None,
+    **changes: object,
 ) -> Learner:
-    recognizer = tiny_recognizer(preset, trained=False, query_context=query_context)
+    recognizer = tiny_recognizer(preset, trained=False, query_context=query_context, **changes)
     with torch.inference_mode():
         look = clips(CLASSES, seed=4).repeat_interleave(SHOWN, dim=0).float()
         noise = clips(CLASSES * SHOWN, seed=5).float()

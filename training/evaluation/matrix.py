@@ -9,8 +9,9 @@
 
 A row has a name, a preset, fields of `MethodChanges`, `train` and `set`, changes of the recipe for
 itself; `recipe` names another recipe, `own` that of its preset. Neither changes what makes budgets
-and selection equal (`BUDGET`). `backbone` may stand in a row too. `episodes` beside `ways` are those of the evaluation, `set.episodes` those of training. Of all
-fields but `rows` the defaults are those of `Matrix` and `Row`.
+and selection equal (`BUDGET`). `backbone` may stand in a row too. `episodes` beside `ways`
+are those of the evaluation, `set.episodes` those of training. Of all fields but `rows` the
+defaults are those of `Matrix` and `Row`.
 """
 
 import dataclasses

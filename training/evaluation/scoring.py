@@ -58,6 +58,7 @@ class EpisodeScorer:
         self.query_alone = self.support_alone or context in ALONE
         self.held_CTLD = None if self.support_alone else self._held(clips)
         self.features_CTE = self._features(clips) if self.query_alone else None
+        self.told: dict[tuple[int, str], Tensor] = {}  # supports with the text of a label in them
         self.text = self._texts(stages or {})
 
     def answers(self, episodes: Sequence[Episode]) -> list[Tensor]:
@@ -107,7 +108,7 @@ class EpisodeScorer:
             support_GSTE, query_GQTE = self._encode(episodes, classes_S)
             scores = [
                 self.recognizer.score_features(
-                    support_STE, classes_S, query_QTE, self._text(episode)
+                    self._told(episode, support_STE), classes_S, query_QTE, self._text(episode)
                 )
                 for episode, support_STE, query_QTE in zip(
                     episodes, support_GSTE, query_GQTE, strict=True
@@ -130,6 +131,20 @@ class EpisodeScorer:
         return self.recognizer.encode_episodes(
             tokens[:, :supports], classes_S, tokens[:, supports:]
         )
+
+    def _told(self, episode: Episode, support_STE: Tensor) -> Tensor:
+        """Encode supports with the text of their labels where blocks read it, each pair once."""
+        text_NAE = self._text(episode)
+        if text_NAE is None or not self.recognizer.video.reads_text:
+            return support_STE
+        made = []
+        for clip, own in zip(episode.support, episode.support_classes, strict=True):
+            key = clip, episode.labels[own]
+            if key not in self.told:
+                tokens_1TLD = self._of_source(clip).to(self.recognizer.device)
+                self.told[key] = self.recognizer.told_features(tokens_1TLD, text_NAE[own, None])
+            made.append(self.told[key])
+        return torch.cat(made)
 
     def _tokens(self, clips_GB: Tensor) -> Tensor:
         """Fetch the tokens of episodes, each clip once, or from memory where they are held."""

@@ -51,11 +51,15 @@ def under_context(recognizer: Recognizer, context: QueryContext) -> Recognizer:
 
     Under a served context, stages are not aligned over queries either: `identity` is what `joint`
     gives a query that is alone, since attention to oneself doubles the frame and no cosine sees it.
+    A graph then has one query.
     """
     align = recognizer.config.align
     if align == "joint" and context != "joint":
         align = "identity"
-    config = replace(recognizer.config, query_context=context, align=align)
+    prototypes = recognizer.config.prototypes
+    if prototypes.kind == "graph" and context != "joint":
+        prototypes = replace(prototypes, joint=False)
+    config = replace(recognizer.config, query_context=context, align=align, prototypes=prototypes)
     text = None if recognizer.text is None else recognizer.text.tower
     changed = build_recognizer(config, recognizer.video.tower, text, name=recognizer.name)
     changed.load_state_dict(recognizer.state_dict())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.episode import Scores
+from model.matching.each_query import graph_edges
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from model.views import alone_view
@@ -100,12 +101,19 @@ class EpisodePasses:
             described=described,
             base_text_CAE=self.base_text,
             text_scale=self.recognizer.text_head.scale,
+            edges=partial(self._edges, features_BTE[:known], episode),
             config=self.recognizer.config,
             temperature=recipe.temperature,
             smoothing=recipe.smoothing,
             frozen_BTE=partial(self._aside, partial(frozen_features, self.recognizer), tokens_BTLD),
             start_BTE=partial(self._aside, self._at_start, tokens_BTLD),
         )
+
+    def _edges(self, features_BTE: Tensor, episode: Episode) -> Sequence[Tensor]:
+        support_STE, query_QTE = features_BTE.float().tensor_split([len(episode.support)])
+        classes_S = torch.tensor(episode.support_classes, device=features_BTE.device)
+        prototypes = self.recognizer.prototypes
+        return graph_edges(prototypes, query_QTE, prototypes(support_STE, classes_S, None))
 
     def base_text(self) -> Tensor | None:
         """Encode the texts of all classes of training, once where nothing of text is learned."""
@@ -148,8 +156,9 @@ class EpisodePasses:
         """Return features [B, T, E] of supports and queries, and the scores of the queries."""
         support, query = tokens_BTLD.tensor_split([len(episode.support)])
         classes_S = torch.tensor(episode.support_classes, device=tokens_BTLD.device)
+        text_GNAE = None if text_NAE is None else text_NAE[None]
         support_GSTE, query_GQTE = self.recognizer.encode_episodes(
-            support[None], classes_S, query[None]
+            support[None], classes_S, query[None], text_GNAE
         )
         (support_STE,), (query_QTE,) = support_GSTE, query_GQTE
         scores = self.recognizer.score_features(support_STE, classes_S, query_QTE, text_NAE)

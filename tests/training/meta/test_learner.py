@@ -26,7 +26,7 @@ from training.meta.passes import frozen_features
 from training.meta.recipe import FitRecipe
 
 
-@pytest.mark.parametrize("preset", ["task_adapter_pp", "ted", "clip_fsar"])
+@pytest.mark.parametrize("preset", ["task_adapter_pp", "ted", "clip_fsar", "ma_clip"])
 def test_training_lowers_the_loss_of_its_episodes(preset: str) -> None:
     recipe = replace(RECIPE, episodes=120, dropout=0.0, lr=5e-3)
     learner = tiny_learner(recipe, preset=preset)

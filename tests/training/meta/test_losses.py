@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from model.methods import METHODS
 from model.text import StageTexts
+from tests.model.golden_methods import Case, files_of
 from training.meta.losses.answers import disagreement
 from training.meta.losses.base_classes import global_class
 from training.meta.losses.names import LOSSES, check_losses
@@ -45,6 +47,7 @@ def output(
         stages=stages,
         base_text_CAE=lambda: base_text_CAE,
         text_scale=3.0,
+        edges=lambda: (),
         described=True,
         config=replace(METHODS["task_adapter_pp"], scale=sharpness),
         temperature=1.0,
@@ -95,6 +98,32 @@ def test_classes_whose_text_agrees_at_a_stage_are_both_right_there() -> None:
 
 def test_an_episode_without_text_has_no_contrast() -> None:
     assert stage_contrast(output(torch.ones(1, 8, 4), (0,), None, (), sharpness=8.0)) == 0
+
+
+@pytest.mark.parametrize("file", files_of("maclip"), ids=lambda file: file.stem)
+def test_ma_clips_losses_are_those_of_our_formula(file: Path) -> None:
+    """No code is public: the file pins our reading of the paper."""
+    case = Case(file)
+    supports, queries = (tuple(case.meta[f"{kind}_classes"]) for kind in ("support", "query"))
+    features = torch.cat([case.want("support_features"), case.want("query_features")])
+    text_NAE = case.inputs["text"][:, None]
+    made = replace(
+        output(features, supports + queries, text_NAE, (), sharpness=1.0),
+        video_QN=-case.want("distances"),
+        wanted_Q=torch.tensor(queries),
+        text_scale=case.meta["sharpness"],
+    )
+    of_text = (case.want("loss_support_text") + case.want("loss_query_text")) / 2
+    torch.testing.assert_close(LOSSES["class_text"](made), of_text, atol=1e-4, rtol=1e-5)
+    case.close(LOSSES["video"](made), "loss_match")
+    weights = RECIPES["ma_clip"].losses(described=True)
+    assert weights["class_text"] == case.meta["text_share"]
+    case.close(sum(weight * LOSSES[name](made) for name, weight in weights.items()), "loss")
+
+
+def test_an_episode_without_text_has_no_loss_of_class_text() -> None:
+    made = output(torch.ones(2, 8, 4), (0, 1), None, (), sharpness=1.0)
+    assert LOSSES["class_text"](made) == 0
 
 
 def test_a_recipe_names_losses_that_exist_and_each_can_be_named() -> None:

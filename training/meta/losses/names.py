@@ -10,8 +10,14 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from training.errors import InputError
-from training.meta.losses.answers import consistency, query_cross_entropy, video_cross_entropy
+from training.meta.losses.answers import (
+    class_text,
+    consistency,
+    query_cross_entropy,
+    video_cross_entropy,
+)
 from training.meta.losses.base_classes import BaseClassifier, global_class
+from training.meta.losses.edges import graph_edges
 from training.meta.losses.nearness import near_frozen, near_start
 from training.meta.losses.output import EpisodeOutput
 from training.meta.losses.stages import stage_contrast
@@ -22,6 +28,8 @@ Loss = Callable[[EpisodeOutput], Tensor]
 LOSSES: Mapping[str, Loss] = {
     "query": query_cross_entropy,
     "video": video_cross_entropy,
+    "class_text": class_text,
+    "graph_edges": graph_edges,
     "stages": stage_contrast,
     "consistency": consistency,
     "near_frozen": near_frozen,

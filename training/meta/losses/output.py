@@ -4,7 +4,7 @@ Dimensions: Q queries, B = supports and queries, T frames, N classes, C classes 
 training, A stages, E feature width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -31,6 +31,8 @@ class EpisodeOutput:
         base_text_CAE: Encodes the texts of all classes that are trained on, those that `base_B`
             counts; None where one has no text. With gradients where text is learned.
         text_scale: What the text head multiplies cosines with; a weight where that is learned.
+        edges: Gives what joins the classes and each query after each layer of the prototypes' graph
+            (`QueryPrototypes.edges`); nothing where there is no graph.
         config: How the recogniser scores.
         temperature: What the loss divides logits by.
         smoothing: Share of the right answer that is spread over all classes.
@@ -50,6 +52,7 @@ class EpisodeOutput:
     described: bool
     base_text_CAE: Callable[[], Tensor | None]
     text_scale: Tensor | float
+    edges: Callable[[], Sequence[Tensor]]
     config: MethodConfig
     temperature: float
     smoothing: float

@@ -51,4 +51,17 @@ RECIPES: dict[str, FitRecipe] = {
         temperature=1.0,
         weights={"query": 0.0, "video": 1.0, "global_class": 1.5},
     ),
+    # MA-CLIP's losses at its alpha of a half (model/papers/ma_clip.md, sections 4 and 5); episodes
+    # as for SSv2-Small, all else our choice
+    "ma_clip": FitRecipe(
+        episodes=20_000,
+        per_step=16,
+        shots=(1, 1),
+        queries=5,
+        lr=2e-4,
+        weight_decay=1e-2,
+        dropout=0.0,
+        temperature=1.0,
+        weights={"query": 0.0, "video": 0.5, "class_text": 0.5},
+    ),
 }

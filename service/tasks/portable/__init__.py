@@ -1,0 +1,1 @@
+"""Tasks as files: for another server, another store, another checkpoint."""
