@@ -43,6 +43,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _declare_method(parser)
     _declare_changes(parser)
+    _declare_as_published(parser)
     cli.add_data_options(parser, several=True)
     _declare_training(parser)
     cli.add_device_options(parser)
@@ -94,6 +95,10 @@ def _declare_changes(parser: argparse.ArgumentParser) -> None:
         help="What learns: parts above the backbone (frozen), adapters too, or the image tower and "
         "all; without it, as the preset does.",
     )
+
+
+def _declare_as_published(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--text",
         choices=get_args(TextHeadKind),
