@@ -14,10 +14,17 @@ from model.config.blocks import (
     TedConfig,
 )
 from model.config.fusion import ConvexFusion, GeometricFusion
-from model.config.matching import BiMhmMatcher, CacheMatcher, OtamMatcher, RidgeMatcher, TrxMatcher
+from model.config.matching import (
+    BiMhmMatcher,
+    CacheMatcher,
+    OtamMatcher,
+    RidgeMatcher,
+    TrxMatcher,
+    TupleMatcher,
+)
 from model.config.method import Align, MethodConfig, QueryContext
-from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
-from model.config.temporal import ConvolutionConfig, SloshNetConfig
+from model.config.prototypes import GraphPrototypes, TextGuidedPrototypes, TextTokenPrototypes
+from model.config.temporal import ConvolutionConfig, DenseConfig, SloshNetConfig
 from model.config.towers import (
     BackboneConfig,
     CompactConfig,
@@ -105,6 +112,14 @@ METHODS: dict[str, MethodConfig] = {
         fusion=ConvexFusion(),
         stages=1,
         prompt="a photo of {stage}",
+    ),
+    "gghm": MethodConfig(
+        backbone=_RESNET,
+        tune="all",
+        temporal=DenseConfig(),
+        prototypes=GraphPrototypes(),
+        matcher=TupleMatcher(),
+        fusion="video",
     ),
 }
 

@@ -149,11 +149,8 @@ def _declare_training(parser: argparse.ArgumentParser) -> None:
     add("--half", action="store_true", help="Store the checkpoint in 16 bits.")
 
 
-def run(options: argparse.Namespace) -> dict[str, object] | None:
-    """Train as the command line says."""
-    from training.meta.fit import FitJob, fit
-
-    method = MethodChoice(
+def _method(options: argparse.Namespace) -> MethodChoice:
+    return MethodChoice(
         preset=options.method,
         backbone=options.backbone,
         backbone_weights=options.backbone_weights,
@@ -171,8 +168,14 @@ def run(options: argparse.Namespace) -> dict[str, object] | None:
         zero_init=options.zero_init,
         at_input=options.at_input,
     )
+
+
+def run(options: argparse.Namespace) -> dict[str, object] | None:
+    """Train as the command line says."""
+    from training.meta.fit import FitJob, fit
+
     job = FitJob(
-        method=method,
+        method=_method(options),
         recipe=read_recipe(
             options.recipe or own_recipe(options.method),
             cli.pairs("--set", options.set, "FIELD=VALUE"),

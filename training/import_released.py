@@ -46,6 +46,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone-weights", type=Path, help="File of these weights, where there is no hub."
     )
+    _declare_run(parser)
+
+
+def _declare_run(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the weights were run."""
     parser.add_argument(
         "--query-context",
         choices=get_args(QueryContext),

@@ -36,7 +36,8 @@ def build_video(config: MethodConfig, tower: Backbone | ClipBackbone) -> VideoEn
     """
     whole = isinstance(config.backbone, WholeClipConfig)
     levels = () if whole else cast(Backbone, tower).level_widths
-    temporal = build_temporal(config.temporal, tower.features, levels)
+    frames = cast(ClipBackbone, tower).instants(config.frames) if whole else config.frames
+    temporal = build_temporal(config.temporal, tower.features, frames, levels)
     if isinstance(config.backbone, WholeClipConfig):
         if config.visual is not None or config.tune == "all" or config.tower_parts:
             raise MethodError(

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.assembly.temporal import build_temporal
 from model.config.matching import BiMhmMatcher, TupleMatcher
 from model.config.prototypes import GraphPrototypes as GraphConfig
+from model.config.temporal import DenseConfig
 from model.episode import ClassSet
 from model.errors import MethodError
 from model.matching.tuples import Tuples
@@ -19,6 +21,7 @@ from model.methods import check_served
 from model.prototypes.edge_graph import EdgeGraph, first_edges
 from model.prototypes.graph import GraphPrototypes, together
 from model.recognizer import Recognizer
+from model.temporal.dense import DenseTemporal
 from tests.episodes import score_episode
 from tests.model.golden_methods import Case, files_of
 from tests.model.tiny import clips, tiny_recognizer
@@ -106,6 +109,90 @@ def test_our_graph_normalises_each_node_by_itself() -> None:
     assert len(norms) == 2 * (2 + 4)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in graph.modules())
     assert {norm.eps for norm in norms} == {1e-5}
+
+
+# Dense modelling along time, by formula
+
+
+def dense_of(case: Case) -> DenseTemporal:
+    meta = case.meta
+    dense = DenseTemporal(
+        meta["channels"],
+        meta["frames"],
+        heads=meta["heads"],
+        ratio=meta["mlp_ratio"],
+        gap=meta["gap"],
+        moved_share=meta["gamma"],
+        patch_share=meta["beta"],
+    ).eval()
+    space = {"space.norm": "space.norm", "space.widen": "space.fc1", "space.narrow": "space.fc2"}
+    space["space.attention.out_proj"] = "space.attn.out_proj"
+    attention = {
+        f"space.attention.in_proj_{kind}": f"space.attn.in_proj_{kind}"
+        for kind in ("weight", "bias")
+    }
+    own = {"taps.weight": "channel_time"}
+    case.fill(
+        dense,
+        both(space) | attention | own,
+        kept=["time_in.weight", "time_out.weight"],
+    )
+    with torch.no_grad():  # the file multiplies from the other side
+        dense.time_in.weight.copy_(case.weight("time1").T)
+        dense.time_out.weight.copy_(case.weight("time2").T)
+    case.assert_all_used()
+    return dense
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("file", files_of("gghm_ldtm"), ids=stem)
+def test_maps_are_modelled_along_time_as_our_formula_says(file: Path) -> None:
+    case = Case(file)
+    dense, maps = dense_of(case), case.inputs["maps"]
+    map_BTPC = maps.flatten(3).transpose(2, 3)
+
+    def as_map(made_BTPC: Tensor) -> Tensor:
+        return made_BTPC.transpose(2, 3).unflatten(3, maps.shape[3:])
+
+    case.close(as_map(dense.shifted(map_BTPC)), "shifted")
+    case.close(as_map(dense.patch_branch(map_BTPC)), "patch_branch")
+    case.close(as_map(dense.channel_branch(map_BTPC)), "channel_branch")
+    case.close(as_map(dense.dense(map_BTPC)), "maps_out")
+    case.close(dense([maps]), "frames_out")
+
+
+@torch.inference_mode()
+def test_dense_modelling_starts_as_the_mean_over_places() -> None:
+    fresh = DenseTemporal(8, 4, heads=2, ratio=1.0, gap=4, moved_share=0.5, patch_share=0.5)
+    maps = torch.randn(2, 4, 8, 3, 3)
+    torch.testing.assert_close(fresh([maps]), maps.mean(dim=(3, 4)), atol=1e-5, rtol=1e-5)
+    assert not fresh.is_initial()  # which no ViT's own feature is
+
+
+def test_dense_modelling_has_the_size_of_the_specification() -> None:
+    with torch.device("meta"):
+        dense = DenseTemporal(2048, 8, heads=8, ratio=1.0, gap=4, moved_share=0.5, patch_share=0.5)
+    assert sum(parameter.numel() for parameter in dense.parameters()) == 25_188_480
+
+
+@torch.inference_mode()
+def test_the_preset_stands_on_maps_of_a_vit_too_and_scores_queries_alone() -> None:
+    recognizer = tiny_recognizer("gghm")
+    check_served(recognizer.config)
+    assert not recognizer.transductive
+    assert recognizer.video.features == recognizer.video.tower.width
+    support, query = recognizer.trunk(clips(6)), recognizer.trunk(clips(3, seed=3))
+    task = recognizer.encode_support(support, CLASSES, None)
+    together_ = recognizer.match(recognizer.encode_query(query, [task] * 3), [task] * 3)
+    for place, mixed in enumerate(together_):
+        one = query[place, None]
+        (alone,) = recognizer.match(recognizer.encode_query(one, [task]), [task])
+        assert mixed.logits_N == pytest.approx(alone.logits_N, abs=1e-4)
+
+
+def test_a_network_of_whole_clips_has_no_maps_of_frames() -> None:
+    with pytest.raises(MethodError, match="reads maps of frames"):
+        build_temporal(DenseConfig(), 8, 8, ())
 
 
 # Prototypes and matching, by formula

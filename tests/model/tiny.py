@@ -10,7 +10,8 @@ from model.backbones.opening import towers
 from model.backbones.words import split_words
 from model.config.blocks import D2stConfig, OrderConfig
 from model.config.method import MethodConfig
-from model.config.prototypes import TextGuidedPrototypes, TextTokenPrototypes
+from model.config.prototypes import GraphPrototypes, TextGuidedPrototypes, TextTokenPrototypes
+from model.config.temporal import DenseConfig
 from model.config.towers import CompactConfig, CompactTextConfig
 from model.episode import ClassSet
 from model.methods import METHODS
@@ -49,6 +50,10 @@ def tiny_method(preset: str = "task_adapter_pp", **changes: object) -> MethodCon
         "visual": visual,
         "text": text,
     }
+    if isinstance(method.prototypes, GraphPrototypes):
+        tiny["prototypes"] = replace(method.prototypes, layers=2, hidden=8)
+    if isinstance(method.temporal, DenseConfig):
+        tiny["temporal"] = replace(method.temporal, heads=4)
     if isinstance(method.prototypes, TextTokenPrototypes | TextGuidedPrototypes):
         tiny["prototypes"] = replace(method.prototypes, heads=4, hidden=48)
     return replace(method, **{**tiny, **changes})

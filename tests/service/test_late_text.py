@@ -1,4 +1,4 @@
-"""Text that arrives late, where class text is part of the support features: CLIP-FSAR by HTTP."""
+"""Text that arrives late, where class text is part of the support features: CLIP-FSAR, MA-CLIP."""
 
 import json
 from collections.abc import Iterator
@@ -40,11 +40,23 @@ def model() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def clip_fsar(settings: Settings, model: Endpoint, tmp_path: Path) -> Settings:
-    """The preset on tiny towers whose text half knows the words of its prompt, too."""
+    return of_preset("clip_fsar", settings, model, tmp_path)
+
+
+@pytest.fixture(params=["clip_fsar", "ma_clip"])
+def text_inside(
+    request: pytest.FixtureRequest, settings: Settings, model: Endpoint, tmp_path: Path
+) -> Settings:
+    """Text is in prototypes alone, or inside the blocks of supports too."""
+    return of_preset(request.param, settings, model, tmp_path)
+
+
+def of_preset(preset: str, settings: Settings, model: Endpoint, folder: Path) -> Settings:
+    """Serve a preset on tiny towers whose text half knows the words of its prompt, too."""
     assert TOWERS.text is not None
-    words = tuple(sorted({*WORDS, *METHODS["clip_fsar"].prompt.replace("{stage}", "").split()}))
+    words = tuple(sorted({*WORDS, *METHODS[preset].prompt.replace("{stage}", "").split()}))
     towers = replace(TOWERS, text=replace(TOWERS.text, words=words))
-    checkpoint = tiny_checkpoint(tmp_path / "clip_fsar", "clip_fsar", backbone=towers)
+    checkpoint = tiny_checkpoint(folder / preset, preset, backbone=towers)
     return settings.model_copy(
         update={"checkpoint": str(checkpoint), "llm_base_url": model.url, "llm_model": "fake"}
     )
@@ -77,10 +89,10 @@ def register_with_text(client: httpx.Client, clips: Clips) -> str:
 
 
 def test_scores_after_late_text_equal_those_of_a_task_registered_with_it(
-    clip_fsar: Settings, model: Endpoint, clips: Clips
+    text_inside: Settings, model: Endpoint, clips: Clips
 ) -> None:
     model.delay_s = 2.0
-    with serving(clip_fsar) as client:
+    with serving(text_inside) as client:
         task = register(client, clips)
         assert (task["revision"], task["text"], task["text_reason"]) == (1, "template", None)
         before = classify(client, task["id"], QUERY)
@@ -94,7 +106,7 @@ def test_scores_after_late_text_equal_those_of_a_task_registered_with_it(
         assert wanted["text_source"] == "client"
         assert close(scores(after), scores(wanted))
         assert video(after) != pytest.approx(video(before), abs=1e-4), "stale support features"
-    with serving(clip_fsar) as client:
+    with serving(text_inside) as client:
         assert close(scores(classify(client, task["id"], QUERY)), scores(wanted))
 
 

@@ -76,6 +76,6 @@ def tiny_learner(
         recipe,
         EpisodeSampler(found, plan, recipe.seed),
         _Tokens(tokens.clone()),
-        stages={label: template_stages(label) for label in LABELS},
+        stages={label: template_stages(label, recognizer.config.stages) for label in LABELS},
         processes=processes,
     )

@@ -24,6 +24,7 @@ from training.meta.losses.answers import disagreement
 from training.meta.optimizer import build_optimizer
 from training.meta.passes import frozen_features
 from training.meta.recipe import FitRecipe
+from training.meta.recipes.named import RECIPES
 
 
 @pytest.mark.parametrize("preset", ["task_adapter_pp", "ted", "clip_fsar", "ma_clip"])
@@ -32,6 +33,24 @@ def test_training_lowers_the_loss_of_its_episodes(preset: str) -> None:
     learner = tiny_learner(recipe, preset=preset)
     losses = [learner.step() for _ in range(recipe.steps)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("preset", "recipe"),
+    [("d2st", "d2st"), ("sloshnet", "sloshnet"), ("sloshnet_vit", "sloshnet")],
+)
+def test_a_methods_own_recipe_moves_what_learns_and_nothing_else(preset: str, recipe: str) -> None:
+    small = replace(RECIPES[recipe], episodes=8, per_step=4, ways=(2, 2), draws=0, warmup=0.0)
+    learner = tiny_learner(small, preset=preset)
+    before = {n: p.detach().clone() for n, p in learner.recognizer.named_parameters()}
+    losses = [learner.step(), learner.step()]
+    assert all(map(math.isfinite, losses))
+    parameters = dict(learner.recognizer.named_parameters())
+    moved = {name for name, p in parameters.items() if not torch.equal(p, before[name])}
+    assert not [name for name in moved if not parameters[name].requires_grad]
+    above = [name for name in parameters if ".tower." not in name]
+    above = [name for name in above if not name.startswith("video.temporal_embedding")]
+    assert set(above) <= moved  # tokens were made before: what learns below them stays
 
 
 def test_a_clip_is_counted_among_all_classes_of_training() -> None:

@@ -51,6 +51,25 @@ RECIPES: dict[str, FitRecipe] = {
         temperature=1.0,
         weights={"query": 0.0, "video": 1.0, "global_class": 1.5},
     ),
+    # GgHM's losses, with SloshNet's optimiser and schedule, by the same group: our choice
+    # (model/papers/gghm.md, section 6)
+    "gghm": FitRecipe(
+        episodes=10_000,
+        per_step=16,
+        shots=(1, 1),
+        optimizer="sgd",
+        lr=1e-4,
+        momentum=0.9,
+        weight_decay=3e-4,
+        warmup=0.0,
+        schedule="steps",
+        milestones=((0.6, 0.5), (0.8, 0.1), (0.9, 0.01)),
+        clip=0.0,
+        average=0.0,
+        dropout=0.0,
+        temperature=1.0,
+        weights={"query": 0.0, "video": 1.0, "graph_edges": 1.0},
+    ),
     # MA-CLIP's losses at its alpha of a half (model/papers/ma_clip.md, sections 4 and 5); episodes
     # as for SSv2-Small, all else our choice
     "ma_clip": FitRecipe(
@@ -63,5 +82,62 @@ RECIPES: dict[str, FitRecipe] = {
         dropout=0.0,
         temperature=1.0,
         weights={"query": 0.0, "video": 0.5, "class_text": 0.5},
+    ),
+    # D2ST-Adapter's on HMDB51 (model/papers/d2st.md, sections 6 and 7), with selection on val. Its
+    # step sums eight halves of the loss, four times the mean. Biases do not decay here.
+    "d2st": FitRecipe(
+        episodes=3_000,
+        per_step=16,
+        shots=(1, 1),
+        optimizer="adam",
+        lr=1e-3,
+        weight_decay=1e-3,
+        warmup=0.1,
+        warmup_from=0.2,
+        schedule="steps",
+        milestones=((0.5, 0.5), (0.7, 0.1), (0.9, 0.05)),
+        clip=0.0,
+        average=0.0,
+        dropout=0.0,
+        temperature=1.0,
+        weights={"query": 4.0, "base_class": 10.0},
+    ),
+    "d2st_resnet50": FitRecipe(
+        episodes=8_000,
+        per_step=16,
+        shots=(1, 1),
+        optimizer="adam",
+        lr=2e-3,
+        weight_decay=1e-3,
+        warmup=0.1,
+        warmup_from=0.2,
+        schedule="steps",
+        milestones=((0.4, 0.1), (0.6, 0.05), (0.8, 0.01)),
+        clip=0.0,
+        average=0.0,
+        dropout=0.0,
+        temperature=1.0,
+        weights={"query": 4.0, "base_class": 8.0},
+    ),
+    # SloshNet's 1-shot on HMDB51 (model/papers/sloshnet.md, section 6), with selection on val. Its
+    # loss sums the five queries. The edges of its fusion have an Adam of their own there, and the
+    # same rate by SGD here.
+    "sloshnet": FitRecipe(
+        episodes=30_010,
+        per_step=16,
+        shots=(1, 1),
+        optimizer="sgd",
+        momentum=0.9,
+        lr=1e-4,
+        rates={"video.temporal.fusion.edges": 30.0},
+        weight_decay=3e-4,
+        warmup=0.0,
+        schedule="steps",
+        milestones=((0.3, 0.5), (0.4, 0.1), (0.45, 0.01)),
+        clip=0.0,
+        average=0.0,
+        dropout=0.0,
+        temperature=1.0,
+        weights={"query": 5.0},
     ),
 }
