@@ -13,7 +13,7 @@ from model.config.blocks import (
     TaskConfig,
     TedConfig,
 )
-from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.matching import (
     BiMhmMatcher,
     CacheMatcher,
@@ -45,7 +45,13 @@ _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
-    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "tip_adapter": MethodConfig(
+        backbone=_CLIP,
+        matcher=CacheMatcher(),
+        fusion=SumFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
+    ),
     "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
     "aim": MethodConfig(
         backbone=_CLIP,

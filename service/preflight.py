@@ -58,7 +58,12 @@ def check_store(settings: Settings) -> None:
     except StoreError as error:
         if settings.store.startswith("sqlite:"):  # it names its file itself
             raise
-        raise type(error)(f"KSHOT_STORE={shown}: {error}") from error
+        if error.__cause__ is None:
+            raise type(error)(f"KSHOT_STORE={shown}: {error}") from error
+        reason = str(error.__cause__).rstrip(".")
+        raise StoreUnavailableError(
+            f"KSHOT_STORE={shown}: {reason}; start the store, or correct the address."
+        ) from error
 
 
 async def _opened_and_closed(url: str) -> None:

@@ -6,11 +6,21 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+import av
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.backbones.sources import DEFAULT_CACHE
-from model.media.container import MediaLimits
+from model.media.container import DEMUXERS, MediaLimits
 from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
 
@@ -188,6 +198,33 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest life a client may ask for; none asked is forever.",
     )
+
+    @field_validator("containers", "codecs")
+    @classmethod
+    def _known(cls, words: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = set(DEMUXERS) if info.field_name == "containers" else av.codecs_available
+        if unknown := [word for word in words if word not in known]:
+            near = difflib.get_close_matches(unknown[0], [*CLIP.containers, *CLIP.codecs], n=1)
+            raise PydanticCustomError(
+                "unknown_word",
+                "nothing reads {word}; {remedy}",
+                {
+                    "word": repr(unknown[0]),
+                    "remedy": f"write {near[0]}" if near else "see docs/settings.md",
+                },
+            )
+        return words
+
+    @field_validator("max_clip_s", "max_pictures")
+    @classmethod
+    def _not_under_the_least(cls, most: float, info: ValidationInfo) -> float:
+        least = info.data.get(str(info.field_name).replace("max_", "min_"))
+        if least is not None and most < least:
+            name = f"{PREFIX}{info.field_name}".upper().replace("MAX_", "MIN_")
+            raise PydanticCustomError(
+                "under_the_least", "{name} is {least}", {"name": name, "least": least}
+            )
+        return most
 
     def shown(self) -> str:
         """Return what differs from the defaults, for the log, without keys and passwords."""

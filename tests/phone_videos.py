@@ -58,15 +58,27 @@ def anamorphic() -> tuple[bytes, np.ndarray]:
     return make_video([coded] * COUNT, pixel_aspect=Fraction(3, 2)), wide[:, 16:80]
 
 
-def interlaced(container: str = "mp4") -> tuple[bytes, np.ndarray]:
-    """Each frame holds two moments: even lines of one, odd lines of the next."""
+def woven(later: int = 1) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames of two moments each, and what is shown; every second line, from `later`, is later."""
     moments = [disc(at=0.2 + 0.6 * (moment % 8) / 8) for moment in range(2 * COUNT)]
-    woven = [first.copy() for first in moments[::2]]
-    for picture, second in zip(woven, moments[1::2], strict=True):
-        picture[1::2] = second[1::2]
-    frames = [of_rgb(picture, "yuv444p") for picture in woven]
-    video = encoded(frames, "libx264", container, **{"x264-params": "tff=1"})
-    return video, np.stack([moments[2 * k] for k in centre_indices(COUNT, 8)])
+    pictures = [first.copy() for first in moments[::2]]
+    for picture, second in zip(pictures, moments[1::2], strict=True):
+        picture[later::2] = second[later::2]
+    return pictures, np.stack([moments[2 * k] for k in centre_indices(COUNT, 8)])
+
+
+def interlaced(container: str = "mp4") -> tuple[bytes, np.ndarray]:
+    pictures, shown = woven()
+    frames = [of_rgb(picture, "yuv444p") for picture in pictures]
+    return encoded(frames, "libx264", container, **{"x264-params": "tff=1"}), shown
+
+
+def mpeg2() -> tuple[bytes, np.ndarray]:
+    """As DVB and older cameras send it: MPEG-2, interlaced, in a transport stream."""
+    pictures, shown = woven(later=0)
+    frames = [of_rgb(picture, "yuv422p") for picture in pictures]
+    options = {"flags": "+ildct+ilme", "b": "8000000", "qmin": "1", "qmax": "2"}
+    return encoded(frames, "mpeg2video", "mpegts", **options), shown
 
 
 def avchd() -> tuple[bytes, np.ndarray]:
@@ -225,6 +237,7 @@ KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
     "pixels that are not square": anamorphic,
     "interlaced": interlaced,
     "AVCHD": avchd,
+    "MPEG-2": mpeg2,
     "a segment of MPEG-TS": segment,
     "PQ": pq,
     "HLG": hlg,

@@ -50,7 +50,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
             add(f"--{name}", type=int, default=usual, help=what)
     add("--no-text", action="store_true", help="Score by video alone, without class text.")
     add("--cache", type=Path, help="Folder of trunk caches; without it, tokens are held in memory.")
-    add("--out", type=Path, help="Folder of a new checkpoint; a bare backbone needs one.")
+    add(
+        "--out",
+        type=Path,
+        help="Folder of a new checkpoint; a bare backbone and the packaged checkpoint need one.",
+    )
     add(
         "--report",
         choices=SPLITS,

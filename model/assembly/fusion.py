@@ -4,10 +4,10 @@ from typing import assert_never
 
 from torch import nn
 
-from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.method import MethodConfig
 from model.errors import MethodError
-from model.fusion import Convex, Geometric, Product, VideoOnly
+from model.fusion import Convex, Geometric, Product, Sum, VideoOnly
 from model.matching.stages import LabelCosine, LabelText, StageText, TemplateText
 from model.slots import Fusion, Matcher, TextHead
 
@@ -17,7 +17,7 @@ def build_text_head(config: MethodConfig, features: int) -> TextHead:
     match config.fusion:
         case GeometricFusion():
             return LabelText()
-        case ConvexFusion(sharpness=sharpness):
+        case ConvexFusion(sharpness=sharpness) | SumFusion(sharpness=sharpness):
             return TemplateText(sharpness)
         case "video" | "product":
             if config.text_head == "label":
@@ -44,6 +44,8 @@ def build_fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
             fusion = Geometric(share, softness)
         case ConvexFusion(text_share=share):
             fusion = Convex(share, config.scale if matcher.bounded else 1.0)
+        case SumFusion(video_weight=weight):
+            fusion = Sum(weight, config.scale if matcher.bounded else 1.0)
         case _:
             assert_never(config.fusion)
     if fusion.needs_bounded and not matcher.bounded:

@@ -185,6 +185,8 @@ def open_clip_file(config: OpenClipConfig) -> HubFile:
     check_quick_gelu(config)
     found = open_clip.get_pretrained_cfg(config.name, config.pretrained or "")
     repository, _, name = found.get("hf_hub", "").rpartition("/")
+    if config.name not in open_clip.list_models():
+        raise BackboneError(f"open_clip has no model {config.name!r}; see open_clip.list_models().")
     if not repository:
         tags = open_clip.list_pretrained_tags_by_model(config.name)
         known = ", ".join(tags) or "none: give a weights file"

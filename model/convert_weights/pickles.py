@@ -1,6 +1,7 @@
 """Pickles of weights: their tensors are read, and nothing of the pickle is run."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -42,6 +43,16 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
     """
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BackboneError(
+            f"{file} cannot be read ({error.strerror}); name another file."
+        ) from error
+    except UnpicklingError as error:  # torch's sentences name its own options
+        raise BackboneError(
+            f"{file} cannot be read as weights alone, since it holds more than tensors, or is no "
+            "pickle; give a state dict that torch.save wrote, or take the safetensors file that "
+            "most publishers have beside it."
+        ) from error
     except Exception as error:  # torch raises pickle, zip and runtime errors here
         reason, *_more = str(error).splitlines() or ["no more is said"]  # of an empty file
         raise BackboneError(

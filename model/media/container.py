@@ -53,7 +53,7 @@ class MediaLimits:
     max_frames: int = 14_400  # packets of the whole clip: a minute of slow motion at 240 a second
     max_streams: int = 8  # video, audio, subtitles and data; phones write five
     containers: tuple[str, ...] = ("mp4", "webm", "avi", "ts")  # mov is mp4, mkv webm, m2ts ts
-    codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
+    codecs: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video")
     min_pictures: int = 8
     max_pictures: int = 32
 
@@ -128,6 +128,8 @@ class OpenVideo:
 @contextmanager
 def open_video(data: bytes, limits: MediaLimits) -> Iterator[OpenVideo]:
     """Open `data` with a forced demuxer and check all that its headers claim."""
+    if not data:
+        raise ClipUndecodableError("The clip has no bytes; send the whole file.")
     kind = sniff(data)
     if kind is None or kind not in limits.containers:
         raise ContainerNotAllowedError(

@@ -26,7 +26,7 @@ def starts_afresh(codec: str, packet: bytes, setup: bytes) -> bool:
             return any(unit >> 1 & 63 in IRAP for unit in _units(packet, setup, size_at=21))
         case "vp8" | "vp9" | "av1":
             return True
-    return False  # mpeg4: an I picture of an open group does not say so
+    return False  # MPEG-2 and -4: an I picture of an open group does not say so
 
 
 def _units(packet: bytes, setup: bytes, size_at: int) -> Iterator[int]:

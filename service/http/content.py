@@ -72,6 +72,20 @@ async def form_of(request: Request, max_clips: int) -> AsyncIterator[FormData]:
 class _Utf8Parser(MultiPartParser):
     """Reads names and texts as UTF-8, whatever a header says, and refuses what is not."""
 
+    _ended = False
+
+    async def parse(self) -> FormData:
+        # of a body that breaks off the library would give all parts but the last
+        form = await super().parse()
+        if not self._ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it breaks off before its last boundary")
+        return form
+
+    def on_end(self) -> None:
+        self._ended = True
+
     def on_part_begin(self) -> None:
         super().on_part_begin()
         self._charset = "utf-8"  # what the request's header says is checked and needs no more

@@ -164,6 +164,9 @@ def _completed(
     _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]
     document["components"]["schemas"] = {**ours["$defs"], **schemas}
+    for shown in schemas["Limits"]["properties"].values():
+        if pair := shown.pop("prefixItems", None):  # of OpenAPI 3.1, which few generators read
+            shown["items"] = pair[0]
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)
     for operations in document["paths"].values():
@@ -181,8 +184,27 @@ def _bound(schemas: dict[str, Any], limits: Limits) -> None:
     label = schemas["LabelBody"]["properties"]
     label["label"] |= {"minLength": 1, "maxLength": limits.label_chars}
     label["clips"] |= {"minItems": limits.shots[0], "maxItems": limits.shots[1]}
-    file, frames = (schemas["ClipBody"]["properties"][name] for name in ("video", "frames"))
-    file["anyOf"][0] |= BASE64
-    frames["anyOf"][0] |= {"minItems": limits.pictures[0], "maxItems": limits.pictures[1]}
-    frames["anyOf"][0]["items"] |= BASE64
+    schemas["ClipBody"] = _either(schemas["ClipBody"], limits)
     schemas["QueryBody"]["properties"]["clips"] |= {"minItems": 1, "maxItems": limits.query_clips}
+
+
+def _either(clip: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """Describe a clip as one of two objects, each whole, as generators of clients need them."""
+    own = clip.pop("properties")
+    file, frames = (own[name].pop("anyOf")[0] | own[name] for name in ("video", "frames"))
+    frames |= {"minItems": limits.pictures[0], "maxItems": limits.pictures[1]}
+    del file["default"], frames["default"]
+    frames["items"] |= BASE64
+    none = {"type": "null"}
+    either = {
+        "VideoClip": {"video": file | BASE64, "frames": none},
+        "PicturesClip": {"frames": frames, "video": none},
+    }
+    return {
+        "title": clip["title"],
+        "description": clip["description"],
+        "oneOf": [
+            clip | {"title": title, "required": [*given][:1], "properties": own | given}
+            for title, given in either.items()
+        ],
+    }

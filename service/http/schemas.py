@@ -1,7 +1,7 @@
 """Request and response bodies; the routes' OpenAPI document is made of these."""
 
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
@@ -57,15 +57,8 @@ class Body(BaseModel):
 FILE_NAME = "Name of the clip's file, as it was sent."
 
 
-def _given(field: str) -> dict[str, Any]:
-    kind = "array" if field == "frames" else "string"
-    return {"required": [field], "properties": {field: {"type": kind}}}
-
-
 class ClipBody(Body):
     """One clip in JSON: a video file or its pictures, as base64."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("video"), _given("frames")]})
 
     video: Base64 | None = Field(None, description="A video file as base64.")
     frames: list[Base64] | None = Field(

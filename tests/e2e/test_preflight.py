@@ -49,6 +49,8 @@ def test_a_redis_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     said = refusal(tmp_path, store=url, port=0)
     assert f"KSHOT_STORE={url.replace(':secret', '***')}" in said
     assert "secret" not in said
+    assert "Connect call failed" in said
+    assert "; start the store, or correct the address" in said
 
 
 def test_a_redis_that_never_answers_is_told_at_once(tmp_path: Path) -> None:

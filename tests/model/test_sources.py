@@ -67,7 +67,7 @@ def test_an_unknown_name_gets_the_list() -> None:
     ("source", "told"),
     [
         ("open_clip:ViT-B-16@opanai", r"no weights 'opanai' of 'ViT-B-16'; choose of openai, "),
-        ("open_clip:ViT-B-61@openai", r"open_clip has no weights 'openai' of 'ViT-B-61'"),
+        ("open_clip:ViT-B-61@openai", r"open_clip has no model 'ViT-B-61'"),
         ("timm:vit_tiny_patch61_224", r"timm has no weights of 'vit_tiny_patch61_224'"),
         ("timm:test_vit_relposs", r"timm has no weights of 'test_vit_relposs'"),
     ],
@@ -178,8 +178,16 @@ def test_a_pickle_that_runs_code_is_not_converted(
     assert convert_weights([str(tmp_path / "evil.pt"), str(tmp_path / "out.safetensors")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be read as weights alone" in line
+    assert line.isprintable()
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_pickle_that_is_not_there_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert_weights([str(tmp_path / "no.pt"), str(tmp_path / "out.safetensors")]) == 2
+    assert "no.pt cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"junk", b""])

@@ -29,7 +29,7 @@ GOOD: dict[str, list[bytes]] = {"jump": [A], "wave": [B]}
 STAGES = ["It begins.", "It goes on.", "It ends."]
 FRAGMENTED = make_video(grey_frames(9), container_options={"movflags": "empty_moov"})
 NO_FRAMES = FRAGMENTED[: FRAGMENTED.index(b"moof") - 4]
-MPEG2 = make_video(grey_frames(9), codec="mpeg2video", container="avi")
+MPEG1 = make_video(grey_frames(9), codec="mpeg1video", container="avi")
 HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
 
 
@@ -199,16 +199,16 @@ FORMS: dict[str, tuple[Files, int, str, list[str]]] = {
         [],
     ),
     "no video": (form({"jump": [b"hello"], "wave": [B]}), 415, "container-not-allowed", []),
-    "empty file": (form({"jump": [b""], "wave": [B]}), 415, "container-not-allowed", []),
+    "empty file": (form({"jump": [b""], "wave": [B]}), 422, "clip-undecodable", ["no bytes"]),
     "playlist": (form({"jump": [HLS], "wave": [B]}), 415, "container-not-allowed", []),
     "audio only": (form({"jump": [make_audio()], "wave": [B]}), 422, "no-video-stream", []),
     "codec": (
         form(
-            {"jump": [make_video(grey_frames(9), codec="mpeg2video", container="avi")], "wave": [B]}
+            {"jump": [make_video(grey_frames(9), codec="mpeg1video", container="avi")], "wave": [B]}
         ),
         415,
         "codec-not-allowed",
-        ["mpeg2video"],
+        ["mpeg1video"],
     ),
     "too long": (
         form({"jump": [make_video(grey_frames(40), rate=10)], "wave": [B]}),

@@ -2,12 +2,14 @@
 
 import base64
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 
+from service.http.schemas import ClipBody
 from tests.serving import classify, moving_clip, problem, register, scores
 
 A, B, C = moving_clip(1), moving_clip(2), moving_clip(3)
@@ -137,14 +139,50 @@ def test_a_verb_that_is_none_is_told_all_that_are(
 
 
 def test_the_document_asks_for_a_video_or_its_pictures(document: dict[str, Any]) -> None:
-    either = document["components"]["schemas"]["ClipBody"]["oneOf"]
-    assert [one["required"] for one in either] == [["video"], ["frames"]]
+    """Each is a whole object: generators read an alternative without what stands around it."""
+    clip = document["components"]["schemas"]["ClipBody"]
+    assert "properties" not in clip
+    video, pictures = clip["oneOf"]
+    assert (video["required"], pictures["required"]) == (["video"], ["frames"])
+    for one, other in ((video, "frames"), (pictures, "video")):
+        assert set(one["properties"]) == set(ClipBody.model_fields)
+        assert one["properties"][other] == {"type": "null"}
+        assert one["additionalProperties"] is False
 
 
 def test_the_document_says_what_base64_is_and_how_many_pictures(document: dict[str, Any]) -> None:
-    clip = document["components"]["schemas"]["ClipBody"]["properties"]
-    (video, _), (frames, _) = clip["video"]["anyOf"], clip["frames"]["anyOf"]
+    video, pictures = document["components"]["schemas"]["ClipBody"]["oneOf"]
+    frames = pictures["properties"]["frames"]
     assert (frames["minItems"], frames["maxItems"]) == (8, 32)
-    for pattern in (video["pattern"], frames["items"]["pattern"]):
+    for pattern in (video["properties"]["video"]["pattern"], frames["items"]["pattern"]):
         assert all(re.fullmatch(pattern, base64.b64encode(A[:n]).decode()) for n in (1, 2, 3, 99))
         assert not [text for text in ("", "a", "a===", "a-_b", "YQ") if re.fullmatch(pattern, text)]
+
+
+def lists(schema: dict[str, Any] | list[Any]) -> Iterator[dict[str, Any]]:
+    """Give every schema of a list that stands in a document."""
+    for inner in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(inner, dict | list):
+            yield from lists(inner)
+    if isinstance(schema, dict) and schema.get("type") == "array":
+        yield schema
+
+
+def test_every_list_of_the_document_says_what_it_holds(document: dict[str, Any]) -> None:
+    """In `items`, too: generators of clients, made for OpenAPI 3.0, know no `prefixItems`."""
+    assert not [found for found in lists(document) if not found.get("items")]
+
+
+def test_the_document_says_what_a_cursor_looks_like(
+    client: httpx.Client, document: dict[str, Any]
+) -> None:
+    """Of the cursors that it describes each is taken, and no other."""
+    parameters = document["paths"]["/v1/tasks"]["get"]["parameters"]
+    (pattern,) = [p["schema"]["pattern"] for p in parameters if p["name"] == "cursor"]
+    for seed in (1, 2):
+        register(client, {"jump": [A], "wave": [B]}, name=str(seed))
+    given = client.get("/tasks", params={"limit": 1}).json()["next_cursor"]
+    for cursor in (given, "0" * 16 + "-x", "f" * 16 + "-x", "", "x", given[:-1] + "%", given[1:]):
+        status = 200 if re.search(pattern, cursor) else 422
+        assert client.get("/tasks", params={"cursor": cursor}).status_code == status, cursor
+    assert re.search(pattern, given)

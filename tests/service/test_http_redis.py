@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from service.app import create_app
 from service.settings import Settings
+from service.tasks import arrivals
+from tests.held_decoding import decoding_held
 from tests.redis_server import RedisServer, redis_server
 from tests.serving import (
     classify,
@@ -17,6 +20,7 @@ from tests.serving import (
     register,
     scores,
     serving,
+    serving_app,
     support_files,
 )
 
@@ -45,6 +49,33 @@ def test_any_replica_serves_any_task(shared: Settings, clips: Clips) -> None:
         assert other.delete(f"/tasks/{task['id']}").status_code == 204
         answer = one.post(f"/tasks/{task['id']}/classify", files=query_files(QUERY))
         problem(answer, 404, "task-not-found")
+
+
+def test_a_task_whose_replica_does_not_decode_it_is_decoded_by_another_that_lives(
+    shared: Settings, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the first one decodes in the end changes nothing."""
+    monkeypatch.setattr(arrivals, "LOOK_S", 0.1)
+    monkeypatch.setattr(arrivals, "LEFT_S", 0.3)
+    app = create_app(shared)
+    with serving_app(app) as stuck, serving(shared) as other:
+        with decoding_held(app.state.service.pool) as gate:
+            files = support_files(clips)
+            accepted = stuck.post("/tasks", files=files, headers={"prefer": "wait=0"})
+            assert accepted.status_code == 202
+            path = f"/tasks/{accepted.json()['id']}"
+            late = time.monotonic() + 20
+            while (adopted := other.get(path).json())["revision"] == 1:
+                assert time.monotonic() < late, adopted
+                time.sleep(0.05)
+            assert gate.asked
+        assert adopted["status"] == "ready"
+        assert None not in [clip["codec"] for clip in adopted["clips"]]
+        assert classify(stuck, accepted.json()["id"], QUERY)["task_revision"] == 2
+        while (settled := stuck.get(path).json()) != adopted:
+            assert time.monotonic() < late, settled
+            time.sleep(0.05)
+        assert other.get(path).json() == adopted
 
 
 def test_a_task_deleted_by_another_replica_stays_deleted_while_redis_is_away(

@@ -53,6 +53,25 @@ def test_a_value_that_does_not_fit_is_named(
         Settings.from_env()
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"KSHOT_CODECS": "h264,h265"}, r"KSHOT_CODECS is 'h264,h265'.*'h265'; write h264"),
+        ({"KSHOT_CONTAINERS": "mp4,mkv"}, "nothing reads 'mkv'"),
+        ({"KSHOT_CONTAINERS": ","}, "nothing reads ''"),
+        ({"KSHOT_MIN_PICTURES": "40"}, "KSHOT_MAX_PICTURES .*KSHOT_MIN_PICTURES is 40"),
+        ({"KSHOT_MIN_CLIP_S": "3", "KSHOT_MAX_CLIP_S": "2"}, "KSHOT_MIN_CLIP_S is 3"),
+    ],
+)
+def test_what_would_refuse_every_clip_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], said: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=said):
+        Settings.from_env()
+
+
 def test_settings_are_frozen_and_every_one_is_explained() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from model.backbones.sources import folder_of
 from model.calibration.fitted import CALIBRATION
 from model.checkpoint import load_recognizer
 from tests.training.conftest import TEACHER
@@ -15,6 +16,17 @@ SMALL = ["--ways", "2", "--shots", "1", "2", "--queries", "2", "--episodes", "4"
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+def test_the_packaged_checkpoint_is_not_written_over(
+    indexed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = folder_of("compact")
+    assert packaged is not None
+    before = (packaged / CALIBRATION).read_bytes()
+    assert main(["--data", str(indexed), *SMALL, "--device", "cpu"]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert (packaged / CALIBRATION).read_bytes() == before
 
 
 def test_a_bare_backbone_becomes_a_checkpoint_with_probabilities(

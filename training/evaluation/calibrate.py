@@ -64,17 +64,14 @@ def calibrate(job: CalibrateJob) -> dict[str, object]:
         InputError: The data does not fit, or there is no folder to write into.
         KshotError: The checkpoint cannot be used.
     """
+    if job.report is None:
+        out = job.out or _own_folder(job.checkpoint)
     judging = ("train", "val") if job.report is None else (job.report, _other(job.report))
     data = readable_splits(job.data.open(), judging, job.cache)
     recognizer = load_recognizer(job.checkpoint, weights=job.backbone_weights)
     recognizer.to(torch.device(job.device))
     if job.report is not None:
         return {"split": job.report, "rows": _report(job, job.report, recognizer, data)}
-    out = job.out or folder_of(job.checkpoint)
-    if out is None:
-        raise InputError(
-            f"{job.checkpoint} is a bare backbone without a folder; name one with --out."
-        )
     found = _fit(job, recognizer, data)
     if job.out is not None:
         card = f"# {recognizer.name}, calibrated\n\n{found.source}\n"
@@ -83,6 +80,19 @@ def calibrate(job: CalibrateJob) -> dict[str, object]:
         found = found.model_copy(update={"fingerprint": name})
     write_calibration(out, found)
     return {"out": out.name, **found.model_dump(exclude={"mean"})}
+
+
+def _own_folder(checkpoint: str) -> Path:
+    """Return the folder of a checkpoint that its path names; the packaged one stays as it is."""
+    folder = folder_of(checkpoint)
+    if folder is None:
+        raise InputError(f"{checkpoint} is a bare backbone without a folder; name one with --out.")
+    if not (Path(checkpoint).exists() and folder.samefile(checkpoint)):
+        raise InputError(
+            f"{checkpoint} is packaged with kshot and stays as it is; name the folder of a new "
+            "checkpoint with --out."
+        )
+    return folder
 
 
 def _fit(job: CalibrateJob, recognizer: Recognizer, data: Dataset) -> Calibration:

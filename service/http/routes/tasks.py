@@ -28,7 +28,7 @@ from service.http.routes.dependencies import (
 )
 from service.http.schemas import Classification, TaskPage, TaskView
 from service.http.views import classification, task_line, task_view
-from service.stores.records import TaskRecord
+from service.stores.records import CURSOR, TaskRecord
 from service.tasks.allowance import Deadline
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -66,7 +66,14 @@ async def list_tasks(
     service: ServiceDep,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=100, description="Most tasks of a page.")] = 20,
-    cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor`.")] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            max_length=500,
+            description="`next_cursor`.",
+            json_schema_extra={"pattern": f"^{CURSOR}$"},  # a fault has its own code
+        ),
+    ] = None,
 ) -> TaskPage:
     """List tasks, newest first."""
     records, following = await service.tasks.page(limit, cursor)

@@ -32,6 +32,7 @@ KINDS = {
     "h264-ts": ("libx264", "mpegts", "h264", {}),
     "hevc-ts": ("libx265", "mpegts", "hevc", {"x265-params": "log-level=none"}),
     "mpeg4-ts": ("mpeg4", "mpegts", "mpeg4", {}),
+    "mpeg2-ts": ("mpeg2video", "mpegts", "mpeg2video", {}),
 }
 
 
