@@ -126,6 +126,37 @@ class Convex(nn.Module):
         return torch.logaddexp(shares[0] + text_QN, shares[1] + log_video_QN)
 
 
+class Sum(nn.Module):
+    """text + weight * video: logits of two kinds (Tip-Adapter; model/papers/matching.md).
+
+    Args:
+        video_weight: Of the video score beside text.
+        scale: Of the video score alone, where there is no text.
+    """
+
+    reads_text, needs_bounded, per_task = True, False, False
+
+    def __init__(self, video_weight: float, scale: float) -> None:
+        super().__init__()
+        self.video_weight, self.scale = video_weight, scale
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, video_QN: Tensor, text_QN: Tensor | None) -> Tensor:
+        """Return logits_QN; without text, of the video score alone.
+
+        Args:
+            video_QN: A negative distance or a similarity.
+            text_QN: Log-probability of each class by its text, which is its scaled cosine but for
+                what all classes share.
+        """
+        if text_QN is None:
+            return self.scale * video_QN
+        return text_QN + self.video_weight * video_QN
+
+
 @dataclass(frozen=True, slots=True)
 class TaskCalibration:
     """What turns the scores of one task into probabilities and `unknown`.

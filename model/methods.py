@@ -13,7 +13,7 @@ from model.config.blocks import (
     TaskConfig,
     TedConfig,
 )
-from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.matching import (
     BiMhmMatcher,
     CacheMatcher,
@@ -45,9 +45,21 @@ _RESNET = TimmConfig(name="resnet50.tv_in1k")  # torchvision's
 
 METHODS: dict[str, MethodConfig] = {
     "frozen": MethodConfig(backbone=_CLIP),
-    "tip_adapter": MethodConfig(backbone=_CLIP, matcher=CacheMatcher(), fusion="video"),
+    "tip_adapter": MethodConfig(
+        backbone=_CLIP,
+        matcher=CacheMatcher(),
+        fusion=SumFusion(),
+        stages=1,
+        prompt="a photo of {stage}",
+    ),
     "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
-    "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
+    "aim": MethodConfig(
+        backbone=_CLIP,
+        visual=AimConfig(blocks=12),
+        temporal_embedding="input",
+        tower_parts=("last_norm",),
+    ),
+    "aim_top": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(
         backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"
     ),

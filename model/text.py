@@ -148,10 +148,11 @@ def prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> StageTexts:
     Args:
         label: As the client spells it.
         stages: One sentence a stage.
-        prompt: With the places `{label}` and `{stage}`, each of which may be left out.
+        prompt: With some of the places `{label}`, written as words; `{spelled}`, as the client
+            spells it, which released methods learned with; and `{stage}`.
     """
-    action = spoken(label)
-    return tuple(prompt.format(label=action, stage=stage) for stage in stages)
+    action, spelled = spoken(label), clean(label)
+    return tuple(prompt.format(label=action, spelled=spelled, stage=stage) for stage in stages)
 
 
 def shorter_prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> list[StageTexts]:
@@ -165,7 +166,7 @@ def shorter_prompts(label: str, stages: StageTexts, prompt: str = PROMPT) -> lis
         return [(action,) * count]
     if stages == template_stages(label, count):  # each sentence says the label
         return [stages, tuple(f"{action} {phrase}".strip() for phrase in _phrases(count))]
-    lead = f"{action}: " if "label" in named else ""
+    lead = f"{action}: " if named & {"label", "spelled"} else ""
     longest = max(map(len, stages))
     return [tuple(lead + _cut(each, most) for each in stages) for most in range(longest, 0, -1)]
 

@@ -7,7 +7,7 @@ What a family has was measured on one member of it, or is the most careful of th
 from typing import assert_never
 
 from model.calibration.fitted import Calibration, ShotRow
-from model.config.fusion import ConvexFusion, GeometricFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.matching import (
     BiMhmMatcher,
     CacheMatcher,
@@ -105,7 +105,7 @@ def _text_scales(config: MethodConfig) -> tuple[float, float]:
             return PRODUCT / config.scale, PRODUCT / config.scale
         case "video":
             return _video_scales(config)
-        case GeometricFusion() | ConvexFusion():
-            return 1.0, 1.0  # logarithms of a mean of probabilities
+        case GeometricFusion() | ConvexFusion() | SumFusion():
+            return 1.0, 1.0  # logarithms of probabilities
         case _:
             assert_never(config.fusion)

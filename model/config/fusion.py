@@ -26,5 +26,14 @@ class ConvexFusion(Config):
     sharpness: Annotated[float, Field(gt=0)] = 100.0  # of the text's cosines
 
 
-TwoSoftmaxes = Annotated[GeometricFusion | ConvexFusion, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumFusion(Config):
+    """Scaled cosine of the text plus the weighted video score (Tip-Adapter)."""
+
+    kind: Literal["sum"] = "sum"
+    sharpness: Annotated[float, Field(gt=0)] = 100.0  # of the text's cosines
+    video_weight: Annotated[float, Field(gt=0)] = 1.0  # alpha; by val
+
+
+TwoSoftmaxes = Annotated[GeometricFusion | ConvexFusion | SumFusion, Field(discriminator="kind")]
 FusionConfig = Literal["video", "product"] | TwoSoftmaxes

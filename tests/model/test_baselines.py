@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from model.config.fusion import SumFusion
 from model.config.matching import CacheMatcher, RidgeMatcher
 from model.config.method import METHOD_JSON
 from model.episode import ClassSet
@@ -14,7 +15,7 @@ from model.matching.cache import Cache, unit_means
 from model.matching.ridge import Ridge
 from model.methods import METHODS, check_served
 from model.prototypes.mean import MeanPrototypes
-from tests.model.tiny import clips, tiny_method, tiny_recognizer
+from tests.model.tiny import LABELS, clips, tiny_method, tiny_recognizer, tiny_text
 
 CLASSES = torch.tensor([1, 0, 2, 1, 1, 0])  # ragged shots, unsorted
 
@@ -44,6 +45,21 @@ def test_a_sharp_cache_answers_as_the_nearest_shot() -> None:
     support, query = frames(6), frames(9, seed=1)
     nearest = (unit_means(query) @ unit_means(support).T).argmax(dim=1)
     assert torch.equal(Cache(40.0)(query, classes_of(support)).argmax(dim=1), CLASSES[nearest])
+
+
+@torch.inference_mode()
+def test_text_adds_its_scaled_cosine_to_the_weighted_cache() -> None:
+    recognizer = tiny_recognizer("tip_adapter", fusion=SumFusion(sharpness=7.0, video_weight=3.0))
+    support, query = torch.randn(3, 8, 32), torch.randn(4, 8, 32)
+    text_NAE = tiny_text(recognizer, LABELS[:3])
+    assert text_NAE is not None
+    scores = recognizer.score_features(support, torch.arange(3), query, text_NAE)
+    text_NE = torch.nn.functional.normalize(text_NAE[:, 0], dim=-1)
+    want_QN = 7 * unit_means(query) @ text_NE.T + 3 * scores.video_QN
+    got_QN = scores.logits_QN.log_softmax(dim=-1)
+    torch.testing.assert_close(got_QN, want_QN.log_softmax(dim=-1), atol=1e-4, rtol=1e-4)
+    alone = recognizer.score_features(support, torch.arange(3), query, None)
+    torch.testing.assert_close(alone.logits_QN, 64 * alone.video_QN)
 
 
 # Ridge
