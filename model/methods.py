@@ -84,7 +84,13 @@ METHODS: dict[str, MethodConfig] = {
         prompt="a photo of {stage}",
     ),
     "ridge": MethodConfig(backbone=_CLIP, matcher=RidgeMatcher(), fusion="video"),
-    "aim": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
+    "aim": MethodConfig(
+        backbone=_CLIP,
+        visual=AimConfig(blocks=12),
+        temporal_embedding="input",
+        tower_parts=("last_norm",),
+    ),
+    "aim_top": MethodConfig(backbone=_CLIP, visual=AimConfig(blocks=6)),
     "task_adapter": MethodConfig(
         backbone=_CLIP, visual=TaskConfig(blocks=6), query_context="support"
     ),

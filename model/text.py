@@ -172,14 +172,16 @@ def prompts(label: str, stages: StageTexts, prompt: str | tuple[str, ...] = PROM
     Args:
         label: As the client spells it.
         stages: One sentence a stage.
-        prompt: With the places `{label}` and `{stage}`, each of which may be left out; of several,
-            each is filled with all stages in its turn.
+        prompt: With some of the places `{label}`, written as words; `{spelled}`, as the client
+            spells it, which released methods learned with; and `{stage}`. Of several, each is
+            filled with all stages in its turn.
     """
-    action = spoken(label)
-    filled = (
-        one.format(label=action, stage=stage) for one in prompts_of(prompt) for stage in stages
+    action, spelled = spoken(label), clean(label)
+    return tuple(
+        one.format(label=action, spelled=spelled, stage=stage)
+        for one in prompts_of(prompt)
+        for stage in stages
     )
-    return tuple(filled)
 
 
 def shorter_prompts(
@@ -197,7 +199,7 @@ def shorter_prompts(
         return [(action,) * count]
     if stages == template_stages(label, count):  # each sentence says the label
         return [stages, tuple(f"{action} {phrase}".strip() for phrase in _phrases(count))]
-    lead = f"{action}: " if "label" in named else ""
+    lead = f"{action}: " if named & {"label", "spelled"} else ""
     longest = max(map(len, stages))
     return [tuple(lead + _cut(each, most) for each in stages) for most in range(longest, 0, -1)]
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from model.config.method import QueryContext, Tune
+from model.config.method import Align, QueryContext, TextHeadKind, Tune
 from model.methods import METHODS
 from training import cli
 from training.meta.choice import MATCHERS, MethodChoice
@@ -43,6 +43,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _declare_method(parser)
     _declare_changes(parser)
+    _declare_as_published(parser)
     cli.add_data_options(parser, several=True)
     _declare_training(parser)
     cli.add_device_options(parser)
@@ -94,6 +95,25 @@ def _declare_changes(parser: argparse.ArgumentParser) -> None:
         help="What learns: parts above the backbone (frozen), adapters too, the image tower and "
         "all, or both towers; without it, as the preset does.",
     )
+
+
+def _declare_as_published(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--text",
+        choices=get_args(TextHeadKind),
+        help="Score the sentences of stages (Task-Adapter++), or one of the label (Task-Adapter).",
+    )
+    add("--align", choices=get_args(Align), help="Whom a query's frames are aligned with.")
+    add("--align-norm", action="store_true", default=None, help="LayerNorm of the alignment.")
+    add("--stage-cosine", choices=("frames", "mean"), help="Mean of cosines, or cosine of a mean.")
+    add(
+        "--released-start",
+        dest="zero_init",
+        action="store_false",
+        default=None,
+        help="Start task adapters at random, as released code does.",
+    )
     add("--start", type=Path, help="Checkpoint whose adapters learn on, in place of new ones.")
     add("--frames", type=int, help="Frames sampled of each clip; without it, the preset's.")
 
@@ -129,11 +149,8 @@ def _declare_training(parser: argparse.ArgumentParser) -> None:
     add("--half", action="store_true", help="Store the checkpoint in 16 bits.")
 
 
-def run(options: argparse.Namespace) -> dict[str, object] | None:
-    """Train as the command line says."""
-    from training.meta.fit import FitJob, fit
-
-    method = MethodChoice(
+def _method(options: argparse.Namespace) -> MethodChoice:
+    return MethodChoice(
         preset=options.method,
         backbone=options.backbone,
         backbone_weights=options.backbone_weights,
@@ -144,10 +161,21 @@ def run(options: argparse.Namespace) -> dict[str, object] | None:
         frames=options.frames,
         matcher=options.matcher,
         tune=options.tune,
+        text=options.text,
+        align=options.align,
+        align_norm=options.align_norm,
+        stage_cosine=options.stage_cosine,
+        zero_init=options.zero_init,
         at_input=options.at_input,
     )
+
+
+def run(options: argparse.Namespace) -> dict[str, object] | None:
+    """Train as the command line says."""
+    from training.meta.fit import FitJob, fit
+
     job = FitJob(
-        method=method,
+        method=_method(options),
         recipe=read_recipe(
             options.recipe or own_recipe(options.method),
             cli.pairs("--set", options.set, "FIELD=VALUE"),

@@ -17,6 +17,7 @@ from typing import get_args
 from model.config.blocks import OrderConfig, TaskConfig
 from model.config.method import Align, MethodConfig, QueryContext
 from model.config.towers import OpenClipConfig
+from model.text import PROMPT
 from training import cli
 
 
@@ -45,6 +46,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone-weights", type=Path, help="File of these weights, where there is no hub."
     )
+    _declare_run(parser)
+
+
+def _declare_run(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the weights were run."""
     parser.add_argument(
         "--query-context",
         choices=get_args(QueryContext),
@@ -56,6 +62,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Align),
         default="joint",
         help="Who is aligned with whom: as the released code was run.",
+    )
+    parser.add_argument(
+        "--align-norm",
+        action="store_true",
+        help="The file holds a LayerNorm of the alignment (ca.ln_1), as those of SSv2-Full do.",
     )
 
 
@@ -73,6 +84,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         query_context=options.query_context,
         text=OrderConfig(blocks=options.text_blocks),
         align=options.align,
+        align_norm=options.align_norm,
+        prompt=PROMPT.replace("{label}", "{spelled}"),  # labels as data sets spell them
     )
     return import_released(
         ImportJob(file=options.file, out=options.out, method=method, backbone_weights=weights)

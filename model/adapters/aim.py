@@ -38,7 +38,7 @@ class AimBlock(nn.Module):
         super().__init__()
         self.block = block
         self.time = Bottleneck(width, ratio)
-        self.space = Bottleneck(width, ratio)
+        self.space = Bottleneck(width, ratio, droppable=False)
         self.joint = Bottleneck(width, ratio)
         self.joint_scale = joint_scale
         self.reads = reads

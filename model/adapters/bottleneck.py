@@ -14,10 +14,14 @@ class Bottleneck(nn.Module):
         ratio: Hidden width as a fraction of `width`.
         zero_init: False keeps PyTorch's random start of the up-projection, as the released
             Task-Adapter does for its task adapter alone.
+        droppable: Whether training may leave its update out.
     """
 
-    def __init__(self, width: int, ratio: float, *, zero_init: bool = True) -> None:
+    def __init__(
+        self, width: int, ratio: float, *, zero_init: bool = True, droppable: bool = True
+    ) -> None:
         super().__init__()
+        self.droppable = droppable
         hidden = int(width * ratio)
         # Both act in training mode alone, and are set by who trains.
         self.dropout = 0.0  # of the hidden values

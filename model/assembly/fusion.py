@@ -2,23 +2,28 @@
 
 from typing import assert_never
 
+from torch import nn
+
 from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
 from model.config.method import MethodConfig
 from model.errors import MethodError
 from model.fusion import Convex, Geometric, Product, Sum, VideoOnly
-from model.matching.stages import LabelText, StageText, TemplateText
+from model.matching.stages import LabelCosine, LabelText, StageText, TemplateText
 from model.slots import Fusion, Matcher, TextHead
 
 
-def build_text_head(config: MethodConfig) -> TextHead:
-    """Build what compares queries with the text of classes."""
+def build_text_head(config: MethodConfig, features: int) -> TextHead:
+    """Build what compares queries with the text of classes, by features of this width."""
     match config.fusion:
         case GeometricFusion():
             return LabelText()
         case ConvexFusion(sharpness=sharpness) | SumFusion(sharpness=sharpness):
             return TemplateText(sharpness)
         case "video" | "product":
-            return StageText(config.stages, config.align, config.stage_cosine)
+            if config.text_head == "label":
+                return LabelCosine()
+            norm = nn.LayerNorm(features) if config.align_norm else None
+            return StageText(config.stages, config.align, config.stage_cosine, norm)
         case _:
             assert_never(config.fusion)
 

@@ -25,7 +25,7 @@ def build_recognizer(
     """
     video = build_video(config, image)
     matcher = build_matcher(config.matcher, video.features, video.feature_instants)
-    head = build_text_head(config)
+    head = build_text_head(config, image.features)
     recognizer = Recognizer(
         config,
         video,
@@ -81,7 +81,8 @@ def _check_prompt(prompt: str) -> None:
         named = places(prompt)
     except ValueError:
         named = {prompt}
-    if unknown := sorted(named - {"label", "stage"}):
+    if unknown := sorted(named - {"label", "spelled", "stage"}):
         raise MethodError(
-            f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}} and {{stage}}."
+            f"The prompt {prompt!r} has the place {unknown[0]!r}; use {{label}}, {{spelled}} and "
+            "{stage}."
         )

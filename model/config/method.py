@@ -24,9 +24,12 @@ Align = Literal["identity", "temporal", "joint"]
 Tune = Literal["frozen", "adapters", "all", "towers"]
 TUNES_IMAGE: tuple[Tune, ...] = ("all", "towers")  # what learns includes the image tower
 Tuned = Annotated[Tune, Field(exclude_if=lambda tune: tune == "adapters")]
+AlignNorm = Annotated[bool, Field(exclude_if=lambda norm: not norm)]
 TowerPart = Literal["class_token", "last_norm"]
 TowerParts = Annotated[tuple[TowerPart, ...], Field(exclude_if=lambda parts: not parts)]
 Projected = Annotated[bool, Field(exclude_if=lambda projected: projected)]
+TextHeadKind = Literal["stages", "label"]
+TextHeadChoice = Annotated[TextHeadKind, Field(exclude_if=lambda kind: kind == "stages")]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
 Prompt = Annotated[str | tuple[str, ...], Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
@@ -41,7 +44,11 @@ class MethodConfig(Config):
     temporal_embedding: TemporalEmbedding = "first_adapted"
     query_context: QueryContext = "none"
     text: TextBlocksConfig | None = None  # None leaves the text tower as it is
+    text_head: TextHeadChoice = (
+        "stages"  # of a product: windows by stages, or the clip by its label
+    )
     align: Align = "identity"
+    align_norm: AlignNorm = False  # LayerNorm of what alignment adds (Task-Adapter++, SSv2-Full)
     stage_cosine: Literal["frames", "mean"] = "frames"  # per frame as released, or Eq. 16
     fusion: FusionConfig = "product"  # what has a text factor needs a text tower
     scale: float = 64.0  # of the product of cosines
@@ -52,7 +59,7 @@ class MethodConfig(Config):
     tower_parts: TowerParts = ()  # of a frozen tower, that learn with the adapters
     projected: Projected = True  # features in the space of text; else as wide as tokens
     stages: Stages = STAGES  # sentences that describe an action
-    prompt: Prompt = PROMPT  # what the text tower reads of a stage: `{label}`, `{stage}`
+    prompt: Prompt = PROMPT  # what the text tower reads of a stage: see `model.text.prompts`
 
     @property
     def texts(self) -> int:

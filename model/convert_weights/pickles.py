@@ -11,7 +11,13 @@ from torch import Tensor
 from model.errors import BackboneError
 from model.files import write_file
 
-NESTED = ("state_dict", "model_state_dict", "model", "module")  # where savers put the tensors
+NESTED = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "state",
+)  # where savers put the tensors
 WRAPPED = "module."  # what training on several devices puts in front of every name
 
 
@@ -54,7 +60,9 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
             f"{reason[:120]}); give a state dict that torch.save wrote, or take the "
             "safetensors file that most publishers have beside it."
         ) from error
-    while isinstance(content, dict) and (inner := [key for key in NESTED if key in content]):
+    while isinstance(content, dict) and (
+        inner := [key for key in NESTED if isinstance(content.get(key), dict)]
+    ):
         content = content[inner[0]]
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise BackboneError(f"{file} holds no state dict; give one that torch.save wrote.")

@@ -24,12 +24,20 @@ class StageText(nn.Module):
         align: How T frames become T - 1 aligned steps.
         cosine: `frames` averages the cosines of a window's frames, as released; `mean` takes the
             cosine of their mean (Task-Adapter++, Eq. 16 and 17).
+        norm: Of what alignment adds to the later frame, trained; None adds it as it is.
     """
 
     scale = 1.0
 
-    def __init__(self, stages: int, align: Align, cosine: Literal["frames", "mean"]) -> None:
+    def __init__(
+        self,
+        stages: int,
+        align: Align,
+        cosine: Literal["frames", "mean"],
+        norm: nn.LayerNorm | None = None,
+    ) -> None:
         super().__init__()
+        self.norm = norm
         self.align: Align = align
         self.cosine: Literal["frames", "mean"] = cosine
         self.transductive = align == "joint"
@@ -37,12 +45,13 @@ class StageText(nn.Module):
         self.least_frames = stages + 1
 
     def is_initial(self) -> bool:
-        """Tell that there is nothing to train."""
-        return True
+        """Tell whether it scores frames as they are; a norm changes them from its start on."""
+        return self.norm is None
 
     def forward(self, query_QTE: Tensor, text_NAE: Tensor) -> tuple[Tensor, Tensor]:
         """Return text_QN and stages_QNA, both in [-1, 1]."""
-        stages_QNA = stage_scores(align(query_QTE, self.align), text_NAE, self.cosine)
+        aligned_QUE = align(query_QTE, self.align, self.norm)
+        stages_QNA = stage_scores(aligned_QUE, text_NAE, self.cosine)
         return stages_QNA.mean(dim=-1), stages_QNA
 
 
@@ -68,6 +77,23 @@ class LabelText(nn.Module):
         query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
         text_NE = F.normalize(text_NAE.float().mean(dim=1), dim=-1)
         return (self.scale * query_QE @ text_NE.T).log_softmax(dim=-1), None
+
+
+class LabelCosine(nn.Module):
+    """Cosine of each label's text with the mean frame (Task-Adapter, 2024)."""
+
+    transductive, per_task = False, False
+    least_frames = 1
+    scale = 1.0
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def forward(self, query_QTE: Tensor, text_NAE: Tensor) -> tuple[Tensor, None]:
+        """Return text_QN in [-1, 1]; stages are averaged."""
+        query_QE = F.normalize(query_QTE.float().mean(dim=1), dim=-1)
+        return query_QE @ F.normalize(text_NAE.float().mean(dim=1), dim=-1).T, None
 
 
 class TemplateText(nn.Module):
@@ -100,7 +126,7 @@ class TemplateText(nn.Module):
         return log_QNA.logsumexp(dim=-1) - math.log(text_NAE.shape[1]), None
 
 
-def align(query_QTE: Tensor, mode: Align) -> Tensor:
+def align(query_QTE: Tensor, mode: Align, norm: nn.LayerNorm | None = None) -> Tensor:
     """Make T - 1 aligned steps of T frames; the residual is the later frame.
 
     Args:
@@ -108,6 +134,8 @@ def align(query_QTE: Tensor, mode: Align) -> Tensor:
         mode: `identity` keeps the later frame; `temporal` attends from each frame to the frames
             of its own clip; `joint` attends from each frame to the later frames of all queries,
             as released (training and reproduction only).
+        norm: Of what is added to the later frame; under `identity`, which is what a query by itself
+            gets of `joint`, that is the later frame once more.
 
     Returns:
         aligned_QUE.
@@ -116,13 +144,14 @@ def align(query_QTE: Tensor, mode: Align) -> Tensor:
     scale = query_QTE.shape[-1] ** -0.5
     match mode:
         case "identity":
-            return later_QUE
+            return later_QUE if norm is None else norm(later_QUE) + later_QUE
         case "temporal":
             weights_QUT = (earlier_QUE @ query_QTE.transpose(1, 2) * scale).softmax(dim=-1)
-            return weights_QUT @ query_QTE + later_QUE
+            added_QUE = weights_QUT @ query_QTE
         case "joint":
             logits_UQR = torch.einsum("que,rue->uqr", earlier_QUE, later_QUE) * scale
-            return torch.einsum("uqr,rue->que", logits_UQR.softmax(dim=-1), later_QUE) + later_QUE
+            added_QUE = torch.einsum("uqr,rue->que", logits_UQR.softmax(dim=-1), later_QUE)
+    return later_QUE + (added_QUE if norm is None else norm(added_QUE))
 
 
 def stage_windows(steps: int, stages: int) -> tuple[slice, ...]:

@@ -60,6 +60,11 @@ def test_task_adapters_have_the_papers_size(
     assert trainable(recognizer) == want
 
 
+def test_aim_has_the_papers_size(vit_b: tuple[ClipImageTower, ClipTextTower]) -> None:
+    recognizer = build_recognizer(METHODS["aim"], *vit_b)
+    assert trainable(recognizer) == 10_659_072  # adapters, embedding of frames, ln_post
+
+
 @pytest.mark.parametrize(
     ("blocks", "want"), [(2, 263_424), (6, 790_272), (8, 1_053_696), (12, 1_580_544)]
 )

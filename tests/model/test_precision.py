@@ -15,8 +15,8 @@ from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 CLASSES = [0, 0, 1, 1, 2, 2]
 CHANGES: dict[str, dict[str, object]] = {
     **{preset: {"preset": preset} for preset in METHODS},
-    "frame_pairs": {"preset": "aim", "matcher": FramePairMatcher()},
-    "trx": {"preset": "aim", "fusion": "video", "matcher": TrxMatcher(width=16)},
+    "frame_pairs": {"preset": "aim_top", "matcher": FramePairMatcher()},
+    "trx": {"preset": "aim_top", "fusion": "video", "matcher": TrxMatcher(width=16)},
     "aligned": {"preset": "task_adapter_pp", "align": "temporal"},
     "aligned jointly": {"preset": "task_adapter_pp", "align": "joint"},
 }

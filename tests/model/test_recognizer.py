@@ -14,7 +14,9 @@ from tests.episodes import score_episode
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 
 WITHOUT_TEXT = "clip_fsar without text"  # as its tasks are until their text arrives
-CASES = [(preset, "none") for preset in ("frozen", "aim", "ted", "clip_fsar", WITHOUT_TEXT)] + [
+CASES = [
+    (preset, "none") for preset in ("frozen", "aim", "aim_top", "ted", "clip_fsar", WITHOUT_TEXT)
+] + [
     (preset, context)
     for preset in METHODS
     if preset.startswith("task")

@@ -8,14 +8,16 @@
                "query_context": "self", "set": {"lr": 1e-4}}]}
 
 A row has a name, a preset, fields of `MethodChanges`, `train` and `set`, changes of the recipe for
-itself; not of what makes budgets and selection equal (`BUDGET`). `backbone` may stand in a row too.
-`episodes` beside `ways` are those of the evaluation, `set.episodes` those of training. Of all
-fields but `rows` the defaults are those of `Matrix` and `Row`.
+itself; `recipe` names another recipe, `own` that of its preset. Neither changes what makes budgets
+and selection equal (`BUDGET`). `backbone` may stand in a row too. `episodes` beside `ways`
+are those of the evaluation, `set.episodes` those of training. Of all fields but `rows` the
+defaults are those of `Matrix` and `Row`.
 """
 
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -33,7 +35,7 @@ from model.errors import first_fault
 from training.errors import InputError
 from training.meta.choice import MethodChanges, MethodChoice
 from training.meta.recipe import FitRecipe
-from training.meta.recipes.reading import read_recipe
+from training.meta.recipes.reading import own_recipe, read_recipe
 
 # What rows cannot change for themselves: training episodes, and how val chooses.
 BUDGET = (
@@ -51,6 +53,7 @@ class Row(MethodChanges):
     preset: str
     train: bool = True  # False: its backbone as it is, one cell without seed
     backbone: str | None = None  # None: the matrix's
+    recipe: str | None = None  # instead of the matrix's, but for the budget; `own`: the preset's
     set: dict[str, Any] = field(default_factory=dict)  # changes of the recipe
 
     @property
@@ -81,12 +84,17 @@ class Matrix:
         Raises:
             InputError: the recipe does not fit.
         """
-        return read_recipe(self.recipe, self.changes(row, seed))
+        changes = self.changes(row, seed)
+        if row.recipe is None:
+            return read_recipe(self.recipe, changes)
+        shared = dataclasses.asdict(read_recipe(self.recipe, as_json(self.set)))
+        budget = as_json({name: shared[name] for name in BUDGET if name != "seed"})
+        named = own_recipe(row.preset) if row.recipe == "own" else row.recipe
+        return read_recipe(named, as_json(row.set) | budget | {"seed": changes["seed"]})
 
     def changes(self, row: Row, seed: int) -> dict[str, str]:
         """Return the changes of the recipe, as `read_recipe` takes them."""
-        values = {**self.set, **row.set, "seed": seed}
-        return {name: json.dumps(value) for name, value in values.items()}
+        return as_json({**self.set, **row.set, "seed": seed})
 
     def choice(self, row: Row, weights: Path | None = None) -> MethodChoice:
         """Return the method of a row."""
@@ -101,6 +109,11 @@ class Matrix:
     def seeds_of(self, row: Row) -> tuple[int, ...]:
         """Return the seeds that a row is trained with."""
         return self.seeds if row.train else ()
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return changes of a recipe as `read_recipe` takes them."""
+    return {name: json.dumps(value) for name, value in values.items()}
 
 
 _READ: TypeAdapter[Matrix] = TypeAdapter(Matrix)

@@ -18,6 +18,7 @@ class Augmentation:
     """How strongly views differ from their pictures."""
 
     min_area: float = 0.25  # smallest crop, share of the picture
+    max_area: float = 1.0  # largest crop
     max_stretch: float = 4 / 3  # largest ratio of a crop's sides
     mirror: float = 0.5  # chance of a view with left and right exchanged
     jitter: float = 0.4  # brightness, contrast and saturation, each in 1 +- jitter
@@ -59,7 +60,7 @@ def draw_views(
 def draw_crops(count: int, generator: torch.Generator, strength: Augmentation) -> Tensor:
     """Draw crops inside the picture, some of them mirrored, as affine maps [B, 2, 3]."""
     draw = torch.rand(5, count, generator=generator)
-    area = strength.min_area + (1 - strength.min_area) * draw[0]
+    area = strength.min_area + (strength.max_area - strength.min_area) * draw[0]
     stretch = torch.exp((2 * draw[1] - 1) * math.log(strength.max_stretch) / 2)
     width = (area.sqrt() * stretch).clamp(max=1)
     height = (area.sqrt() / stretch).clamp(max=1)

@@ -40,6 +40,7 @@ class ClipAugmentation:
     """How strongly draws differ from the plain view."""
 
     min_area: float = 0.5  # smallest crop, share of the frame
+    max_area: float = 1.0  # largest crop
     max_stretch: float = 4 / 3  # largest ratio of a crop's sides
     mirror: float = 0.5  # chance of exchanging left and right; 0 where labels tell them apart
     jitter: float = 0.3  # brightness, contrast and saturation, each in 1 +- jitter
@@ -49,12 +50,21 @@ class ClipAugmentation:
         """Return the same strengths for pictures; clips are never mixed."""
         return Augmentation(
             min_area=self.min_area,
+            max_area=self.max_area,
             max_stretch=self.max_stretch,
             mirror=self.mirror,
             jitter=self.jitter,
             grey=self.grey,
             mixup=0.0,
         )
+
+
+def plain_crop(mirror: float) -> ClipAugmentation:
+    """Return draws that differ by the place of a crop as large as the plain view, and by frames."""
+    area = MARGIN**-2
+    return ClipAugmentation(
+        min_area=area, max_area=area, max_stretch=1.0, mirror=mirror, jitter=0.0, grey=0.0
+    )
 
 
 def clip_name(clip: LabelledClip) -> str:

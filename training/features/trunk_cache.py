@@ -88,7 +88,7 @@ def open_trunk_cache(
     """
     _check(recognizer, len(clips), draws)
     origin = _origin(recognizer, clips, half=half)
-    drawn = {"seed": seed, "reader": reader_name(), **asdict(augmentation)}
+    drawn = {"seed": seed, "reader": reader_name(), **_strength(augmentation)}
     files = TokenFolder(folder, (len(clips), *recognizer.video.token_shape()), origin, drawn)
     files.check(draws)
     missing = [draw for draw in range(draws + 1) if not files.is_complete(draw)]
@@ -99,6 +99,12 @@ def open_trunk_cache(
             passes = TrunkPasses(recognizer, clips, half=half, seed=seed, augmentation=augmentation)
             passes.fill(files.parts(draw for draw in missing if not files.is_complete(draw)))
     return TrunkCache([files.rows(draw) for draw in range(draws + 1)])
+
+
+def _strength(augmentation: ClipAugmentation) -> dict[str, float]:
+    """Return how strong draws are, as caches have it that were made before a largest area."""
+    fields = asdict(augmentation)
+    return {n: v for n, v in fields.items() if n != "max_area" or v != 1}
 
 
 def _announcement(files: TokenFolder, draws: int, missing: int) -> str:

@@ -2,10 +2,10 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from model.config.matching import MatcherConfig
-from model.config.method import QueryContext, Tune
+from model.config.method import Align, QueryContext, TextHeadKind, Tune
 from model.methods import METHODS
 
 # Every matcher of the core with its own defaults, by the name that it has in method.json.
@@ -15,7 +15,7 @@ MATCHERS: dict[str, MatcherConfig] = {
 }
 
 # Run folders of before these fields were there belong to methods that do not use them.
-LATER_FIELDS = ("tune",)
+LATER_FIELDS = ("tune", "text", "align", "align_norm", "stage_cosine", "zero_init")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,11 @@ class MethodChanges:
     matcher: str | None = None  # of MATCHERS
     at_input: bool = False  # temporal embedding at the input, as released
     tune: Tune | None = None  # what learns
+    text: TextHeadKind | None = None  # what of a class its text is
+    align: Align | None = None  # whom frames are aligned with
+    align_norm: bool | None = None  # LayerNorm of the alignment
+    stage_cosine: Literal["frames", "mean"] | None = None
+    zero_init: bool | None = None  # False: the task adapter starts at random, as released
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from training.errors import InputError
 from training.evaluation.fitting import fit_calibration, mean_feature
 from training.evaluation.pictures import draw_curve
 from training.evaluation.scoring import EpisodeScorer
-from training.features.clip_views import ClipAugmentation
+from training.features.clip_views import ClipAugmentation, plain_crop
 from training.features.frames import HeldFrames
 from training.features.readable import readable_splits
 from training.features.tokens import (
@@ -235,12 +235,13 @@ class _Training:
         """Open the trunk cache of a split, built by the leading process; or run at each step."""
         job, clips = self.job, data.split(split)
         draws = job.recipe.draws if split == "train" else 0
-        augmentation = ClipAugmentation(mirror=job.recipe.mirror)
+        mirror, crop = job.recipe.mirror, job.recipe.augmentation == "crop"
+        augmentation = plain_crop(mirror) if crop else ClipAugmentation(mirror=mirror)
         if not job.cached or trains_trunk(recognizer):
             frames, size = recognizer.config.frames, recognizer.size
             held = HeldFrames(clips, frames=frames, size=size, augmentation=augmentation)
             return TrunkTokens(recognizer, self.frames.setdefault(split, held))
-        mirrored = f"-mirror{job.recipe.mirror:g}" if draws else ""
+        mirrored = f"-mirror{mirror:g}{'-crop' if crop else ''}" if draws else ""
         name, trunk = f"{data.name}-{split}{mirrored}", trunk_fingerprint(recognizer)
         open_cache = partial(
             open_trunk_cache,

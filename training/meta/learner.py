@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.bottleneck import Bottleneck
+from model.config.method import MethodConfig
 from model.recognizer import Recognizer
 from model.text import StageTexts
 from training.errors import InputError
@@ -51,7 +52,7 @@ class Learner:
         self.recognizer, self.recipe = recognizer, recipe
         self.passes = EpisodePasses(recognizer, recipe, episodes, source, stages=stages, half=half)
         self.processes = processes or Processes()
-        _check_nearness(recipe, tuned=self.passes.tuned)
+        _check_fit(recipe, recognizer.config, tuned=self.passes.tuned)
         if self.passes.stages is None and recognizer.text is not None:
             recognizer.text.requires_grad_(False)  # without a gradient it would only decay
         self.trained = trained_parameters(recognizer)
@@ -185,8 +186,15 @@ def measured_buffers(recognizer: Recognizer) -> dict[str, Tensor]:
     }
 
 
-def _check_nearness(recipe: FitRecipe, *, tuned: bool) -> None:
-    """Refuse nearness to what a trunk made before it learned: nothing keeps that."""
+def _check_fit(recipe: FitRecipe, config: MethodConfig, *, tuned: bool) -> None:
+    """Refuse losses that do not see what the method scores.
+
+    Nothing keeps what a trunk made before it learned, and the contrast of stages knows no norm.
+    """
+    if recipe.stages and config.align_norm:
+        raise InputError(
+            "The contrast of stages aligns frames without the method's norm; set stages to 0."
+        )
     near = recipe.near_frozen, recipe.near_frozen_textless, recipe.near_start_textless
     if tuned and any(near):
         raise InputError(
@@ -199,9 +207,17 @@ def _check_nearness(recipe: FitRecipe, *, tuned: bool) -> None:
 def training_mode(recognizer: Recognizer, recipe: FitRecipe) -> Iterator[None]:
     """Let what learns drop what it may, and measure its batches; frozen towers stay as they are."""
     parts = list(learning_parts(recognizer))
+    blocks, chances = recognizer.video.adapted, {}
+    if recipe.drop_path_grows:
+        chances = {
+            part: recipe.drop_path * place / max(1, len(blocks) - 1)
+            for place, block in enumerate(blocks)
+            for part in block.modules()
+        }
     for part in parts:
         if isinstance(part, Bottleneck):
-            part.dropout, part.drop_path = recipe.dropout, recipe.drop_path
+            part.dropout = recipe.dropout
+            part.drop_path = chances.get(part, recipe.drop_path) if part.droppable else 0.0
         part.training = True
     try:
         yield

@@ -3,13 +3,14 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from model.assembly.matching import build_matcher
 from model.assembly.recognizer import build_recognizer
 from model.checkpoint import load_recognizer
-from model.config.blocks import VisualConfig
+from model.config.blocks import TaskConfig, VisualConfig
 from model.config.matching import MatcherConfig
 from model.config.method import MethodConfig
 from model.config.towers import VideoNetworkConfig
@@ -19,6 +20,12 @@ from model.slots import Backbone
 from training.errors import InputError
 from training.meta.choice import MATCHERS, MethodChanges, MethodChoice
 
+# One sentence a class against the mean frame (Task-Adapter, 2024).
+BY_LABEL: dict[str, Any] = {
+    "text_head": "label",
+    "stages": 1,
+    "prompt": "a photo of action about {spelled}",
+}
 FEATURES = 8  # of a matcher that is built to be asked what it declares
 
 
@@ -109,6 +116,8 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
             blocks=visual.blocks if changes.blocks is None else changes.blocks,
             ratio=visual.ratio if changes.ratio is None else changes.ratio,
         )
+    if changes.zero_init is not None:
+        visual = started(visual, zero_init=changes.zero_init)
     if text is not None and changes.text_blocks is not None:
         text = replace(text, blocks=changes.text_blocks)
     return replace(
@@ -121,7 +130,27 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
         frames=changes.frames or method.frames,
         temporal_embedding="input" if changes.at_input else method.temporal_embedding,
         tune=changes.tune or method.tune,
+        align=changes.align or method.align,
+        stage_cosine=changes.stage_cosine or method.stage_cosine,
+        align_norm=method.align_norm if changes.align_norm is None else changes.align_norm,
+        **BY_LABEL if changes.text == "label" else {},
     )
+
+
+def started(visual: VisualConfig | None, *, zero_init: bool) -> TaskConfig:
+    """Say how the task adapters of adapted blocks start.
+
+    Raises:
+        InputError: There are none.
+    """
+    match visual:
+        case TaskConfig():
+            return replace(visual, zero_init=zero_init)
+        case _:
+            raise InputError(
+                "The start of task adapters is given for a method without them; leave it out, or "
+                "choose a task_adapter preset."
+            )
 
 
 def matcher_of(name: str) -> MatcherConfig:

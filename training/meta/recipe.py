@@ -28,7 +28,10 @@ Ways = Annotated[int, Field(ge=2)]
 Milestone = tuple[Annotated[float, Field(ge=0, le=1)], NonNegativeFloat]
 
 # Run folders of before these fields were there belong to recipes that do not use them.
-LATER_FIELDS = ("weights", "rates", "milestones", "warmup_from", "betas", "momentum")
+LATER_FIELDS = (
+    "weights", "rates", "milestones", "warmup_from", "betas", "momentum", "augmentation",
+    "drop_path_grows",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -139,6 +142,14 @@ class FitRecipe:
     warmup_from: Share = Field(default=0.0, description="Share of lr that the warm-up begins at.")
     betas: tuple[Share, Share] = Field(
         default=(0.9, 0.999), description="Decays of the moments of `adamw` and `adam`."
+    )
+    augmentation: Literal["full", "crop"] = Field(
+        default="full",
+        description="What a draw changes: frames, crop and colour, or frames and a crop's place.",
+    )
+    drop_path_grows: bool = Field(
+        default=False,
+        description="Whether drop_path is that of the last adapted block, and that of the first 0.",
     )
     momentum: Share = Field(default=0.0, description="Of `sgd`.")
 

@@ -28,9 +28,15 @@ ADAPTERS = {
     "text": {"sub3_adapter": "order"},
 }
 PREFIX = {"feature": "video", "text": "text"}
+# Trained tensors that are no adapter's, by their names here.
+ONES = {
+    "feature.temporal_embedding": "video.temporal_embedding",
+    "ca.ln_1.weight": "text_head.norm.weight",
+    "ca.ln_1.bias": "text_head.norm.bias",
+}
 LAYERS = {"D_fc1": "down", "D_fc2": "up"}
 RELEASED_NAME = re.compile(
-    r"(?:module\.)?(feature|text)\.transformer\.resblocks\.(\d+)\.(\w+_adapter)\.(D_fc[12])\.(\w+)"
+    r"(feature|text)\.transformer\.resblocks\.(\d+)\.(\w+_adapter)\.(D_fc[12])\.(\w+)"
 )
 HALF_TOLERANCE = 2e-3  # the released towers went through float16
 
@@ -45,11 +51,20 @@ class ImportJob:
     backbone_weights: Path | None
 
 
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the released tensors without what training on several devices put into their names.
+
+    The trainer wraps the visual tower alone (`feature.module.`); others wrap all of it.
+    """
+    whole = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return {name.replace("feature.module.", "feature.", 1): t for name, t in whole.items()}
+
+
 def released_tensors(state: Mapping[str, Tensor], recognizer: Recognizer) -> dict[str, Tensor]:
-    """Rename the released tensors of the adapted blocks.
+    """Rename the released tensors that are trained.
 
     Args:
-        state: The released state dict.
+        state: The released state dict, with plain names.
         recognizer: The method they are for, with the number of adapted top blocks.
 
     Returns:
@@ -62,8 +77,8 @@ def released_tensors(state: Mapping[str, Tensor], recognizer: Recognizer) -> dic
     text_blocks = 0 if recognizer.text is None else len(recognizer.text.plain_blocks)
     below = {"feature": len(recognizer.video.plain_blocks), "text": text_blocks}
     for name, tensor in state.items():
-        if name.removeprefix("module.") == "feature.temporal_embedding":
-            names["video.temporal_embedding"] = tensor[0].unsqueeze(1)
+        if name in ONES:
+            names[ONES[name]] = tensor[0].unsqueeze(1) if tensor.ndim == 3 else tensor
         elif "_adapter" in name:
             found = RELEASED_NAME.fullmatch(name)
             if found is None or found[3] not in ADAPTERS[found[1]]:
@@ -80,23 +95,33 @@ def load_released(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
     """Load released adapters into a method built on their backbone.
 
     Raises:
-        CheckpointError: Adapters are missing or have another shape, or the backbone differs.
+        CheckpointError: Adapters are missing, of another shape or left over, or the backbone
+            differs.
     """
-    check_backbone(state, recognizer)
+    state = plain_names(state)
+    known = check_backbone(state, recognizer)
     tensors = released_tensors(state, recognizer)
     own = {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
+    named = {name for name in state if name in ONES or "_adapter" in name}
+    unplaced = {name for name in ONES if name in state and ONES[name] not in own}
+    if left := sorted((state.keys() - known - named) | unplaced):
+        raise CheckpointError(
+            f"The method has no place for {listed(left)} of the released file; give --align-norm "
+            "where they are the LayerNorm of the alignment (ca.ln_1), else check the file."
+        )
     if differing := misfits(own, tensors):
         raise CheckpointError(
             f"The released weights do not fit: {listed(differing)} missing, extra or of another "
-            "shape; check the numbers of adapted blocks."
+            "shape; check the numbers of adapted blocks, and leave --align-norm out where the file "
+            "holds no ca.ln_1."
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
 
 
-def check_backbone(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
-    """Refuse released weights whose frozen tensors are not the backbone's.
+def check_backbone(released: Mapping[str, Tensor], recognizer: Recognizer) -> set[str]:
+    """Refuse released weights whose frozen tensors are not the backbone's; return their names.
 
     Raises:
         CheckpointError: A frozen tensor is absent or differs.
@@ -106,7 +131,6 @@ def check_backbone(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
     text.pop("logit_scale", None)
     frozen = {f"feature.{n}": t for n, t in image.items()}
     frozen |= {f"text.{n}": t for n, t in text.items()}
-    released = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     for name, tensor in frozen.items():
         there = released.get(name)
         if there is None or there.shape != tensor.shape:
@@ -116,6 +140,7 @@ def check_backbone(state: Mapping[str, Tensor], recognizer: Recognizer) -> None:
                 f"{name} of the released file differs from the backbone's; "
                 "name the backbone it was trained on."
             )
+    return {*frozen, "text.logit_scale"}
 
 
 def import_released(job: ImportJob) -> dict[str, object]:

@@ -16,6 +16,7 @@ from training.compare import main
 from training.errors import InputError
 from training.evaluation.matrix import Matrix, Row, read_matrix
 from training.evaluation.results import markdown
+from training.meta.recipes.named import RECIPES
 
 SMALL: dict[str, Any] = {
     "backbone": TEACHER,
@@ -184,10 +185,10 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(
     assert "no method 'nope'" in tried({"rows": [*SMALL["rows"], *no_preset]}, new)
     deep = [{"name": "a", "preset": "aim", "blocks": 99}]
     assert "99 adapted blocks do not fit" in tried({"rows": deep}, new)
-    thin = [{"name": "a", "preset": "aim", "ratio": 0.001}]
+    thin = [{"name": "a", "preset": "aim_top", "ratio": 0.001}]
     assert "Adapters of 0.001 x" in tried({"rows": thin}, new)
-    unkept = [{"name": "a", "preset": "aim", "at_input": True, "set": {"draws": 2}}]
-    assert "2 augmentation draws" in tried({"rows": unkept}, new)
+    started = [{"name": "a", "preset": "aim_top", "zero_init": False}]
+    assert "a method without them" in tried({"rows": started}, new)
     assert "too small for 9 shots" in tried({"shots": [9]}, new)
     assert not new.exists()
     assert "another method, recipe, evaluation" in tried({"episodes": 7}, finished)
@@ -201,6 +202,14 @@ def test_a_row_keeps_the_matrix_s_changes_and_adds_its_own() -> None:
     recipe = matrix.recipe_of(row, 3)
     assert (recipe.lr, recipe.episodes, recipe.seed) == (0.1, 40, 3)
     assert matrix.choice(row, None).backbone == "timm:x"
+
+
+def test_a_row_may_train_by_its_presets_own_recipe_at_the_budget_of_all() -> None:
+    row = Row(name="a", preset="clip_fsar", recipe="own", set={"lr": 0.1})
+    matrix = Matrix(rows=(row,), set={"lr": 0.2, "episodes": 40, "val_every": 7})
+    own, recipe = RECIPES["clip_fsar"], matrix.recipe_of(row, 3)
+    assert (recipe.lr, recipe.episodes, recipe.val_every, recipe.seed) == (0.1, 40, 7, 3)
+    assert (recipe.weights, recipe.schedule) == (own.weights, own.schedule)
 
 
 def test_the_table_by_hand() -> None:

@@ -25,7 +25,7 @@ CONTEXTS: tuple[QueryContext, ...] = get_args(QueryContext)
 COUNT = CLASSES * SHOWN
 METHODS = {
     "frozen": tiny_recognizer("frozen"),
-    "aim": tiny_recognizer("aim"),
+    "aim": tiny_recognizer("aim_top"),
     **{context: tiny_recognizer(query_context=context) for context in CONTEXTS},
     "joint stages": tiny_recognizer(query_context="self", align="joint"),
     "untrained": tiny_recognizer(trained=False),

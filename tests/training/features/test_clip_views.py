@@ -8,7 +8,13 @@ import torch
 
 from tests.videos import make_video
 from training.data.datasets import LabelledClip
-from training.features.clip_views import ClipAugmentation, draw_clip_view, read_view
+from training.features.clip_views import (
+    MARGIN,
+    ClipAugmentation,
+    draw_clip_view,
+    plain_crop,
+    read_view,
+)
 
 
 def test_all_frames_of_a_draw_are_changed_alike() -> None:
@@ -59,3 +65,21 @@ def test_frame_times_are_jittered_inside_their_spans(tmp_path: Path) -> None:
         assert np.abs(spans - np.arange(8)).max() <= 1  # the codec may be off by a level
         seen.add(tuple(np.round(frame_T)))
     assert len(seen) == 4
+
+
+def test_a_plain_crop_moves_and_changes_neither_scale_nor_colour() -> None:
+    size = 56
+    side = round(size * MARGIN)
+    ramp_HW = torch.arange(side)[:, None] + 2 * torch.arange(side)[None, :]
+    frames_THWC = ramp_HW.to(torch.uint8)[None, :, :, None].expand(2, -1, -1, 3)
+    corners = set()
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        view_TCSS = draw_clip_view(frames_THWC, size, generator, plain_crop(0.0)).float()
+        corners.add(int(view_TCSS[0, 0, 0, 0]))
+        assert torch.equal(view_TCSS[0], view_TCSS[1])  # one place for all frames
+        assert torch.equal(view_TCSS[:, 0], view_TCSS[:, 2])
+        down, across = (view_TCSS[0, 0, 1:-1, 1:-1].diff(dim=axis).mean() for axis in (0, 1))
+        assert down.item() == pytest.approx(1.0, abs=0.02)
+        assert across.item() == pytest.approx(2.0, abs=0.02)
+    assert len(corners) > 2

@@ -69,7 +69,7 @@ def test_a_clip_is_counted_among_all_classes_of_training() -> None:
 
 
 def test_texts_of_all_classes_carry_gradients_where_text_learns_and_are_kept_where_not() -> None:
-    learns, kept = tiny_learner().passes, tiny_learner(preset="aim").passes
+    learns, kept = tiny_learner().passes, tiny_learner(preset="aim_top").passes
     text_CAE = learns.base_text()
     assert text_CAE is not None
     assert text_CAE.requires_grad
@@ -133,7 +133,7 @@ class Measuring(nn.Module):
 
 
 def measuring_learner() -> Learner:
-    plain = tiny_learner(preset="aim", query_context="none")
+    plain = tiny_learner(preset="aim_top", query_context="none")
     recognizer = plain.recognizer
     recognizer.video.temporal = Measuring(recognizer.video.tower.features)
     return Learner(recognizer.eval(), RECIPE, plain.passes.episodes, plain.passes.source)
@@ -218,6 +218,16 @@ def test_an_episode_goes_without_the_adapters_that_are_left_out() -> None:
     assert len(seen) > 8
     torch.testing.assert_close(bare, frozen_features(learner.recognizer, tokens))
     assert torch.equal(video(tokens, alone), served)
+
+
+def test_what_is_left_out_grows_over_the_blocks_and_spares_the_adapter_in_space() -> None:
+    learner = tiny_learner(preset="aim_top")
+    first, last = learner.recognizer.video.adapted
+    recipe = replace(RECIPE, drop_path=0.2, drop_path_grows=True)
+    with training_mode(learner.recognizer, recipe):
+        assert (first.time.drop_path, first.joint.drop_path) == (0.0, 0.0)
+        assert (last.time.drop_path, last.joint.drop_path) == (0.2, 0.2)
+        assert last.space.drop_path == 0.0
 
 
 def test_consistency_teaches_two_draws_of_a_clip_one_answer() -> None:

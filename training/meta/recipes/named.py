@@ -49,7 +49,8 @@ _M2CLIP = FitRecipe(
 
 RECIPES: dict[str, FitRecipe] = {
     "adamw": FitRecipe(),
-    # Task-Adapter++'s recipe (model/papers/task_adapter.md, section 9), with selection on val
+    # Task-Adapter++'s recipe (model/papers/task_adapter.md, section 9), with selection on val, and
+    # eight draws of each clip, whose crop is one for all frames, where the paper draws anew.
     "paper": FitRecipe(
         episodes=10_000,
         per_step=1,
@@ -63,8 +64,14 @@ RECIPES: dict[str, FitRecipe] = {
         average=0.0,
         dropout=0.0,
         temperature=1.0,
-        draws=0,
+        draws=8,
+        mirror=0.0,
+        augmentation="crop",
         val_every=500,
+    ),
+    # AIM's optimiser and stochastic depth (model/papers/aim.md, section 4), on episodes
+    "aim": FitRecipe(
+        lr=3e-4, weight_decay=0.05, warmup=0.083, dropout=0.0, drop_path=0.2, drop_path_grows=True
     ),
     # CLIP-FSAR's on Kinetics (model/papers/clip_fsar.md, sections 4 and 6), with selection on val.
     # The quarter of its loss is the mean over a step's four iterations, which `per_step` takes.
