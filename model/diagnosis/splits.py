@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ROUNDS = 3  # of leaving out each clip once
-DRAWS = 5  # of each number of shots
+DRAWS = 3  # of each number of shots
 SEED = 0  # the same task gets the same answer
 
 
