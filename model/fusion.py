@@ -18,6 +18,7 @@ class VideoOnly(nn.Module):
         scale: Of the video score.
     """
 
+    reads_video = True
     reads_text, needs_bounded, per_task = False, False, False
 
     def __init__(self, scale: float) -> None:
@@ -40,6 +41,7 @@ class Product(nn.Module):
         scale: Of the product.
     """
 
+    reads_video = True
     reads_text, needs_bounded, per_task = True, True, False
 
     def __init__(self, scale: float) -> None:
@@ -68,6 +70,7 @@ class Geometric(nn.Module):
         softness: Distances are divided by it.
     """
 
+    reads_video = True
     reads_text, needs_bounded, per_task = True, False, True
 
     def __init__(self, text_share: float, softness: float) -> None:
@@ -106,6 +109,7 @@ class Convex(nn.Module):
     def __init__(self, text_share: float, scale: float) -> None:
         super().__init__()
         self.text_share, self.scale = text_share, scale
+        self.reads_video = text_share < 1
 
     def is_initial(self) -> bool:
         """Tell that there is nothing to train."""
@@ -134,6 +138,7 @@ class Sum(nn.Module):
         scale: Of the video score alone, where there is no text.
     """
 
+    reads_video = True
     reads_text, needs_bounded, per_task = True, False, False
 
     def __init__(self, video_weight: float, scale: float) -> None:

@@ -270,6 +270,7 @@ class Fusion(Part, Protocol):
     """How the video score and the text score meet."""
 
     reads_text: bool
+    reads_video: bool  # whether the video score counts where there is text
     needs_bounded: bool  # whether the video score has to be a similarity
     per_task: bool  # whether a class's logit depends on the other classes
 

@@ -87,7 +87,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         choice = await asyncio.to_thread(choose_runtime, settings)
         engine = engine_of(choice.runtime, settings)
         engine.cost.watch = meters.passed
-        limits = limits_of(settings, engine.model.stages)
+        limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))

@@ -40,12 +40,13 @@ class Limits:
     max_deadline_s: float  # the most of it, and what registrations have without it
 
 
-def limits_of(settings: Settings, stages: int = STAGES) -> Limits:
+def limits_of(settings: Settings, stages: int = STAGES, least_shots: int = 1) -> Limits:
     """Read the limits off the settings.
 
     Args:
         settings: Of the process.
         stages: Sentences that the served method wants for each label.
+        least_shots: Clips that it needs of each label; 0 where text alone decides.
     """
     return Limits(
         request_bytes=settings.max_request_bytes,
@@ -61,7 +62,7 @@ def limits_of(settings: Settings, stages: int = STAGES) -> Limits:
         codecs=settings.codecs,
         pictures=(settings.min_pictures, settings.max_pictures),
         labels=(MIN_LABELS, settings.max_labels),
-        shots=(1, settings.max_shots),
+        shots=(least_shots, settings.max_shots),
         support_clips=settings.max_support_clips,
         query_clips=settings.max_query_clips,
         label_chars=settings.max_label_chars,

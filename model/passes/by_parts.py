@@ -53,6 +53,11 @@ class ByParts(nn.Module):
         return self.text is not None and (self.prototypes.needs_text or self.video.reads_text)
 
     @property
+    def text_alone(self) -> bool:
+        """Whether text alone decides, so that labels may do without clips."""
+        return self.has_text and not self.fusion.reads_video and not self.needs_text
+
+    @property
     def frames_apart(self) -> bool:
         """Whether the trunk sees each frame by itself, so that it may get them one by one."""
         return not (self.video.at_input or self.video.whole_clips)
@@ -132,6 +137,33 @@ class ByParts(nn.Module):
         """
         classes_S = checked_classes(classes, len(features_STE)).to(features_STE.device)
         return self._encoded(features_STE, classes_S, text_NAE, {})
+
+    def support_of_text(self, text_NAE: Tensor) -> EncodedSupport:
+        """Make a task of labels without clips, where `text_alone`.
+
+        No query is near to any of its classes, or far from it: their prototypes are zeros.
+
+        Raises:
+            EpisodeError: The method compares clips, or there are fewer than two classes.
+        """
+        ways = len(text_NAE)
+        if not self.text_alone or ways < 2:
+            raise EpisodeError(
+                f"A task of {ways} classes without a clip is none for this method; give each of "
+                "two classes or more a clip, or set the fusion's text_share to 1."
+            )
+        frames, features = self.video.feature_instants, self.video.features
+        none_NTE = torch.zeros(ways, frames, features, device=text_NAE.device)
+        counts = (0,) * ways
+        return EncodedSupport(
+            ClassSet(none_NTE, counts, centre_NE=none_NTE[:, 0].clone()),
+            (None,) * len(self.video.adapted),
+            text_NAE,
+            self.fingerprint,
+            by_video=self.calibration.at((1,) * ways, with_text=False),
+            by_text=self.calibration.at((1,) * ways, with_text=True),
+            clips=SupportClips(none_NTE[:0], ()),
+        )
 
     def _encoded(
         self,

@@ -34,7 +34,8 @@ class Registration:
     Args:
         runtime: Encodes them.
         frames_STHWC: RGB uint8, of the clips whose features are not known.
-        classes: Class index of each clip of the task; empty where features alone are wanted.
+        classes: Class index of each clip of the task; empty where features alone are wanted, or,
+            with text, of labels without clips.
         text_NAE: Or None to score by video alone.
         progress: Told the number of clips done.
         known: Frame features of clips that were encoded before, by their place in the task; only
@@ -105,6 +106,8 @@ class Registration:
 
     def _finish(self, _: int) -> Outcome:
         text_NAE = None if self.text_NAE is None else self.text_NAE.to(self.runtime.device)
+        if text_NAE is not None and not self.classes:
+            return Outcome(self.runtime.support_of_text(text_NAE))
         if self.runtime.supports_apart:
             features_STE = self._all_features()
             if not self.classes:

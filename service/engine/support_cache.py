@@ -197,5 +197,5 @@ def support_size(more: EncodedSupport, less: EncodedSupport, model: ServedModel)
     """
     classes, features = len(less.counts), less.classes.prototype_NTE.shape[-1]
     a_clip = more.bytes - less.bytes
-    text = 4 * model.stages * features if model.has_text else 0
+    text = 4 * model.texts * features if model.has_text else 0
     return SupportSize(less.bytes // classes - a_clip + text, a_clip)

@@ -235,10 +235,16 @@ class Encoding:
             frames_STHWC = await asyncio.to_thread(np.stack, in_order)  # 64 clips take 0.1 s
         else:
             frames_STHWC = np.empty((0, model.frames, model.size, model.size, 3), np.uint8)
+        text_NAE = await self.texts.encode(record.labels)
+        if not names and (text_NAE is None or not model.text_alone):
+            raise TaskIncompatibleError(
+                f"Task {record.task_id} has labels without clips, which this checkpoint cannot "
+                "tell by text; serve the checkpoint that it was registered with."
+            )
         support = await self.engine.encode_support(
             frames_STHWC,
             [clip.label for clip in record.clips],
-            await self.texts.encode(record.labels),
+            text_NAE,
             progress,
             work=work,
             tenant=tenant,

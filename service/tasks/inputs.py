@@ -215,9 +215,10 @@ def _check_distinct(labels: Sequence[str]) -> None:
 
 
 def _check_shots(labels: Sequence[NewLabel], limits: Limits) -> None:
-    _, most_shots = limits.shots
+    least_shots, most_shots = limits.shots
+    total = sum(len(label.clips) for label in labels)
     for label in labels:
-        if not label.clips:
+        if not label.clips and (total or least_shots):
             raise LabelWithoutClipsError(
                 f"Label {label.label!r} has no clip; give it at least one, or leave it out."
             )
@@ -225,6 +226,5 @@ def _check_shots(labels: Sequence[NewLabel], limits: Limits) -> None:
             raise TooManyClipsError(
                 f"Label {label.label!r} has {len(label.clips)} clips; give at most {most_shots}."
             )
-    total = sum(len(label.clips) for label in labels)
     if total > limits.support_clips:
         raise TooManyClipsError(f"The task has {total} clips; give at most {limits.support_clips}.")

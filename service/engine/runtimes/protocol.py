@@ -75,6 +75,10 @@ class Runtime(Protocol):
         """Whether text takes part in the score."""
 
     @property
+    def text_alone(self) -> bool:
+        """Whether text alone decides, so that labels may do without clips."""
+
+    @property
     def needs_text(self) -> bool:
         """Whether class text enters the support features: other text, other supports."""
 
@@ -114,6 +118,9 @@ class Runtime(Protocol):
     ) -> EncodedSupport:
         """Make a task's supports of their features, as `Recognizer.support_of`."""
 
+    def support_of_text(self, text_NAE: Tensor) -> EncodedSupport:
+        """Make a task of labels without clips, as `Recognizer.support_of_text`."""
+
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
     ) -> EncodedSupport:
@@ -139,8 +146,10 @@ class ServedModel:
     fingerprint: str
     trained: bool
     has_text: bool
+    text_alone: bool  # a task may have labels without clips
     needs_text: bool  # better text means encoding the supports again
     stages: int  # sentences that describe a label
+    texts: int  # that the text tower reads of it
     frames: int
     size: int
     query_context: QueryContext
@@ -157,8 +166,10 @@ def served_model(runtime: Runtime) -> ServedModel:
         fingerprint=runtime.fingerprint,
         trained=runtime.trained,
         has_text=runtime.has_text,
+        text_alone=runtime.text_alone,
         needs_text=runtime.needs_text,
         stages=config.stages,
+        texts=config.texts,
         frames=config.frames,
         size=runtime.size,
         query_context=config.query_context,

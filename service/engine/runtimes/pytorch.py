@@ -104,6 +104,11 @@ class TorchRuntime:
         return self.recognizer.has_text
 
     @property
+    def text_alone(self) -> bool:
+        """Whether text alone decides."""
+        return self.recognizer.text_alone
+
+    @property
     def needs_text(self) -> bool:
         """Whether class text enters the support features."""
         return self.recognizer.needs_text
@@ -157,6 +162,10 @@ class TorchRuntime:
     ) -> EncodedSupport:
         """Make a task's supports of their features."""
         return self.recognizer.support_of(features_STE, classes, text_NAE)
+
+    def support_of_text(self, text_NAE: Tensor) -> EncodedSupport:
+        """Make a task of labels without clips."""
+        return self.recognizer.support_of_text(text_NAE)
 
     def encode_support(
         self, tokens_STLD: Tensor, classes: Sequence[int], text_NAE: Tensor | None
