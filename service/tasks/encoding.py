@@ -159,7 +159,7 @@ class Encoding:
         clips = older.clips
         names = tuple(clip.clip_id for clip in record.clips)
         classes = tuple(clip.label for clip in record.clips)
-        if clips is None or (clips.names, clips.classes) != (names, classes):
+        if clips is None or not names or (clips.names, clips.classes) != (names, classes):
             return None
         text_NAE = await self.texts.encode(record.labels)
         if text_NAE is not None:

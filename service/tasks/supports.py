@@ -11,7 +11,7 @@ from model.errors import KshotError
 from service.background import spawn
 from service.engine.engine import Engine
 from service.engine.support_cache import Build, SupportCache, SupportKey
-from service.errors import NotReadyError
+from service.errors import LabelWithoutClipsError, NotReadyError
 from service.stores.errors import (
     RevisionConflictError,
     TaskExpiredError,
@@ -187,7 +187,18 @@ class Supports:
         return self.cache.pinned(self._key(record))
 
     def check_size(self, record: TaskRecord) -> None:
-        """Refuse a task whose encoded supports do not fit the budget."""
+        """Refuse a task whose encoded supports do not fit the budget.
+
+        Raises:
+            LabelWithoutClipsError: Some of its labels have clips, and some have none.
+        """
+        shown = {clip.label for clip in record.clips}
+        bare = [label.label for n, label in enumerate(record.labels) if n not in shown]
+        if shown and bare:
+            raise LabelWithoutClipsError(
+                f"Label {bare[0]!r} of the task has no clip, so that no label can get any; "
+                "register a new task with clips of each."
+            )
         self.engine.check_size([clip.label for clip in record.clips])
 
     def end_work(self, task_id: str) -> None:

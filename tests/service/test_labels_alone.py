@@ -92,6 +92,20 @@ def test_a_task_is_of_labels_with_clips_or_of_labels_without(client: httpx.Clien
     assert repr(SAID[1]) in body["detail"]
 
 
+def test_labels_alone_stay_so_and_say_that_nothing_can_be_held_out(client: httpx.Client) -> None:
+    task, clip = named(client), {"video": base64_of(moving_clip(3))}
+    route = f"/tasks/{task['id']}"
+    added = client.post(f"{route}/labels/{SAID[0]}/clips", json={"clips": [clip]})
+    assert repr(SAID[1]) in problem(added, 422, "label-without-clips")["detail"]
+    problem(client.put(f"{route}/labels/sit", json={"clips": [clip]}), 422, "label-without-clips")
+    found = client.get(f"{route}/diagnosis").json()
+    assert found["leave_one_out"] is None
+    assert "told by their text alone" in found["judged_by"]
+    assert client.delete(f"{route}/labels/{SAID[2]}").status_code == 200
+    (result,) = classify(client, task["id"], moving_clip(4))["results"]
+    assert {ranked["label"] for ranked in result["ranking"]} == set(SAID[:2])
+
+
 def test_a_label_that_the_text_tower_cannot_read_needs_clips(client: httpx.Client) -> None:
     answer = client.post("/tasks", json=alone((*SAID, "zebra")))
     body = problem(answer, 422, "label-without-clips")

@@ -87,6 +87,8 @@ class Diagnoser:
     async def _of(self, record: TaskRecord, support: EncodedSupport) -> Diagnosis:
         assert support.clips is not None
         classes = support.clips.classes
+        if not classes:
+            return _of_no_clips(record)
         held_out, fewer = leave_one_out(classes), fewer_shots(classes)
         logits = await self.engine.score_splits(support, [*held_out, *fewer])
         features_STE = support.clips.features_STE.float().cpu().numpy()
@@ -117,3 +119,10 @@ class Diagnoser:
             "clips that were left; clips are not encoded again for that."
         )
         return said if self.engine.supports_apart else said + TOGETHER
+
+
+def _of_no_clips(record: TaskRecord) -> Diagnosis:
+    """Say of a task of labels alone that nothing could be held out."""
+    labels = {label.label: None for label in record.labels}
+    said = "The task has no clips; its labels are told by their text alone."
+    return Diagnosis(record, None, labels, (), None, (), said)
