@@ -345,7 +345,7 @@ def test_a_prompt_is_what_the_text_tower_reads() -> None:
     assert fault is not None
     assert "'zebra'" in fault.sentence
     for prompt in ("{label} of {video}", "{label"):
-        with pytest.raises(MethodError, match=r"use \{label\} and \{stage\}"):
+        with pytest.raises(MethodError, match=r"use \{label\}, \{spelled\} and \{stage\}"):
             tiny_recognizer(prompt=prompt)
 
 
