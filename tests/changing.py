@@ -14,6 +14,7 @@ from tests.serving import moving_clip, query_files
 CLIPS = [moving_clip(seed, frames=9) for seed in range(100, 104)]
 QUERY = moving_clip(50, frames=9)
 LOST_RACES = {404, 409, 412, 422}  # somebody removed it first, or the task is full
+LONGEST_S = 60.0
 Labels = Mapping[str, frozenset[str]]  # ids of clips by label
 
 
@@ -158,9 +159,22 @@ class Reader(threading.Thread):
 
 
 def change_for(
-    clients: Sequence[httpx.Client], task_id: str, *, writers: int, readers: int, seconds: float
+    clients: Sequence[httpx.Client],
+    task_id: str,
+    *,
+    writers: int,
+    readers: int,
+    seconds: float,
+    least: int = 0,
 ) -> Story:
-    """Let writers and readers loose on one task, spread over replicas."""
+    """Let writers and readers loose on one task, spread over replicas.
+
+    They go on for so many seconds, and on a busy machine until so many changes and answers came.
+    """
+    for client in clients:
+        # FastAPI builds routes when they are first looked through, under a filter of warnings that
+        # all threads share: two services of one process must not do that at once.
+        assert client.get("/nowhere").status_code == 404
     story, stop = Story(), threading.Event()
     threads: list[threading.Thread] = [
         Writer(clients[k % len(clients)], task_id, f"wave {k}", story, stop) for k in range(writers)
@@ -169,6 +183,9 @@ def change_for(
     for thread in threads:
         thread.start()
     time.sleep(seconds)
+    until = time.monotonic() + LONGEST_S
+    while min(len(story.changes), len(story.answers)) < least and time.monotonic() < until:
+        time.sleep(0.05)
     stop.set()
     for thread in threads:
         thread.join(60)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ROUNDS = 3  # of leaving out each clip once
-DRAWS = 3  # of each number of shots
+ASKED = 12  # clips of a label that are asked for each number of shots, at least
 SEED = 0  # the same task gets the same answer
 
 
@@ -43,13 +43,13 @@ def leave_one_out(classes: Sequence[int], rounds: int = ROUNDS) -> list[Split]:
     return [split for split in splits if split.queries]
 
 
-def fewer_shots(classes: Sequence[int], draws: int = DRAWS) -> list[Split]:
+def fewer_shots(classes: Sequence[int], asked: int = ASKED) -> list[Split]:
     """Let 1, 2, ... clips of each label stand for it, and hold out all others."""
     rng = np.random.default_rng(SEED)
     order = places_of(classes)
-    splits = []
-    for shots in range(1, max(map(len, order))):
-        for _ in range(draws):
+    most, splits = max(map(len, order)), list[Split]()
+    for shots in range(1, most):
+        for _ in range(-(-asked // (most - shots))):  # the fewer a draw asks, the more draws
             out: list[int] = []
             for places in order:
                 stay = max(1, min(shots, len(places) - 1))

@@ -45,15 +45,15 @@ def test_each_clip_of_a_label_with_two_or_more_is_held_out_and_each_label_keeps_
     assert {place: held.count(place) >= 2 for place in range(6)} == {
         place: place != 3 for place in range(6)
     }
-    for split in splits + fewer_shots(RAGGED, draws=4):
+    for split in splits + fewer_shots(RAGGED, asked=4):
         assert {RAGGED[place] for place in split.supports} == {0, 1, 2}
         assert not {*split.supports} & {*split.queries}
 
 
 @pytest.mark.parametrize("shots", [1, 2, 3, 4])
 def test_fewer_shots_are_as_many_as_said(shots: int) -> None:
-    splits = [split for split in fewer_shots(CLASSES, draws=3) if split.shots == shots]
-    assert len(splits) == 3
+    splits = [split for split in fewer_shots(CLASSES, asked=12) if split.shots == shots]
+    assert len(splits) == {1: 3, 2: 4, 3: 6, 4: 12}[shots]
     for split in splits:
         kept = places_of([CLASSES[place] for place in split.supports])
         assert [len(places) for places in kept] == [shots] * 5

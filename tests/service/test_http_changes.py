@@ -293,7 +293,7 @@ def test_the_pictures_of_a_clip_are_shown_side_by_side(
 
 def test_a_query_answers_by_one_revision_while_the_task_changes(apart: httpx.Client) -> None:
     task = register(apart, CLIPS)
-    story = change_for([apart], task["id"], writers=3, readers=2, seconds=1.0)
+    story = change_for([apart], task["id"], writers=3, readers=2, seconds=0.5, least=3)
     check(story, task, apart.get(f"/tasks/{task['id']}").json())
     assert len(story.changes) >= 3
     assert len(story.answers) >= 3
@@ -305,7 +305,7 @@ def test_two_replicas_lose_no_change_of_many_writers(settings: Settings, tmp_pat
         shared = settings.model_copy(update={"store": server.url, "checkpoint": str(checkpoint)})
         with serving(shared) as one, serving(shared) as other:
             task = register(one, CLIPS)
-            story = change_for([one, other], task["id"], writers=6, readers=2, seconds=1.5)
+            story = change_for([one, other], task["id"], writers=6, readers=2, seconds=1.0, least=6)
             check(story, task, other.get(f"/tasks/{task['id']}").json())
             last = one.get(f"/tasks/{task['id']}").json()
             assert last == other.get(f"/tasks/{task['id']}").json()
