@@ -24,6 +24,7 @@ from tests.model.golden_methods import DEFAULT, GOLDEN2_DIR, Case, files_of
 from tests.model.tiny import class_set
 
 KINDS = (
+    "actionclip",
     "aim",
     "clipfsar",
     "d2st_resnet50",
@@ -33,7 +34,7 @@ KINDS = (
     "egnn",
     "gghm",
     "heads",
-    "m2clip_adapters",
+    "m2clip",
     "maclip",
     "sloshnet",
     "trx",

@@ -155,7 +155,8 @@ def test_text_and_matching_meet_as_our_formula_says(case: Case) -> None:
         recognizer.config,
         fusion=ConvexFusion(text_share=meta["text_share"], sharpness=meta["sharpness"]),
     )
-    head, fusion = build_text_head(method), build_fusion(method, recognizer.matcher)
+    head = build_text_head(method, recognizer.video.features)
+    fusion = build_fusion(method, recognizer.matcher)
     classes_S = torch.tensor(meta["support_classes"])
     text_NAE = case.inputs["text"][:, None]
     classes = recognizer.prototypes(case.want("support_features"), classes_S, text_NAE[:, 0])

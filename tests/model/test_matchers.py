@@ -398,7 +398,8 @@ def test_shots_are_kept_for_matchers_that_read_them_alone(matcher: MatcherConfig
     with torch.inference_mode():
         task = recognizer.encode_support(recognizer.trunk(clips(6)), CLASSES, None)
     kept = [len(shots_KTE) for shots_KTE in task.classes.shots]
-    floats = 3 * 8 * 32 + sum(kept) * 8 * 32 + 3 * 32  # means, shots, what `nearest` compares
+    held_out = 6 * 8 * 32  # the clips' own features, for a diagnosis
+    floats = 3 * 8 * 32 + sum(kept) * 8 * 32 + 3 * 32 + held_out  # and means, shots, `nearest`
     assert kept == ([2, 3, 1] if matcher.kind in READ_SHOTS else [])
     assert task.bytes == 4 * floats
 
