@@ -9,7 +9,7 @@ from dataclasses import replace
 from model.errors import KshotError
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
-from service.errors import LabelWithoutClipsError, PreparationError
+from service.errors import PreparationError
 from service.limits import Limits
 from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
 from service.stores.protocol import Pictures, TaskStore
@@ -78,7 +78,7 @@ class Tasks:
             record, inputs = await self._checked(task)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
-        await self._check_clipless(record)
+        await self.texts.check_clipless(record)
         preparation = Preparation(len(inputs))
         decoding = spawn(self.arrivals.decode(record, inputs, preparation))
         try:
@@ -109,19 +109,6 @@ class Tasks:
         refused = {fault.index for fault in faults}
         sound = [clip for clip in inputs if clip.index not in refused]
         return uploads.without(record, faults), sound
-
-    async def _check_clipless(self, record: TaskRecord) -> None:
-        """Refuse a task without clips whose labels the text tower cannot read.
-
-        Raises:
-            LabelWithoutClipsError: Nothing is left to tell its labels by.
-        """
-        if record.clips or (why := await self.texts.reason(record.labels)) is None:
-            return
-        raise LabelWithoutClipsError(
-            f"The task has no clip, and its text cannot be used: {why.rstrip('.')}; or give each "
-            "label a clip."
-        )
 
     async def prepared(
         self, done: Decoded, preparation: Preparation, wait_s: float, allowance: Allowance

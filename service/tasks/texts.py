@@ -22,9 +22,9 @@ from model.errors import KshotError
 from model.text import WORDING_VERSION, StageTexts, template_stages
 from service.background import spawn
 from service.engine.engine import Engine
-from service.errors import DescriptionUnavailableError
+from service.errors import DescriptionUnavailableError, LabelWithoutClipsError
 from service.stores.protocol import TaskStore
-from service.stores.records import LabelRecord
+from service.stores.records import LabelRecord, TaskRecord
 from service.tasks.inputs import NewLabel, TextSource
 
 Outcome = Literal["described", "failed"]
@@ -119,6 +119,19 @@ class TaskTexts:
         """Say why no text takes part in the scores of these labels; None when it does."""
         fault = await self.fault(labels)
         return None if fault is None else fault.sentence
+
+    async def check_clipless(self, record: TaskRecord) -> None:
+        """Refuse a task without clips whose labels the text tower cannot read.
+
+        Raises:
+            LabelWithoutClipsError: Nothing is left to tell its labels by.
+        """
+        if record.clips or (why := await self.reason(record.labels)) is None:
+            return
+        raise LabelWithoutClipsError(
+            f"The task has no clip, and its text cannot be used: {why.rstrip('.')}; or register "
+            "it with a clip of each label."
+        )
 
     async def fault(self, labels: Sequence[LabelRecord]) -> TextFault | None:
         """Return the first fault of these labels' text: a task has text for all or for none."""

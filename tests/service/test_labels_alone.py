@@ -112,6 +112,19 @@ def test_a_label_that_the_text_tower_cannot_read_needs_clips(client: httpx.Clien
     assert "'zebra'" in body["detail"]
 
 
+def test_a_change_to_text_that_cannot_be_read_is_refused_where_text_alone_decides(
+    client: httpx.Client,
+) -> None:
+    task = named(client)
+    route = f"/tasks/{task['id']}/labels/{SAID[0]}"
+    for answer in (
+        client.patch(route, json={"label": "zebra"}),
+        client.put(f"{route}/descriptions", json={"descriptions": ["zebra"]}),
+    ):
+        assert "zebra" in problem(answer, 422, "label-without-clips")["detail"]
+    assert client.get(f"/tasks/{task['id']}").json() == task
+
+
 def test_scores_after_a_restart_equal_those_before(settings: Settings, tmp_path: Path) -> None:
     own, query = replaced(settings, tmp_path), moving_clip(5)
     with serving(own) as client:
