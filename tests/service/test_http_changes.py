@@ -130,7 +130,7 @@ def test_clips_that_see_each_other_are_all_encoded_again_and_the_answer_says_so(
     path = f"/tasks/{register(client, CLIPS)['id']}"
     task = changed(client.post(f"{path}/labels/wave/clips", files=query_files(D)), 2)
     assert task["change"]["encoded_clips"] == 4
-    assert "see each other" in task["change"]["encoded_why"]
+    assert "with the other clips of its task" in task["change"]["encoded_why"]
     task = changed(client.patch(path, json={"name": "as it was"}), 3)
     assert task["change"]["encoded_clips"] == 0
 

@@ -47,7 +47,7 @@ def test_copies_stills_and_lone_clips_are_found_and_said(
     assert found["labels"]["pour"] is None
     assert found["leave_one_out"]["clips"] == 5
     assert 0 <= found["leave_one_out"]["low"] <= found["leave_one_out"]["high"] <= 1
-    assert "see each other" in found["judged_by"]
+    assert "with the other clips of its task" in found["judged_by"]
     assert [*found["enough"]["measured"]] == ["1", "2"]
 
 

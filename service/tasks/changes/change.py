@@ -31,7 +31,10 @@ from service.tasks.inputs import NewLabel, NewTask
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
-TOGETHER = "The clips of a task see each other in this method, so all were encoded again."
+TOGETHER = (
+    "In this method a clip is encoded with the other clips of its task, or with the text of its "
+    "label, so all were encoded again."
+)
 NOT_AT_HAND = (
     "The features of some older clips were not at hand, after a restart or because another replica "
     "added them, so these were encoded again."
@@ -208,6 +211,7 @@ class Changer:
                 old = await self._standing(asked)
                 new = replace(edit(old), revision=old.revision + 1)
                 self.supports.check_size(new)
+                await self.texts.check_clipless(new)
                 try:
                     await self.store.replace(new, expected_revision=old.revision, pictures=pictures)
                 except RevisionConflictError:

@@ -18,7 +18,10 @@ from service.tasks.diagnosis.findings import Finding, findings
 from service.tasks.register import Tasks
 
 REMEMBERED = 1000  # diagnoses
-TOGETHER = " In this method the clips of a task see each other, so the figures are too good."
+TOGETHER = (
+    " In this method a clip is encoded with the other clips of its task, or with the text of its "
+    "label, so the figures are too good."
+)
 
 
 @dataclass(frozen=True, slots=True)
