@@ -12,6 +12,7 @@ from service.engine.work import Kind
 from service.tasks.classify import TaskAnswer
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+WORK = METHODS - {"GET", "HEAD", "OPTIONS"}  # what admission is asked about
 OTHER, NONE = "other", "-"
 # What admission says, by the code of the problem; every other answer was admitted.
 REFUSED = {
@@ -74,7 +75,7 @@ class Meters:
         """
         known = method if method in METHODS else OTHER
         self._requests.labels(known, route, status).observe(seconds)
-        if known == "POST":
+        if known in WORK:
             self._admission.labels(REFUSED.get(code or "", "ok")).inc()
         if code is not None:
             self._problems.labels(code).inc()
