@@ -42,7 +42,8 @@ def build_recognizer(
         raise MethodError(
             f"{what} is {features}; {config.stages} stages need {head.least_frames} or more a clip."
         )
-    if recognizer.has_text and not (config.projected and video.features == image.features):
+    as_text = config.projected and not video.levels and video.features == image.features
+    if recognizer.has_text and not as_text:
         raise MethodError(
             f"Features of width {video.features} are not in the space of text; set fusion to "
             "'video', or leave out what changes them."

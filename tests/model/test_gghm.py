@@ -368,3 +368,8 @@ def test_gradients_reach_what_learns() -> None:
 def test_one_feature_along_time_makes_no_pairs() -> None:
     with pytest.raises(MethodError, match="pairs need 2 or more"):
         tiny(frames=1)
+
+
+def test_maps_are_not_in_the_space_of_text_though_as_wide() -> None:
+    with pytest.raises(MethodError, match="not in the space of text"):
+        tiny_recognizer("frozen", temporal=DenseConfig())
