@@ -110,6 +110,7 @@ class Convex(nn.Module):
         super().__init__()
         self.text_share, self.scale = text_share, scale
         self.reads_video = text_share < 1
+        self._log_shares = torch.tensor([text_share, 1 - text_share]).log().tolist()
 
     def is_initial(self) -> bool:
         """Tell that there is nothing to train."""
@@ -125,9 +126,8 @@ class Convex(nn.Module):
         video_QN = self.scale * video_QN
         if text_QN is None:
             return video_QN
-        shares = torch.tensor([self.text_share, 1 - self.text_share]).log().tolist()
-        log_video_QN = video_QN.log_softmax(dim=-1)
-        return torch.logaddexp(shares[0] + text_QN, shares[1] + log_video_QN)
+        text, video = self._log_shares
+        return torch.logaddexp(text + text_QN, video + video_QN.log_softmax(dim=-1))
 
 
 class Sum(nn.Module):
