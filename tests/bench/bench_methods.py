@@ -4,7 +4,7 @@
 
 Each preset of `model/methods.py` on its own backbone with random weights (most on ViT-B/16), and a
 task of two labels with one clip each. GFLOP are counted by PyTorch for one query clip against
-that task, milliseconds are the best of three on all cores, in turn for all methods. Weights that
+that task, milliseconds are the best of three on all cores, one method after another. Weights that
 learn are those of the served method; heads that exist in training alone are not among them. The
 last line is JSON, the table in front of it Markdown.
 """
