@@ -86,18 +86,23 @@ class Decoder:
             memory.close()
             raise
         hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
+        await decoder._introduced(Message(hello))
+        return decoder
+
+    async def _introduced(self, hello: Message) -> None:
+        """Wait until the process is ready, and leave none behind that is not."""
+        start_s = self._limits.start_s
         try:
-            async with asyncio.timeout(sandbox.start_s):
-                await decoder._introduce(Message(hello))
+            async with asyncio.timeout(start_s):
+                await self._introduce(hello)
         except TimeoutError as error:
-            await decoder.stop()
+            await self.stop()
             raise DecoderUnavailableError(
-                f"A decoder was not ready after {sandbox.start_s:g} s; give it a larger start_s."
+                f"A decoder was not ready after {start_s:g} s; give it a larger start_s."
             ) from error
         except BaseException:
-            await decoder.stop()
+            await self.stop()
             raise
-        return decoder
 
     async def _introduce(self, hello: Message) -> None:
         try:

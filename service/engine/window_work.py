@@ -4,7 +4,7 @@ Dimensions: N pictures, B windows, T pictures of a window, H W pixels, C colours
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores, plain
-from service.engine.registration import ends
+from service.engine.registration import Run, ends
 from service.engine.runtimes.protocol import Runtime
 from service.engine.support_work import SupportWork
 from service.engine.work import Outcome, Step
@@ -45,6 +45,16 @@ class _Stretch:
     windows: Sequence[Window]
     needed_from: int
     found: dict[int, MatchScores] = field(default_factory=dict)
+
+    def runs(self, slice_frames: int) -> Iterator[tuple[int, Run, bool]]:
+        """Yield frames, what is to be done, and whether its time says what frames cost."""
+        of_window, apart = self.runtime.config.frames, self.runtime.frames_apart
+        for part in ends(len(self.numbers), slice_frames):
+            yield part[1] - part[0], partial(self.encode, *part), apart
+        for part in ends(len(self.windows), max(1, slice_frames // of_window)):
+            yield (part[1] - part[0]) * of_window, partial(self.score, *part), False
+        if not self.windows:
+            yield 1, partial(self.score, 0, 0), False
 
     def encode(self, first: int, last: int, parts: int) -> Outcome | None:
         """Run the trunk on some pictures."""
@@ -110,28 +120,10 @@ class WindowWork(SupportWork):
         """
         done: asyncio.Future[list[MatchScores]] = asyncio.get_running_loop().create_future()
         stretch = _Stretch(self._recognizer, reel, numbers, frames_NHWC, windows, needed_from)
-        slice_frames, of_window = max(1, self.forecast.slice_frames), self.model.frames
-        runs = [
-            (last - first, partial(stretch.encode, first, last), self._recognizer.frames_apart)
-            for first, last in ends(len(numbers), slice_frames)
-        ]
-        runs += [
-            ((last - first) * of_window, partial(stretch.score, first, last), False)
-            for first, last in ends(len(windows), max(1, slice_frames // of_window))
-        ]
-        if not windows:
-            runs.append((1, partial(stretch.score, 0, 0), False))
+        made = partial(Step, kind="timeline", tenant=tenant, deadline=deadline, done=done)
         steps = [
-            Step(
-                kind="timeline",
-                frames=frames,
-                tenant=tenant,
-                deadline=deadline,
-                done=done,
-                run=run,
-                timed=timed,
-            )
-            for frames, run, timed in runs
+            made(frames=frames, run=run, timed=timed)
+            for frames, run, timed in stretch.runs(max(1, self.forecast.slice_frames))
         ]
         with self._queued(steps):
             return await done

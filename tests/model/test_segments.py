@@ -131,8 +131,9 @@ def test_what_is_unknown_is_background() -> None:
 
 def test_a_short_stretch_makes_no_span() -> None:
     brief = scores(0.1, 0.9, 0.1, 0.1)
+    assert [span.label for span in segment(brief, GRID, PLAIN, 2.1)] == [1, 0, 1]
     spans = segment(brief, GRID, replace(PLAIN, min_span_s=0.6), 2.1)
-    assert [span.label for span in spans] == [1]
+    assert [span.label for span in spans] == [1, 1]
 
 
 def test_a_single_window_stands_for_the_whole_video() -> None:
