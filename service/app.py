@@ -13,7 +13,15 @@ from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
-from service.http.routes import changes, diagnosis, inference, operations, portable, tasks
+from service.http.routes import (
+    changes,
+    diagnosis,
+    inference,
+    operations,
+    page,
+    portable,
+    tasks,
+)
 from service.http.routes.dependencies import known_parameters
 from service.http.stopping import StoppingAnswer
 from service.limits import limits_of
@@ -51,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix="/v1", dependencies=known)
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
+    app.include_router(page.router)
     openapi.install(app, limits, BODIES)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
