@@ -18,6 +18,7 @@ from service.http.routes import (
     diagnosis,
     inference,
     operations,
+    page,
     portable,
     tasks,
     timeline,
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix="/v1", dependencies=known)
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
+    app.include_router(page.router)
     openapi.install(app, limits, (*BODIES, *document.BODIES))
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 

@@ -1,0 +1,75 @@
+// The frame of the page: which view the address names, what is shown while the service is away.
+import { T } from './text.js'
+import { failed, h, notice, told } from './dom.js'
+import { tasksView } from './tasks.js'
+
+const main = document.getElementById('main')
+const offline = document.getElementById('offline')
+let leaving = new AbortController()
+let first = true
+
+// Views come when they are asked for; each gives its element, and stops at `signal`.
+const VIEWS = [
+  [/^#?\/?$/, async () => tasksView],
+  [/^#\/new$/, async () => (await import('./make.js')).makeView],
+  [/^#\/task\/([^/]+)(?:\/(\w+))?$/, async () => (await import('./task.js')).taskView],
+]
+
+async function show() {
+  leaving.abort()
+  leaving = new AbortController()
+  const { signal } = leaving
+  const [pattern, load] = VIEWS.find(([pattern]) => pattern.test(location.hash)) ?? [null, null]
+  try {
+    if (!pattern) throw new Error(T.noSuchPage)
+    const given = pattern.exec(location.hash).slice(1)
+    const view = await (await load())({ signal, refresh: show }, ...given)
+    if (signal.aborted) return
+    main.replaceChildren(view)
+  } catch (error) {
+    if (signal.aborted) return
+    main.replaceChildren(error.gone ? goneView(error) : brokenView(error))
+  }
+  document.title = [...main.querySelectorAll('h1')].map(heading => `${heading.textContent} · kshot`)[0] ?? 'kshot'
+  for (const link of document.querySelectorAll('#top nav a')) {
+    if (link.getAttribute('href') === (location.hash || '#/')) link.setAttribute('aria-current', 'page')
+    else link.removeAttribute('aria-current')
+  }
+  if (!first) main.focus({ preventScroll: true })
+  first = false
+}
+
+function goneView(error) {
+  return notice(T.goneTitle, T.goneText, told(error), h('a', { class: 'button primary', href: '#/' }, T.toTasks))
+}
+
+function brokenView(error) {
+  return notice(T.brokenTitle, '', told(error),
+    h('button', { type: 'button', class: 'primary', onclick: show }, T.tryAgain))
+}
+
+function frame() {
+  document.getElementById('skip').textContent = T.skip
+  document.getElementById('top').append(
+    h('a', { class: 'mark', href: '#/', 'aria-label': T.home }, h('img', { src: 'page/icon.svg', alt: '', width: 28, height: 28 }), 'kshot'),
+    h('nav', { 'aria-label': T.navigation }, h('a', { href: '#/' }, T.tasks), h('a', { href: '#/new', class: 'button primary' }, T.newTask)))
+  document.getElementById('foot').append(h('p', {}, T.foot, ' ', h('a', { href: 'docs' }, T.apiDocs)))
+}
+
+// A label or a file dropped beside its target must not replace the page.
+for (const name of ['dragover', 'drop']) addEventListener(name, event => event.preventDefault())
+addEventListener('hashchange', () => { scrollTo(0, 0); show() })
+addEventListener('kshot-away', () => {
+  offline.replaceChildren(T.awayNow)
+  offline.hidden = false
+})
+addEventListener('kshot-back', () => {
+  offline.hidden = true
+  document.getElementById('toasts').replaceChildren()
+  if (main.querySelector('.empty .problem')) show()
+})
+addEventListener('kshot-gone', event => main.replaceChildren(goneView(event.detail)))
+addEventListener('unhandledrejection', event => failed(event.reason))
+frame()
+show()
+

@@ -1,0 +1,85 @@
+// A clip as a card: its pictures as a strip, its length, its faults, what can be done with it.
+import { T } from './text.js'
+import { asked, h, own, seconds, told } from './dom.js'
+import { blob, formOf, json, limits, strip, to } from './api.js'
+import { cut, pictures } from './media.js'
+
+function framed(name) {
+  return h('div', { class: 'film', role: 'img', 'aria-label': T.picturesOf(name) })
+}
+
+// The pictures that the service looks at.
+export function keptStrip(task, clip) {
+  const film = framed(clip.name ?? clip.label)
+  const image = h('img', { class: 'strip', alt: '', decoding: 'async', loading: 'lazy' })
+  const seen = new IntersectionObserver(entries => {
+    if (!entries.some(entry => entry.isIntersecting)) return
+    seen.disconnect()
+    strip(task, clip.clip_id).then(url => { image.src = url; film.append(image) },
+      error => film.replaceChildren(h('span', { class: 'small muted' }, error.detail)))
+  }, { rootMargin: '300px' })
+  seen.observe(film)
+  return film
+}
+
+// Pictures of a file that is still here; the service may know formats that the browser does not.
+export function ownStrip(clip, times) {
+  const film = framed(clip.name)
+  pictures(clip.file, times, clip.start_s, clip.end_s).then(({ canvas, duration }) => {
+    canvas.className = 'strip'
+    film.append(canvas)
+    film.dispatchEvent(new CustomEvent('length', { detail: (clip.end_s ?? duration) - (clip.start_s ?? 0) }))
+  }, () => film.append(h('span', { class: 'small muted' }, T.noPreview)))
+  return film
+}
+
+export function draftCard(clip, actions) {
+  const length = h('span', { class: 'muted' })
+  const film = ownStrip(clip)
+  film.addEventListener('length', event => { length.textContent = seconds(event.detail) })
+  return h('li', { class: clip.fault ? 'clip bad' : 'clip' }, film,
+    h('div', { class: 'facts' }, h('span', { class: 'name' }, own(clip.name)), length, h('span', { class: 'row tight' }, actions)),
+    clip.fault && h('p', { class: 'fault' }, clip.fault))
+}
+
+export function keptCard(task, clip, actions) {
+  const length = clip.duration_s === null ? T.pictureCount(clip.frames_s.length) : seconds(clip.duration_s)
+  return h('li', { class: 'clip' }, keptStrip(task, clip),
+    h('div', { class: 'facts' }, h('span', { class: 'name' }, own(clip.name ?? T.unnamedClip)),
+      h('span', { class: 'muted' }, length), h('span', { class: 'row tight' }, actions)),
+    clip.warnings.map(warning => h('p', { class: 'warning' }, warning)))
+}
+
+export const removeClip = (task, clip, tag) =>
+  json('DELETE', to(task, 'clips', clip), { headers: tag ? { 'If-Match': tag } : {} })
+
+export function addClips(task, label, clips, onProgress) {
+  return json('POST', to(task, 'labels', label, 'clips'), { body: formOf(clips), onProgress })
+}
+
+export function putLabel(task, label, clips, onProgress) {
+  return json('PUT', to(task, 'labels', label), { body: formOf(clips), onProgress })
+}
+
+// Ask for a label: one of the task's, or a new one.
+export async function askLabel(view, title, except) {
+  const others = view.labels.map(each => each.label).filter(label => label !== except)
+  const given = await asked(title, T.label, '', { options: others, action: T.choose, hint: T.labelHint })
+  return given?.trim() || null
+}
+
+// Give a clip another label: its pictures become an example there, and are then removed here.
+export async function relabel(view, clip, label) {
+  if (view.clips.filter(each => each.label === clip.label).length < 2) throw new Error(T.lastOfLabel)
+  const [least] = (await limits()).pictures
+  const count = clip.frames_s.length
+  const kept = await blob(to(view.id, 'clips', clip.clip_id, 'frames'))
+  const again = Math.ceil(least / count)
+  const frames = (await cut(kept, count)).flatMap(picture => Array(again).fill(picture))
+  const there = view.labels.some(each => each.label === label)
+  const path = there ? to(view.id, 'labels', label, 'clips') : to(view.id, 'labels', label)
+  await json(there ? 'POST' : 'PUT', path, { json: { clips: [{ frames, name: clip.name }] } })
+  return removeClip(view.id, clip.clip_id)
+}
+
+export const sayProblem = error => h('div', { class: 'bad box', role: 'alert' }, told(error))
