@@ -222,11 +222,10 @@ def test_requests_that_ask_for_nothing_here_are_refused(
     problem(client.post(url, json=body), 422, "unknown-field")
 
 
-def test_a_client_that_leaves_ends_the_process(
-    client: httpx.Client, task: str, video: bytes
-) -> None:
+def test_a_client_that_leaves_ends_the_process(client: httpx.Client, task: str) -> None:
     before = len(decoder_processes())
-    url, files = f"/tasks/{task}/timeline", {"clip": ("day.mp4", video)}
+    long = make_video(colour(230, 20, 1600), rate=2)  # 13 minutes
+    url, files = f"/tasks/{task}/timeline", {"clip": ("day.mp4", long)}
     headers = {"accept": "text/event-stream"}
     with client.stream("POST", url, files=files, headers=headers) as answer:
         assert next(answer.iter_text()).startswith("event: begun")
