@@ -77,7 +77,10 @@ def test_what_is_no_http_is_a_problem(client: httpx.Client) -> None:
     assert client.get("/v1/info").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/page/", "/page/nothing.js", "/nothing", "/v1", "/v1/tasks/", "/v2/tasks", "/tasks/a/b"])
+@pytest.mark.parametrize(
+    "path",
+    ["/page/", "/page/nothing.js", "/nothing", "/v1", "/v1/tasks/", "/v2/tasks", "/tasks/a/b"],
+)
 def test_an_unknown_route_is_a_problem(client: httpx.Client, path: str) -> None:
     refused = problem(client.get(path), 404, "route-not-found")
     assert path in refused["detail"]
