@@ -21,16 +21,20 @@ from service.http.routes import (
     page,
     portable,
     tasks,
+    timeline,
 )
 from service.http.routes.dependencies import known_parameters
 from service.http.stopping import StoppingAnswer
+from service.http.timeline import document
 from service.limits import limits_of
 from service.metrics.meters import Meters
 from service.metrics.sampled import Sampled
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
-ROUTERS = (*(tasks.router, portable.router, changes.router, diagnosis.router, operations.router),)
+ROUTERS = tuple(
+    routes.router for routes in (tasks, portable, changes, diagnosis, timeline, operations)
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -60,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
     app.include_router(page.router)
-    openapi.install(app, limits, BODIES)
+    openapi.install(app, limits, (*BODIES, *document.BODIES))
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost

@@ -13,13 +13,14 @@ from model.errors import KshotError
 from model.recognizer import Recognizer
 from service.decoding.pool import DecodePool
 from service.decoding.process import usable_cores
+from service.decoding.streams import VideoStreams
 from service.engine.engine import Engine
 from service.engine.passes.batching import lanes_of, usual_batch_frames
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
-from service.limits import Limits, limits_of, media_limits
+from service.limits import Limits, limits_of, media_limits, stream_limits
 from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -34,6 +35,7 @@ from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
+from service.tasks.timeline.follow import Follower
 from service.tasks.warming import Warming
 
 STORE_ANSWERS_S = 2.0
@@ -57,6 +59,7 @@ class Service:
     diagnoser: Diagnoser
     porter: Porter
     classifier: Classifier
+    follower: Follower
     meters: Meters
 
     @property
@@ -113,7 +116,8 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         users = tasks, changer_of(tasks), Diagnoser(tasks, engine), Porter(tasks, engine)
         yield Service(
-            settings, limits, store, pool, choice, engine, texts, *users, classifier, meters
+            *(settings, limits, store, pool, choice, engine, texts, *users),
+            *(classifier, follower_of(tasks, engine, settings), meters),
         )
 
 
@@ -138,6 +142,19 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
         media=media_limits(limits),
         sandbox=settings.sandbox,
         watch=meters.read,
+    )
+
+
+def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
+    """Make what follows long videos."""
+    streams = VideoStreams(
+        size=engine.model.size,
+        media=stream_limits(tasks.limits),
+        sandbox=settings.sandbox,
+        most=settings.max_timelines,
+    )
+    return Follower(
+        arrivals=tasks.arrivals, supports=tasks.supports, streams=streams, engine=engine
     )
 
 

@@ -69,6 +69,12 @@ class MediaTypeError(RequestError):
     code = "media-type-not-supported"
 
 
+class NotAcceptableError(RequestError):
+    """The client takes no form in which this route answers."""
+
+    code = "not-acceptable"
+
+
 class ModelNotFoundError(RequestError):
     """A model that is not served here."""
 

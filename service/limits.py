@@ -1,12 +1,13 @@
 """What a request may be: each limit once, for admission, body readers, use cases and /limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.media.container import MediaLimits
 from model.text import MAX_STAGE_CHARS, STAGES
 from service.settings import Settings
 
 MIN_LABELS = 2
+MOST_RATE = 120  # pictures a second of a long video, on the average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,7 @@ class Limits:
     clip_bytes: int
     clip_base64_bytes: int
     clip_duration_s: tuple[float, float]
+    timeline_s: float  # longest video of a timeline
     picture_pixels: int
     clip_frames: int
     clip_streams: int
@@ -38,6 +40,7 @@ class Limits:
     wait_s: float
     deadline_s: float  # of a request without X-Request-Timeout-Ms
     max_deadline_s: float  # the most of it, and what registrations have without it
+    timeline_deadline_s: float  # likewise of a timeline
 
 
 def limits_of(settings: Settings, stages: int = STAGES, least_shots: int = 1) -> Limits:
@@ -55,6 +58,7 @@ def limits_of(settings: Settings, stages: int = STAGES, least_shots: int = 1) ->
         clip_bytes=settings.max_clip_bytes,
         clip_base64_bytes=settings.max_base64_bytes,
         clip_duration_s=(settings.min_clip_s, settings.max_clip_s),
+        timeline_s=settings.max_timeline_s,
         picture_pixels=settings.max_pixels,
         clip_frames=settings.max_frames,
         clip_streams=settings.max_streams,
@@ -74,6 +78,7 @@ def limits_of(settings: Settings, stages: int = STAGES, least_shots: int = 1) ->
         wait_s=settings.wait_s,
         deadline_s=settings.deadline_s,
         max_deadline_s=settings.max_deadline_s,
+        timeline_deadline_s=settings.timeline_deadline_s,
     )
 
 
@@ -93,3 +98,10 @@ def media_limits(limits: Limits) -> MediaLimits:
         min_pictures=min_pictures,
         max_pictures=max_pictures,
     )
+
+
+def stream_limits(limits: Limits) -> MediaLimits:
+    """Return the limits of one long video in the decoder's form."""
+    longest_s = limits.timeline_s
+    frames = max(limits.clip_frames, round(MOST_RATE * longest_s))
+    return replace(media_limits(limits), max_duration_s=longest_s, max_frames=frames)

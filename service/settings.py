@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     max_deadline_s: float = Field(
         60.0, gt=0, description="Most of X-Request-Timeout-Ms; what registrations have without it."
     )
+    timeline_deadline_s: float = Field(
+        600.0, gt=0, description="Longest a timeline takes; X-Request-Timeout-Ms may say less."
+    )
     heartbeat_s: float = Field(
         120.0, gt=0, description="Silence of the device thread after which /livez fails."
     )
@@ -178,6 +181,8 @@ class Settings(BaseSettings):
     codecs: Words = Field(CLIP.codecs, description="Video codecs taken.")
     min_clip_s: float = Field(CLIP.min_duration_s, ge=0, description="Shortest clip.")
     max_clip_s: float = Field(CLIP.max_duration_s, gt=0, description="Longest clip.")
+    max_timeline_s: float = Field(900.0, gt=0, description="Longest video of a timeline.")
+    max_timelines: int = Field(2, ge=1, description="Timelines at once; more is a 503.")
     max_pixels: int = Field(CLIP.max_pixels, ge=1, description="Pixels of one picture.")
     max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames of one clip.")
     max_streams: int = Field(CLIP.max_streams, ge=1, description="Streams in one container.")

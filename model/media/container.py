@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import BinaryIO, cast
 
 import av
 from av.container import InputContainer
@@ -40,6 +40,7 @@ WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 PROBE_BYTES = 1_000_000
 PROBE_US = 1_000_000
 MAX_ASPECT = 16
+SNIFFED_BYTES = 1024  # enough for `sniff`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,23 @@ def sniff(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
         return "avi"
     return "ts" if any(_keeps_time(data, *packet) for packet in TS_PACKETS) else None
+
+
+def check_kind(head: bytes, limits: MediaLimits) -> str:
+    """Tell the container by the first bytes, which no library reads.
+
+    Raises:
+        ClipError: There are none, or they are of no container that is taken.
+    """
+    if not head:
+        raise ClipUndecodableError("The clip has no bytes; send the whole file.")
+    kind = sniff(head)
+    if kind is None or kind not in limits.containers:
+        raise ContainerNotAllowedError(
+            f"The clip's first bytes {head[:12]!r} are no container of"
+            f" {', '.join(limits.containers)}; convert the clip to one of these."
+        )
+    return kind
 
 
 def _keeps_time(data: bytes, first: int, length: int) -> bool:
@@ -126,16 +144,11 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(data: bytes, limits: MediaLimits) -> Iterator[OpenVideo]:
-    """Open `data` with a forced demuxer and check all that its headers claim."""
-    if not data:
-        raise ClipUndecodableError("The clip has no bytes; send the whole file.")
-    kind = sniff(data)
-    if kind is None or kind not in limits.containers:
-        raise ContainerNotAllowedError(
-            f"The clip's first bytes {data[:12]!r} are no container of"
-            f" {', '.join(limits.containers)}; convert the clip to one of these."
-        )
+def open_video(source: bytes | BinaryIO, limits: MediaLimits) -> Iterator[OpenVideo]:
+    """Open a clip, or a file at its beginning, with a forced demuxer; check what headers claim."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    kind = check_kind(file.read(SNIFFED_BYTES), limits)
+    file.seek(0)
     decoders = ",".join(DECODERS.get(codec, codec) for codec in limits.codecs)
     options = {
         "probesize": str(PROBE_BYTES),
@@ -148,7 +161,7 @@ def open_video(data: bytes, limits: MediaLimits) -> Iterator[OpenVideo]:
     }
     with library_errors(f"opening the {kind} container"):
         container = av.open(
-            io.BytesIO(data), "r", format=DEMUXERS[kind], options=options, metadata_errors="replace"
+            file, "r", format=DEMUXERS[kind], options=options, metadata_errors="replace"
         )
     with container:
         with library_errors("reading the container's headers"):

@@ -63,7 +63,7 @@ def header_of(video: OpenVideo, limits: MediaLimits) -> Header:
     stamps = sorted(stamp for stamp in packets.stamps if stamp is not None)
     known = bool(video.stream.time_base) and len(stamps) == len(packets.stamps)
     found = _timeline(stamps, packets, video) if known else _steady(len(packets.stamps), video)
-    timed = known and not _by_coding(video)
+    timed = known and not by_coding(video)
     check_duration(found.times_s[-1], limits)
     return Header(
         video.codec,
@@ -111,7 +111,7 @@ class _Packets:
                     self.starts.append(Start(position, stamp))
 
 
-def _by_coding(video: OpenVideo) -> bool:
+def by_coding(video: OpenVideo) -> bool:
     """Tell whether packets have the times at which they are decoded, not shown.
 
     AVI has no others. FFmpeg works out when pictures are shown for MPEG-4, not for these.
@@ -125,15 +125,16 @@ def _timeline(stamps: list[int], packets: _Packets, video: OpenVideo) -> Timelin
     first = stamps[0]
     times_s = [float((stamp - first) * unit) for stamp in stamps]
     last = packets.lengths[packets.stamps.index(stamps[-1])]
-    return timeline(times_s, float(last * unit) or _step_s(video), float(unit))
+    return timeline(times_s, float(last * unit) or step_s(video), float(unit))
 
 
 def _steady(count: int, video: OpenVideo) -> Timeline:
     """Make the timeline of a container without times from its frame rate."""
-    step_s = _step_s(video)
-    return timeline([k * step_s for k in range(count)], step_s, 0.0)
+    each_s = step_s(video)
+    return timeline([k * each_s for k in range(count)], each_s, 0.0)
 
 
-def _step_s(video: OpenVideo) -> float:
+def step_s(video: OpenVideo) -> float:
+    """Return the time from frame to frame that a container claims; 0 where it does not say."""
     rate = video.stream.average_rate or video.stream.guessed_rate
     return float(1 / rate) if rate else 0.0

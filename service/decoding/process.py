@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -57,32 +57,52 @@ class Decoder:
 
     @classmethod
     async def start(
-        cls, *, frames: int, size: int, media: MediaLimits, sandbox: SandboxLimits
+        cls,
+        *,
+        frames: int,
+        size: int,
+        media: MediaLimits,
+        sandbox: SandboxLimits,
+        module: str = "service.decoding.worker",
+        files: Sequence[int] = (),
     ) -> Self:
         """Start a process and wait until it has locked itself down.
+
+        Args:
+            frames: That its memory has room for.
+            size: Of these.
+            media: What is accepted.
+            sandbox: What it may use.
+            module: What it runs.
+            files: Descriptors that it gets, numbered in its arguments.
 
         Raises:
             DecoderUnavailableError: It did not start, or its sandbox leaks.
         """
         memory = PixelMemory(frames, size)
         try:
-            decoder = cls(await _spawn(memory), memory, sandbox)
+            decoder = cls(await _spawn(module, (memory.fd, *files)), memory, sandbox)
         except BaseException:
             memory.close()
             raise
         hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
+        await decoder._introduced(Message(hello))
+        return decoder
+
+    async def _introduced(self, hello: Message) -> None:
+        """Wait until the process is ready, and leave none behind that is not."""
+        start_s = self._limits.start_s
         try:
-            async with asyncio.timeout(sandbox.start_s):
-                await decoder._introduce(Message(hello))
+            async with asyncio.timeout(start_s):
+                await self._introduce(hello)
         except TimeoutError as error:
-            await decoder.stop()
+            await self.stop()
             raise DecoderUnavailableError(
-                f"A decoder was not ready after {sandbox.start_s:g} s; give it a larger start_s."
+                f"A decoder was not ready after {start_s:g} s; give it a larger start_s."
             ) from error
         except BaseException:
-            await decoder.stop()
+            await self.stop()
             raise
-        return decoder
 
     async def _introduce(self, hello: Message) -> None:
         try:
@@ -168,11 +188,11 @@ class Decoder:
             self._complaints.extend(text[-2000:].splitlines())
 
 
-async def _spawn(memory: PixelMemory) -> asyncio.subprocess.Process:
+async def _spawn(module: str, files: Sequence[int]) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "service.decoding.worker", str(memory.fd)),
-            pass_fds=(memory.fd,),
+            *(sys.executable, "-P", "-m", module, *map(str, files)),
+            pass_fds=tuple(files),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -36,11 +36,16 @@ class SandboxLimits:
     start_s: float = 30.0  # for a decoder to import, warm up and lock down
 
 
-def lock_down(limits: SandboxLimits) -> None:
-    """Give up files, sockets, processes and privileges; there is no way back."""
+def lock_down(limits: SandboxLimits, open_fds: int = OPEN_FDS) -> None:
+    """Give up files, sockets, processes and privileges; there is no way back.
+
+    Args:
+        limits: What is left.
+        open_fds: The lowest so many descriptors stay open, and no other can be had.
+    """
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
-    os.closerange(OPEN_FDS, 4096)
+    os.closerange(open_fds, 4096)
     os.chdir("/")
     if libc.unshare(CLONE_NEWNET) != 0:  # as root; otherwise a user namespace may allow it
         libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
@@ -48,7 +53,7 @@ def lock_down(limits: SandboxLimits) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_NOFILE, OPEN_FDS),
+        (resource.RLIMIT_NOFILE, open_fds),
         (resource.RLIMIT_AS, limits.memory_bytes),
     ):
         resource.setrlimit(kind, (most, most))

@@ -35,38 +35,40 @@ HEADROOM_BYTES = 2**26  # a decoder that cannot have these could not read an ord
 def main() -> None:
     """Serve the pool on the other end of standard input and output."""
     os.nice(NICENESS)
-    source, sink = _own_pipes()
+    source, sink = own_pipes()
     hello = read_message(source)
     if hello is None:
         return
     frames, size = hello.header["frames"], hello.header["size"]
     memory = map_pixels(int(sys.argv[1]), frames * size * size * 3)
-    media = _limits(hello.header["media"])
+    media = media_of(hello.header["media"])
     sandbox = SandboxLimits(**hello.header["sandbox"])
-    sample = _sample_video()
-    _warm_up(sample, frames, size)
+    sample = sample_video()
+    warm_up(sample, frames, size)
     lock_down(sandbox)
-    _prove(sample, frames, size)
-    write_message(sink, Message(_introduction()))
+    prove(sample, frames, size)
+    write_message(sink, Message(introduction()))
     while (request := read_message(source)) is not None:
         renew_cpu(sandbox.cpu_s)
         write_message(sink, _answer(request, memory, frames, size, media))
         del request
 
 
-def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
+def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep the answers' pipe for answers: whatever prints goes to standard error."""
     answers = os.dup(1)
     os.dup2(2, 1)
     return sys.stdin.buffer, os.fdopen(answers, "wb")
 
 
-def _limits(fields: dict[str, Any]) -> MediaLimits:
+def media_of(fields: dict[str, Any]) -> MediaLimits:
+    """Read limits out of a message."""
     lists = {name: tuple(fields[name]) for name in ("containers", "codecs")}
     return MediaLimits(**(fields | lists))
 
 
-def _introduction() -> dict[str, Any]:
+def introduction() -> dict[str, Any]:
+    """Say what this process is, and what it could still open."""
     return {
         "leaks": leaks(),
         "torch": "torch" in sys.modules,
@@ -85,12 +87,8 @@ def _answer(
 ) -> Message:
     try:
         clip = _read(request, frames, size, media)
-    except ClipError as error:
-        return _refusal(error)
     except Exception as error:  # the one place: whatever a clip provokes is that clip's refusal
-        reason = f"The decoder failed on the clip ({type(error).__name__}); encode it again."
-        refusal = _refusal(ClipUndecodableError(reason))
-        return Message({**refusal.header, "unexpected": repr(error)[:500]})
+        return refusal(error)
     if clip is None:
         return Message({})
     memory[:] = clip.frames_THWC.reshape(-1)
@@ -104,8 +102,13 @@ def _answer(
     return Message(header)
 
 
-def _refusal(error: ClipError) -> Message:
-    return Message({"code": error.code, "message": str(error)[:1000]})
+def refusal(error: Exception) -> Message:
+    """Say why a clip cannot be used, whatever it has provoked."""
+    if isinstance(error, ClipError):
+        return Message({"code": error.code, "message": str(error)[:1000]})
+    reason = f"The decoder failed on the clip ({type(error).__name__}); encode it again."
+    said = refusal(ClipUndecodableError(reason))
+    return Message({**said.header, "unexpected": repr(error)[:500]})
 
 
 def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip | None:
@@ -129,7 +132,7 @@ def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip 
     return read_pictures(request.blobs, frames=frames, size=size, limits=media)
 
 
-def _warm_up(video: bytes, frames: int, size: int) -> None:
+def warm_up(video: bytes, frames: int, size: int) -> None:
     """Go once through every path, so that nothing is left to import or open later."""
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if module.name not in NOT_NEEDED:
@@ -147,13 +150,14 @@ def _warm_up(video: bytes, frames: int, size: int) -> None:
     _answer(nothing, np.empty(0, np.uint8), frames, size, EASY)
 
 
-def _prove(video: bytes, frames: int, size: int) -> None:
+def prove(video: bytes, frames: int, size: int) -> None:
     """Decode under the limits before any clip depends on it, with memory to spare."""
     np.empty(HEADROOM_BYTES, np.uint8)
     read_clip(video, frames=frames, size=size, limits=EASY)
 
 
-def _sample_video() -> bytes:
+def sample_video() -> bytes:
+    """Make a video of two small pictures."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=10)

@@ -1,8 +1,9 @@
 """What goes to the device next: batches of frames, by class of work, tenant and deadline.
 
 A data structure that knows no tensors. The event loop puts work in, the device thread takes batches
-out. Classification goes before registration, registration before rebuilds; but work that waits
-behind a busier class gets a fifth of the frames, so that it is never starved.
+out. Classification goes before long videos, these before registration, registration before
+rebuilds; but work that waits behind a busier class gets a fifth of the frames, so that it is never
+starved.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 from service.engine.fair_queue import FairQueue
 from service.engine.work import Kind, Work
 
-KINDS: tuple[Kind, ...] = ("classify", "register", "rebuild")  # what goes first stands first
+KINDS: tuple[Kind, ...] = ("classify", "timeline", "register", "rebuild")  # what goes first
 FRAMES_PER_FRAME = 4  # frames of other work for one of a class that waits behind it
 QUERY_PART = FRAMES_PER_FRAME / (1 + FRAMES_PER_FRAME)  # of the device, while others wait behind
 

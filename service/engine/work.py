@@ -16,7 +16,7 @@ import torch
 from model.episode import EncodedSupport, MatchScores
 from service.errors import DeadlineError
 
-Kind = Literal["classify", "register", "rebuild"]
+Kind = Literal["classify", "timeline", "register", "rebuild"]
 NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate", "bad allocation")
 LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "misaligned")
 

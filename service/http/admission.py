@@ -33,6 +33,7 @@ UNPRICED = frozenset({"GET", "HEAD", "OPTIONS"})  # they have no body that is re
 REGISTER = re.compile(r"(?:/v1)?/tasks(?:/import)?")
 GROW = re.compile(r"(?:POST|PUT) (?:/v1)?/tasks/[^/]+/labels/(?!.*/descriptions$).*", re.DOTALL)
 CLASSIFY = re.compile(r"(?:/v1)?/tasks/[^/]+/classify")
+TIMELINE = re.compile(r"(?:/v1)?/tasks/[^/]+/timeline")
 QUEUE_PART = 0.5  # of the time left that earlier work may take: estimates are rough
 RETRY_S = (1.0, 30.0)
 JITTER = (0.8, 1.2)  # clients refused together must not come back together
@@ -115,12 +116,14 @@ class Admission:
         limits, declared = self.limits, declared_bytes(scope)
         if declared is not None and declared > limits.request_bytes:
             raise too_large(limits)
-        registers = _brings_supports(scope)
-        default_s = limits.max_deadline_s if registers else limits.deadline_s
+        registers, follows = _brings_supports(scope), TIMELINE.fullmatch(scope["path"]) is not None
+        most_s = limits.timeline_deadline_s if follows else limits.max_deadline_s
+        default_s = most_s if registers or follows else limits.deadline_s
         values = Headers(scope=scope).getlist(TIMEOUT_HEADER)
-        deadline = Deadline.after(read_timeout(values, default_s, limits.max_deadline_s))
+        deadline = Deadline.after(read_timeout(values, default_s, most_s))
         tenant, pace = tenant_of(scope), self.pace(scope)
-        work: WorkClass = "register" if registers else "classify"
+        # a long video holds up nobody's clips, so that it is counted as what waits for them
+        work: WorkClass = "register" if registers or follows else "classify"
         room = self._room(deadline.left_s, pace, work)
         try:
             credits = self.ledger.take(tenant, self._estimate(scope, declared, pace), room, work)

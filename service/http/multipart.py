@@ -131,8 +131,8 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
     refuse_unknown(stages, "descriptions")
     return NewTask(
         name=read_name(texts.get("name"), limits),
-        ttl_s=read_ttl(_number("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, limits),
-        allow_partial=_truth("allow_partial", texts.get("allow_partial", "")),
+        ttl_s=read_ttl(number_of("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, limits),
+        allow_partial=truth_of("allow_partial", texts.get("allow_partial", "")),
         labels=tuple(labels),
     )
 
@@ -179,7 +179,7 @@ async def clips_of_form(
     words = None
     if "descriptions" in texts:
         words = validate({"descriptions": parse_json(texts["descriptions"])}, Words).descriptions
-    partial = _truth("allow_partial", texts.get("allow_partial", ""))
+    partial = truth_of("allow_partial", texts.get("allow_partial", ""))
     return await _inputs(clips, "", limits), partial, words
 
 
@@ -191,7 +191,7 @@ def _unescape(name: str) -> str:
 def _collect(clips: _Clips, kind: str, name: str, value: UploadFile | str, index: int) -> None:
     if kind in ("start_s", "end_s"):
         spans = clips.start_s if kind == "start_s" else clips.end_s
-        spans.append(_number(name, value) if value else None)
+        spans.append(number_of(name, value) if value else None)
     elif isinstance(value, UploadFile):
         clips.files.append((index, value))
     else:
@@ -266,7 +266,12 @@ def _descriptions(text: str | None) -> dict[str, list[str]]:
     return validate({"descriptions": value}, Descriptions).descriptions
 
 
-def _number(name: str, value: UploadFile | str) -> float:
+def number_of(name: str, value: UploadFile | str) -> float:
+    """Read a field as a number.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
     try:
         number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
@@ -274,13 +279,18 @@ def _number(name: str, value: UploadFile | str) -> float:
     if not math.isfinite(number):
         shown = value[:40] if isinstance(value, str) else "a file"
         raise InvalidRequestError(
-            f"{name[:100]} is {shown!r}; give a number of seconds.",
+            f"{name[:100]} is {shown!r}; give a number.",
             [FieldFault(name[:100], "not a number")],
         )
     return number
 
 
-def _truth(name: str, text: str) -> bool:
+def truth_of(name: str, text: str) -> bool:
+    """Read a field as true or false.
+
+    Raises:
+        InvalidRequestError: It is neither.
+    """
     if (value := TRUTH.get(text.strip().lower())) is None:
         raise InvalidRequestError(
             f"{name} is {text[:40]!r}; give true or false.", [FieldFault(name, "not true or false")]

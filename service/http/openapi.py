@@ -19,6 +19,7 @@ Shape = tuple[Any, JsonSchemaMode]  # a model, and which of its two schemas is m
 MEANINGS = {
     400: "The body cannot be read.",
     404: "No such task.",
+    406: "None of the forms that `Accept` names.",
     409: "Not now: still getting ready, or changed meanwhile.",
     408: "The body came too slowly.",
     410: "The task has expired.",

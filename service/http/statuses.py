@@ -7,6 +7,7 @@ from service.decoding import process as decoding
 from service.stores import errors as stores
 from service.tasks.changes import errors as changes
 from service.tasks.portable import errors as portable
+from service.tasks.timeline import errors as timeline
 
 STATUS: dict[type[KshotError], int] = {
     core.KshotError: 500,
@@ -34,6 +35,7 @@ STATUS: dict[type[KshotError], int] = {
     refused.RequestError: 500,
     refused.MalformedRequestError: 400,
     refused.MediaTypeError: 415,
+    refused.NotAcceptableError: 406,
     refused.ModelNotFoundError: 404,
     refused.InvalidRequestError: 422,
     refused.UnknownFieldError: 422,
@@ -51,6 +53,7 @@ STATUS: dict[type[KshotError], int] = {
     portable.ExportForeignError: 422,
     portable.ExportDamagedError: 422,
     portable.ExportNewerError: 422,
+    timeline.WindowTooLongError: 422,
     changes.LabelNotFoundError: 404,
     changes.ClipNotFoundError: 404,
     changes.LastClipError: 409,

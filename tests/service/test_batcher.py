@@ -117,8 +117,9 @@ def test_a_small_batch_does_not_wait_while_other_work_does() -> None:
 def test_classes_go_in_order_and_steps_alone() -> None:
     bench = Bench()
     rebuild, first, second = *bench.put(kind="rebuild"), *bench.put(2, kind="register")
-    query = bench.put()
-    assert [bench.batch() for _ in range(4)] == [tuple(query), (first,), (second,), (rebuild,)]
+    window, query = *bench.put(kind="timeline"), *bench.put()
+    in_order = [(query,), (window,), (first,), (second,), (rebuild,)]
+    assert [bench.batch() for _ in range(5)] == in_order
 
 
 def test_work_behind_a_busier_class_gets_its_share_of_frames() -> None:
@@ -193,13 +194,15 @@ def test_frames_ahead_are_those_of_a_fair_turn() -> None:
     bench.put(3, kind="register")
     assert bench.batcher.ahead("classify", "own", CLIP) == {
         "classify": (2 + 4) * CLIP,
+        "timeline": 0,
         "register": (2 + 4 + 1) * CLIP // FRAMES_PER_FRAME,  # its share meanwhile
         "rebuild": 0,
     }
     busy = bench.batcher.ahead("classify", "busy", CLIP)
-    assert busy == {"classify": 102 * CLIP, "register": 3 * CLIP, "rebuild": 0}
+    assert busy == {"classify": 102 * CLIP, "timeline": 0, "register": 3 * CLIP, "rebuild": 0}
     assert bench.batcher.ahead("register", "own", CLIP) == {
         "classify": 102 * CLIP,
+        "timeline": 0,
         "register": 2 * CLIP,
         "rebuild": 0,
     }
@@ -207,7 +210,7 @@ def test_frames_ahead_are_those_of_a_fair_turn() -> None:
 
 tenants = st.sampled_from("abcd")
 sizes = st.integers(1, 40)
-kinds = st.sampled_from(("classify", "register", "rebuild"))
+kinds = st.sampled_from(("classify", "timeline", "register", "rebuild"))
 events = st.lists(
     st.one_of(
         st.tuples(st.just("put"), kinds, tenants, sizes, st.none() | st.floats(0.1, 30)),

@@ -1,0 +1,1 @@
+"""Windows of a long video, and their scores as spans of time."""

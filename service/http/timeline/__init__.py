@@ -1,0 +1,1 @@
+"""The HTTP of timelines: bodies, answers in four forms."""

@@ -1,0 +1,1 @@
+"""Which actions a long video shows, and when."""
