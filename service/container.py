@@ -95,9 +95,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
-        ring = await ring_of(settings)
-        if ring is not None:
-            stack.push_async_callback(ring.close)
+        ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
@@ -124,6 +122,14 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
             *(settings, limits, store, pool, choice, engine, texts, *users),
             *(classifier, follower_of(tasks, engine, settings), meters, ring),
         )
+
+
+async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
+    """Open the keys, where callers need one, for as long as the stack stands."""
+    ring = await ring_of(settings)
+    if ring is not None:
+        stack.push_async_callback(ring.close)
+    return ring
 
 
 def choose_runtime(settings: Settings) -> Choice:
