@@ -20,6 +20,7 @@ from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
+from service.keys.ring import KeyRing, ring_of
 from service.limits import Limits, limits_of, media_limits, stream_limits
 from service.metrics.meters import Meters
 from service.settings import Settings
@@ -61,6 +62,7 @@ class Service:
     classifier: Classifier
     follower: Follower
     meters: Meters
+    ring: KeyRing | None  # of keys; None lets everybody in
 
     @property
     def device_works(self) -> bool:
@@ -93,6 +95,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
+        ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
@@ -117,8 +120,16 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         users = tasks, changer_of(tasks), Diagnoser(tasks, engine), Porter(tasks, engine)
         yield Service(
             *(settings, limits, store, pool, choice, engine, texts, *users),
-            *(classifier, follower_of(tasks, engine, settings), meters),
+            *(classifier, follower_of(tasks, engine, settings), meters, ring),
         )
+
+
+async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
+    """Open the keys, where callers need one, for as long as the stack stands."""
+    ring = await ring_of(settings)
+    if ring is not None:
+        stack.push_async_callback(ring.close)
+    return ring
 
 
 def choose_runtime(settings: Settings) -> Choice:

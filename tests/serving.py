@@ -109,16 +109,16 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[httpx.Client]:
+def serving(settings: Settings, port: int = 0) -> Iterator[httpx.Client]:
     """Run the real application under real uvicorn in a thread; give a client of it."""
-    with serving_app(create_app(settings)) as client:
+    with serving_app(create_app(settings), port) as client:
         yield client
 
 
 @contextmanager
-def serving_app(app: FastAPI) -> Iterator[httpx.Client]:
+def serving_app(app: FastAPI, port: int = 0) -> Iterator[httpx.Client]:
     """Run an application under real uvicorn in a thread; give a client of it."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", port)) as listening:
         port = listening.getsockname()[1]
         config = uvicorn.Config(
             app, http=Protocol, lifespan="on", log_config=None, access_log=False

@@ -69,7 +69,10 @@ addEventListener('kshot-back', () => {
   if (main.querySelector('.empty .problem')) show()
 })
 addEventListener('kshot-gone', event => main.replaceChildren(goneView(event.detail)))
-addEventListener('unhandledrejection', event => failed(event.reason))
+addEventListener('unhandledrejection', event => {
+  if (event.reason?.detail || event.reason?.name === 'AbortError') event.preventDefault()
+  failed(event.reason)
+})
 frame()
 show()
 

@@ -5,6 +5,7 @@ pictures, which are stored beside the record, and from the stage texts in it.
 """
 
 import re
+import secrets
 import struct
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -93,6 +94,10 @@ class TaskRecord:
         return self.expires_at is not None and self.expires_at <= now
 
 
+# A task's id begins with its tenant, so that every key under which something of it is kept has the
+# tenant in it; tasks of the default tenant, and all before 2026-11-29, have the rest alone.
+OWNER = r"[a-z0-9][a-z0-9-]{0,30}"
+_OWNED = re.compile(f"({OWNER})_[0-9a-f]{{32}}")
 # A place with `-` in it for `:`, so that a URL carries it; the OpenAPI document has the pattern.
 CURSOR = r"([0-9a-f]{16})-([A-Za-z0-9][A-Za-z0-9_-]{0,63})"
 _ADAPTER = TypeAdapter(TaskRecord)
@@ -101,6 +106,18 @@ _ADAPTER = TypeAdapter(TaskRecord)
 def is_id(text: str) -> bool:
     """Tell whether `text` can be the id of a task or a clip at all."""
     return re.fullmatch(ID_PATTERN, text) is not None
+
+
+def new_id(owner: str) -> str:
+    """Make the id of a new task of a tenant; the default tenant is the empty string."""
+    drawn = secrets.token_hex(16)
+    return f"{owner}_{drawn}" if owner else drawn
+
+
+def owner_of(task_id: str) -> str:
+    """Return the tenant of a task, by its id alone."""
+    found = _OWNED.fullmatch(task_id)
+    return found[1] if found else ""
 
 
 def to_json(record: TaskRecord) -> bytes:
@@ -126,12 +143,22 @@ def from_json(document: bytes) -> TaskRecord:
 
 
 def place_of(record: TaskRecord) -> str:
-    """Return a string that sorts as (created_at, task_id) does.
+    """Return a string that sorts, among the tasks of a tenant, as (created_at, task_id) does.
 
     The bits of a non-negative float, read as a big-endian number, sort as the float does.
     """
     moment = struct.pack(">d", record.created_at + 0.0)  # + 0.0 turns -0.0 into 0.0
-    return f"{moment.hex()}:{record.task_id}"
+    return f"{_begin(owner_of(record.task_id))}{moment.hex()}:{record.task_id}"
+
+
+def places_of(owner: str) -> tuple[str, str]:
+    """Return two strings between which all places of a tenant sort, and no others."""
+    begin = _begin(owner)
+    return (begin, f"{begin[:-1]}0") if owner else ("", "g")  # `0` is next to `/`
+
+
+def _begin(owner: str) -> str:
+    return f"t/{owner}/" if owner else ""  # `t` sorts behind all digits of a moment
 
 
 def task_at(place: str) -> str:
@@ -141,11 +168,11 @@ def task_at(place: str) -> str:
 
 def to_cursor(place: str) -> str:
     """Return the form of a place that is fit for a URL."""
-    return place.replace(":", "-", 1)
+    return place.rpartition("/")[2].replace(":", "-", 1)
 
 
-def from_cursor(cursor: str) -> str:
-    """Return the place that a cursor stands for.
+def from_cursor(cursor: str, owner: str = "") -> str:
+    """Return the place among a tenant's tasks that a cursor stands for.
 
     Raises:
         CursorError: no store gave this cursor out.
@@ -155,7 +182,7 @@ def from_cursor(cursor: str) -> str:
         raise CursorError(
             f"The cursor {cursor[:100]!r} is unknown; use next_cursor of the page before."
         )
-    return ":".join(found.groups())
+    return _begin(owner) + ":".join(found.groups())
 
 
 def check_pictures(record: TaskRecord, clip_ids: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from model.methods import METHODS, SERVED_ALIGNS, SERVED_CONTEXTS
 from service.container import choose_runtime
 from service.settings import Settings
 from service.stores.opening import open_store
+from tests.evaluated import evaluated_scores
 from tests.service.conftest import png
 from tests.serving import (
     classify,
@@ -29,9 +31,10 @@ from tests.serving import (
 
 Clips = dict[str, list[bytes]]
 EXACT = 1e-5  # design invariant 1, fp32
+EVALUATED = 3  # queries that are compared with evaluation
 
 
-def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+def close(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> None:
     for left, right in zip(one, other, strict=True):
         assert left.keys() == right.keys()
         for label, numbers in left.items():
@@ -49,7 +52,7 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
         ),
     ],
 )
-def test_a_clip_alone_scores_as_among_fifteen_others(
+def test_a_clip_alone_scores_as_among_fifteen_others_and_as_it_is_evaluated(
     preset: str, changes: dict[str, Any], tmp_path: Path, clips: Clips
 ) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint", preset, **changes)
@@ -62,10 +65,21 @@ def test_a_clip_alone_scores_as_among_fifteen_others(
     queries = [moving_clip(100 + number) for number in range(16)]
     with serving(settings) as client:
         task_id = register(client, clips)["id"]
-        together = scores(classify(client, task_id, *queries))
+        answer = classify(client, task_id, *queries)
+        together = scores(answer)
         close(scores(classify(client, task_id, queries[5])), together[5:6])
         close(scores(classify(client, task_id, *queries[::-1]))[::-1], together)
     assert len({tuple(result.values()) for result in together}) > 1
+    if not changes:
+        wanted = evaluated_scores(checkpoint, clips, queries[:EVALUATED], tmp_path)
+        close(video_and_text(answer)[:EVALUATED], wanted)
+
+
+def video_and_text(answer: dict[str, Any]) -> list[dict[str, tuple[float, float | None]]]:
+    return [
+        {ranked["label"]: (ranked["video"], ranked["text"]) for ranked in result["ranking"]}
+        for result in answer["results"]
+    ]
 
 
 def test_other_tasks_and_requests_at_the_same_moment_change_nothing(

@@ -1,0 +1,284 @@
+"""Timelines of made-up videos: are the spans right, how fast are they, what memory do they take.
+
+    KSHOT_SHARED=... python -m tests.bench.bench_timeline --videos 60
+
+Each video has five J-HMDB clips of val labels, and before, between and after them clips of train
+labels, which the task does not have. Supports are 5 clips a label of other source groups. Windows
+are scored by a real server; spans are made of these scores, with and without smoothing. The last
+line of stdout is JSON.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import av
+import httpx
+import numpy as np
+
+from model.media.windows import WindowGrid
+from model.timeline.segments import Span
+from tests.serving import support_files
+from tests.videos import make_video
+
+RATE, SHOTS, PARTS = 30, 5, 5
+OVERLAPS = (0.1, 0.25, 0.5)
+Truth = list[tuple[float, float, str | None]]
+Clips = dict[str, dict[str, dict[str, list[Path]]]]  # by split, label, source group
+Run = TypeVar("Run")
+
+
+def clips_of(root: Path) -> Clips:
+    """List clips by split, label and source group."""
+    found: Clips = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    with (root / "index.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            found[row["split"]][row["label"]][row["source_group"]].append(root / row["path"])
+    return found
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    """Decode a clip."""
+    with av.open(str(path)) as video:
+        return [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+
+
+def made_up(clips: Clips, rng: random.Random) -> tuple[bytes, Truth, dict[str, list[bytes]]]:
+    """Make a video, what it shows when, and the supports of a task of other source groups."""
+    labels = sorted(clips["val"])
+    shown = rng.sample(labels, len(labels)) + rng.choices(labels, k=PARTS)
+    frames: list[np.ndarray] = []
+    truth: Truth = []
+    used: dict[str, set[str]] = defaultdict(set)
+
+    def add(split: str, label: str) -> None:
+        group = rng.choice(sorted(clips[split][label]))
+        used[label].add(group)
+        more = pictures(rng.choice(clips[split][label][group]))
+        named = label if split == "val" else None
+        truth.append((len(frames) / RATE, (len(frames) + len(more)) / RATE, named))
+        frames.extend(more)
+
+    add("train", rng.choice(sorted(clips["train"])))
+    for label in shown[:PARTS]:
+        add("val", label)
+        add("train", rng.choice(sorted(clips["train"])))
+    supports = {}
+    for label in labels:
+        groups = [group for group in sorted(clips["val"][label]) if group not in used[label]]
+        drawn = [rng.choice(clips["val"][label][group]) for group in groups]
+        supports[label] = [path.read_bytes() for path in rng.sample(drawn, min(SHOTS, len(drawn)))]
+    return make_video(frames, rate=RATE, options={"preset": "veryfast"}), truth, supports
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[int, httpx.Client]]:
+    """Serve the packaged model in a process of its own."""
+    port = 18431
+    env = {key: value for key, value in os.environ.items() if not key.startswith("KSHOT_")}
+    env |= {"KSHOT_PORT": str(port), "KSHOT_STORE": f"sqlite:{folder}/kshot.db"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"], env=env, stdout=log, stderr=log
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=900) as client:
+                while True:
+                    try:
+                        if client.get("/readyz").is_success:
+                            break
+                    except httpx.TransportError:
+                        time.sleep(0.2)
+                yield process.pid, client
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def follow(client: httpx.Client, task: str, video: bytes, **fields: str) -> dict[str, Any]:
+    """Ask for a timeline, which must succeed."""
+    files = {"clip": ("video.mp4", video)}
+    answer = client.post(f"/tasks/{task}/timeline", files=files, data=fields)
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
+def register(client: httpx.Client, supports: dict[str, list[bytes]]) -> str:
+    """Register a task and wait for it."""
+    answer = client.post("/tasks", files=support_files(supports))
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
+def right_frames(spans: Sequence[tuple[float, float, str]], truth: Truth) -> tuple[int, int]:
+    """Count frames whose label, or background, is right, and all of them."""
+    right = total = 0
+    for frame in range(round(truth[-1][1] * RATE)):
+        at_s = (frame + 0.5) / RATE
+        true = next((label for start, end, label in truth if start <= at_s < end), None)
+        said = next((label for start, end, label in spans if start <= at_s < end), None)
+        right, total = right + (true == said), total + 1
+    return right, total
+
+
+def matches(spans: Sequence[tuple[float, float, str]], truth: Truth, overlap: float) -> int:
+    """Count spans that overlap (IoU) a part of their label which no other span has."""
+    free = [each for each in truth if each[2] is not None]
+    found = 0
+    for start, end, label in spans:
+        ious = [
+            (min(end, e) - max(start, s)) / (max(end, e) - min(start, s)) if named == label else -1
+            for s, e, named in free
+        ]
+        if ious and max(ious) >= overlap:
+            free.pop(int(np.argmax(ious)))
+            found += 1
+    return found
+
+
+class Figures:
+    """Accuracy of frames and F1 of segments over all videos."""
+
+    def __init__(self) -> None:
+        self.right = self.frames = self.spans = self.parts = 0
+        self.matched = dict.fromkeys(OVERLAPS, 0)
+
+    def add(self, spans: Sequence[tuple[float, float, str]], truth: Truth) -> None:
+        """Count a video in."""
+        right, total = right_frames(spans, truth)
+        self.right, self.frames = self.right + right, self.frames + total
+        self.spans += len(spans)
+        self.parts += sum(label is not None for *_, label in truth)
+        for overlap in OVERLAPS:
+            self.matched[overlap] += matches(spans, truth, overlap)
+
+    def row(self) -> dict[str, float]:
+        """Give percents."""
+        row = {"frames": 100 * self.right / self.frames, "spans": float(self.spans)}
+        for overlap in OVERLAPS:
+            row[f"F1@{overlap:.0%}"] = 200 * self.matched[overlap] / (self.spans + self.parts)
+        return {name: round(value, 1) for name, value in row.items()}
+
+
+def resident(pid: int) -> int:
+    """Sum what a process and its children hold, bytes."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return 4096 * pages + sum(resident(int(child)) for child in children)
+
+
+def measured(pid: int, run: Callable[[], Run]) -> tuple[Run, int]:
+    """Run something; give also the most that a process and its children held meanwhile."""
+    most, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.05):
+            most = max(most, resident(pid))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        return run(), most
+    finally:
+        done.set()
+        watching.join()
+
+
+def lengths(pid: int, client: httpx.Client, clips: Clips) -> dict[str, Any]:
+    """Measure speed and memory for a video of one and of fifteen minutes."""
+    rng = random.Random(3)
+    frames: list[np.ndarray] = []
+    while len(frames) < 60 * RATE:
+        label = rng.choice(sorted(clips["val"]))
+        group = rng.choice(sorted(clips["val"][label]))
+        frames += pictures(rng.choice(clips["val"][label][group]))
+    _, _, supports = made_up(clips, rng)
+    task, rows = register(client, supports), {}
+    for minutes in (1, 1, 15):  # the first one warms up
+        video = make_video(
+            frames[: 60 * RATE], rate=RATE, options={"preset": "veryfast"}, repeats=minutes
+        )
+        found, peak = measured(pid, partial(follow, client, task, video))
+        rows[f"{minutes} min"] = {
+            "bytes": len(video),
+            "duration_s": found["duration_s"],
+            "took_s": found["took_s"],
+            "times real time": round(found["duration_s"] / found["took_s"], 1),
+            "peak MiB": round(peak / 2**20),
+        }
+        sys.stdout.write(f"{minutes} min: {rows[f'{minutes} min']}\n")
+    return rows
+
+
+def main() -> None:
+    """Print figures; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=int, default=60, help="how many")
+    parser.add_argument("--keep", type=Path, help="file for the scores of all windows")
+    parser.add_argument("--no-lengths", action="store_true", help="no speed and memory")
+    asked = parser.parse_args()
+    clips = clips_of(Path(os.environ["KSHOT_SHARED"]) / "data" / "jhmdb")
+    smooth, plain, ratios, kept = Figures(), Figures(), [], []
+    with tempfile.TemporaryDirectory() as name, server(Path(name)) as (pid, client):
+        rows = {} if asked.no_lengths else lengths(pid, client, clips)
+        for seed in range(asked.videos):
+            video, truth, supports = made_up(clips, random.Random(seed))
+            found = follow(client, register(client, supports), video, scores="true")
+            labels = list(supports)
+            ratios.append(found["duration_s"] / found["took_s"])
+            kept.append({"found": found, "truth": truth, "labels": labels})
+            smooth.add([(s["start_s"], s["end_s"], s["label"]) for s in found["spans"]], truth)
+            each = [
+                (span.start_s, span.end_s, labels[span.label])
+                for span in first_labels(found, labels)
+            ]
+            plain.add(each, truth)
+    if asked.keep:
+        asked.keep.write_text(json.dumps(kept))
+    result = {
+        "smoothed": smooth.row(),
+        "windows": plain.row(),
+        "times real time, median of the made-up": round(statistics.median(ratios), 1),
+        "lengths": rows,
+    }
+    for part, row in result.items():
+        sys.stdout.write(f"{part}: {row}\n")
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def first_labels(found: dict[str, Any], labels: Sequence[str]) -> list[Span]:
+    """Give each window's first label for its stride, unknown ones as background: no smoothing."""
+    grid = WindowGrid.of(8, found["window_s"], found["stride_s"])
+    spans: list[Span] = []
+    for place, each in enumerate(found["scores"]):
+        if each["unknown"]:
+            continue
+        label = max(range(len(labels)), key=lambda n: each["scores"][labels[n]])
+        start_s = 0.0 if place == 0 else grid.centre_s(place) - grid.stride_s / 2
+        end_s = grid.centre_s(place) + grid.stride_s / 2
+        if spans and spans[-1].label == label and abs(spans[-1].end_s - start_s) < 1e-6:
+            start_s = spans.pop().start_s
+        spans.append(Span(start_s, end_s, label, 0.0, start_s))
+    return spans
+
+
+if __name__ == "__main__":
+    main()

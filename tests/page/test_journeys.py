@@ -1,0 +1,154 @@
+"""What people come for, each as one way through the page, in a real browser on a real server."""
+
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from tests.page.looking import ask, opened, tab
+from tests.serving import moving_clip, register
+
+
+def test_make_from_files_the_camera_and_a_span_of_a_video(
+    page: Page, client: httpx.Client, files: list[Path]
+) -> None:
+    page.goto("/#/new")
+    page.get_by_label("Name", exact=True).fill("Gestures")
+    first, second = page.locator(".label").all()
+    first.get_by_role("textbox").fill("wave")
+    first.get_by_label("Choose files").set_input_files(files[:2])
+    expect(first.locator("canvas.strip")).to_have_count(2)
+    second.get_by_role("textbox").fill("jump")
+    second.get_by_role("button", name="Record").click()
+    page.get_by_label("Length").fill("2")
+    page.get_by_role("button", name="Start in three seconds").click()
+    page.get_by_role("button", name="Use this clip").click()
+    second.get_by_label("Choose a long video").set_input_files(files[2])
+    page.get_by_label("Start of the span").fill("0.4")
+    page.get_by_label("End of the span").fill("0.9")
+    expect(page.locator("dialog output")).to_have_text("0.4 s to 0.9 s (0.5 s)")
+    page.get_by_role("button", name="Use this span").click()
+    expect(second.locator(".clip")).to_have_count(2)
+    page.get_by_role("button", name="Make the classifier").click()
+    expect(page.get_by_role("heading", name="Gestures")).to_be_visible()
+    expect(page.locator("img.strip").first).to_be_visible()
+
+    task = client.get(f"/tasks/{page.url.split('/')[-2]}").json()
+    assert {label["label"]: label["clips"] for label in task["labels"]} == {"wave": 2, "jump": 2}
+    camera, span = (clip for clip in task["clips"] if clip["label"] == "jump")
+    assert 1.5 < camera["duration_s"] < 4
+    assert min(span["frames_s"]) >= 0.4
+    assert max(span["frames_s"]) <= 0.9
+
+
+def test_judge_shows_a_clip_that_is_there_twice_and_deletes_it(
+    page: Page, client: httpx.Client
+) -> None:
+    twice = moving_clip(50)
+    clips = {"wave": [twice, moving_clip(51)], "jump": [moving_clip(52), moving_clip(53), twice]}
+    task = register(client, clips)
+    opened(page, task, "judge")
+    expect(page.locator(".grade .figure")).to_contain_text("%")
+    expect(page.get_by_role("heading", name="Would more examples help?")).to_be_visible()
+    copy = page.locator(".finding", has_text="The same clip twice")
+    expect(copy).to_contain_text("one clip is there of 'wave' under 'jump'")
+    copy.get_by_role("button", name="Delete").click()
+    expect(copy).to_have_count(0)
+    left = client.get(f"/tasks/{task['id']}").json()
+    assert [label["clips"] for label in left["labels"]] == [2, 2]
+
+
+def test_ask_ranks_every_label_and_says_how_it_came_to_it(
+    page: Page, client: httpx.Client, files: list[Path]
+) -> None:
+    task = register(
+        client, {label: [moving_clip(60 + k)] for k, label in enumerate(("wave", "jump", "pour"))}
+    )
+    opened(page, task, "ask")
+    answer = ask(page, files[0])
+    expect(answer.locator(".ranking li")).to_have_count(3)
+    expect(answer.locator("canvas.strip")).to_be_visible()
+    expect(answer.locator("img.strip")).to_be_visible()
+    answer.get_by_text("How it came to this").click()
+    expect(answer.locator("td.heat")).to_have_count(9)
+
+    client.patch(f"/tasks/{task['id']}", json={"unknown_below": 1}).raise_for_status()
+    unknown = ask(page, files[1])
+    expect(unknown.get_by_role("heading", name="None of these")).to_be_visible()
+
+
+def test_a_wrong_answer_is_corrected_and_learned(
+    page: Page, client: httpx.Client, files: list[Path]
+) -> None:
+    task = register(client, {"wave": [moving_clip(70)], "jump": [moving_clip(71)]})
+    opened(page, task, "ask")
+    answer = ask(page, files[3])
+    answer.get_by_role("button", name="That is wrong").click()
+    page.get_by_role("combobox", name="Label").fill("pour")
+    page.get_by_role("button", name="Choose", exact=True).click()
+    expect(answer).to_contain_text("It is now an example of pour")
+    expect(ask(page, files[3]).locator(".ranking")).to_contain_text("pour")
+    labels = client.get(f"/tasks/{task['id']}").json()["labels"]
+    assert [label["clips"] for label in labels] == [1, 1, 1]
+
+
+def test_watch_answers_while_the_camera_runs(page: Page, client: httpx.Client) -> None:
+    task = register(client, {"wave": [moving_clip(80)], "jump": [moving_clip(81)]})
+    opened(page, task, "watch")
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator(".live .verdict h2")).to_be_visible()
+    expect(page.locator(".live")).to_contain_text("Answered in")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Start the camera")).to_be_visible()
+
+
+def test_a_task_is_exported_and_imported_renamed_and_deleted(
+    page: Page, client: httpx.Client, tmp_path: Path
+) -> None:
+    task = register(client, {"wave": [moving_clip(90)], "jump": [moving_clip(91)]}, name="Takes")
+    page.goto("/")
+    page.get_by_label("Search classifiers").fill("takes")
+    with page.expect_download() as exported:
+        page.get_by_role("button", name="Export Takes").click()
+    exported.value.save_as(tmp_path / "takes.zip")
+    page.get_by_label("Import a file").set_input_files(tmp_path / "takes.zip")
+    page.wait_for_url("**/#/task/*")
+    expect(page.locator(".label")).to_have_count(2)
+    new = page.url.split("/")[-1]
+    assert new != task["id"]
+    page.locator(".head").get_by_role("button", name="Rename").click()
+    page.get_by_role("textbox", name="Name").fill("Takes again")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Takes again")).to_be_visible()
+    page.locator(".head").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/#/")
+    assert client.get(f"/tasks/{new}").status_code == 404
+
+
+def test_an_example_is_moved_and_words_are_changed(page: Page, client: httpx.Client) -> None:
+    clips = {"wave": [moving_clip(92), moving_clip(93)], "jump": [moving_clip(94)]}
+    task = register(client, clips)
+    opened(page, task, "examples")
+    page.get_by_role("button", name="Move 1.mp4 to another label").click()
+    page.get_by_role("combobox", name="Label").fill("jump")
+    page.get_by_role("button", name="Choose", exact=True).click()
+    expect(page.locator(".label").nth(1).locator(".clip")).to_have_count(2)
+    expect(page.locator(".label").nth(0).locator(".clip")).to_have_count(1)
+    wave = page.locator(".label").nth(0)
+    wave.get_by_text("Description").click()
+    wave.get_by_label("Begins").fill("A hand is raised.")
+    wave.get_by_role("button", name="Save").click()
+    expect(page.locator(".label").nth(0)).to_contain_text("written by hand")
+    labels = client.get(f"/tasks/{task['id']}").json()["labels"]
+    assert labels[0]["descriptions"][0] == "A hand is raised."
+    assert [label["clips"] for label in labels] == [1, 2]
+
+
+def test_every_view_is_there_by_keyboard(page: Page, client: httpx.Client) -> None:
+    task = register(client, {"wave": [moving_clip(95)], "jump": [moving_clip(96)]})
+    opened(page, task, "examples")
+    tab(page, "Ask").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Drop clips to ask about")).to_be_visible()
+    expect(page.locator("main")).to_be_focused()

@@ -1,0 +1,139 @@
+"""What goes wrong, what is odd, and who cannot see or point: the page says it and goes on."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from service.settings import Settings
+from tests.page.looking import ask, opened
+from tests.serving import moving_clip, register, serving
+
+GRAVE = {"serious", "critical"}
+MARKUP = "<img src=x onerror=alert(1)>"
+ARABIC = "يلوّح بيده"
+MANY = 200
+PARTS = ("examples", "judge", "ask", "watch")
+
+
+@pytest.fixture(scope="package")
+def many(client: httpx.Client) -> dict[str, object]:
+    """A task of many labels, one of which is markup and one Arabic."""
+    labels = [MARKUP, ARABIC, *(f"label {number}" for number in range(MANY - 2))]
+    clip = moving_clip(1, frames=4)
+    return register(client, {label: [clip] for label in labels}, name=MARKUP)
+
+
+def test_a_refused_clip_is_named_with_its_fault(
+    page: Page, files: list[Path], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(files[0].read_bytes()[:300])
+    page.goto("/#/new")
+    for place, (name, file) in enumerate([("wave", files[0]), ("jump", damaged)]):
+        card = page.locator(".label").nth(place)
+        card.get_by_role("textbox").fill(name)
+        card.get_by_label("Choose files").set_input_files(file)
+    page.get_by_role("button", name="Make the classifier").click()
+    problem = page.get_by_role("alert").filter(has_text="Report number")
+    expect(problem.locator("code")).to_have_text(
+        page_instance := problem.locator("code").inner_text()
+    )
+    assert len(page_instance) == 16
+    expect(page.locator(".label").nth(1).locator(".fault")).to_be_visible()
+    expect(page.locator(".label").nth(0).locator(".fault")).to_have_count(0)
+    page.get_by_role("button", name="Delete damaged.mp4").click()
+    page.locator(".label").nth(1).get_by_label("Choose files").set_input_files(files[1])
+    page.get_by_role("button", name="Make the classifier").click()
+    expect(page.locator(".tabs")).to_be_visible()
+
+
+def test_a_server_that_goes_away_and_comes_back(
+    browser: Browser, settings: Settings, files: list[Path], tmp_path: Path
+) -> None:
+    own = settings.model_copy(update={"store": f"sqlite:{tmp_path / 'kshot.db'}"})
+    with browser.new_context() as context:
+        page = context.new_page()
+        with serving(own) as client:
+            task = register(client, {"wave": [moving_clip(1)], "jump": [moving_clip(2)]})
+            url, port = str(client.base_url), client.base_url.port
+            page.goto(f"{url}/#/task/{task['id']}/ask")
+            expect(page.locator(".drop")).to_be_visible()
+        page.get_by_label("Choose files").set_input_files(files[0])
+        expect(page.locator("#offline")).to_be_visible()
+        expect(page.locator(".box.bad")).to_contain_text("cannot be reached")
+        with serving(own, port or 0):
+            expect(page.locator("#offline")).to_be_hidden(timeout=20_000)
+            ask(page, files[0])
+
+
+def test_a_task_deleted_elsewhere_is_said_to_be_gone(
+    page: Page, client: httpx.Client, files: list[Path]
+) -> None:
+    task = register(client, {"wave": [moving_clip(3)], "jump": [moving_clip(4)]})
+    opened(page, task, "ask")
+    expect(page.locator(".drop")).to_be_visible()
+    client.delete(f"/tasks/{task['id']}").raise_for_status()
+    page.get_by_label("Choose files").set_input_files(files[0])
+    expect(page.get_by_role("heading", name="This classifier is gone")).to_be_visible()
+    expect(page.locator(".problem")).to_contain_text("Report number")
+
+
+def test_two_hundred_labels_are_listed(page: Page, many: dict[str, object]) -> None:
+    opened(page, many, "examples")
+    expect(page.locator(".label")).to_have_count(MANY)
+    page.goto("/")
+    expect(page.locator(".task", has_text=MARKUP).first).to_contain_text(f"{MANY - 6} more")
+
+
+def test_a_label_is_text_whatever_it_contains(page: Page, many: dict[str, object]) -> None:
+    opened(page, many, "examples")
+    expect(page.locator(".label h2").nth(0)).to_have_text(MARKUP)
+    expect(page.locator("h1")).to_have_text(MARKUP)
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_an_arabic_label_runs_from_right_to_left(page: Page, many: dict[str, object]) -> None:
+    opened(page, many, "examples")
+    label = page.locator(".label h2 bdi").nth(1)
+    expect(label).to_have_text(ARABIC)
+    assert label.evaluate("element => getComputedStyle(element).direction") == "rtl"
+
+
+def test_axe_finds_nothing_serious_in_any_view_light_or_dark(
+    page: Page, client: httpx.Client, files: list[Path]
+) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    clips = {"wave": [moving_clip(5), moving_clip(6)], "jump": [moving_clip(7), moving_clip(5)]}
+    task = register(client, clips, name="For all")
+    seen = {}
+    for path in ("#/", "#/new", *(f"#/task/{task['id']}/{part}" for part in PARTS), "#/task/0"):
+        page.goto(f"/{path}")
+        expect(page.locator("main > :not(noscript)")).to_be_visible()
+        if path.endswith("ask"):
+            ask(page, files[0]).get_by_text("How it came to this").click()
+        page.emulate_media(color_scheme="light")
+        seen[path] = grave_faults(page)
+        page.emulate_media(color_scheme="dark")
+        seen[path] += grave_faults(page, {"runOnly": ["color-contrast"]})
+    assert not {path: faults for path, faults in seen.items() if faults}
+
+
+def grave_faults(page: Page, options: dict[str, object] | None = None) -> list[tuple[str, str]]:
+    return [
+        (fault["id"], node["html"])
+        for fault in Axe().run(page, options=options).response["violations"]
+        if fault["impact"] in GRAVE
+        for node in fault["nodes"]
+    ]
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("path", ["/", "/#/new"])
+def test_the_list_and_make_fit_into_320_pixels(page: Page, path: str) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(path)
+    expect(page.locator("main h1")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
