@@ -47,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start a browser. While it runs, Playwright's event loop does: no test with one runs beside it.
+    """Start a browser. While it runs, its event loop does, and no test with a loop can run.
 
     So it ends with its module; a package without `__init__.py` ends with the session.
     """
