@@ -100,12 +100,12 @@ class Batches:
 
     def read(self, picks: Sequence[Pick], frames: int) -> Batch:
         """Read the rows of picks."""
-        parts = (
+        frames_BTSSC, inner_BTPC, maps_BTPC = (
             torch.from_numpy(np.stack([self._cut(pick, frames, part) for pick in picks]))
             for part in ("frames", "inner", "maps")
         )
         hidden = np.stack([self.draws[pick.draw].rows[pick.row]["hidden"] for pick in picks])
-        return Batch(*parts, torch.from_numpy(hidden).float())
+        return Batch(frames_BTSSC, inner_BTPC, maps_BTPC, torch.from_numpy(hidden).float())
 
     def _pool(self, kind: str) -> NDArray[np.int64]:
         """Return the pairs of draw and row of a kind that can be read."""
