@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from model.media.windows import WindowGrid
 from model.timeline.segments import SpanRule
+from service.errors import FieldFault, InvalidRequestError
 from service.stores.records import ClipRecord
 
 UNTIMED_WINDOW_S = 2.0  # where no clip of the task says how long its action lasts
 STRIDE_PART = 4  # windows begin a window's length through this apart
+MOST_OVERLAP = 16  # likewise at the least: it bounds the pictures that are held, and the work
 ENTER, LEAVE = 0.5, 0.4
 UNKNOWN_SLACK = 0.05
 SMOOTH_PART, MIN_SPAN_PART = 1.0, 0.5  # of a window's length
@@ -51,11 +53,21 @@ def plan_of(
         clips: Of the task.
         frames: T of a window.
         threshold: The task's, of `nearest`.
+
+    Raises:
+        InvalidRequestError: Windows begin too close to each other.
     """
     known_s = options.window_s or usual_length_s(clips)
     window_s = known_s or UNTIMED_WINDOW_S
     warnings = () if known_s else (NO_LENGTH.format(window_s),)
-    grid = WindowGrid.of(frames, window_s, options.stride_s or window_s / STRIDE_PART)
+    stride_s = options.stride_s or window_s / STRIDE_PART
+    if stride_s < window_s / MOST_OVERLAP:
+        raise InvalidRequestError(
+            f"stride_s is {stride_s:g}, and windows are {window_s:g} s long; give "
+            f"{window_s / MOST_OVERLAP:.3g} or more, or a shorter window_s.",
+            [FieldFault("stride_s", f"less than window_s / {MOST_OVERLAP}")],
+        )
+    grid = WindowGrid.of(frames, window_s, stride_s)
     enter = ENTER if options.enter is None else options.enter
     below = threshold if options.unknown_below is None else options.unknown_below
     rule = SpanRule(
