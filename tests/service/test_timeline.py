@@ -236,7 +236,8 @@ def test_a_client_that_leaves_ends_the_process(client: httpx.Client, task: str) 
     url, files = f"/tasks/{task}/timeline", {"clip": ("day.mp4", long)}
     headers = {"accept": "text/event-stream"}
     with client.stream("POST", url, files=files, headers=headers) as answer:
-        assert next(answer.iter_text()).startswith("event: begun")
+        texts = answer.iter_text()  # kept: an iterator that nobody has closes the connection
+        assert next(texts).startswith("event: begun")
         [own] = {*decoder_processes()} - before
     deadline = time.monotonic() + 60  # of a busy machine
     while own in decoder_processes() and time.monotonic() < deadline:
