@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from redis.exceptions import RedisError
-
 from service.keys import key
 from service.keys.key import KeyRecord
 from service.stores import sealing
 from service.stores.errors import StoreUnavailableError
 from service.stores.opening import REDIS_SCHEMES, open_store
-from service.stores.redis import RedisUrl, connect
+from service.stores.redis import RedisUrl, connect, translated
 from service.stores.redis_commit import Commits, Durability, durability_of
 
 Result = TypeVar("Result")
@@ -116,14 +114,14 @@ class RedisKeys:
 
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return a key."""
-        with _translated():
+        with translated():
             # as RedisStore does: a cancelled command would leave its reply to the next caller
             found = await asyncio.shield(self._get(key_id))
         return None if found is None else _read(key_id, found)
 
     async def put(self, record: KeyRecord) -> None:
         """Keep a key."""
-        with _translated():
+        with translated():
             durability = await durability_of(self._client) if self._durable else Durability.NONE
             await Commits(self._client, durability).run(
                 PUT, [self._key], [record.key_id, _sealed(record)]
@@ -131,7 +129,7 @@ class RedisKeys:
 
     async def list(self) -> Sequence[KeyRecord]:
         """Return all keys."""
-        with _translated():
+        with translated():
             found = cast("dict[bytes, bytes]", await self._client.hgetall(self._key))
         return _in_order(_read(key_id.decode(), sealed) for key_id, sealed in found.items())
 
@@ -175,14 +173,3 @@ def _read(key_id: str, sealed: bytes) -> KeyRecord:
 
 def _in_order(records: Iterator[KeyRecord]) -> list[KeyRecord]:
     return sorted(records, key=lambda record: (record.created_at, record.key_id))
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailableError(
-            f"The Redis of the store gives no keys ({type(error).__name__}); "
-            "repeat this once the operator has seen to it."
-        ) from error

@@ -117,7 +117,7 @@ class RedisStore:
         options = RedisUrl.parse(url)
         client = connect(options)
         try:
-            with _translated():
+            with translated():
                 await client.ping()
                 durability = await durability_of(client) if options.durable else Durability.NONE
         except BaseException:
@@ -208,15 +208,15 @@ class RedisStore:
         await retried(ask)
 
     async def _run(self, operation: Coroutine[Any, Any, Result]) -> Result:
-        async def translated() -> Result:
-            with _translated():
+        async def done() -> Result:
+            with translated():
                 return await operation
 
-        return await self._shield.run(translated())
+        return await self._shield.run(done())
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn redis-py's errors, and the socket's, into the store's."""
     try:
         yield

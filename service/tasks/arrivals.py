@@ -126,13 +126,14 @@ class Arrivals:
     ) -> "asyncio.Task[None]":
         """Finish a task whose uploads are stored; the credits go back when that has ended."""
         task_id = record.task_id
-        self.supports.preparations[task_id] = preparation
+        self.supports.preparations.setdefault(task_id, preparation)
         finishing = self._finish(record, decoding, preparation, credits)
         work = self._running[task_id] = self.supports.start(task_id, finishing)
 
         def ended(_: "asyncio.Task[None]") -> None:
             decoding.cancel()
-            self._running.pop(task_id, None)
+            if self._running.get(task_id) is work:
+                del self._running[task_id]
             if credits is not None:
                 credits.give_back()
 
@@ -175,15 +176,15 @@ class Arrivals:
                 newer, expected_revision=record.revision, pictures=done.pictures
             )
         except (RevisionConflictError, TaskNotFoundError, TaskExpiredError):
-            self.supports.preparations.pop(record.task_id, None)
-            return  # another replica was faster, or it was deleted
+            self.supports.unprepared(record.task_id, preparation)
+            return  # another was faster, or it was deleted
         except KshotError as error:
             log.warning("Task %s is not decoded yet (%s)", record.task_id, error.code)
-            self.supports.preparations.pop(record.task_id, None)
+            self.supports.unprepared(record.task_id, preparation)
             return
         self._tries.pop(record.task_id, None)
         if newer.state == "failed" or credits is None:
-            self.supports.preparations.pop(record.task_id, None)  # encoded when it is asked for
+            self.supports.unprepared(record.task_id, preparation)  # encoded when it is asked for
             return
         credits.correct(bytes=0, decode_ms=0, frames=len(done.frames) * self.pool.frames)
         await self.supports.prepare(newer, done.frames, preparation, 0.0, credits.hand_over())
@@ -211,11 +212,14 @@ class Arrivals:
         return Decoded(uploads.failed(record, str(error), faults), {}, {})
 
     def _take_up(self, record: TaskRecord) -> "asyncio.Task[None]":
-        """Decode an uploaded task from what is stored of it."""
+        """Decode an uploaded task from what is stored of it, unless that has just been done."""
         preparation = Preparation(len(record.clips))
 
         async def again() -> Decoded:
             stored = await self.store.pictures(record.task_id)
+            now = await self.store.get(record.task_id)
+            if now.revision != record.revision:  # then these may be pictures, not uploads
+                raise RevisionConflictError("The clips are decoded already.", now.revision)
             return await self.decode(record, uploads.inputs_of(record, stored), preparation)
 
         return self.follow(record, spawn(again()), preparation)

@@ -201,6 +201,11 @@ class Supports:
             )
         self.engine.check_size([clip.label for clip in record.clips])
 
+    def unprepared(self, task_id: str, preparation: Preparation) -> None:
+        """Show a task as ready, unless something else of it is being prepared."""
+        if self.preparations.get(task_id) is preparation:
+            del self.preparations[task_id]
+
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background, and answer no more queries of it."""
         self._records.forget(task_id)
@@ -240,7 +245,7 @@ class Supports:
         try:
             await self.cache.get(self._key(record), build)
         except RevisionConflictError:  # it has been changed again, and that is encoded then
-            self._done(task_id, preparation)
+            self.unprepared(task_id, preparation)
             return
         except KshotError as error:
             log.error("Task %s could not be prepared: %s", task_id, error)
@@ -249,14 +254,9 @@ class Supports:
         except BaseException:
             preparation.failed = True
             raise
-        self._done(task_id, preparation)
+        self.unprepared(task_id, preparation)
         self.cache.forget(task_id, below_revision=record.revision)
         self.improving.later(record)
-
-    def _done(self, task_id: str, preparation: Preparation) -> None:
-        """Show a task as ready, unless a newer revision of it is being prepared."""
-        if self.preparations.get(task_id) is preparation:
-            del self.preparations[task_id]
 
     def start(self, task_id: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do work for a task in the background, until it is done or the task is deleted."""

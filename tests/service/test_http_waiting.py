@@ -1,8 +1,11 @@
 """A task that is getting ready: who waits, for how long, and who is told to come back."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -48,6 +51,33 @@ def test_a_task_not_ready_in_time_is_accepted_and_classifies_later(
             free.set()
             assert waiting.result(timeout=20).json()["results"][0]["label"] == "jump"
     assert client.get(f"/tasks/{task['id']}").json()["status"] == "ready"
+
+
+def test_who_has_read_a_task_before_it_was_decoded_takes_what_was_decoded(
+    busy: tuple[httpx.Client, Service],
+) -> None:
+    client, parts = busy
+    arrivals, loop = parts.tasks.arrivals, parts.engine._loop
+    assert loop is not None
+    with device_held(parts.engine) as free:
+        headers = {"prefer": "wait=0"}
+        task = client.post("/tasks", files=support_files(CLIPS), headers=headers).json()
+        url = f"/tasks/{task['id']}"
+        _until(lambda: client.get(url).json()["progress"] == 0.5, "the clips to be decoded")
+        read = asyncio.run_coroutine_threadsafe(parts.store.get(task["id"]), loop).result(20)
+        before = replace(read, state="uploaded", revision=read.revision - 1)
+        settling = asyncio.run_coroutine_threadsafe(arrivals.settled(before, 20), loop)
+        assert settling.result(20) == read
+        assert client.get(url).json()["status"] == "processing"
+        free.set()
+        _until(lambda: client.get(url).json()["status"] == "ready", "the task to be ready")
+
+
+def _until(reached: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline, f"Waited 20 s for {what}."
+        time.sleep(0.02)
 
 
 def test_deleting_a_task_that_gets_ready_ends_it(busy: tuple[httpx.Client, Service]) -> None:
