@@ -30,6 +30,7 @@ from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
+from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
@@ -60,6 +61,7 @@ class Service:
     porter: Porter
     classifier: Classifier
     follower: Follower
+    inbox: Inbox
     meters: Meters
 
     @property
@@ -114,10 +116,12 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        users = tasks, changer_of(tasks), Diagnoser(tasks, engine), Porter(tasks, engine)
+        changer = changer_of(tasks)
+        inbox = Inbox(store=store, engine=engine, changer=changer, keep_s=settings.inbox_s)
+        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
         yield Service(
             *(settings, limits, store, pool, choice, engine, texts, *users),
-            *(classifier, follower_of(tasks, engine, settings), meters),
+            *(classifier, follower_of(tasks, engine, settings), inbox, meters),
         )
 
 

@@ -4,6 +4,7 @@ Features, prototypes and text features are derived and are not here: they rebuil
 pictures, which are stored beside the record, and from the stage texts in it.
 """
 
+import math
 import re
 import struct
 from collections.abc import Collection, Iterable
@@ -24,6 +25,11 @@ from service.stores.errors import (
 SCHEMA_VERSION: Literal[1] = 1
 TOMBSTONE_S = 24 * 3600.0  # how long an expired task is told from an unknown one
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # safe as a file name and in a Redis key
+
+MOST_KEPT = 500  # queries that a task remembers
+LEAST_NONE = 5  # queries that were none of the labels, from which on they move the threshold
+REFUSED = 0.8  # part of them that it refuses then
+SLACK = 1e-4  # of a cosine: a clip does not score alike to the last digit in every batch
 
 Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -70,6 +76,23 @@ class LabelRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class InboxPolicy:
+    """Which queries a task remembers without being asked."""
+
+    keep: Annotated[int, Field(ge=1, le=MOST_KEPT)]
+    below: Annotated[float, Field(ge=0, le=1)]  # the score of an answer; unknown ones in any case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class NoneOfThese:
+    """A remembered query that is none of the labels, as somebody said."""
+
+    query_id: Identifier
+    nearest: Annotated[float, Field(allow_inf_nan=False)]
+    model: str  # whose cosine that is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class TaskRecord:
     """One registered task, without its pictures."""
 
@@ -86,11 +109,26 @@ class TaskRecord:
     refused: tuple[RefusedClip, ...] = ()  # left out, or what made the task fail
     failure: str | None = None  # of a failed task: one sentence
     unknown_below: float | None = None  # cosine below which a query is none; None: the checkpoint's
+    inbox: InboxPolicy | None = None
+    none_of_these: tuple[NoneOfThese, ...] = ()
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def expired(self, now: float) -> bool:
         """Tell whether the task's time has run out at unix time `now`."""
         return self.expires_at is not None and self.expires_at <= now
+
+    def threshold(self, usual: float, model: str) -> float:
+        """Return the cosine below which a query is none of the labels.
+
+        It is the task's own, or the model's usual one; that is raised, where enough queries were
+        none of the labels, until most of them would be refused.
+        """
+        if self.unknown_below is not None:
+            return self.unknown_below
+        none = sorted(each.nearest for each in self.none_of_these if each.model == model)
+        if len(none) < LEAST_NONE:
+            return usual
+        return max(usual, none[math.ceil(REFUSED * len(none)) - 1] + SLACK)
 
 
 # A place with `-` in it for `:`, so that a URL carries it; the OpenAPI document has the pattern.

@@ -1,4 +1,6 @@
-"""Remembered queries in Redis. Keys, under the store's prefix, with a time to live:
+"""Remembered queries in Redis.
+
+Keys, under the store's prefix, with a time to live:
 
 inbox:<id>           hash: sealed queries, by id      inbox-marks:<id>  hash: time, end and size
 inbox-pictures:<id>  hash: sealed pictures, by id
@@ -59,7 +61,9 @@ return there
 class Run(Protocol):
     """Runs an operation to its end, also when its caller is cancelled."""
 
-    async def __call__(self, operation: Coroutine[Any, Any, Result], /) -> Result: ...
+    async def __call__(self, operation: Coroutine[Any, Any, Result], /) -> Result:
+        """Return its result."""
+        ...
 
 
 def keys_of(prefix: str, task_id: str) -> list[str]:

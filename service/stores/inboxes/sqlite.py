@@ -17,7 +17,9 @@ _HERE = "task_id = ? AND query_id = ?"
 class Run(Protocol):
     """Does blocking work in a thread of the store, to its end."""
 
-    async def __call__(self, work: Callable[[], Result], /) -> Result: ...
+    async def __call__(self, work: Callable[[], Result], /) -> Result:
+        """Return its result."""
+        ...
 
 
 class SqliteInbox:
