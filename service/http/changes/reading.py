@@ -103,7 +103,9 @@ def settings_of(body: SettingsBody, limits: Limits) -> Settings:
         fields["unknown_below"] = body.unknown_below
     if "inbox" in sent:
         policy = body.inbox
-        fields["inbox"] = policy and InboxPolicy(keep=policy.keep, below=policy.below)
+        fields["inbox"] = (
+            None if policy is None else InboxPolicy(keep=policy.keep, below=policy.below)
+        )
     return Settings(fields)
 
 

@@ -104,7 +104,7 @@ class RedisInbox:
         ]
 
         async def add() -> bool:
-            return await self._client.eval(ADD, len(keys), *keys, *values) == b"kept"
+            return bool(await self._client.eval(ADD, len(keys), *keys, *values) == b"kept")
 
         return await self._run(add())
 
@@ -141,6 +141,6 @@ class RedisInbox:
         keys = keys_of(self._prefix, task_id)
 
         async def remove() -> bool:
-            return await self._client.eval(REMOVE, len(keys), *keys, query_id) == 1
+            return bool(await self._client.eval(REMOVE, len(keys), *keys, query_id) == 1)
 
         return await self._run(remove())
