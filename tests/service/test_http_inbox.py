@@ -207,7 +207,7 @@ def test_a_deleted_task_leaves_nothing_of_its_queries(
         assert http.delete(path).status_code == 204
         problem(http.get(f"{path}/inbox"), 404, "task-not-found")
         problem(http.get(f"{path}/inbox/{query_id}/frames"), 404, "task-not-found")
-    (store,) = tmp_path_factory.getbasetemp().glob("http*/store")
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as db:
-        orphans = "SELECT count(*) FROM inbox WHERE task_id NOT IN (SELECT task_id FROM tasks)"
-        assert db.execute(orphans).fetchone() == (0,)
+    for store in tmp_path_factory.getbasetemp().glob("http*/store"):
+        with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as db:
+            orphans = "SELECT count(*) FROM inbox WHERE task_id NOT IN (SELECT task_id FROM tasks)"
+            assert db.execute(orphans).fetchone() == (0,)
