@@ -2,7 +2,9 @@
 #
 #   docker build -t kshot .                       with onnxruntime-gpu (runs on a processor too)
 #   docker build --build-arg EXTRA=cpu -t kshot . with onnxruntime
-#   docker run --rm -p 127.0.0.1:8000:8000 -v kshot-data:/var/lib/kshot kshot
+#   docker run --rm -e KSHOT_OPEN=1 -p 127.0.0.1:8000:8000 -v kshot-data:/var/lib/kshot kshot
+#
+# Without KSHOT_OPEN it asks for a key and starts only where there is one: docs/keys.md.
 
 FROM python:3.11-slim-bookworm AS builder
 

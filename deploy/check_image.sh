@@ -27,7 +27,7 @@ redis=$!
 started=$(date +%s%N)
 # shellcheck disable=SC2046  # the command is a list of words
 buildah run --isolation chroot --network host --user "$(config "c['User']")" --cap-drop ALL \
-  --env KSHOT_STORE=redis://redis:6379/0 "$container" -- $(config "*c['Cmd']") >"$folder/service.log" 2>&1 &
+  --env KSHOT_STORE=redis://redis:6379/0 --env KSHOT_OPEN=1 "$container" -- $(config "*c['Cmd']") >"$folder/service.log" 2>&1 &
 run=$!
 until curl -sf http://127.0.0.1:8000/readyz >"$folder/ready"; do
   kill -0 "$run" 2>/dev/null || { cat "$folder/service.log"; exit 1; }

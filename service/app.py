@@ -25,7 +25,7 @@ from service.http.routes import (
     tasks,
     timeline,
 )
-from service.http.routes.dependencies import known_parameters
+from service.http.routes.dependencies import entrance, known_parameters
 from service.http.stopping import StoppingAnswer
 from service.http.timeline import document
 from service.limits import limits_of
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     limits = limits_of(settings)
     problems.install(app)
-    known = [Depends(known_parameters)]
+    known = [Depends(entrance), Depends(known_parameters)]
     for router in ROUTERS:
         app.include_router(router, prefix="/v1", dependencies=known)
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever

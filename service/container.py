@@ -20,6 +20,7 @@ from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
+from service.keys.ring import KeyRing, ring_of
 from service.limits import Limits, limits_of, media_limits, stream_limits
 from service.metrics.meters import Meters
 from service.settings import Settings
@@ -63,6 +64,7 @@ class Service:
     follower: Follower
     inbox: Inbox
     meters: Meters
+    ring: KeyRing | None  # of keys; None lets everybody in
 
     @property
     def device_works(self) -> bool:
@@ -95,6 +97,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
+        ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
@@ -117,12 +120,22 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer = changer_of(tasks)
-        inbox = Inbox(store=store, engine=engine, changer=changer, keep_s=settings.inbox_s)
+        parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
-        yield Service(
-            *(settings, limits, store, pool, choice, engine, texts, *users),
-            *(classifier, follower_of(tasks, engine, settings), inbox, meters),
+        asked = (
+            classifier,
+            follower_of(tasks, engine, settings),
+            inbox_of(changer, engine, settings),
         )
+        yield Service(*parts, *users, *asked, meters, ring)
+
+
+async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
+    """Open the keys, where callers need one, for as long as the stack stands."""
+    ring = await ring_of(settings)
+    if ring is not None:
+        stack.push_async_callback(ring.close)
+    return ring
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -191,6 +204,11 @@ def changer_of(tasks: Tasks) -> Changer:
         texts=tasks.texts,
         limits=tasks.limits,
     )
+
+
+def inbox_of(changer: Changer, engine: Engine, settings: Settings) -> Inbox:
+    """Make what remembers queries, and has tasks learn from them."""
+    return Inbox(store=changer.store, engine=engine, changer=changer, keep_s=settings.inbox_s)
 
 
 def batch_frames(device: torch.device, settings: Settings) -> int:

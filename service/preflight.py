@@ -8,6 +8,7 @@ import re
 import socket
 
 from service.errors import SettingsError
+from service.keys.ring import ring_of
 from service.settings import Settings
 from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.opening import open_store
@@ -42,14 +43,15 @@ def bound_socket(settings: Settings) -> socket.socket:
 
 
 def check_store(settings: Settings) -> None:
-    """Open the store and close it again.
+    """Open the store, look whether it has keys where it must, and close it again.
 
     Raises:
         StoreError: It cannot be used, or does not answer within `STORE_S`.
+        SettingsError: It has no API key, and others than this machine could ask.
     """
     shown = re.sub(r"//[^@/\s]*@", "//***@", settings.store)
     try:
-        asyncio.run(_opened_and_closed(settings.store))
+        asyncio.run(_opened_and_closed(settings))
     except TimeoutError:
         raise StoreUnavailableError(
             f"KSHOT_STORE={shown}: nobody answered within {STORE_S:g} s; "
@@ -66,7 +68,12 @@ def check_store(settings: Settings) -> None:
         ) from error
 
 
-async def _opened_and_closed(url: str) -> None:
+async def _opened_and_closed(settings: Settings) -> None:
     async with asyncio.timeout(STORE_S):
-        store = await open_store(url)
-    await store.close()
+        store = await open_store(settings.store)
+    try:
+        ring = await ring_of(settings)
+    finally:
+        await store.close()
+    if ring is not None:
+        await ring.close()

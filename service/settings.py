@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         description="Where tasks live: `sqlite:PATH`, or `redis://HOST:PORT/DB` shared by "
         "replicas.",
     )
+    open: bool = Field(
+        False,
+        description="Serve without API keys on an address that others reach, as long as there is "
+        "no key.",
+    )
     checkpoint: str = Field(
         "compact",
         description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model.errors import KshotError
 from service.container import Service
 from service.decoding.turns import WorkClass
 from service.engine.queue import QUERY_PART
 from service.errors import (
     FieldFault,
     InvalidRequestError,
-    RequestError,
     ServerFullError,
     TenantOverShareError,
 )
+from service.http.access.guard import CALLER, identify
 from service.http.connection import CountedBody, UnreadBody, declared_bytes, too_large
 from service.http.problems import TIMEOUT_HEADER, refusal
+from service.keys.key import Caller
+from service.keys.ring import KeyRing
 from service.limits import Limits
 from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
 
@@ -65,14 +68,22 @@ def pace_of(scope: Scope) -> Pace:
     )
 
 
+def ring_of(scope: Scope) -> KeyRing | None:
+    """Return the keys of the service that a request came to; None lets everybody in."""
+    service = scope["app"].state.service
+    assert isinstance(service, Service)
+    return service.ring
+
+
 class Admission:
-    """Gives each request that brings work an allowance, or refuses it.
+    """Lets in who has a key, where there are any, and gives work its allowance, or refuses it.
 
     Args:
         app: The application inside.
         ledger: The credits.
         limits: What a request may be.
         pace: How fast the service works now.
+        ring: The keys.
     """
 
     def __init__(
@@ -82,22 +93,29 @@ class Admission:
         ledger: Ledger,
         limits: Limits,
         pace: Callable[[Scope], Pace] = pace_of,
+        ring: Callable[[Scope], KeyRing | None] = ring_of,
     ) -> None:
         self.app = app
         self.ledger = ledger
         self.limits = limits
         self.pace = pace
+        self.ring = ring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] in UNPRICED:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         try:
-            allowance = self._admit(scope)
-        except RequestError as error:
+            if (ring := self.ring(scope)) is not None:
+                await identify(ring, scope, address_of(scope))
+            allowance = None if scope["method"] in UNPRICED else self._admit(scope)
+        except KshotError as error:
             response = refusal(error, scope)
             await response(scope, receive, UnreadBody(scope, receive, send).send)
+            return
+        if allowance is None:
+            await self.app(scope, receive, send)
             return
         with allowance.credits:
             scope["kshot.allowance"] = allowance
@@ -133,7 +151,9 @@ class Admission:
         except ServerFullError as error:
             error.retry_after_s = _retry_after_s(self.ledger.ahead_of(work), pace, work)
             raise
-        return Allowance(tenant, deadline, credits)
+        caller = scope.get(CALLER)
+        owner = caller.owner if isinstance(caller, Caller) else ""
+        return Allowance(tenant, deadline, credits, owner)
 
     def _estimate(self, scope: Scope, declared: int | None, pace: Pace) -> Cost:
         """Guess what a request costs, by its route and the length of its body."""
@@ -171,7 +191,13 @@ def _brings_supports(scope: Scope) -> bool:
 
 
 def tenant_of(scope: Scope) -> str:
-    """Tell whose request it is: an address, or the /64 network of one, which one host can fill."""
+    """Tell whose request it is: of the tenant of its key, else of an address."""
+    caller = scope.get(CALLER)
+    return f"tenant {caller.tenant}" if isinstance(caller, Caller) else address_of(scope)
+
+
+def address_of(scope: Scope) -> str:
+    """Tell where a request comes from: an address, or its /64 network, which one host can fill."""
     host = (scope.get("client") or ("",))[0]
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service.http.access.scopes import SCOPES
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits
@@ -18,6 +19,8 @@ Shape = tuple[Any, JsonSchemaMode]  # a model, and which of its two schemas is m
 
 MEANINGS = {
     400: "The body cannot be read.",
+    401: "No valid API key, where the service asks for one.",
+    403: "The key lacks the scope of this route.",
     404: "No such task.",
     406: "None of the forms that `Accept` names.",
     409: "Not now: still getting ready, or changed meanwhile.",
@@ -176,6 +179,11 @@ def _completed(
             answer = operation["responses"].get("422", {})
             if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
                 del operation["responses"]["422"]
+            if scope := SCOPES.get(operation["operationId"]):
+                operation["security"] = [{}, {"key": []}]  # a service without keys asks for none
+                operation["x-scope"] = scope
+                operation["responses"] |= {str(n): one for n, one in problems(401, 403).items()}
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return document
 
 

@@ -116,6 +116,8 @@ def refusal(error: KshotError, scope: Scope) -> JSONResponse:
     headers = {"retry-after": str(max(1, math.ceil(after)))} if after else {}
     if problem.revision is not None:
         headers["etag"] = f'"{problem.revision}"'
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
     return answer(problem, headers)
 
 

@@ -4,6 +4,7 @@ import model.errors as core
 import service.errors as refused
 from model.errors import KshotError
 from service.decoding import process as decoding
+from service.keys import errors as keys
 from service.stores import errors as stores
 from service.tasks.changes import errors as changes
 from service.tasks.inbox import errors as inbox
@@ -37,6 +38,10 @@ STATUS: dict[type[KshotError], int] = {
     refused.MalformedRequestError: 400,
     refused.MediaTypeError: 415,
     refused.NotAcceptableError: 406,
+    keys.KeyMissingError: 401,
+    keys.KeyInvalidError: 401,
+    keys.ScopeMissingError: 403,
+    keys.TooManyFailuresError: 429,
     refused.ModelNotFoundError: 404,
     refused.InvalidRequestError: 422,
     refused.UnknownFieldError: 422,

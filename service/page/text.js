@@ -211,6 +211,14 @@ export const T = {
   learned: 'Thank you. It is now an example of',
 
   // Watch
+  longTitle: 'A long video',
+  longText: 'Up to 15 minutes: when it shows which label. What is none of them is left out.',
+  longChoose: 'Choose a video',
+  longReached: time => `Looked at ${time} …`,
+  longNone: 'No part of it shows one of the labels.',
+  longStopped: 'Stopped.',
+  longJump: (label, time) => `${label} at ${time}`,
+  longSave: { csv: 'Save as CSV', vtt: 'Save as subtitles (WebVTT)' },
   liveTitle: 'Live camera',
   liveText: 'Looks at the last two seconds, again and again. The answer changes once another one came twice.',
   liveStart: 'Start the camera',

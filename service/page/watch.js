@@ -1,14 +1,15 @@
-// Watch: the camera as it goes, with an answer that is steady.
+// Watch: a long video, and the camera as it goes, with an answer that is steady.
 import { T } from './text.js'
 import { button, failed, h, own, percent, spinner } from './dom.js'
 import { camera, recording } from './media.js'
 import { classify, ranking } from './ask.js'
+import { timeline } from './timeline.js'
 
 const WINDOW_MS = 2000
 const STAYS = 2 // a new answer must come so many times in a row before it is shown
 
 export async function watchTab(view, { signal }) {
-  return h('div', { class: 'stack' }, live(view, signal))
+  return h('div', { class: 'stack' }, timeline(view, signal), live(view, signal))
 }
 
 function live(view, signal) {

@@ -87,8 +87,10 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
-        """Return a page of living tasks, newest first, and the cursor of the next page.
+    async def list(
+        self, *, limit: int, cursor: str | None, owner: str = ""
+    ) -> tuple[list[TaskRecord], str | None]:
+        """Return a page of a tenant's living tasks, newest first, and the next page's cursor.
 
         Tasks made meanwhile do not move the pages behind a cursor. A damaged task is left out.
 

@@ -4,8 +4,8 @@ Features, prototypes and text features are derived and are not here: they rebuil
 pictures, which are stored beside the record, and from the stage texts in it.
 """
 
-import math
 import re
+import secrets
 import struct
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -21,15 +21,11 @@ from service.stores.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from service.stores.inboxes.policy import InboxPolicy, NoneOfThese, raised
 
 SCHEMA_VERSION: Literal[1] = 1
 TOMBSTONE_S = 24 * 3600.0  # how long an expired task is told from an unknown one
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # safe as a file name and in a Redis key
-
-MOST_KEPT = 500  # queries that a task remembers
-LEAST_NONE = 5  # queries that were none of the labels, from which on they move the threshold
-REFUSED = 0.8  # part of them that it refuses then
-SLACK = 1e-4  # of a cosine: a clip does not score alike to the last digit in every batch
 
 Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -76,23 +72,6 @@ class LabelRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class InboxPolicy:
-    """Which queries a task remembers without being asked."""
-
-    keep: Annotated[int, Field(ge=1, le=MOST_KEPT)]
-    below: Annotated[float, Field(ge=0, le=1)]  # the score of an answer; unknown ones in any case
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class NoneOfThese:
-    """A remembered query that is none of the labels, as somebody said."""
-
-    query_id: Identifier
-    nearest: Annotated[float, Field(allow_inf_nan=False)]
-    model: str  # whose cosine that is
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class TaskRecord:
     """One registered task, without its pictures."""
 
@@ -118,19 +97,16 @@ class TaskRecord:
         return self.expires_at is not None and self.expires_at <= now
 
     def threshold(self, usual: float, model: str) -> float:
-        """Return the cosine below which a query is none of the labels.
-
-        It is the task's own, or the model's usual one; that is raised, where enough queries were
-        none of the labels, until most of them would be refused.
-        """
+        """Return the cosine below which a query is none of the labels."""
         if self.unknown_below is not None:
             return self.unknown_below
-        none = sorted(each.nearest for each in self.none_of_these if each.model == model)
-        if len(none) < LEAST_NONE:
-            return usual
-        return max(usual, none[math.ceil(REFUSED * len(none)) - 1] + SLACK)
+        return raised(usual, self.none_of_these, model) if self.none_of_these else usual
 
 
+# A task's id begins with its tenant, so that every key under which something of it is kept has the
+# tenant in it; tasks of the default tenant, and all before 2026-11-29, have the rest alone.
+OWNER = r"[a-z0-9][a-z0-9-]{0,30}"
+_OWNED = re.compile(f"({OWNER})_[0-9a-f]{{32}}")
 # A place with `-` in it for `:`, so that a URL carries it; the OpenAPI document has the pattern.
 CURSOR = r"([0-9a-f]{16})-([A-Za-z0-9][A-Za-z0-9_-]{0,63})"
 _ADAPTER = TypeAdapter(TaskRecord)
@@ -139,6 +115,18 @@ _ADAPTER = TypeAdapter(TaskRecord)
 def is_id(text: str) -> bool:
     """Tell whether `text` can be the id of a task or a clip at all."""
     return re.fullmatch(ID_PATTERN, text) is not None
+
+
+def new_id(owner: str) -> str:
+    """Make the id of a new task of a tenant; the default tenant is the empty string."""
+    drawn = secrets.token_hex(16)
+    return f"{owner}_{drawn}" if owner else drawn
+
+
+def owner_of(task_id: str) -> str:
+    """Return the tenant of a task, by its id alone."""
+    found = _OWNED.fullmatch(task_id)
+    return found[1] if found else ""
 
 
 def to_json(record: TaskRecord) -> bytes:
@@ -164,12 +152,22 @@ def from_json(document: bytes) -> TaskRecord:
 
 
 def place_of(record: TaskRecord) -> str:
-    """Return a string that sorts as (created_at, task_id) does.
+    """Return a string that sorts, among the tasks of a tenant, as (created_at, task_id) does.
 
     The bits of a non-negative float, read as a big-endian number, sort as the float does.
     """
     moment = struct.pack(">d", record.created_at + 0.0)  # + 0.0 turns -0.0 into 0.0
-    return f"{moment.hex()}:{record.task_id}"
+    return f"{_begin(owner_of(record.task_id))}{moment.hex()}:{record.task_id}"
+
+
+def places_of(owner: str) -> tuple[str, str]:
+    """Return two strings between which all places of a tenant sort, and no others."""
+    begin = _begin(owner)
+    return (begin, f"{begin[:-1]}0") if owner else ("", "g")  # `0` is next to `/`
+
+
+def _begin(owner: str) -> str:
+    return f"t/{owner}/" if owner else ""  # `t` sorts behind all digits of a moment
 
 
 def task_at(place: str) -> str:
@@ -179,11 +177,11 @@ def task_at(place: str) -> str:
 
 def to_cursor(place: str) -> str:
     """Return the form of a place that is fit for a URL."""
-    return place.replace(":", "-", 1)
+    return place.rpartition("/")[2].replace(":", "-", 1)
 
 
-def from_cursor(cursor: str) -> str:
-    """Return the place that a cursor stands for.
+def from_cursor(cursor: str, owner: str = "") -> str:
+    """Return the place among a tenant's tasks that a cursor stands for.
 
     Raises:
         CursorError: no store gave this cursor out.
@@ -193,7 +191,7 @@ def from_cursor(cursor: str) -> str:
         raise CursorError(
             f"The cursor {cursor[:100]!r} is unknown; use next_cursor of the page before."
         )
-    return ":".join(found.groups())
+    return _begin(owner) + ":".join(found.groups())
 
 
 def check_pictures(record: TaskRecord, clip_ids: Iterable[str]) -> None:

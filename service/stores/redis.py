@@ -167,9 +167,11 @@ class RedisStore:
         """Remove a task."""
         return await self._run(self._tasks.delete(task_id, expected_revision))
 
-    async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
+    async def list(
+        self, *, limit: int, cursor: str | None, owner: str = ""
+    ) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
-        return await self._run(self._tasks.page(limit, cursor))
+        return await self._run(self._tasks.page(limit, cursor, owner))
 
     async def get_text(self, key: str) -> bytes | None:
         """Return a cached value."""

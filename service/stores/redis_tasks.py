@@ -176,11 +176,14 @@ class RedisTasks:
             raise records.revision_conflict(task_id, int(status), int(expected))
         return status == b"done"
 
-    async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
-        """Return a page of living tasks, newest first."""
-        before = "+" if cursor is None else f"({records.from_cursor(cursor)}"
+    async def page(
+        self, limit: int, cursor: str | None, owner: str = ""
+    ) -> tuple[list[TaskRecord], str | None]:
+        """Return a page of a tenant's living tasks, newest first."""
+        first, behind = records.places_of(owner)
+        before = f"({behind if cursor is None else records.from_cursor(cursor, owner)}"
         page: list[TaskRecord] = []
-        while rows := await self._rows(before, min(limit + 1, PAGE)):
+        while rows := await self._rows(f"[{first}", before, min(limit + 1, PAGE)):
             for place, fields in rows:
                 record = await self._listed(place, fields)
                 if record is None:
@@ -200,10 +203,12 @@ class RedisTasks:
             )
         return record
 
-    async def _rows(self, before: str, count: int) -> list[tuple[str, list[bytes | None]]]:
+    async def _rows(
+        self, first: str, before: str, count: int
+    ) -> list[tuple[str, list[bytes | None]]]:
         async def read() -> list[tuple[str, list[bytes | None]]]:
             index = self._key("index")
-            found = await self._client.zrevrangebylex(index, before, "-", start=0, num=count)
+            found = await self._client.zrevrangebylex(index, before, first, start=0, num=count)
             places = [place.decode() for place in cast("list[bytes]", found)]
             pipeline = self._client.pipeline(transaction=False)
             for place in places:

@@ -109,9 +109,11 @@ class SqliteStore:
         """Remove a task; its bytes are gone and its room is given back when this returns."""
         return await self._shield.run(self._delete(task_id, expected_revision))
 
-    async def list(self, *, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
+    async def list(
+        self, *, limit: int, cursor: str | None, owner: str = ""
+    ) -> tuple[list[TaskRecord], str | None]:
         """Return a page of living tasks, newest first."""
-        return await self._shield.run(self._read(lambda: self._tasks.page(limit, cursor)))
+        return await self._shield.run(self._read(lambda: self._tasks.page(limit, cursor, owner)))
 
     async def get_text(self, key: str) -> bytes | None:
         """Return a cached value."""

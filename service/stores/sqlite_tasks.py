@@ -18,8 +18,6 @@ from service.stores.sqlite_file import SqliteFile
 
 logger = logging.getLogger(__name__)
 
-_BEHIND_ALL = "~"  # sorts behind every place
-
 
 class SqliteTasks:
     """Blocking operations; those that write must be called by one thread alone."""
@@ -110,12 +108,17 @@ class SqliteTasks:
             self._remove(db, task_id)
         return True
 
-    def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
-        """Return a page of living tasks, newest first."""
-        before = _BEHIND_ALL if cursor is None else records.from_cursor(cursor)
-        query = "SELECT task_id, record FROM tasks WHERE place < ? ORDER BY place DESC"
+    def page(
+        self, limit: int, cursor: str | None, owner: str = ""
+    ) -> tuple[list[TaskRecord], str | None]:
+        """Return a page of a tenant's living tasks, newest first."""
+        first_place, behind = records.places_of(owner)
+        span = (first_place, behind if cursor is None else records.from_cursor(cursor, owner))
+        query = (
+            "SELECT task_id, record FROM tasks WHERE place >= ? AND place < ? ORDER BY place DESC"
+        )
         page: list[TaskRecord] = []
-        with self._file.reading() as db, contextlib.closing(db.execute(query, (before,))) as rows:
+        with self._file.reading() as db, contextlib.closing(db.execute(query, span)) as rows:
             for task_id, sealed in rows:
                 try:
                     record = self._records.read(task_id, sealed)

@@ -178,6 +178,7 @@ class Allowance:
     tenant: str  # whose request it is
     deadline: Deadline
     credits: Credits
+    owner: str = ""  # whose the tasks are that it makes
 
 
 class Ledger:

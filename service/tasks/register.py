@@ -75,7 +75,7 @@ class Tasks:
         """
         begun = time.monotonic()
         async with allowance.deadline.bounding("decoding"):
-            record, inputs = await self._checked(task)
+            record, inputs = await self._checked(task, allowance.owner)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels))
         await self.texts.check_clipless(record)
@@ -96,7 +96,7 @@ class Tasks:
         left_s = self.limits.wait_s if wait_s is None else wait_s + begun - time.monotonic()
         return await self.prepared(decoding.result(), preparation, max(0.0, left_s), allowance)
 
-    async def _checked(self, task: NewTask) -> tuple[TaskRecord, list[ClipInput]]:
+    async def _checked(self, task: NewTask, owner: str) -> tuple[TaskRecord, list[ClipInput]]:
         """Read the headers of all clips; return the record, and the clips that may be used.
 
         Raises:
@@ -104,7 +104,7 @@ class Tasks:
         """
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
-        record = await asyncio.to_thread(uploads.uploaded, task)
+        record = await asyncio.to_thread(uploads.uploaded, task, owner)
         faults = await check_clips(self.pool, inputs, "register", labels)
         refused = {fault.index for fault in faults}
         sound = [clip for clip in inputs if clip.index not in refused]
@@ -155,9 +155,11 @@ class Tasks:
         """
         return await self.arrivals.settled(await self.store.get(task_id), 0.0)
 
-    async def page(self, limit: int, cursor: str | None) -> tuple[list[TaskRecord], str | None]:
-        """Return tasks, newest first, and the cursor of the next page."""
-        return await self.store.list(limit=limit, cursor=cursor)
+    async def page(
+        self, limit: int, cursor: str | None, owner: str
+    ) -> tuple[list[TaskRecord], str | None]:
+        """Return tasks of a tenant, newest first, and the cursor of the next page."""
+        return await self.store.list(limit=limit, cursor=cursor, owner=owner)
 
     async def delete(self, task_id: str, expected: Revisions | None = None) -> None:
         """Remove a task and all that is derived from it; that it is gone already is fine.

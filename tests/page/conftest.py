@@ -1,4 +1,4 @@
-"""One server and one browser for all tests of the page."""
+"""One server for all tests of the page, and one browser a module."""
 
 import shutil
 from collections.abc import Iterator
@@ -45,8 +45,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Start a browser. While it runs, its event loop does, and no test with a loop can run.
+
+    So it ends with its module; a package without `__init__.py` ends with the session.
+    """
     if CHROMIUM is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:

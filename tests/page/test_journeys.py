@@ -92,6 +92,28 @@ def test_a_wrong_answer_is_corrected_and_learned(
     assert [label["clips"] for label in labels] == [1, 1, 1]
 
 
+def test_watch_tells_when_a_long_video_shows_a_label(
+    page: Page, client: httpx.Client, tmp_path: Path
+) -> None:
+    task = register(client, {"wave": [moving_clip(82)], "jump": [moving_clip(83)]})
+    client.patch(f"/tasks/{task['id']}", json={"unknown_below": -1}).raise_for_status()
+    video = tmp_path / "day.mp4"
+    video.write_bytes(moving_clip(82, frames=90))
+    opened(page, task, "watch")
+    page.get_by_label("Choose a video").set_input_files(video)
+    spans = page.locator(".list button")
+    expect(spans.first).to_contain_text("%")
+    expect(page.locator(".track button")).to_have_count(spans.count())
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as CSV").click()
+    saved.value.save_as(tmp_path / "day.csv")
+    assert (tmp_path / "day.csv").read_text().count("STATE") == spans.count()
+    still = tmp_path / "still.mp4"
+    still.write_bytes(b"no video at all")
+    page.get_by_label("Choose a video").set_input_files(still)
+    expect(page.get_by_role("alert")).to_contain_text("Report number")
+
+
 def test_watch_answers_while_the_camera_runs(page: Page, client: httpx.Client) -> None:
     task = register(client, {"wave": [moving_clip(80)], "jump": [moving_clip(81)]})
     opened(page, task, "watch")

@@ -16,6 +16,13 @@ MARKUP = "<img src=x onerror=alert(1)>"
 ARABIC = "يلوّح بيده"
 MANY = 200
 PARTS = ("examples", "judge", "ask", "watch")
+# What begins inside the view and ends beyond it, unless it scrolls there on purpose.
+TOO_WIDE = """
+    [...document.querySelectorAll("body *")]
+        .filter(node => node.getBoundingClientRect().right > innerWidth + 1)
+        .filter(node => !node.closest(".tabs, .scroll, .unseen, .away, .cut, .film"))
+        .map(node => `${node.tagName}.${node.className} ${node.getBoundingClientRect().right}`)
+"""
 
 
 @pytest.fixture(scope="package")
@@ -137,3 +144,23 @@ def test_the_list_and_make_fit_into_320_pixels(page: Page, path: str) -> None:
     page.goto(path)
     expect(page.locator("main h1")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.fixture(scope="package")
+def unbroken(client: httpx.Client) -> dict[str, object]:
+    """A task whose names have no place to break a line."""
+    clips = {letter * 90: [moving_clip(8), moving_clip(8)] for letter in "wj"}
+    return register(client, clips, name="n" * 120)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_task_of_long_names_fits_into_320_pixels(
+    page: Page, unbroken: dict[str, object], files: list[Path], part: str
+) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    opened(page, unbroken, part)
+    expect(page.locator(".tab > *").first).to_be_visible()
+    if part == "ask":
+        ask(page, files[0])
+    wide = page.evaluate(TOO_WIDE)
+    assert (page.evaluate("document.documentElement.scrollWidth"), wide) == (320, [])

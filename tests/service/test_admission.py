@@ -99,7 +99,9 @@ class Held:
 
 
 def admission(app: Held, pace: Pace = PACE) -> Admission:
-    return Admission(app, ledger=app.ledger, limits=LIMITS, pace=lambda _: pace)
+    return Admission(
+        app, ledger=app.ledger, limits=LIMITS, pace=lambda _: pace, ring=lambda _: None
+    )
 
 
 @pytest.mark.parametrize(

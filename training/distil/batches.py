@@ -21,11 +21,12 @@ from training.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Clips, or parts of clips, and the teacher's maps of their frames."""
+    """Clips, or parts of clips, and what the teacher says of them."""
 
     frames_BTSSC: Tensor  # uint8
     inner_BTPC: Tensor
     maps_BTPC: Tensor
+    hidden_BC: Tensor  # of the whole clip, of which a part may be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,12 @@ class Batches:
 
     def read(self, picks: Sequence[Pick], frames: int) -> Batch:
         """Read the rows of picks."""
-        return Batch(*(
+        frames_BTSSC, inner_BTPC, maps_BTPC = (
             torch.from_numpy(np.stack([self._cut(pick, frames, part) for pick in picks]))
             for part in ("frames", "inner", "maps")
-        ))  # fmt: skip
+        )
+        hidden = np.stack([self.draws[pick.draw].rows[pick.row]["hidden"] for pick in picks])
+        return Batch(frames_BTSSC, inner_BTPC, maps_BTPC, torch.from_numpy(hidden).float())
 
     def _pool(self, kind: str) -> NDArray[np.int64]:
         """Return the pairs of draw and row of a kind that can be read."""

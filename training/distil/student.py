@@ -81,13 +81,12 @@ class Student(nn.Module):
         features_BE = network.read(states[-1]).mean(1)
         inner = _resized(self.inner(states[self.inner_state]), INNER_GRID, smooth=True)
         maps = _resized(states[-1], GRID, smooth=False)
-        hidden_BH = reading.hidden(batch.maps_BTPC.float().mean((1, 2)))
-        wanted_BE = space.features(hidden_BH)
+        wanted_BE = space.features(batch.hidden_BC)
         distance = (features_BE - wanted_BE).square().sum(1).mean() / space.variance
         angle = 1 - F.cosine_similarity(features_BE, wanted_BE, dim=1).mean()
         heat = weights.temperature
         said_BK = (space.logits(features_BE) / heat).log_softmax(1)
-        true_BK = (reading.logits(hidden_BH) / heat).log_softmax(1)
+        true_BK = (reading.logits(batch.hidden_BC) / heat).log_softmax(1)
         divergence = F.kl_div(said_BK, true_BK, reduction="batchmean", log_target=True)
         return {
             "angle": weights.angle * angle,

@@ -30,7 +30,7 @@ from service.http.changes.schemas import ClipsBody, LabelClipsBody, SettingsBody
 from service.http.content import JSON, content_type, form_of
 from service.http.multipart import clips_of_form
 from service.limits import Limits
-from service.stores.records import InboxPolicy
+from service.stores.inboxes.policy import InboxPolicy
 from service.tasks.changes.edits import Revisions, Settings
 from service.tasks.inputs import ClipInput, NewLabel
 

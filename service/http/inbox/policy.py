@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.stores.records import MOST_KEPT
+from service.stores.inboxes.policy import MOST_KEPT
 
 
 class InboxPolicyBody(BaseModel):

@@ -15,14 +15,16 @@ from fastapi.routing import APIRoute
 from service.container import Service
 from service.decoding.pool import ClipRequest
 from service.errors import FieldFault, UnknownFieldError
+from service.http.access.guard import CALLER, allow
 from service.http.body import SentQuery, parse_json, query_of_json, task_of_json, validate
 from service.http.changes.reading import read_if_match
 from service.http.content import JSON, content_type, form_of
 from service.http.multipart import query_of_form, task_of_form
 from service.http.schemas import QueryBody, TaskBody
+from service.keys.key import Caller
 from service.limits import Limits
 from service.stores.errors import TaskNotFoundError
-from service.stores.records import is_id
+from service.stores.records import absent, is_id, owner_of
 from service.tasks.allowance import Allowance
 from service.tasks.changes.edits import Revisions
 from service.tasks.inputs import ClipInput, NewTask, check_task
@@ -39,6 +41,32 @@ async def service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(service)]
+
+
+async def owner(request: Request) -> str:
+    """Return whose tasks the request may see and make; everybody's who needs no key are one's."""
+    caller = request.scope.get(CALLER)
+    return caller.owner if isinstance(caller, Caller) else ""
+
+
+OwnerDep = Annotated[str, Depends(owner)]
+
+
+async def entrance(request: Request, running: ServiceDep, owner: OwnerDep) -> None:
+    """Let the caller in, to its own tasks: the one place that every route passes.
+
+    Whose a task is stands in its id, so that no answer depends on whether another tenant's task is
+    there: the store is not asked.
+
+    Raises:
+        KeyMissingError, ScopeMissingError: It may not use the route.
+        TaskNotFoundError: The task of the path can be none of its tasks.
+    """
+    if running.ring is not None:
+        allow(request)
+    task_id = request.path_params.get("task_id")
+    if task_id is not None and owner_of(task_id) != owner:
+        raise absent(task_id, None, 0.0)
 
 
 async def known_parameters(request: Request) -> None:

@@ -20,6 +20,7 @@ from service.http.routes.dependencies import (
     AskedWaitS,
     ExpectedDep,
     NewTaskDep,
+    OwnerDep,
     QueryDep,
     RequestId,
     ServiceDep,
@@ -64,6 +65,7 @@ async def create_task(
 @router.get("", responses=problems(422, 503), operation_id="listTasks")
 async def list_tasks(
     service: ServiceDep,
+    owner: OwnerDep,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=100, description="Most tasks of a page.")] = 20,
     cursor: Annotated[
@@ -76,7 +78,7 @@ async def list_tasks(
     ] = None,
 ) -> TaskPage:
     """List tasks, newest first."""
-    records, following = await service.tasks.page(limit, cursor)
+    records, following = await service.tasks.page(limit, cursor, owner)
     if following is not None:
         response.headers["Link"] = (
             f'</v1/tasks?limit={limit}&cursor={quote(following)}>; rel="next"'

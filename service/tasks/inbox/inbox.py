@@ -19,8 +19,9 @@ from service.engine.engine import Engine
 from service.errors import TaskIncompatibleError
 from service.stores.errors import StoreError
 from service.stores.inboxes.kept import Bounds, Remembered
+from service.stores.inboxes.policy import InboxPolicy, NoneOfThese
 from service.stores.protocol import TaskStore
-from service.stores.records import ClipRecord, InboxPolicy, NoneOfThese, TaskRecord, is_id
+from service.stores.records import ClipRecord, TaskRecord, is_id
 from service.tasks.allowance import Deadline
 from service.tasks.changes.change import Asked, Changed, Changer, NewClips
 from service.tasks.changes.edits import AddClips, Edit, check_revision

@@ -2,14 +2,13 @@
 
 import asyncio
 import math
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from service.decoding.pool import ClipRequest
 from service.engine.engine import Engine
-from service.stores.records import ClipRecord, LabelRecord, TaskRecord
+from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id
 from service.tasks.allowance import Allowance
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_clips, check_task, refuse_clips
@@ -62,7 +61,7 @@ class Porter:
             RequestError: The task does not fit the limits, or a picture cannot be used.
         """
         found = await asyncio.to_thread(archive.read, content)
-        record, inputs = self._new(found)
+        record, inputs = self._new(found, allowance.owner)
         self.tasks.supports.check_size(record)
         labels = {
             clip.index: record.labels[clip.label].label
@@ -83,7 +82,7 @@ class Porter:
         done = replace(done, record=replace(done.record, clips=clips))
         return await self.tasks.prepared(done, preparation, wait_s, allowance)
 
-    def _new(self, found: Exported) -> tuple[TaskRecord, list[ClipInput]]:
+    def _new(self, found: Exported, owner: str) -> tuple[TaskRecord, list[ClipInput]]:
         """Return the record of a new task, and its clips as they are to be decoded."""
         old = found.record
         inputs = [
@@ -101,7 +100,7 @@ class Porter:
         clips = tuple(replace(clip, index=place) for place, clip in enumerate(old.clips))
         record = replace(
             old,
-            task_id=secrets.token_hex(16),
+            task_id=new_id(owner),
             created_at=time.time(),
             expires_at=None,
             revision=1,

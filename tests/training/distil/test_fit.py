@@ -93,6 +93,15 @@ def test_mirrored_maps_belong_to_mirrored_frames(targets: Path) -> None:
         assert torch.equal(grids[1], grids[0].flip(3))
 
 
+def test_a_part_of_a_clip_is_asked_for_what_the_teacher_says_of_all_of_it(targets: Path) -> None:
+    files = TargetFiles.opened(targets)
+    batches = Batches(files, 0)
+    part, whole = batches.read([Pick(0, 3, 1, False)], 1), batches.read([Pick(0, 3, 0, False)], 4)
+    assert torch.equal(part.hidden_BC, whole.hidden_BC)
+    said = files.reading().hidden(whole.maps_BTPC.float().mean((1, 2)))
+    torch.testing.assert_close(whole.hidden_BC, said, atol=2e-2, rtol=1e-2)
+
+
 def test_a_batch_has_its_kinds_alone(targets: Path) -> None:
     files = TargetFiles.opened(targets)
     batches = Batches(files, 0)

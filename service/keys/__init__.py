@@ -1,0 +1,1 @@
+"""API keys: who may ask for what, and whose tasks are theirs."""
