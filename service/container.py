@@ -122,11 +122,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         changer = changer_of(tasks)
         parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
-        asked = (
-            classifier,
-            follower_of(tasks, engine, settings),
-            inbox_of(changer, engine, settings),
-        )
+        asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
         yield Service(*parts, *users, *asked, meters, ring)
 
 
@@ -206,8 +202,9 @@ def changer_of(tasks: Tasks) -> Changer:
     )
 
 
-def inbox_of(changer: Changer, engine: Engine, settings: Settings) -> Inbox:
+def inbox_of(changer: Changer, settings: Settings) -> Inbox:
     """Make what remembers queries, and has tasks learn from them."""
+    engine = changer.supports.engine
     return Inbox(store=changer.store, engine=engine, changer=changer, keep_s=settings.inbox_s)
 
 
