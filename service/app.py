@@ -13,9 +13,11 @@ from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
+from service.http.inbox import schemas as inbox_schemas
 from service.http.routes import (
     changes,
     diagnosis,
+    inbox,
     inference,
     operations,
     page,
@@ -33,7 +35,7 @@ from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
 ROUTERS = tuple(
-    routes.router for routes in (tasks, portable, changes, diagnosis, timeline, operations)
+    routes.router for routes in (tasks, portable, changes, diagnosis, inbox, timeline, operations)
 )
 
 
@@ -64,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
     app.include_router(page.router)
-    openapi.install(app, limits, (*BODIES, *document.BODIES))
+    openapi.install(app, limits, (*BODIES, *inbox_schemas.BODIES, *document.BODIES))
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost

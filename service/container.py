@@ -31,6 +31,7 @@ from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
+from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
@@ -61,6 +62,7 @@ class Service:
     porter: Porter
     classifier: Classifier
     follower: Follower
+    inbox: Inbox
     meters: Meters
     ring: KeyRing | None  # of keys; None lets everybody in
 
@@ -117,11 +119,11 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        users = tasks, changer_of(tasks), Diagnoser(tasks, engine), Porter(tasks, engine)
-        yield Service(
-            *(settings, limits, store, pool, choice, engine, texts, *users),
-            *(classifier, follower_of(tasks, engine, settings), meters, ring),
-        )
+        changer = changer_of(tasks)
+        parts = settings, limits, store, pool, choice, engine, texts
+        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
+        asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
+        yield Service(*parts, *users, *asked, meters, ring)
 
 
 async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
@@ -198,6 +200,12 @@ def changer_of(tasks: Tasks) -> Changer:
         texts=tasks.texts,
         limits=tasks.limits,
     )
+
+
+def inbox_of(changer: Changer, settings: Settings) -> Inbox:
+    """Make what remembers queries, and has tasks learn from them."""
+    engine = changer.supports.engine
+    return Inbox(store=changer.store, engine=engine, changer=changer, keep_s=settings.inbox_s)
 
 
 def batch_frames(device: torch.device, settings: Settings) -> int:

@@ -119,6 +119,9 @@ class Settings(BaseSettings):
         description="Encoded supports of one task that the store keeps, at most; larger ones are "
         "encoded again after a restart, 0 keeps none.",
     )
+    inbox_s: float = Field(
+        7 * 86_400.0, gt=0, description="How long a query is kept that a task remembers."
+    )
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."
     )

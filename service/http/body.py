@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, TypeVar
 
@@ -28,6 +29,14 @@ from service.limits import Limits
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class SentQuery:
+    """Clips to classify, and whether they shall be remembered; None leaves it to the task."""
+
+    clips: tuple[ClipInput, ...]
+    remember: bool | None = None
 
 
 def task_of_json(body: TaskBody, limits: Limits) -> NewTask:
@@ -60,14 +69,14 @@ def task_of_json(body: TaskBody, limits: Limits) -> NewTask:
     )
 
 
-def query_of_json(body: QueryBody, limits: Limits) -> tuple[ClipInput, ...]:
-    """Read the clips of a JSON body.
+def query_of_json(body: QueryBody, limits: Limits) -> SentQuery:
+    """Read the query of a JSON body.
 
     Raises:
         RequestError: A clip is not written as it must be.
     """
     check_query_count(len(body.clips), limits)
-    return clips_of_json(body.clips, "clips", limits)
+    return SentQuery(clips_of_json(body.clips, "clips", limits), body.remember)
 
 
 def clips_of_json(

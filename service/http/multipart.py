@@ -6,7 +6,7 @@ A task has two forms. In the short one a clip's field carries its label in brack
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from starlette.datastructures import FormData, UploadFile
@@ -20,6 +20,7 @@ from service.errors import (
     UnknownFieldError,
 )
 from service.http.body import (
+    SentQuery,
     parse_json,
     read_descriptions,
     read_label,
@@ -137,22 +138,16 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
     )
 
 
-async def query_of_form(form: FormData, limits: Limits) -> tuple[ClipInput, ...]:
-    """Read the clips of a multipart body.
+async def query_of_form(form: FormData, limits: Limits) -> SentQuery:
+    """Read the query of a multipart body.
 
     Raises:
         RequestError: A field is unknown or not written as it must be.
     """
-    clips = _Clips()
-    for name, value in form.multi_items():
-        if name not in ("clip", "start_s", "end_s"):
-            raise UnknownFieldError(
-                f"The field {name[:100]!r} is not known here; use clip=@FILE, start_s, end_s.",
-                [FieldFault(name[:100], "no such field; take it away")],
-            )
-        _collect(clips, name, name, value, len(clips.files))
+    clips, texts = await _clips_beside(form, ("remember",))
     check_query_count(len(clips.files), limits)
-    return await _inputs(clips, "", limits)
+    remember = truth_of("remember", texts["remember"]) if texts else None
+    return SentQuery(await _inputs(clips, "", limits), remember)
 
 
 async def clips_of_form(
@@ -163,8 +158,18 @@ async def clips_of_form(
     Raises:
         RequestError: A field is unknown or not written as it must be.
     """
-    clips, texts = _Clips(), dict[str, str]()
     known = ("allow_partial", "descriptions") if described else ("allow_partial",)
+    clips, texts = await _clips_beside(form, known)
+    words = None
+    if "descriptions" in texts:
+        words = validate({"descriptions": parse_json(texts["descriptions"])}, Words).descriptions
+    partial = truth_of("allow_partial", texts.get("allow_partial", ""))
+    return await _inputs(clips, "", limits), partial, words
+
+
+async def _clips_beside(form: FormData, known: Sequence[str]) -> tuple[_Clips, dict[str, str]]:
+    """Collect clips of no label, and the text fields that may stand beside them."""
+    clips, texts = _Clips(), dict[str, str]()
     for name, value in form.multi_items():
         if name in ("clip", "start_s", "end_s"):
             _collect(clips, name, name, value, len(clips.files))
@@ -176,11 +181,7 @@ async def clips_of_form(
                 f"{', '.join(known)}.",
                 [FieldFault(name[:100], "no such field; take it away")],
             )
-    words = None
-    if "descriptions" in texts:
-        words = validate({"descriptions": parse_json(texts["descriptions"])}, Words).descriptions
-    partial = truth_of("allow_partial", texts.get("allow_partial", ""))
-    return await _inputs(clips, "", limits), partial, words
+    return clips, texts
 
 
 def _unescape(name: str) -> str:

@@ -112,6 +112,7 @@ QUERY_REQUEST: dict[str, Any] = {
                         "clip": {"type": "array", "items": file_schema(), "minItems": 1},
                         "start_s": spans(""),
                         "end_s": spans(""),
+                        "remember": {"type": "boolean"},
                     },
                 },
             },

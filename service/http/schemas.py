@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from model.config.method import QueryContext
 from service.http.diagnosis import DiagnosisShort
+from service.http.inbox.policy import InboxPolicyBody
 from service.tasks.inputs import TextSource
 
 BASE64_FAULT = "base64_invalid"  # as pydantic lists it
@@ -111,6 +112,9 @@ class QueryBody(Body):
     """Clips to classify, in JSON."""
 
     clips: list[ClipBody]
+    remember: bool | None = Field(
+        None, description="Keep the clips in the task's inbox; none leaves it to its policy."
+    )
 
 
 class FieldProblem(BaseModel):
@@ -200,6 +204,7 @@ class TaskView(BaseModel):
     unknown_below: float | None = Field(
         description="The task's own threshold of `nearest`; null is the checkpoint's."
     )
+    inbox: InboxPolicyBody | None = Field(None, description="Queries it remembers unasked.")
     labels: list[LabelView]
     clips: list[ClipView]
     model: str = Field(examples=["compact"])
@@ -257,6 +262,7 @@ class ClipResult(BaseModel):
     unknown: bool | None = Field(None, description="It looks like none: `nearest` < `threshold`.")
     nearest: float | None = Field(None, description="Cosine with the nearest label's clips.")
     threshold: float | None = None
+    query_id: str | None = Field(None, description="In the task's inbox; null is not remembered.")
     margin: float | None = Field(None, description="Score of the first label less the second.")
     ranking: list[Ranked] = []
     frames_s: list[float] = Field([], description="When the sampled frames are shown, seconds.")

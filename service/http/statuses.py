@@ -7,6 +7,7 @@ from service.decoding import process as decoding
 from service.keys import errors as keys
 from service.stores import errors as stores
 from service.tasks.changes import errors as changes
+from service.tasks.inbox import errors as inbox
 from service.tasks.portable import errors as portable
 from service.tasks.timeline import errors as timeline
 
@@ -61,6 +62,8 @@ STATUS: dict[type[KshotError], int] = {
     timeline.WindowTooLongError: 422,
     changes.LabelNotFoundError: 404,
     changes.ClipNotFoundError: 404,
+    inbox.QueryNotFoundError: 404,
+    inbox.QueryAnsweredError: 409,
     changes.LastClipError: 409,
     changes.LastLabelsError: 409,
     changes.RevisionStaleError: 412,

@@ -10,6 +10,7 @@ import torch
 
 from service.engine.passes.choice import Choice
 from service.engine.runtimes.protocol import ServedModel
+from service.http.inbox.policy import InboxPolicyBody
 from service.http.problems import problem_of
 from service.http.reports import RuntimeView
 from service.http.schemas import (
@@ -46,9 +47,10 @@ def task_view(
         progress=_progress(record, preparation),
         failure=record.failure,
         revision=record.revision,
-        created_at=_time(record.created_at),
-        expires_at=None if record.expires_at is None else _time(record.expires_at),
+        created_at=time_view(record.created_at),
+        expires_at=None if record.expires_at is None else time_view(record.expires_at),
         unknown_below=record.unknown_below,
+        inbox=_inbox(record),
         labels=_labels(record),
         clips=_clips(record),
         model=model.name,
@@ -70,8 +72,8 @@ def task_line(
         name=record.name,
         status=_status(record, preparation),
         revision=record.revision,
-        created_at=_time(record.created_at),
-        expires_at=None if record.expires_at is None else _time(record.expires_at),
+        created_at=time_view(record.created_at),
+        expires_at=None if record.expires_at is None else time_view(record.expires_at),
         labels=[label.label for label in record.labels],
         clips=len(record.clips),
         model_revision=model.fingerprint,
@@ -170,6 +172,12 @@ def _clips(record: TaskRecord) -> list[ClipView]:
     ]
 
 
+def _inbox(record: TaskRecord) -> InboxPolicyBody | None:
+    if (policy := record.inbox) is None:
+        return None
+    return InboxPolicyBody(keep=policy.keep, below=policy.below)
+
+
 def _status(record: TaskRecord, preparation: Preparation | None) -> Status:
     if record.state == "failed" or (preparation is not None and preparation.failed):
         return "failed"
@@ -182,7 +190,8 @@ def _progress(record: TaskRecord, preparation: Preparation | None) -> float:
     return 1.0 if record.state == "decoded" else 0.0
 
 
-def _time(unix_s: float) -> str:
+def time_view(unix_s: float) -> str:
+    """Show a time."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from service.background import spawn
+from service.stores.inboxes.kept import InboxStore
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
@@ -17,6 +18,11 @@ class TaskStore(Protocol):
     Every method may raise `StoreUnavailableError`; every read may raise `StoreCorruptError`. A
     write that was cancelled or not acknowledged happened whole or not at all.
     """
+
+    @property
+    def inbox(self) -> InboxStore:
+        """Queries that tasks remember; they go with their task."""
+        ...
 
     async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; when this returns, it survives the machine's loss of power.

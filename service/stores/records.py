@@ -21,6 +21,7 @@ from service.stores.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from service.stores.inboxes.policy import InboxPolicy, NoneOfThese, raised
 
 SCHEMA_VERSION: Literal[1] = 1
 TOMBSTONE_S = 24 * 3600.0  # how long an expired task is told from an unknown one
@@ -87,11 +88,19 @@ class TaskRecord:
     refused: tuple[RefusedClip, ...] = ()  # left out, or what made the task fail
     failure: str | None = None  # of a failed task: one sentence
     unknown_below: float | None = None  # cosine below which a query is none; None: the checkpoint's
+    inbox: InboxPolicy | None = None
+    none_of_these: tuple[NoneOfThese, ...] = ()
     schema_version: Literal[1] = SCHEMA_VERSION
 
     def expired(self, now: float) -> bool:
         """Tell whether the task's time has run out at unix time `now`."""
         return self.expires_at is not None and self.expires_at <= now
+
+    def threshold(self, usual: float, model: str) -> float:
+        """Return the cosine below which a query is none of the labels."""
+        if self.unknown_below is not None:
+            return self.unknown_below
+        return raised(usual, self.none_of_these, model) if self.none_of_these else usual
 
 
 # A task's id begins with its tenant, so that every key under which something of it is kept has the

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from service.stores import sealing
 from service.stores.errors import StoreUnavailableError
+from service.stores.inboxes.redis import RedisInbox
 from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.redis_cache import RedisCache
@@ -90,6 +91,8 @@ def connect(url: RedisUrl) -> Redis:
 class RedisStore:
     """A `TaskStore` in Redis; every value is sealed, every operation runs to its end."""
 
+    inbox: RedisInbox
+
     def __init__(self, client: Redis, tasks: RedisTasks, cache: RedisCache) -> None:
         self._client = client
         self._tasks = tasks
@@ -132,7 +135,9 @@ class RedisStore:
             now=now,
             chunk_bytes=chunk_bytes,
         )
-        return cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
+        store = cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
+        store.inbox = RedisInbox(client, options.prefix, now, store._run)
+        return store
 
     async def create(self, record: TaskRecord, pictures: Pictures) -> None:
         """Keep a new task; durable when this returns."""

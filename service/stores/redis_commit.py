@@ -47,7 +47,7 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, aside, uploaded
+# KEYS: pictures, task, expired, supports, aside, uploaded; then those of remembered queries
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
 #       chunks aside, "whole" where all old pictures go, id; then the clips whose pictures go
 REPLACE = """
@@ -79,6 +79,11 @@ if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
   redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
+  for place = 7, #KEYS do
+    if redis.call('PTTL', KEYS[place]) > tonumber(ARGV[4]) then
+      redis.call('PEXPIRE', KEYS[place], ARGV[4])
+    end
+  end
 else
   redis.call('PERSIST', KEYS[1])
   redis.call('PERSIST', KEYS[2])
@@ -87,7 +92,7 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, index, used, uploaded
+# KEYS: pictures, task, expired, supports, index, used, uploaded; then those of remembered queries
 # ARGV: the id of the task, expected revision or ""
 DELETE = """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
@@ -99,6 +104,7 @@ redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('UNLINK', KEYS[1])
 redis.call('SREM', KEYS[7], ARGV[1])
+for place = 8, #KEYS do redis.call('UNLINK', KEYS[place]) end
 return 'done'
 """
 

@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 from service.background import spawn
 from service.stores import errors
 from service.stores.errors import StoreError, StoreUnavailableError
+from service.stores.inboxes.sqlite import SqliteInbox
 from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.sqlite_cache import SqliteCache
@@ -42,6 +43,7 @@ class SqliteStore:
         self._file = SqliteFile(path, READERS)
         self._tasks = SqliteTasks(self._file, now)
         self._cache = SqliteCache(self._file, self._tasks, now, text_entries)
+        self.inbox = SqliteInbox(self._file, now, self._look, self._change)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="kshot-store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="kshot-store-reader")
         self._shield = Shield()
@@ -176,9 +178,13 @@ class SqliteStore:
             await self._give_room_back()
         return deleted
 
-    async def _change(self, work: Callable[[], None]) -> None:
-        await self._shield.run(self._write(work))
+    async def _look(self, work: Callable[[], Result]) -> Result:
+        return await self._shield.run(self._read(work))
+
+    async def _change(self, work: Callable[[], Result]) -> Result:
+        done = await self._shield.run(self._write(work))
         self._shield.start(self._merge())
+        return done
 
     async def _sweep(self, now: float) -> None:
         for task_id in await self._read(lambda: self._tasks.due(now)):
@@ -186,6 +192,7 @@ class SqliteStore:
             await self._write(partial(self._tasks.bury, task_id, now))
         await self._write(lambda: self._tasks.forget(now))
         await self._write(lambda: self._cache.prune(now))
+        await self._write(lambda: self.inbox.sweep(now))
         await self._give_room_back()
 
     async def _give_room_back(self) -> None:

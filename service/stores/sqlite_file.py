@@ -30,17 +30,18 @@ CREATE TABLE tombstones (task_id TEXT PRIMARY KEY, expired_at REAL NOT NULL);
 CREATE TABLE texts (name TEXT PRIMARY KEY, expires_at REAL NOT NULL, value BLOB);
 CREATE INDEX texts_by_expiry ON texts (expires_at);
 """
+NO_TASK = "WHERE task_id NOT IN (SELECT task_id FROM tasks)"
 TABLES = {"tasks", "pictures", "tombstones", "texts"}
 # Since 2026-11-28; older versions leave these tables alone. `uploaded`: whose pictures are uploads
-# still. The others: what is derived, and can be lost.
-LATER = """
+# still. `inbox`: queries that tasks remember. The others: what is derived, and can be lost.
+LATER = f"""
 CREATE TABLE IF NOT EXISTS uploaded (task_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS supports (task_id TEXT PRIMARY KEY, name TEXT, value BLOB);
 CREATE TABLE IF NOT EXISTS uses (task_id TEXT PRIMARY KEY, used_at REAL NOT NULL);
-DELETE FROM supports WHERE task_id NOT IN (SELECT task_id FROM tasks);
-DELETE FROM uses WHERE task_id NOT IN (SELECT task_id FROM tasks);
+CREATE TABLE IF NOT EXISTS inbox (task_id, query_id, at REAL, until REAL, size, about, packed,
+  PRIMARY KEY (task_id, query_id));
+DELETE FROM supports {NO_TASK}; DELETE FROM uses {NO_TASK}; DELETE FROM inbox {NO_TASK};
 """
-
 PAGE_BYTES = 32768  # larger pages read pictures faster and write small rows slower; at most 65536
 CACHE_BYTES = 32 * 2**20  # of the writing connection
 BUSY_S = 5.0  # how long to wait for another program that locks the file, such as a backup
@@ -267,8 +268,7 @@ class SqliteFile:
             )
 
     def _identities(self) -> list[tuple[int, int]]:
-        found = [path.stat() for path in self._kept]
-        return [(status.st_dev, status.st_ino) for status in found]
+        return [(found.st_dev, found.st_ino) for found in (path.stat() for path in self._kept)]
 
     def _log_bytes(self) -> int:
         log = self._beside("-wal")

@@ -121,8 +121,8 @@ class Classifier:
         allowance: Allowance,
     ) -> TaskAnswer:
         start_s, calibration = time.monotonic(), support.calibration
-        if record.unknown_below is not None:
-            calibration = replace(calibration, threshold=record.unknown_below)
+        threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
+        calibration = replace(calibration, threshold=threshold)
         async with allowance.deadline.bounding("decoding"):
             clips, faults = await decode_clips(self.pool, inputs, "classify")
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)

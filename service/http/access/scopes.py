@@ -18,7 +18,7 @@ SCOPES: dict[str, Scope | None] = {
     "clipFrames": "read",
     "exportTask": "read",
     "diagnoseTask": "read",
-    "listInbox": "read",  # the inbox, which is being built, and has these names
+    "listInbox": "read",
     "queryFrames": "read",
     "answerQuery": "write",
     "classify": "classify",

@@ -30,6 +30,7 @@ from service.http.changes.schemas import ClipsBody, LabelClipsBody, SettingsBody
 from service.http.content import JSON, content_type, form_of
 from service.http.multipart import clips_of_form
 from service.limits import Limits
+from service.stores.inboxes.policy import InboxPolicy
 from service.tasks.changes.edits import Revisions, Settings
 from service.tasks.inputs import ClipInput, NewLabel
 
@@ -89,10 +90,10 @@ def settings_of(body: SettingsBody, limits: Limits) -> Settings:
     sent = body.model_fields_set
     if not sent:
         raise InvalidRequestError(
-            "The body changes nothing; send name, ttl_s or unknown_below.",
+            "The body changes nothing; send name, ttl_s, unknown_below or inbox.",
             [FieldFault("body", "is empty")],
         )
-    fields: dict[str, str | float | None] = {}
+    fields: dict[str, str | float | InboxPolicy | None] = {}
     if "name" in sent:
         fields["name"] = read_name(body.name, limits)
     if "ttl_s" in sent:
@@ -100,6 +101,11 @@ def settings_of(body: SettingsBody, limits: Limits) -> Settings:
         fields["expires_at"] = None if ttl_s is None else time.time() + ttl_s
     if "unknown_below" in sent:
         fields["unknown_below"] = body.unknown_below
+    if "inbox" in sent:
+        policy = body.inbox
+        fields["inbox"] = (
+            None if policy is None else InboxPolicy(keep=policy.keep, below=policy.below)
+        )
     return Settings(fields)
 
 

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, Field
 
+from service.http.inbox.policy import InboxPolicyBody
 from service.http.schemas import Body, ClipBody, ClipProblem, TaskView
 
 ALLOW_PARTIAL = "Leave out clips that cannot be used, as long as one is left."
@@ -21,6 +22,9 @@ class SettingsBody(Body):
         description="A clip whose `nearest` is below this is `unknown`, -1 for never; null goes "
         "back to the checkpoint's threshold.",
         examples=[0.4],
+    )
+    inbox: InboxPolicyBody | None = Field(
+        None, description="Which queries the task remembers unasked; null is none."
     )
 
 

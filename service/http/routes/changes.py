@@ -77,7 +77,7 @@ async def change_task(
     """Change the name, the end or the unknown policy of a task."""
     body = await read_json(request, SettingsBody)
     done = await service.changer.edit(asked, settings_of(body, service.limits))
-    return await _answer(service, done, response)
+    return await changed_view(service, done, response)
 
 
 @router.put(
@@ -92,7 +92,9 @@ async def describe_label(
     """Give a label other sentences."""
     words = (await read_json(request, WordsBody)).descriptions
     stages = None if words is None else read_stages(label, words, service.limits)
-    return await _answer(service, await service.changer.describe(asked, label, stages), response)
+    return await changed_view(
+        service, await service.changer.describe(asked, label, stages), response
+    )
 
 
 @router.post(
@@ -109,7 +111,7 @@ async def add_clips(
     done = await service.changer.add_clips(
         asked, _counted(sent, asked, service).label, allow_partial=sent.allow_partial
     )
-    return await _answer(service, done, response)
+    return await changed_view(service, done, response)
 
 
 @router.put(
@@ -126,7 +128,7 @@ async def put_label(
     done = await service.changer.put_label(
         asked, _counted(sent, asked, service).label, allow_partial=sent.allow_partial
     )
-    return await _answer(service, done, response)
+    return await changed_view(service, done, response)
 
 
 @router.patch(
@@ -140,7 +142,9 @@ async def rename_label(
 ) -> ChangedTask:
     """Call a label otherwise; its clips stay."""
     name = read_label((await read_json(request, NameBody)).label, service.limits)
-    return await _answer(service, await service.changer.rename_label(asked, label, name), response)
+    return await changed_view(
+        service, await service.changer.rename_label(asked, label, name), response
+    )
 
 
 @router.delete(
@@ -154,7 +158,7 @@ async def remove_label(
 ) -> ChangedTask:
     """Remove a label and its clips."""
     edit = edits.RemoveLabel(label, service.limits.labels[0])
-    return await _answer(service, await service.changer.edit(asked, edit), response)
+    return await changed_view(service, await service.changer.edit(asked, edit), response)
 
 
 @router.delete(
@@ -168,7 +172,7 @@ async def remove_clip(
 ) -> ChangedTask:
     """Remove a support clip."""
     done = await service.changer.edit(asked, edits.RemoveClip(clip_id))
-    return await _answer(service, done, response)
+    return await changed_view(service, done, response)
 
 
 @router.get(
@@ -196,7 +200,8 @@ def _counted(sent: SentLabel, asked: Asked, service: Service) -> SentLabel:
     return sent
 
 
-async def _answer(service: Service, done: Changed, response: Response) -> ChangedTask:
+async def changed_view(service: Service, done: Changed, response: Response) -> ChangedTask:
+    """Show a task after a change, with its revision in the headers."""
     view = await view_of(service, done.record)
     response.headers["ETag"] = etag(done.record)
     if view.status != "ready":

@@ -16,7 +16,7 @@ from service.container import Service
 from service.decoding.pool import ClipRequest
 from service.errors import FieldFault, UnknownFieldError
 from service.http.access.guard import CALLER, allow
-from service.http.body import parse_json, query_of_json, task_of_json, validate
+from service.http.body import SentQuery, parse_json, query_of_json, task_of_json, validate
 from service.http.changes.reading import read_if_match
 from service.http.content import JSON, content_type, form_of
 from service.http.multipart import query_of_form, task_of_form
@@ -144,14 +144,12 @@ async def new_task(request: Request, admitted: AllowanceDep, running: ServiceDep
     return task
 
 
-async def query_clips(
-    request: Request, admitted: AllowanceDep, running: ServiceDep
-) -> tuple[ClipInput, ...]:
+async def query_clips(request: Request, admitted: AllowanceDep, running: ServiceDep) -> SentQuery:
     """Return the clips that the body asks about."""
     admitted.deadline.check("receiving")
-    clips = await read_query(request, running.limits)
-    correct_cost(admitted, clips, running)
-    return clips
+    query = await read_query(request, running.limits)
+    correct_cost(admitted, query.clips, running)
+    return query
 
 
 def correct_cost(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
@@ -181,7 +179,7 @@ async def read_task(request: Request, limits: Limits) -> NewTask:
     return check_task(task, limits)
 
 
-async def read_query(request: Request, limits: Limits) -> tuple[ClipInput, ...]:
+async def read_query(request: Request, limits: Limits) -> SentQuery:
     """Read the body of POST /tasks/{id}/classify.
 
     Raises:
@@ -200,4 +198,4 @@ TaskId = Annotated[str, Depends(known_id)]
 WaitS = Annotated[float, Depends(wait_s)]
 RequestId = Annotated[str, Depends(request_id)]
 NewTaskDep = Annotated[NewTask, Depends(new_task)]
-QueryClips = Annotated[tuple[ClipInput, ...], Depends(query_clips)]
+QueryDep = Annotated[SentQuery, Depends(query_clips)]

@@ -21,7 +21,7 @@ from service.http.routes.dependencies import (
     ExpectedDep,
     NewTaskDep,
     OwnerDep,
-    QueryClips,
+    QueryDep,
     RequestId,
     ServiceDep,
     TaskId,
@@ -136,16 +136,23 @@ async def delete_task(task_id: TaskId, expected: ExpectedDep, service: ServiceDe
 )
 async def classify(
     task_id: TaskId,
-    clips: QueryClips,
+    query: QueryDep,
     wait_s: WaitS,
     allowance: AllowanceDep,
     service: ServiceDep,
     request_id: RequestId,
 ) -> Classification:
     """Tell what each clip is, among the labels of the task; no clip affects another's answer."""
-    answer = await service.classifier.classify(task_id, clips, wait_s, allowance)
+    answer = await service.classifier.classify(task_id, query.clips, wait_s, allowance)
     service.meters.classified(answer)
-    return classification(answer, service.engine.model, request_id)
+    shown = classification(answer, service.engine.model, request_id)
+    if query.remember or (query.remember is None and answer.record.inbox is not None):
+        ids = await service.inbox.remember(
+            answer, query.clips, allowance.deadline, whatever=query.remember is True
+        )
+        for result in shown.results:
+            result.query_id = ids.get(result.clip_index)
+    return shown
 
 
 async def view_of(service: Service, record: TaskRecord) -> TaskView:

@@ -167,6 +167,23 @@ class Changer:
         frames = len(clips.frames) * self.arrivals.pool.frames
         asked.allowance.credits.correct(decode_ms=0, frames=frames)
         edit = edits.AddClips(new.label, clips.records, self.limits, words, given)
+        return await self._add(asked, edit, clips)
+
+    async def add_kept(self, asked: Asked, edit: Edit, clips: NewClips) -> Changed:
+        """Add clips that are decoded already.
+
+        Raises:
+            RevisionStaleError: The task is not at an expected revision.
+            RequestError: The edit cannot be made.
+        """
+        async with asked.allowance.deadline.bounding("changing the task"):
+            record = await self._standing(asked)
+            self.supports.check_size(edit(record))
+            await self.supports.recall(record)
+        return await self._add(asked, edit, clips)
+
+    async def _add(self, asked: Asked, edit: Edit, clips: NewClips) -> Changed:
+        deadline = asked.allowance.deadline
         features: asyncio.Task[dict[str, Tensor]] | None = None
         if self.supports.engine.supports_apart:
             tenant = asked.allowance.tenant

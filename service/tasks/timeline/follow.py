@@ -142,8 +142,8 @@ class Follower:
         record, support = await self._task(task_id, wait_s, allowance)
         with self.supports.pinned(record):
             calibration = support.calibration
-            if record.unknown_below is not None:
-                calibration = replace(calibration, threshold=record.unknown_below)
+            threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
+            calibration = replace(calibration, threshold=threshold)
             frames = self.engine.model.frames
             plan = plan_of(options, record.clips, frames, calibration.threshold)
             segmenter = Segmenter(plan.grid, plan.rule)

@@ -1,0 +1,1 @@
+"""Remembered queries, as the API shows and takes them."""

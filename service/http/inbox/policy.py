@@ -1,0 +1,16 @@
+"""Which queries a task remembers by itself, in requests and answers alike."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.stores.inboxes.policy import MOST_KEPT
+
+
+class InboxPolicyBody(BaseModel):
+    """Which queries a task remembers without being asked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    keep: int = Field(50, ge=1, le=MOST_KEPT, description="Queries at most; the oldest go first.")
+    below: float = Field(
+        0.6, ge=0, le=1, description="Answers with less `score` are remembered, or `unknown` ones."
+    )

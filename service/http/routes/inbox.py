@@ -1,0 +1,67 @@
+"""Queries that a task remembers: the least certain first, and what people say they are."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+
+from model.media.keeping import strip_of
+from service.errors import FieldFault, InvalidRequestError
+from service.http.body import read_label
+from service.http.changes.document import headers, json_request
+from service.http.changes.reading import read_json
+from service.http.changes.schemas import ChangedTask
+from service.http.inbox.schemas import AnswerBody, InboxView
+from service.http.inbox.views import inbox_view
+from service.http.openapi import problems
+from service.http.routes.changes import CHANGE, GETTING_READY, JPEG, AskedDep, changed_view
+from service.http.routes.dependencies import ServiceDep, TaskId
+
+router = APIRouter(prefix="/tasks/{task_id}/inbox", tags=["inbox"])
+
+
+@router.get("", responses=problems(404, 410, 422, 503), operation_id="listInbox")
+async def list_inbox(task_id: TaskId, service: ServiceDep) -> InboxView:
+    """List the queries that a task remembers, the least certain first."""
+    return inbox_view(*await service.inbox.list(task_id))
+
+
+@router.get(
+    "/{query_id}/frames",
+    response_class=Response,
+    responses={
+        200: {"content": {JPEG: {"schema": {"type": "string", "format": "binary"}}}},
+        **problems(404, 409, 410, 422, 503),
+    },
+    operation_id="queryFrames",
+)
+async def query_frames(task_id: TaskId, query_id: str, service: ServiceDep) -> Response:
+    """Show the pictures of a query that were looked at, side by side in their order, as JPEG."""
+    pictures = await service.inbox.pictures(task_id, query_id)
+    return Response(await asyncio.to_thread(strip_of, pictures), media_type=JPEG)
+
+
+@router.post(
+    "/{query_id}",
+    responses={**GETTING_READY, **problems(*CHANGE)},
+    openapi_extra=json_request("AnswerBody") | headers(),
+    operation_id="answerQuery",
+)
+async def answer_query(
+    asked: AskedDep, query_id: str, request: Request, service: ServiceDep, response: Response
+) -> ChangedTask:
+    """Say what a query is: an example of a label, none of them, or nothing worth keeping."""
+    body = await read_json(request, AnswerBody)
+    if ("label" in body.model_fields_set) == body.dismiss:
+        raise InvalidRequestError(
+            "Say one thing of the query: label (a label of the task, or null for none of them), "
+            "or dismiss (true).",
+            [FieldFault("label", "give label or dismiss")],
+        )
+    if body.dismiss:
+        done = await service.inbox.dismiss(asked, query_id)
+    elif body.label is None:
+        done = await service.inbox.count_none(asked, query_id)
+    else:
+        label = read_label(body.label, service.limits)
+        done = await service.inbox.learn(asked, query_id, label)
+    return await changed_view(service, done, response)
