@@ -13,6 +13,7 @@ import pytest
 from service.app import create_app
 from service.container import Service
 from service.settings import Settings
+from service.stores.records import TaskRecord
 from tests.held_device import device_held
 from tests.serving import moving_clip, problem, query_files, serving_app, support_files
 
@@ -63,8 +64,12 @@ def test_who_has_read_a_task_before_it_was_decoded_takes_what_was_decoded(
         headers = {"prefer": "wait=0"}
         task = client.post("/tasks", files=support_files(CLIPS), headers=headers).json()
         url = f"/tasks/{task['id']}"
-        _until(lambda: client.get(url).json()["progress"] == 0.5, "the clips to be decoded")
-        read = asyncio.run_coroutine_threadsafe(parts.store.get(task["id"]), loop).result(20)
+
+        def stored() -> TaskRecord:
+            return asyncio.run_coroutine_threadsafe(parts.store.get(task["id"]), loop).result(20)
+
+        _until(lambda: stored().state == "decoded", "the clips to be decoded")
+        read = stored()
         before = replace(read, state="uploaded", revision=read.revision - 1)
         settling = asyncio.run_coroutine_threadsafe(arrivals.settled(before, 20), loop)
         assert settling.result(20) == read
