@@ -33,6 +33,7 @@ from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
+from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
@@ -63,6 +64,7 @@ class Service:
     classifier: Classifier
     follower: Follower
     inbox: Inbox
+    once: Once
     meters: Meters
     ring: KeyRing | None  # of keys; None lets everybody in
 
@@ -123,7 +125,8 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
         asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
-        yield Service(*parts, *users, *asked, meters, ring)
+        once = Once(store.once, settings.idempotency_s)
+        yield Service(*parts, *users, *asked, once, meters, ring)
 
 
 async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:

@@ -184,7 +184,7 @@ class SqliteTasks:
 
     def _remove(self, db: Connection, task_id: str) -> None:
         self._records.forget(task_id)
-        for table in ("tasks", "pictures", "uploaded", "supports", "uses", "inbox"):
+        for table in ("tasks", "pictures", "uploaded", "supports", "uses", "inbox", "answers"):
             db.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))
 
 
