@@ -140,6 +140,10 @@ class TaskStore(Protocol):
         """Return the ids of tasks, the one that was used last first; without use, none."""
         ...
 
+    async def keyed(self) -> bool:
+        """Tell whether an API key was ever made for this store."""
+        ...
+
     async def ping(self) -> None:
         """Return when the store answers."""
         ...

@@ -200,6 +200,10 @@ class RedisStore:
         """Return the ids of the tasks that were used last."""
         return await self._run(self._cache.recent(limit))
 
+    async def keyed(self) -> bool:
+        """Tell whether an API key was ever made."""
+        return await self._run(self._tasks.keyed())
+
     async def ping(self) -> None:
         """Return when the server answers and keeps what it acknowledges."""
         await self._run(self._ping())

@@ -58,6 +58,10 @@ class RedisTasks:
         self._chunk_bytes = chunk_bytes
         self._records = SealedRecords()
 
+    async def keyed(self) -> bool:
+        """Tell whether there is an API key, also a revoked one."""
+        return bool(await self._client.exists(self._key("keys")))
+
     async def check(self) -> None:
         """Return when the server answers, and still keeps what it acknowledges."""
         if self._durability is Durability.NONE:

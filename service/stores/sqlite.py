@@ -141,6 +141,10 @@ class SqliteStore:
         """Return the ids of the tasks that were used last."""
         return await self._shield.run(self._read(lambda: self._cache.recent(limit)))
 
+    async def keyed(self) -> bool:
+        """Tell whether an API key was ever made."""
+        return await self._shield.run(self._read(self._tasks.keyed))
+
     async def ping(self) -> None:
         """Return when the file is in its place and can be read."""
         await self._shield.run(self._read(self._tasks.ping))

@@ -18,6 +18,7 @@ TABLES = {"tasks", "pictures", "tombstones", "texts"}
 # `answers` what they were answered. The others: what is derived, and can be lost.
 LATER = f"""
 CREATE TABLE IF NOT EXISTS uploaded (task_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS keys (key_id TEXT PRIMARY KEY, record);
 CREATE TABLE IF NOT EXISTS supports (task_id TEXT PRIMARY KEY, name TEXT, value BLOB);
 CREATE TABLE IF NOT EXISTS uses (task_id TEXT PRIMARY KEY, used_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS inbox (task_id, query_id, at REAL, until REAL, size, about, packed,

@@ -137,6 +137,11 @@ class SqliteTasks:
         with self._file.reading() as db:
             first(db, "SELECT 1 FROM tasks LIMIT 1")
 
+    def keyed(self) -> bool:
+        """Tell whether there is an API key, also a revoked one."""
+        with self._file.reading() as db:
+            return first(db, "SELECT 1 FROM keys LIMIT 1") is not None
+
     def due(self, now: float) -> list[str]:
         """Return the ids of tasks whose time has run out."""
         with self._file.reading() as db:

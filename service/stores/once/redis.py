@@ -10,7 +10,8 @@ Redis writes its append-only file in order, so a reservation is on the disk with
 
 import asyncio
 import secrets
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -141,7 +142,7 @@ class RedisOnce:
         if (renewing := self._renewing.pop(name, None)) is not None:
             renewing.cancel()
 
-    async def _eval(self, script: str, keys: list[str], values: list[str | bytes | int]) -> object:
+    async def _eval(self, script: str, keys: list[str], values: Sequence[Any]) -> object:
         async def evaluated() -> object:
             return cast("object", await self._client.eval(script, len(keys), *keys, *values))
 
