@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(StoppingAnswer)
-    app.add_middleware(RequestLog, answered=meters.answered)
+    app.add_middleware(RequestLog, meters=meters)
     return app
 
 

@@ -22,6 +22,7 @@ from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.keys.ring import KeyRing, ring_of
 from service.limits import Limits, limits_of, media_limits, stream_limits
+from service.metrics.attached import count_store, count_work
 from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -93,9 +94,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         choice = await asyncio.to_thread(choose_runtime, settings)
         engine = engine_of(choice.runtime, settings)
-        engine.cost.watch = meters.passed
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
+        count_store(store, meters)
         stack.push_async_callback(store.close)
         ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
@@ -113,6 +114,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
             store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
         )
         stack.push_async_callback(tasks.close)
+        count_work(engine, tasks, meters)
         classifier = Classifier(
             arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
         )

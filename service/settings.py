@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         description="Serve without API keys on an address that others reach, as long as there is "
         "no key.",
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of log lines: `json`, `text`, or `auto`: text on a terminal."
+    )
     checkpoint: str = Field(
         "compact",
         description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "
