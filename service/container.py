@@ -32,6 +32,7 @@ from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
+from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.portable.port import Porter
@@ -64,6 +65,7 @@ class Service:
     classifier: Classifier
     follower: Follower
     inbox: Inbox
+    watch: Watch
     meters: Meters
     ring: KeyRing | None  # of keys; None lets everybody in
 
@@ -115,17 +117,15 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         )
         stack.push_async_callback(tasks.close)
         count_work(engine, tasks, meters)
-        classifier = Classifier(
-            arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
-        )
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer = changer_of(tasks)
         parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
-        asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
-        yield Service(*parts, *users, *asked, meters, ring)
+        asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
+        watch = Watch(supports, settings.max_watchers)
+        yield Service(*parts, *users, *asked, inbox_of(changer, settings), watch, meters, ring)
 
 
 async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
@@ -157,6 +157,17 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
         media=media_limits(limits),
         sandbox=settings.sandbox,
         watch=meters.read,
+    )
+
+
+def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
+    """Make what classifies clips against tasks."""
+    return Classifier(
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        pool=tasks.pool,
+        engine=engine,
     )
 
 

@@ -78,6 +78,10 @@ class Meters:
         text = "Probability of the best label less that of the second."
         self._margins = measure("kshot_score_margin", text, buckets=SCORES)
         self._unknown = count("kshot_unknown", "Query clips that are none of the labels.")
+        self._measure_tasks(measure)
+
+    def _measure_tasks(self, measure: "partial[Histogram]") -> None:
+        """Make what the store and tasks are measured by."""
         text = "Time of an operation of the store."
         self._store = measure("kshot_store_seconds", text, ("op", "outcome"), buckets=QUICK_S)
         text = "From a registration's last byte to its answer."
