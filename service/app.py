@@ -17,6 +17,7 @@ from service.http.inbox import schemas as inbox_schemas
 from service.http.routes import (
     changes,
     diagnosis,
+    events,
     inbox,
     inference,
     operations,
@@ -35,7 +36,8 @@ from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
 ROUTERS = tuple(
-    routes.router for routes in (tasks, portable, changes, diagnosis, inbox, timeline, operations)
+    routes.router
+    for routes in (tasks, events, portable, changes, diagnosis, inbox, timeline, operations)
 )
 
 
@@ -73,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(StoppingAnswer)
-    app.add_middleware(RequestLog, answered=meters.answered)
+    app.add_middleware(RequestLog, meters=meters)
     return app
 
 

@@ -23,6 +23,7 @@ from service.errors import SettingsError
 from service.keys.locking import keys_until, locked_when_keyed
 from service.keys.ring import KeyRing
 from service.limits import Limits, limits_of, media_limits, stream_limits
+from service.metrics.attached import count_store, count_work
 from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -32,6 +33,7 @@ from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
+from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.once.once import Once
@@ -66,6 +68,7 @@ class Service:
     follower: Follower
     inbox: Inbox
     once: Once
+    watch: Watch
     meters: Meters
     ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
 
@@ -96,9 +99,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         choice = await asyncio.to_thread(choose_runtime, settings)
         engine = engine_of(choice.runtime, settings)
-        engine.cost.watch = meters.passed
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
+        count_store(store, meters)
         stack.push_async_callback(store.close)
         ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
@@ -114,6 +117,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
             store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
         )
         stack.push_async_callback(tasks.close)
+        count_work(engine, tasks, meters)
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
@@ -121,8 +125,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
         asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
-        inbox, once = inbox_of(changer, settings), Once(store.once, settings.idempotency_s)
-        service = Service(*parts, *users, *asked, inbox, once, meters, ring)
+        inbox, watch = inbox_of(changer, settings), Watch(supports, settings.max_watchers)
+        once = Once(store.once, settings.idempotency_s)
+        service = Service(*parts, *users, *asked, inbox, once, watch, meters, ring)
         await stack.enter_async_context(locked_when_keyed(service))
         yield service
 
@@ -148,6 +153,17 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
         media=media_limits(limits),
         sandbox=settings.sandbox,
         watch=meters.read,
+    )
+
+
+def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
+    """Make what classifies clips against tasks."""
+    return Classifier(
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        pool=tasks.pool,
+        engine=engine,
     )
 
 

@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         description="Serve without API keys on an address that others reach, as long as there is "
         "no key.",
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of log lines: `json`, `text`, or `auto`: text on a terminal."
+    )
     checkpoint: str = Field(
         "compact",
         description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "
@@ -194,6 +197,7 @@ class Settings(BaseSettings):
     max_clip_s: float = Field(CLIP.max_duration_s, gt=0, description="Longest clip.")
     max_timeline_s: float = Field(900.0, gt=0, description="Longest video of a timeline.")
     max_timelines: int = Field(2, ge=1, description="Timelines at once; more is a 503.")
+    max_watchers: int = Field(256, ge=1, description="Readers of tasks' events at once.")
     max_pixels: int = Field(CLIP.max_pixels, ge=1, description="Pixels of one picture.")
     max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames of one clip.")
     max_streams: int = Field(CLIP.max_streams, ge=1, description="Streams in one container.")

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,13 +15,15 @@ from model.episode import EncodedSupport, MatchScores
 from model.passes.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
-from service.engine.passes.batching import Staging, landing, shares
+from service.engine.passes.batching import SentBatch, Staging, landing, room_for, shares
 from service.engine.queue import Batcher
 from service.engine.runtimes.protocol import Runtime
 from service.engine.work import (
     Classified,
+    Pass,
     Query,
     Step,
+    WatchPass,
     Work,
     is_device_lost,
     is_out_of_memory,
@@ -37,21 +38,6 @@ FAILURES_TO_END = 2  # batches in a row without memory, after which the process 
 STOPPED = "The engine has stopped; start the service again."
 
 log = logging.getLogger("kshot.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class SentBatch:
-    """A batch on the device.
-
-    Args:
-        queries: The batch.
-        started: When it was given to the device.
-        scores: Waits until the device is done with it.
-    """
-
-    queries: list[Query]
-    started: float
-    scores: Callable[[], list[MatchScores]]
 
 
 class DeviceThread:
@@ -87,6 +73,7 @@ class DeviceThread:
         self.beat = time.monotonic()
         self.lost = False  # further calls would fail as well
         self.memory_failures = 0
+        self.watches: list[WatchPass] = []  # told of each pass, from this thread
         self._failures_in_a_row = 0
         self._no_memory_now = False  # in the batch at hand
         self._ahead = ahead
@@ -225,12 +212,20 @@ class DeviceThread:
                 self._classify(half, freed=freed or no_memory)
 
     def _answer(self, queries: list[Query], scores: list[MatchScores], started: float) -> None:
-        seconds = time.monotonic() - started
-        self.cost.observe("classify", sum(query.frames for query in queries), seconds)
+        frames = sum(query.frames for query in queries)
+        seconds = self._passed(queries, started, room_for(frames, self.runtime.buckets))
+        self.cost.observe("classify", frames, seconds)
         settle(
             (query.done, Classified(score, 1e3 * (started - query.since), 1e3 * seconds))
             for query, score in zip(queries, scores, strict=True)
         )
+
+    def _passed(self, works: Sequence[Work], started: float, room_frames: int) -> float:
+        """Tell of a pass, and return its seconds."""
+        seconds = time.monotonic() - started
+        for watch in self.watches:
+            watch(Pass(works, started, seconds, room_frames))
+        return seconds
 
     def _start(self, queries: Sequence[Query]) -> Callable[[], list[MatchScores]]:
         supports = [query.support for query in queries]
@@ -264,8 +259,9 @@ class DeviceThread:
                 settle([(step.done, self._failure(error))])
                 return
         else:
+            seconds = self._passed([step], started, step.frames)
             if step.timed:
-                self.cost.observe(step.kind, step.frames, time.monotonic() - started)
+                self.cost.observe(step.kind, step.frames, seconds)
             if outcome is not None:
                 settle([(step.done, outcome.result)])
             return

@@ -118,7 +118,11 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop)
 
+    def at_stop(self) -> None:
+        """Do what is to be done when a stop is asked for; `serve` says what."""
+
     def _stop(self) -> None:
+        self.at_stop()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -167,4 +171,5 @@ async def serve(app: FastAPI, settings: Settings, listening: socket.socket) -> N
     server = server_of(app, settings)
     server.heed_signals()
     async with app.router.lifespan_context(app):
+        server.at_stop = app.state.service.watch.close  # type: ignore[method-assign]
         await server.serve([listening])

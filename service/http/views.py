@@ -20,7 +20,6 @@ from service.http.schemas import (
     ClipView,
     LabelView,
     Ranked,
-    Status,
     TaskLine,
     TaskView,
     TextOrigin,
@@ -29,6 +28,7 @@ from service.http.schemas import (
 from service.stores.records import TaskRecord
 from service.tasks.classify import ClipAnswer, TaskAnswer
 from service.tasks.encoding import Preparation
+from service.tasks.events.standing import progress_of, status_of
 
 
 def task_view(
@@ -43,8 +43,8 @@ def task_view(
     return TaskView(
         id=record.task_id,
         name=record.name,
-        status=_status(record, preparation),
-        progress=_progress(record, preparation),
+        status=status_of(record, preparation),
+        progress=progress_of(record, preparation),
         failure=record.failure,
         revision=record.revision,
         created_at=time_view(record.created_at),
@@ -70,7 +70,7 @@ def task_line(
     return TaskLine(
         id=record.task_id,
         name=record.name,
-        status=_status(record, preparation),
+        status=status_of(record, preparation),
         revision=record.revision,
         created_at=time_view(record.created_at),
         expires_at=None if record.expires_at is None else time_view(record.expires_at),
@@ -176,18 +176,6 @@ def _inbox(record: TaskRecord) -> InboxPolicyBody | None:
     if (policy := record.inbox) is None:
         return None
     return InboxPolicyBody(keep=policy.keep, below=policy.below)
-
-
-def _status(record: TaskRecord, preparation: Preparation | None) -> Status:
-    if record.state == "failed" or (preparation is not None and preparation.failed):
-        return "failed"
-    return "ready" if record.state == "decoded" and preparation is None else "processing"
-
-
-def _progress(record: TaskRecord, preparation: Preparation | None) -> float:
-    if preparation is not None:
-        return preparation.progress
-    return 1.0 if record.state == "decoded" else 0.0
 
 
 def time_view(unix_s: float) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import sqlite3
 import time
@@ -24,6 +25,7 @@ from service.keys import ring as ringing
 from service.keys.keeping import open_keys
 from service.keys.key import KeyRecord
 from service.keys.ring import Failures, KeyRing, is_loopback, ring_of
+from service.logs import JsonLines, hashed
 from service.preflight import check_store
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -141,6 +143,22 @@ async def stored_before_there_were_keys(url: str) -> str:
 def forgiven(request: pytest.FixtureRequest) -> None:
     if "locked" in request.fixturenames:
         request.getfixturevalue("locked").forget()
+
+
+def test_logs_have_the_hash_of_a_tenant_and_nothing_of_its_key(
+    locked: Locked, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = locked.acme["authorization"].split()[1]
+    with caplog.at_level(logging.INFO, "kshot"):
+        locked.http.get("/tasks", headers=locked.acme)
+        locked.http.get("/tasks", headers=bearer(f"{token[:-4]}xxxx"))
+    let_in, refused = (each.fields for each in caplog.records if each.name == "kshot.request")
+    assert let_in["tenant"] == hashed("acme")
+    assert refused["status"] == 401
+    assert "tenant" not in refused
+    text = "".join(JsonLines().format(record) for record in caplog.records)
+    assert "acme" not in text
+    assert not any(part in text for part in token.split("_")[1:])
 
 
 class Shown(NamedTuple):

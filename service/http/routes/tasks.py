@@ -32,6 +32,7 @@ from service.http.routes.dependencies import (
 )
 from service.http.schemas import Classification, TaskPage, TaskView
 from service.http.views import classification, task_line, task_view
+from service.logs import note
 from service.stores.errors import TaskExpiredError, TaskNotFoundError
 from service.stores.records import CURSOR, TaskRecord, new_id
 from service.tasks.allowance import Deadline
@@ -159,6 +160,12 @@ async def classify(
     """Tell what each clip is, among the labels of the task; no clip affects another's answer."""
     answer = await service.classifier.classify(task_id, query.clips, wait_s, allowance)
     service.meters.classified(answer)
+    note(
+        frames=len(answer.clips) * service.engine.model.frames,
+        decode_ms=round(answer.decode_ms, 1),
+        queue_ms=round(answer.queue_ms, 1),
+        compute_ms=round(answer.compute_ms, 1),
+    )
     shown = classification(answer, service.engine.model, request_id)
     if query.remember or (query.remember is None and answer.record.inbox is not None):
         ids = await service.inbox.remember(
