@@ -103,7 +103,7 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
     """Return a preset with some changes.
 
     Raises:
-        InputError: no such matcher.
+        InputError: no such matcher, or no such squash.
     """
     visual, text, matcher, fusion = method.visual, method.text, method.matcher, method.fusion
     if changes.matcher is not None:
@@ -115,6 +115,10 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
             visual,
             blocks=visual.blocks if changes.blocks is None else changes.blocks,
             ratio=visual.ratio if changes.ratio is None else changes.ratio,
+        )
+    if changes.squash is not None and not 1 <= changes.squash <= 4:
+        raise InputError(
+            f"--squash is {changes.squash:g}; frames are squashed to 1 to 4 times the crop."
         )
     if changes.zero_init is not None:
         visual = started(visual, zero_init=changes.zero_init)
@@ -132,6 +136,7 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
         tune=changes.tune or method.tune,
         align=changes.align or method.align,
         stage_cosine=changes.stage_cosine or method.stage_cosine,
+        squash=changes.squash or method.squash,
         align_norm=method.align_norm if changes.align_norm is None else changes.align_norm,
         **BY_LABEL if changes.text == "label" else {},
     )
