@@ -90,6 +90,7 @@ class TaskBody(Body):
     allow_partial: bool = Field(
         False, description="Leave out clips that cannot be used while every label keeps one."
     )
+    inbox: InboxPolicyBody | None = Field(None, description="Which queries it remembers unasked.")
     labels: list[LabelBody]
     descriptions: dict[str, list[str]] | None = Field(
         None, description="The same as each label's own descriptions, in one place."

@@ -1,6 +1,7 @@
 """Queries that a task remembers, through real HTTP: listed, shown, learnt from, and gone."""
 
 import io
+import json
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,21 @@ def test_a_task_remembers_what_its_policy_wants_and_nothing_by_itself(
     assert ask() is None
     assert client.patch(path, json={"inbox": None}).json()["inbox"] is None
     problem(client.patch(path, json={"inbox": {"keep": 0}}), 422, "invalid-request")
+
+
+def test_a_task_has_its_policy_from_the_request_that_makes_it(client: httpx.Client) -> None:
+    policy = {"keep": 7, "below": 1.0}
+    by_form = register(client, CLIPS, inbox=json.dumps(policy))
+    labels = [
+        {"label": label, "clips": [{"video": base64_of(clip)} for clip in clips]}
+        for label, clips in CLIPS.items()
+    ]
+    by_json = client.post("/tasks", json={"labels": labels, "inbox": policy}).json()
+    assert by_form["inbox"] == by_json["inbox"] == policy
+    (result,) = classify(client, by_form["id"], D)["results"]
+    assert [query["query_id"] for query in inbox(client, f"/tasks/{by_form['id']}")] == [
+        result["query_id"]
+    ]
 
 
 @pytest.mark.parametrize("body", [{}, {"dismiss": False}, {"label": "wave", "dismiss": True}])

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.stores.inboxes.policy import MOST_KEPT
+from service.stores.inboxes.policy import MOST_KEPT, InboxPolicy
 
 
 class InboxPolicyBody(BaseModel):
@@ -14,3 +14,16 @@ class InboxPolicyBody(BaseModel):
     below: float = Field(
         0.6, ge=0, le=1, description="Answers with less `score` are remembered, or `unknown` ones."
     )
+
+
+class InboxField(BaseModel):
+    """The multipart field `inbox` of a new task."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    inbox: InboxPolicyBody | None
+
+
+def policy_of(body: InboxPolicyBody | None) -> InboxPolicy | None:
+    """Return a policy as a task keeps it."""
+    return None if body is None else InboxPolicy(keep=body.keep, below=body.below)
