@@ -121,7 +121,8 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer = changer_of(tasks)
         parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
+        porter = Porter(tasks, engine, settings.inbox_s)
+        users = tasks, changer, Diagnoser(tasks, engine), porter
         asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
         yield Service(*parts, *users, *asked, meters, ring)
 

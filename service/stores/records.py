@@ -96,6 +96,12 @@ class TaskRecord:
         """Tell whether the task's time has run out at unix time `now`."""
         return self.expires_at is not None and self.expires_at <= now
 
+    def has_answered(self, query_id: str) -> bool:
+        """Tell whether a remembered query is a clip of the task, or counted as none of it."""
+        return any(clip.clip_id == query_id for clip in self.clips) or any(
+            none.query_id == query_id for none in self.none_of_these
+        )
+
     def threshold(self, usual: float, model: str) -> float:
         """Return the cosine below which a query is none of the labels."""
         if self.unknown_below is not None:
