@@ -125,8 +125,7 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
             )
     if in_step.used:
         clips = in_step.by_label(clips)
-    spans_only = {label: given for label, given in clips.items() if not given.files}
-    refuse_unknown(spans_only, "start_s or end_s")
+    refuse_unknown({of: one for of, one in clips.items() if not one.files}, "start_s or end_s")
     stages = read_descriptions(_json_of("descriptions", texts, Descriptions), limits)
     labels = [
         NewLabel(label, stages.pop(label, None), await _inputs(given, f"[{label}]", limits))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.decoding.pool import ClipRequest
-from service.engine.engine import Engine
 from service.stores.errors import StoreError
 from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id
 from service.tasks.allowance import Allowance
@@ -23,13 +22,12 @@ class Porter:
 
     Args:
         tasks: Where they are registered.
-        engine: Whose model will encode them.
         keep_s: How long remembered queries are kept.
     """
 
-    def __init__(self, tasks: Tasks, engine: Engine, keep_s: float) -> None:
+    def __init__(self, tasks: Tasks, keep_s: float) -> None:
         self.tasks = tasks
-        self.engine = engine
+        self.engine = tasks.supports.engine
         self.keep_s = keep_s
 
     async def export(self, task_id: str, *, remembered: bool = False) -> tuple[TaskRecord, bytes]:
