@@ -4,6 +4,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.stores.inboxes.policy import MOST_KEPT, InboxPolicy
 
+WHOSE = Field(
+    description="Whose the threshold is: the checkpoint's, the task's own (`unknown_below`), or "
+    "raised by queries that were none of the labels.",
+    examples=["checkpoint"],
+)
+
 
 class InboxPolicyBody(BaseModel):
     """Which queries a task remembers without being asked."""

@@ -189,7 +189,7 @@ class Inbox:
             clip=clip,
             ranking=tuple(ranking),
             nearest=float(each.scores.nearest),
-            threshold=float(answer.threshold),
+            threshold=float(answer.threshold.value),
             unknown=bool(each.unknown),
             size=sum(map(len, pictures)),
         )
