@@ -121,9 +121,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        changer = changer_of(tasks)
+        changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
         parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
+        users = tasks, changer, Diagnoser(tasks, engine), porter
         asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
         inbox, watch = inbox_of(changer, settings), Watch(supports, settings.max_watchers)
         once = Once(store.once, settings.idempotency_s)
@@ -154,17 +154,6 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
         media=media_limits(limits),
         sandbox=settings.sandbox,
         watch=meters.read,
-    )
-
-
-def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
-    """Make what classifies clips against tasks."""
-    return Classifier(
-        arrivals=tasks.arrivals,
-        supports=tasks.supports,
-        texts=tasks.texts,
-        pool=tasks.pool,
-        engine=engine,
     )
 
 
