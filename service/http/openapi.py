@@ -61,65 +61,67 @@ def spans(of: str) -> dict[str, Any]:
     }
 
 
-CLIP_ENCODING = {"clip": {"contentType": "application/octet-stream"}}
-TASK_REQUEST: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "encoding": CLIP_ENCODING,
-                "schema": {
-                    "type": "object",
-                    "description": "`label` and `clip` are repeated in step: the first label is "
-                    "that of the first clip. By hand, `support[LABEL]` is shorter: a clip of "
-                    "LABEL, repeated, whose `start_s[LABEL]` and `end_s[LABEL]` follow the order "
-                    "of its clips. A form has one or the other.",
-                    "patternProperties": {
-                        r"^support\[.+\]$": {"type": "array", "items": file_schema()},
-                        r"^(start|end)_s\[.+\]$": spans(" of the label"),
-                    },
-                    "additionalProperties": False,
-                    "properties": {
-                        "label": {"type": "array", "items": {"type": "string"}},
-                        "clip": {"type": "array", "items": file_schema()},
-                        "start_s": spans(""),
-                        "end_s": spans(""),
-                        "name": {"type": "string"},
-                        "descriptions": {
-                            "type": "string",
-                            "description": "JSON: for every label, one sentence a stage.",
-                        },
-                        "ttl_s": {"type": "number"},
-                        "allow_partial": {"type": "boolean"},
-                    },
+def form_or_json(
+    model: str, properties: dict[str, Any], *, required: Sequence[str] = ("clip",), **more: object
+) -> dict[str, Any]:
+    """Describe a body that is multipart with files, or JSON.
+
+    Args:
+        model: Name of the schema of the JSON.
+        properties: Fields of the form.
+        required: Those that a form needs.
+        more: What else the schema of the form says.
+    """
+    form: dict[str, Any] = {"type": "object", "properties": properties} | more
+    form |= {"additionalProperties": False} | ({"required": [*required]} if required else {})
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "encoding": {"clip": {"contentType": "application/octet-stream"}},
+                    "schema": form,
                 },
+                "application/json": {"schema": {"$ref": REFERENCE.format(model=model)}},
             },
-            "application/json": {"schema": {"$ref": REFERENCE.format(model="TaskBody")}},
-        },
+        }
     }
-}
-QUERY_REQUEST: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "encoding": CLIP_ENCODING,
-                "schema": {
-                    "type": "object",
-                    "required": ["clip"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "clip": {"type": "array", "items": file_schema(), "minItems": 1},
-                        "start_s": spans(""),
-                        "end_s": spans(""),
-                        "remember": {"type": "boolean"},
-                    },
-                },
-            },
-            "application/json": {"schema": {"$ref": REFERENCE.format(model="QueryBody")}},
+
+
+TASK_REQUEST = form_or_json(
+    "TaskBody",
+    {
+        "label": {"type": "array", "items": {"type": "string"}},
+        "clip": {"type": "array", "items": file_schema()},
+        "start_s": spans(""),
+        "end_s": spans(""),
+        "name": {"type": "string"},
+        "descriptions": {
+            "type": "string",
+            "description": "JSON: for every label, one sentence a stage.",
         },
-    }
-}
+        "ttl_s": {"type": "number"},
+        "allow_partial": {"type": "boolean"},
+    },
+    required=(),
+    description="`label` and `clip` are repeated in step: the first label is that of the first "
+    "clip. By hand, `support[LABEL]` is shorter: a clip of LABEL, repeated, whose "
+    "`start_s[LABEL]` and `end_s[LABEL]` follow the order of its clips. A form has one or the "
+    "other.",
+    patternProperties={
+        r"^support\[.+\]$": {"type": "array", "items": file_schema()},
+        r"^(start|end)_s\[.+\]$": spans(" of the label"),
+    },
+)
+QUERY_REQUEST = form_or_json(
+    "QueryBody",
+    {
+        "clip": {"type": "array", "items": file_schema(), "minItems": 1},
+        "start_s": spans(""),
+        "end_s": spans(""),
+        "remember": {"type": "boolean"},
+    },
+)
 PREFER: dict[str, Any] = {
     "name": "Prefer",
     "in": "header",
