@@ -1,16 +1,26 @@
-"""How video score and text score meet."""
+"""How video score and text score meet, and how large the logits are."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from model.config.root import Config
+from model.config.root import Config, Scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeometricFusion(Config):
+class Mixing(Config):
+    """What a fusion of two softmaxes, or of logits, declares."""
+
+    scales: ClassVar[Scales] = (1.0, 1.0)  # with text; those of logarithms of probabilities
+    multiplies: ClassVar[bool] = True  # similarities by the method's `scale`, without text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometricFusion(Mixing):
     """Weighted geometric mean of two softmaxes (CLIP-FSAR; model/papers/clip_fsar.md)."""
+
+    multiplies: ClassVar[bool] = False
 
     kind: Literal["geometric"] = "geometric"
     text_share: Annotated[float, Field(ge=0, le=1)] = 0.9  # exponent of its softmax; by val
@@ -18,7 +28,7 @@ class GeometricFusion(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvexFusion(Config):
+class ConvexFusion(Mixing):
     """Weighted sum of two softmaxes (ActionCLIP, MA-CLIP; model/papers/actionclip.md)."""
 
     kind: Literal["convex"] = "convex"
@@ -27,7 +37,7 @@ class ConvexFusion(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SumFusion(Config):
+class SumFusion(Mixing):
     """Scaled cosine of the text plus the weighted video score (Tip-Adapter)."""
 
     kind: Literal["sum"] = "sum"

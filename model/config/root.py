@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Scales = tuple[float, float]  # probabilities are softmax(scale * logits): at 1 and at 5 shots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Which image and text towers a method stands on."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,8 +13,21 @@ WeightsFile = Annotated[str | None, Field(exclude_if=lambda file: file is None)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenClipConfig(Config):
+class TowerConfig(Config):
+    """What every backbone declares."""
+
+    family: ClassVar[str]  # whose default calibration it has
+
+    def instants(self, frames: int) -> int:
+        """Return how many features a clip of so many frames has."""
+        return frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenClipConfig(TowerConfig):
     """A CLIP of open_clip; its weights are not in the checkpoint."""
+
+    family: ClassVar[str] = "open_clip's networks"
 
     kind: Literal["open_clip"] = "open_clip"
     name: str  # "ViT-B-16-quickgelu"
@@ -23,8 +36,10 @@ class OpenClipConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimmConfig(Config):
+class TimmConfig(TowerConfig):
     """A ViT or ResNet of timm, no text tower; its weights are not in the checkpoint."""
+
+    family: ClassVar[str] = "timm's networks"
 
     kind: Literal["timm"] = "timm"
     name: str  # "vit_tiny_patch16_224"
@@ -33,8 +48,10 @@ class TimmConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoNetworkConfig(Config):
+class VideoNetworkConfig(TowerConfig):
     """A network of transformers that sees a whole clip; its weights are not in the checkpoint."""
+
+    family: ClassVar[str] = "video networks"
 
     name: str  # repository of the hub
     pretrained: bool = True  # False is random, or a file given at loading
@@ -47,6 +64,10 @@ class VideoNetworkConfig(Config):
     tubelet: int = 2  # frames of a token
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def instants(self, frames: int) -> int:
+        """Return how many features a clip of so many frames has."""
+        return frames // self.tubelet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +106,10 @@ class CompactTextConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompactConfig(Config):
+class CompactConfig(TowerConfig):
     """The packaged compact towers: their weights are in the checkpoint."""
+
+    family: ClassVar[str] = "compact networks"
 
     kind: Literal["compact"] = "compact"
     size: int = 224  # pixels
@@ -100,8 +123,10 @@ class CompactConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CausalConfig(Config):
+class CausalConfig(TowerConfig):
     """A causal video network: convolutions over space and time (packaged/causal.py)."""
+
+    family: ClassVar[str] = "compact networks"
 
     kind: Literal["causal"] = "causal"
     size: Annotated[int, Field(ge=32, multiple_of=32)] = 96  # pixels

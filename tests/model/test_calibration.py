@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from model.calibration.fitted import (
     write_calibration,
 )
 from model.checkpoint import load_recognizer, save_checkpoint
-from model.config.matching import BiMhmMatcher, MatcherConfig, OtamMatcher
+from model.config.fusion import Mixing
+from model.config.matching import BiMhmMatcher, MatcherConfig, OtamMatcher, ScoreSize
+from model.config.root import Config, Scales
 from model.config.towers import VideoConfig, VideoMaeConfig, VJepa2Config
 from model.episode import ClassSet, plain
 from model.errors import CheckpointError
@@ -222,6 +225,48 @@ def test_the_default_of_a_sum_of_distances_is_that_of_cosines_over_its_terms(
     found = default_calibration(method).at([3, 3], with_text=False)
     assert found.scale == pytest.approx(cosine.scale / terms)
     assert found.threshold == cosine.threshold
+
+
+@pytest.mark.parametrize(
+    ("preset", "video", "text"),
+    [
+        ("frozen", 8 / 64, 20 / 64),
+        ("tip_adapter", 8 / 64 / 5.5, 1.0),
+        ("ridge", 4 / 8, 4 / 8),
+        ("d2st", 8 / 16, 8 / 16),
+        ("sloshnet", 1 / 6, 1 / 6),
+        ("clip_fsar", 8 / 16, 1.0),
+        ("actionclip", 8 / 100, 1.0),
+        ("m2clip", 8 / 16, 1.0),
+        ("ma_clip", 8 / 16, 1.0),
+        ("gghm", 8 / 2, 8 / 2),
+    ],
+)
+def test_the_default_scales_of_presets_stay(preset: str, video: float, text: float) -> None:
+    found = default_calibration(METHODS[preset])
+    assert found.video[0].scale == pytest.approx(video)
+    assert found.text[0].scale == pytest.approx(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignMatcher(Config):
+    kind: str = "foreign"
+
+    @property
+    def size(self) -> ScoreSize:
+        return ScoreSize(scales=(3.0, 5.0), unit=0.5, summed=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignFusion(Mixing):
+    scales: ClassVar[Scales] = (7.0, 9.0)
+
+
+def test_a_part_that_calibration_does_not_know_says_its_own_scales() -> None:
+    parts: dict[str, Any] = {"matcher": ForeignMatcher(), "fusion": ForeignFusion()}
+    found = default_calibration(tiny_method("frozen", frames=8, **parts))
+    assert [row.scale for row in found.video] == [3 / 4, 5 / 4]
+    assert [row.scale for row in found.text] == [7.0, 9.0]
 
 
 @pytest.mark.parametrize("backbone", [VideoMaeConfig(), VJepa2Config()])
