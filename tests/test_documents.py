@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import openapi
 from deploy.readme_answer import COMMANDS
 from deploy.readme_tables import FOLDERS, ROOT, TABLES, block, documents, home, variable
 from model.methods import METHODS
@@ -74,6 +75,12 @@ def test_generated_tables_are_up_to_date(name: str) -> None:
     found = block(name).search(home(name).read_text(encoding="utf-8"))
     assert found
     assert found[2] == TABLES[name](), "run: python -m deploy.readme_tables"
+
+
+def test_the_kept_openapi_document_is_that_of_the_service() -> None:
+    assert openapi.PLACE.read_text(encoding="utf-8") == openapi.document(), (
+        "run: python -m deploy.openapi"
+    )
 
 
 def test_answer_of_the_curl_is_one_the_service_gives() -> None:

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.http.access.scopes import SCOPES
+from service.http.examples import illustrate
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits
@@ -178,6 +179,7 @@ def _completed(
         document["components"]["schemas"].pop(unused, None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            illustrate(operation, limits)
             answer = operation["responses"].get("422", {})
             if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
                 del operation["responses"]["422"]
