@@ -14,7 +14,7 @@ from deploy.readme_tables import FOLDERS, ROOT, TABLES, block, documents, home, 
 from model.methods import METHODS
 from service.app import create_app
 from service.http.schemas import Classification
-from service.settings import Settings
+from service.settings import OF_CLIENTS, Settings
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in documents()}
 README = TEXTS["README.md"]
@@ -102,7 +102,7 @@ def test_every_setting_and_every_preset_is_named() -> None:
 
 def test_no_document_names_a_setting_that_is_not_there() -> None:
     known = {variable(name, field) for name, field in Settings.model_fields.items()}
-    known |= {"KSHOT_SHARED", "KSHOT_"}
+    known |= OF_CLIENTS | {"KSHOT_SHARED", "KSHOT_"}
     others = {
         name: (ROOT / name).read_text(encoding="utf-8") for name in ("compose.yaml", "Dockerfile")
     }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.http.access.scopes import SCOPES
@@ -151,23 +152,33 @@ REGISTER_HEADERS: dict[str, Any] = {
 }
 
 
-def install(app: FastAPI, limits: Limits, bodies: Sequence[type[Body]]) -> None:
-    """Add to the document what FastAPI cannot know: the bodies, their limits, the errors."""
+def install(
+    app: FastAPI,
+    limits: Limits,
+    bodies: Sequence[type[Body]],
+    answers: Sequence[type[BaseModel]] = (),
+) -> None:
+    """Add to the document what FastAPI cannot know.
+
+    Args:
+        app: The application.
+        limits: What a request may be.
+        bodies: Of requests, which the routes read themselves.
+        answers: What no route returns as it is, such as the data of events.
+    """
     made = app.openapi
+    shapes: list[Shape] = [(answer, "serialization") for answer in (Problem, *answers)]
+    shapes += [(body, "validation") for body in (TaskBody, QueryBody, *bodies)]
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(made(), limits, bodies)
+            app.openapi_schema = _completed(made(), limits, shapes)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(
-    document: dict[str, Any], limits: Limits, bodies: Sequence[type[Body]]
-) -> dict[str, Any]:
-    shapes: list[Shape] = [(Problem, "serialization")]
-    shapes += [(body, "validation") for body in (TaskBody, QueryBody, *bodies)]
+def _completed(document: dict[str, Any], limits: Limits, shapes: Sequence[Shape]) -> dict[str, Any]:
     _, ours = models_json_schema(shapes, ref_template=REFERENCE)
     _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]

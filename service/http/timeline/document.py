@@ -5,9 +5,17 @@ from typing import Any
 from service.http.content import JSON
 from service.http.openapi import file_schema, form_or_json
 from service.http.timeline.reading import CSV, EVENTS, NUMBERS, VTT
-from service.http.timeline.schemas import TimelineBody, TimelineView
+from service.http.timeline.schemas import (
+    BegunView,
+    EndedView,
+    ProgressView,
+    TimelineBody,
+    TimelineView,
+    WindowsView,
+)
 
 BODIES = (TimelineBody,)
+DATA = (BegunView, WindowsView, ProgressView, EndedView)  # of events; that of `span` is in answers
 TEXT: dict[str, Any] = {"schema": {"type": "string"}}
 ANSWER: dict[str, Any] = {
     "model": TimelineView,
