@@ -51,9 +51,9 @@ redis:
 	command -v redis-server >/dev/null || \
 	  echo "make test: no redis-server on PATH, so the tests that need it will skip: install Debian's package redis-server."
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "kshot needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): call make PYTHON=python3.11."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev]'
+	$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev]' -e ./client
 	@touch $@

@@ -68,7 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
     app.include_router(page.router)
-    openapi.install(app, limits, (*BODIES, *inbox_schemas.BODIES, *document.BODIES))
+    bodies = (*BODIES, *inbox_schemas.BODIES, *document.BODIES)
+    openapi.install(app, limits, bodies, document.DATA)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost

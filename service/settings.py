@@ -25,6 +25,7 @@ from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
 
 PREFIX = "KSHOT_"
+OF_CLIENTS = {"KSHOT_URL", "KSHOT_API_KEY"}  # a shell may have them for the client beside it
 MIB = 2**20
 CLIP = MediaLimits()  # the defaults of what one clip may be
 
@@ -269,6 +270,8 @@ class Settings(BaseSettings):
         """
         known = {PREFIX + name.upper() for name in cls.model_fields if name != "openai_api_key"}
         for name in sorted(os.environ):
+            if name in OF_CLIENTS:
+                continue
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
                 raise SettingsError(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy import openapi
 from deploy.readme_answer import COMMANDS
 from deploy.readme_tables import FOLDERS, ROOT, TABLES, block, documents, home, variable
 from model.methods import METHODS
 from service.app import create_app
 from service.http.schemas import Classification
-from service.settings import Settings
+from service.settings import OF_CLIENTS, Settings
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in documents()}
 README = TEXTS["README.md"]
@@ -76,6 +77,12 @@ def test_generated_tables_are_up_to_date(name: str) -> None:
     assert found[2] == TABLES[name](), "run: python -m deploy.readme_tables"
 
 
+def test_the_kept_openapi_document_is_that_of_the_service() -> None:
+    assert openapi.PLACE.read_text(encoding="utf-8") == openapi.document(), (
+        "run: python -m deploy.openapi"
+    )
+
+
 def test_answer_of_the_curl_is_one_the_service_gives() -> None:
     found = block("curl").search(README)
     assert found
@@ -95,7 +102,7 @@ def test_every_setting_and_every_preset_is_named() -> None:
 
 def test_no_document_names_a_setting_that_is_not_there() -> None:
     known = {variable(name, field) for name, field in Settings.model_fields.items()}
-    known |= {"KSHOT_SHARED", "KSHOT_"}
+    known |= OF_CLIENTS | {"KSHOT_SHARED", "KSHOT_"}
     others = {
         name: (ROOT / name).read_text(encoding="utf-8") for name in ("compose.yaml", "Dockerfile")
     }

@@ -69,7 +69,7 @@ def pace_of(scope: Scope) -> Pace:
     )
 
 
-def ring_of(scope: Scope) -> KeyRing | None:
+def keys_of(scope: Scope) -> KeyRing | None:
     """Return the keys of the service that a request came to; None lets everybody in."""
     service = scope["app"].state.service
     assert isinstance(service, Service)
@@ -94,7 +94,7 @@ class Admission:
         ledger: Ledger,
         limits: Limits,
         pace: Callable[[Scope], Pace] = pace_of,
-        ring: Callable[[Scope], KeyRing | None] = ring_of,
+        ring: Callable[[Scope], KeyRing | None] = keys_of,
     ) -> None:
         self.app = app
         self.ledger = ledger

@@ -3,11 +3,11 @@
 from typing import Any
 
 from service.http.openapi import (
-    CLIP_ENCODING,
     IDEMPOTENCY_KEY,
     PREFER,
     REFERENCE,
     file_schema,
+    form_or_json,
     spans,
     timeout,
 )
@@ -56,15 +56,4 @@ def clips_request(model: str, *, described: bool) -> Extra:
             "type": "string",
             "description": "JSON: a list with one sentence a stage.",
         }
-    form = {
-        "encoding": CLIP_ENCODING,
-        "schema": {
-            "type": "object",
-            "required": ["clip"],
-            "additionalProperties": False,
-            "properties": properties,
-        },
-    }
-    request = json_request(model)
-    request["requestBody"]["content"]["multipart/form-data"] = form
-    return request
+    return form_or_json(model, properties)
