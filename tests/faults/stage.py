@@ -54,7 +54,8 @@ class Asked:
     def client(self, number: int = -1) -> httpx.Client:
         """Give each thread a client of its own."""
         if number not in self.clients:
-            self.clients[number] = httpx.Client(base_url=self.url, timeout=120)
+            limits = httpx.Limits(keepalive_expiry=2)  # before the server closes what is idle
+            self.clients[number] = httpx.Client(base_url=self.url, timeout=120, limits=limits)
         return self.clients[number]
 
     def learn(self) -> None:
