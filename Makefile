@@ -13,7 +13,7 @@ TEACHER ?=
 MODEL ?= clip
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve models onnx test lint bench redis
+.PHONY: help demo serve models onnx test soak lint bench redis
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the fas
 
 test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest; WORKERS=0: one process).
 	$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+soak: $(STAMP) redis ## Long form of the tests of faults, with figures (one promise: ARGS='-k f1_').
+	KSHOT_TEST_SOAK=1 $(RUN) -m pytest -q -s -p no:xdist tests/faults $(ARGS)
 
 lint: $(STAMP) ## Check format, lint and types.
 	$(RUN) -m ruff format --check .

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores
+from model.errors import KshotError
 from model.passes.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
@@ -30,12 +31,13 @@ from service.engine.work import (
     late,
     settle,
 )
-from service.errors import DeviceMemoryError, EngineError
+from service.errors import DeviceMemoryError, EngineError, ServerStoppingError
 
 LAST_PASS_S = 1.0  # for the pass at hand when the service stops
 IDLE_S = 1.0  # between two signs of life
 FAILURES_TO_END = 2  # batches in a row without memory, after which the process should be replaced
 STOPPED = "The engine has stopped; start the service again."
+LOST = "The device is lost, and this process ends; ask again in a moment."
 
 log = logging.getLogger("kshot.engine")
 
@@ -105,8 +107,10 @@ class DeviceThread:
         """Queue work, all of it at once.
 
         Raises:
-            EngineError: The thread is stopping or gone.
+            EngineError: The thread is stopping or gone; ServerStoppingError: the device is.
         """
+        if self.lost:
+            raise ServerStoppingError(LOST)
         if not self._thread.is_alive() or not self.batcher.put(works):
             raise EngineError(STOPPED)
 
@@ -134,8 +138,7 @@ class DeviceThread:
         started = time.monotonic()
         try:
             return SentBatch(queries, started, self._start(queries))
-        except Exception as error:  # it is done again by itself, in halves if it must
-            # Not the error itself: kept records would keep the pass's tensors.
+        except Exception as error:  # done again by itself; its record must not keep the tensors
             log.warning("A batch could not be sent ahead: %s", str(error))
             return None
 
@@ -184,8 +187,8 @@ class DeviceThread:
             return
         self._no_memory_now = True
         self._failures_in_a_row += 1
-        clip_frames = self.runtime.config.frames
-        self.batcher.budget_frames = max(clip_frames, self.batcher.budget_frames // 2)
+        least, half = self.runtime.config.frames, self.batcher.budget_frames // 2
+        self.batcher.budget_frames = max(least, half)
         if self._failures_in_a_row >= FAILURES_TO_END:
             log.critical("The device is out of memory again and again; this process should end")
             self.lost = True
@@ -270,9 +273,7 @@ class DeviceThread:
 
     def _hopeless(self, error: Exception, freed: bool, *, alone: bool) -> bool:
         """Tell whether there is no use in trying again with less."""
-        if is_device_lost(error):
-            return True
-        return freed if is_out_of_memory(error) else alone
+        return is_device_lost(error) or (freed if is_out_of_memory(error) else alone)
 
     def _free(self) -> None:
         log.warning("The device is out of memory; freeing caches and trying again with less")
@@ -280,17 +281,16 @@ class DeviceThread:
         if self.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _failure(self, error: Exception) -> DeviceMemoryError | EngineError:
+    def _failure(self, error: Exception) -> KshotError:
         log.error("Work failed on the device", exc_info=error)
         if is_device_lost(error):
             self.lost = True
+            return ServerStoppingError(LOST)
         if is_out_of_memory(error):
             self._give_up()
             return DeviceMemoryError(
                 "The device has no memory for this work; ask again with fewer clips, or later."
             )
-        failure = EngineError(
-            f"The model failed with {type(error).__name__}; see the service's log."
-        )
+        failure = EngineError(f"The model failed with {type(error).__name__}; see the log.")
         failure.__cause__ = error
         return failure

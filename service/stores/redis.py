@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 CONNECT_S = 3.0
 REPLY_S = 10.0  # longer than any wait for the append-only file
 CONNECTIONS = 32
+CLOSED = "handler is closed"  # what uvloop says of a connection that a reset has just ended
 
 _OURS = {"durability", "prefix"}
 _FIXED = {"decode_responses", "protocol"}  # values are bytes, and replies never interleave
@@ -230,10 +231,12 @@ class RedisStore:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors, and the socket's, into the store's."""
+    """Turn redis-py's errors, the socket's and the loop's into the store's."""
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and CLOSED not in str(error):
+            raise
         raise StoreUnavailableError(
             f"The Redis of the task store does not do its work ({type(error).__name__}); "
             "repeat the request once the operator has seen to it."
