@@ -70,16 +70,23 @@ class ApiClient:
             raise ApiError(f"Task {task['id']} ended as {task['status']!r}: {why}")
         return task
 
-    def classify(self, task_id: str, clips: Sequence[Path]) -> list[dict[str, Any]]:
-        """Classify any number of clips, in requests of at most 16; the order is kept."""
+    def classify(
+        self, task_id: str, clips: Sequence[Path], *, remember: bool = False
+    ) -> list[dict[str, Any]]:
+        """Classify any number of clips, in requests of at most 16; the order is kept.
+
+        `remember` puts them into the task's inbox.
+        """
+        data = {"remember": "true"} if remember else {}
         results: list[dict[str, Any]] = []
         for start in range(0, len(clips), MOST_QUERIES):
             files = [("clip", _part(path)) for path in clips[start : start + MOST_QUERIES]]
-            answer = self._json(self._send("POST", f"/tasks/{task_id}/classify", files=files))
+            path = f"/tasks/{task_id}/classify"
+            answer = self._json(self._send("POST", path, data=data, files=files))
             results += answer["results"]
-        for path, result in zip(clips, results, strict=True):
+        for clip, result in zip(clips, results, strict=True):
             if result.get("error"):
-                raise ApiError(f"{path.name} could not be read: {result['error']['detail']}")
+                raise ApiError(f"{clip.name} could not be read: {result['error']['detail']}")
         return results
 
     def delete(self, task_id: str) -> None:
