@@ -123,6 +123,7 @@ def _episodes(
     print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
     labels = sorted({clip.label for clip in clips})
     examination = Examination(
+        "clips",
         options.split,
         draw_layouts(
             clips,
