@@ -152,6 +152,7 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
         workers=settings.decode_workers or usable_cores() + 1,
         frames=engine.model.frames,
         size=engine.model.size,
+        squash=engine.model.squash,
         media=media_limits(limits),
         sandbox=settings.sandbox,
         watch=meters.read,
@@ -162,6 +163,7 @@ def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
     """Make what follows long videos."""
     streams = VideoStreams(
         size=engine.model.size,
+        squash=engine.model.squash,
         media=stream_limits(tasks.limits),
         sandbox=settings.sandbox,
         most=settings.max_timelines,
