@@ -119,9 +119,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        changer = changer_of(tasks)
+        changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
         parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
+        users = tasks, changer, Diagnoser(tasks, engine), porter
         asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
         yield Service(*parts, *users, *asked, meters, ring)
 
