@@ -118,10 +118,9 @@ export function limits() {
   return told
 }
 
-// The sampled pictures of a clip; they never change, so each is asked for once.
+// The sampled pictures of a clip or a query; they never change, so each is asked for once.
 const strips = new Map()
-export function strip(task, clip) {
-  const path = to(task, 'clips', clip, 'frames')
+export function strip(path) {
   if (!strips.has(path)) {
     const made = blob(path).then(found => URL.createObjectURL(found))
     made.catch(() => strips.delete(path))

@@ -11,6 +11,7 @@ const MOST = 16
 export async function askTab(view, { signal }) {
   const answers = h('ol', { class: 'answers', reversed: true, 'aria-live': 'polite' })
   const state = h('div', {})
+  const remember = h('input', { type: 'checkbox', id: 'remember' })
   const empty = h('p', { class: 'muted centred' }, T.askEmpty)
   const ask = async clips => {
     const meter = progress(T.sending)
@@ -18,7 +19,7 @@ export async function askTab(view, { signal }) {
     try {
       for (let from = 0; from < clips.length; from += MOST) {
         const some = clips.slice(from, from + MOST)
-        const answer = await classify(view.id, some, { signal, onProgress: share => meter.tell(share < 1 ? T.sending : T.looking, share < 1 ? share : null) })
+        const answer = await classify(view.id, some, remember.checked ? { remember: true } : {}, { signal, onProgress: share => meter.tell(share < 1 ? T.sending : T.looking, share < 1 ? share : null) })
         empty.remove()
         for (const result of answer.results) answers.prepend(card(view, some[result.clip_index], result, answer))
       }
@@ -29,10 +30,10 @@ export async function askTab(view, { signal }) {
     }
   }
   return h('div', { class: 'stack' }, h('p', { class: 'lead' }, T.askLead), sources(ask, { title: T.dropAsk, name: 'question' }),
-    state, empty, answers)
+    h('div', { class: 'check' }, remember, h('label', { for: 'remember' }, T.askRemember)), state, empty, answers)
 }
 
-export const classify = (task, clips, options) => json('POST', to(task, 'classify'), { body: formOf(clips), ...options })
+export const classify = (task, clips, fields, options) => json('POST', to(task, 'classify'), { body: formOf(clips, fields), ...options })
 
 function card(view, clip, result, answer) {
   if (result.error) {
@@ -81,11 +82,20 @@ function parts(result, answer) {
     h('p', { class: 'small muted' }, T.timing(Math.round(answer.timing_ms.decode + answer.timing_ms.queue + answer.timing_ms.compute), answer.task_revision)))
 }
 
+// A clip in the inbox is answered there; a new label needs the clip itself.
+async function taught(view, clip, query, label) {
+  const say = body => json('POST', to(view.id, 'inbox', query), { json: body })
+  const there = view.labels.some(each => each.label === label)
+  if (there && query) return say({ label })
+  const after = await (there ? addClips : putLabel)(view.id, label, [clip])
+  if (query) await say({ dismiss: true })
+  return after
+}
+
 function correction(view, clip, result) {
   const box = h('div', { class: 'row' }, h('span', { class: 'muted' }, T.isItRight))
   const learn = async label => {
-    const there = view.labels.some(each => each.label === label)
-    const after = await (there ? addClips : putLabel)(view.id, label, [clip])
+    const after = await taught(view, clip, result.query_id, label)
     Object.assign(view, { labels: after.labels, clips: after.clips, revision: after.revision })
     box.replaceChildren(h('p', { class: 'good', role: 'status' }, T.learned, ' ', own(label)))
     toast(T.added(1))

@@ -9,13 +9,16 @@ function framed(name) {
 }
 
 // The pictures that the service looks at.
-export function keptStrip(task, clip) {
-  const film = framed(clip.name ?? clip.label)
+export const keptStrip = (task, clip) => stripAt(to(task, 'clips', clip.clip_id, 'frames'), clip.name ?? clip.label)
+export const inboxStrip = (task, query) => stripAt(to(task, 'inbox', query.query_id, 'frames'), query.name ?? query.label)
+
+function stripAt(path, name) {
+  const film = framed(name)
   const image = h('img', { class: 'strip', alt: '', decoding: 'async', loading: 'lazy' })
   const seen = new IntersectionObserver(entries => {
     if (!entries.some(entry => entry.isIntersecting)) return
     seen.disconnect()
-    strip(task, clip.clip_id).then(url => { image.src = url; film.append(image) },
+    strip(path).then(url => { image.src = url; film.append(image) },
       error => film.replaceChildren(h('span', { class: 'small muted' }, error.detail)))
   }, { rootMargin: '300px' })
   seen.observe(film)
@@ -68,17 +71,21 @@ export async function askLabel(view, title, except) {
   return given?.trim() || null
 }
 
+// Make an example of the pictures that the service keeps at a path.
+export async function addPictures(view, label, clip, path) {
+  const [least] = (await limits()).pictures
+  const count = clip.frames_s.length
+  const again = Math.ceil(least / count)
+  const frames = (await cut(await blob(`${path}/frames`), count)).flatMap(picture => Array(again).fill(picture))
+  const there = view.labels.some(each => each.label === label)
+  return json(there ? 'POST' : 'PUT', there ? to(view.id, 'labels', label, 'clips') : to(view.id, 'labels', label),
+    { json: { clips: [{ frames, name: clip.name }] } })
+}
+
 // Give a clip another label: its pictures become an example there, and are then removed here.
 export async function relabel(view, clip, label) {
   if (view.clips.filter(each => each.label === clip.label).length < 2) throw new Error(T.lastOfLabel)
-  const [least] = (await limits()).pictures
-  const count = clip.frames_s.length
-  const kept = await blob(to(view.id, 'clips', clip.clip_id, 'frames'))
-  const again = Math.ceil(least / count)
-  const frames = (await cut(kept, count)).flatMap(picture => Array(again).fill(picture))
-  const there = view.labels.some(each => each.label === label)
-  const path = there ? to(view.id, 'labels', label, 'clips') : to(view.id, 'labels', label)
-  await json(there ? 'POST' : 'PUT', path, { json: { clips: [{ frames, name: clip.name }] } })
+  await addPictures(view, label, clip, to(view.id, 'clips', clip.clip_id))
   return removeClip(view.id, clip.clip_id)
 }
 

@@ -8,6 +8,7 @@ const TABS = {
   examples: async () => (await import('./examples.js')).examplesTab,
   judge: async () => (await import('./judge.js')).judgeTab,
   ask: async () => (await import('./ask.js')).askTab,
+  inbox: async () => (await import('./inbox.js')).inboxTab,
   watch: async () => (await import('./watch.js')).watchTab,
 }
 const DAY_S = 86_400

@@ -210,6 +210,29 @@ export const T = {
   learnTooOf: label => `Yes, add it to the examples of ${label}`,
   learned: 'Thank you. It is now an example of',
 
+  askRemember: 'Keep these in the inbox, to be corrected later',
+
+  // Inbox
+  inboxLead: 'What it was asked and is least sure of. Say what each clip shows; it learns at once.',
+  inboxKeep: 'Keep answers that it is unsure of, for seven days',
+  inboxBelowLabel: 'How unsure an answer must be to be kept',
+  inboxBelow: share => `Those less than ${share} likely, and those that are none of the labels.`,
+  inboxOn: 'Unsure answers are kept from now on.',
+  inboxOff: 'Answers are kept only where a question asks for it.',
+  inboxList: 'Answers to look at, the least certain first',
+  inboxKeys: 'By keyboard: ↑ and ↓ go from clip to clip, and the key on a button presses it.',
+  inboxLeft: count => `${some(count, 'answer', 'answers')} to look at, the least certain first.`,
+  inboxEmpty: 'Nothing to look at',
+  inboxEmptyText: 'Answers come here when they are kept: the uncertain ones by the switch above, or any by the one beside a question.',
+  inboxItem: (name, label, share) => `${name}: ${label}, ${share}`,
+  inboxWhat: 'What does it show?',
+  inboxOther: 'Another label',
+  inboxDrop: 'Drop it',
+  inboxLearned: label => `It is now an example of “${label}”.`,
+  inboxCounted: 'Counted as none of the labels.',
+  inboxDropped: 'Dropped; nothing is learned from it.',
+  inboxNone: count => `${clips(count)} ${count === 1 ? 'was' : 'were'} none of the labels so far; from five on, it refuses more such clips.`,
+
   // Watch
   longTitle: 'A long video',
   longText: 'Up to 15 minutes: when it shows which label. What is none of them is left out.',

@@ -2,32 +2,45 @@
 import { T } from './text.js'
 import { button, doing, h, own, percent, progress, save, seconds, told } from './dom.js'
 import { askForKey, authorised, problemOf, to } from './api.js'
+import { shut } from './media.js'
 
 const FORMS = { csv: 'text/csv', vtt: 'text/vtt' }
 
 export function timeline(view, signal) {
   const result = h('div', { class: 'stack' })
+  let end = () => {}
   const input = h('input', { type: 'file', accept: 'video/*', id: 'long-video', class: 'unseen',
-    onchange: () => input.files[0] && follow(view, input.files[0], result, signal) })
+    onchange: () => {
+      const [file] = input.files
+      input.value = '' // the same file can be chosen again
+      if (!file) return
+      end()
+      end = follow(view, file, result)
+    } })
+  signal.addEventListener('abort', () => end())
   return h('section', { class: 'card stack' }, h('h2', {}, T.longTitle), h('p', { class: 'muted' }, T.longText),
     h('div', { class: 'row' }, input, h('label', { for: 'long-video', class: 'button primary' }, T.longChoose)), result)
 }
 
-async function follow(view, file, box, signal) {
+// Show a video and its spans as they come; give what ends it.
+function follow(view, file, box) {
   const leave = new AbortController()
-  const stop = () => leave.abort()
-  signal.addEventListener('abort', stop)
   const video = h('video', { controls: true, muted: true, playsinline: true, class: 'preview', 'aria-label': file.name })
   video.src = URL.createObjectURL(file)
   const meter = progress(T.sending)
-  const cancel = button(T.stop, stop)
+  const cancel = button(T.stop, () => leave.abort())
   const track = h('div', { class: 'track' })
   const list = h('ol', { class: 'list' })
   box.replaceChildren(h('div', { class: 'stage' }, video), track, h('div', { class: 'row nowrap' }, meter, cancel), list)
-  const found = { spans: [], length: 0 }
   const jump = span => { video.currentTime = span.start_s; video.play().catch(() => {}) }
+  spansOf(view, file, leave.signal, { track, list, meter, jump })
+  return () => { leave.abort(); shut(video) }
+}
+
+async function spansOf(view, file, signal, { track, list, meter, jump }) {
+  const found = { spans: [], length: 0 }
   try {
-    await events(view, file, leave.signal, (name, data) => {
+    await events(view, file, signal, (name, data) => {
       if (name === 'problem') throw problemOf(data.status, JSON.stringify(data))
       found.length = data.duration_s ?? found.length
       if (name === 'span') found.spans.push(data)

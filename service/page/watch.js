@@ -52,7 +52,7 @@ async function watching(on, stream, view, signal, tell) {
     await asked
     if (!on()) return
     const start = performance.now()
-    asked = classify(view.id, [{ file, name: 'window' }], { signal })
+    asked = classify(view.id, [{ file, name: 'window' }], { remember: false }, { signal })
       .then(answer => on() && tell(answer.results[0], performance.now() - start))
     asked.catch(() => {})
   }

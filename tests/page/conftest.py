@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from service.settings import Settings
 from tests.serving import moving_clip, serving, tiny_checkpoint
@@ -63,13 +64,28 @@ def browser() -> Iterator[Browser]:
             started.close()
 
 
+@pytest.fixture(scope="module")
+def window(browser: Browser, client: httpx.Client) -> Iterator[BrowserContext]:
+    """Open a window, whose tabs have the page's files at hand once one has read them."""
+    with browser.new_context(
+        base_url=str(client.base_url), accept_downloads=True, reduced_motion="reduce"
+    ) as window:
+        window.set_default_timeout(PATIENCE_MS)
+        yield window
+
+
 @pytest.fixture
-def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
+def page(window: BrowserContext) -> Iterator[Page]:
     """Give a tab of its own; what goes wrong in a script fails the test."""
-    with browser.new_context(base_url=str(client.base_url), accept_downloads=True) as context:
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
+    with watched(window.new_page()) as page:
         yield page
-        assert not faults
+
+
+@contextmanager
+def watched(page: Page) -> Iterator[Page]:
+    """Close a tab in the end; fail where a script of it went wrong."""
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    page.close()
+    assert not faults

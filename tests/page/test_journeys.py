@@ -3,10 +3,43 @@
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
 
 from tests.page.looking import ask, opened, tab
 from tests.serving import moving_clip, register
+
+LOADED = """video => video.readyState > 1 || new Promise(resolve => {
+    video.addEventListener("loadeddata", () => resolve(true))
+})"""
+JUMP = """button => {
+    const video = document.querySelector(".stage video")
+    video.currentTime = video.duration
+    button.click()
+    return video.currentTime
+}"""
+CAN_BE_PLAYED = """urls => Promise.all(urls.map(url => new Promise(resolve => {
+    const video = document.createElement("video")
+    video.onloadeddata = () => resolve(true)
+    video.onerror = () => resolve(false)
+    video.src = url
+})))"""
+
+
+@pytest.fixture(scope="module")
+def moving(client: httpx.Client) -> dict[str, object]:
+    """A task that is only asked: each clip is one of its labels."""
+    task = register(client, {"wave": [moving_clip(82)], "jump": [moving_clip(83)]})
+    client.patch(f"/tasks/{task['id']}", json={"unknown_below": -1}).raise_for_status()
+    return task
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a long video as a file."""
+    path = tmp_path_factory.mktemp("day") / "day.mp4"
+    path.write_bytes(moving_clip(82, frames=90))
+    return path
 
 
 def test_make_from_files_the_camera_and_a_span_of_a_video(
@@ -93,30 +126,66 @@ def test_a_wrong_answer_is_corrected_and_learned(
 
 
 def test_watch_tells_when_a_long_video_shows_a_label(
-    page: Page, client: httpx.Client, tmp_path: Path
+    page: Page, moving: dict[str, object], day: Path, tmp_path: Path
 ) -> None:
-    task = register(client, {"wave": [moving_clip(82)], "jump": [moving_clip(83)]})
-    client.patch(f"/tasks/{task['id']}", json={"unknown_below": -1}).raise_for_status()
-    video = tmp_path / "day.mp4"
-    video.write_bytes(moving_clip(82, frames=90))
-    opened(page, task, "watch")
-    page.get_by_label("Choose a video").set_input_files(video)
-    spans = page.locator(".list button")
-    expect(spans.first).to_contain_text("%")
-    expect(page.locator(".track button")).to_have_count(spans.count())
+    opened(page, moving, "watch")
+    page.get_by_label("Choose a video").set_input_files(day)
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save as CSV").click()
     saved.value.save_as(tmp_path / "day.csv")
+    spans = page.locator(".list button")
+    assert spans.count() > 0
+    expect(page.locator(".track button")).to_have_count(spans.count())
     assert (tmp_path / "day.csv").read_text().count("STATE") == spans.count()
+
+    page.locator(".stage video").evaluate(LOADED)
+    start_s = float(spans.last.inner_text().split(" s")[0])
+    for button in (spans.last, page.locator(".track button").last):
+        jumped_to = button.evaluate(JUMP)
+        assert jumped_to == pytest.approx(start_s, abs=0.06)  # shown to a tenth
+
+
+def test_watch_follows_the_video_chosen_last_and_ends_the_one_before(
+    page: Page, moving: dict[str, object], day: Path
+) -> None:
+    opened(page, moving, "watch")
+    runs: list[Request] = []
+    ended: list[Request] = []
+
+    def slow_network(way: Route) -> None:
+        """Let the first two uploads get stuck."""
+        runs.append(way.request)
+        if len(runs) > 2:
+            way.continue_()
+
+    page.route("**/timeline", slow_network)
+    page.on("requestfailed", lambda request: ended.append(request))
+    chooser = page.get_by_label("Choose a video")
+    chooser.set_input_files(day)
+    video = page.locator(".stage video")
+    first = video.get_attribute("src")
+    video.evaluate(LOADED)
+    for _ in range(2):
+        with page.expect_request("**/timeline"):
+            chooser.set_input_files(day)
+    expect(page.get_by_role("button", name="Save as CSV")).to_be_visible()
+    assert ended == runs[:2]
+    assert video.count() == 1
+    assert page.evaluate(CAN_BE_PLAYED, [first, video.get_attribute("src")]) == [False, True]
+
+
+def test_watch_says_why_a_file_is_no_video(
+    page: Page, moving: dict[str, object], tmp_path: Path
+) -> None:
     still = tmp_path / "still.mp4"
     still.write_bytes(b"no video at all")
+    opened(page, moving, "watch")
     page.get_by_label("Choose a video").set_input_files(still)
     expect(page.get_by_role("alert")).to_contain_text("Report number")
 
 
-def test_watch_answers_while_the_camera_runs(page: Page, client: httpx.Client) -> None:
-    task = register(client, {"wave": [moving_clip(80)], "jump": [moving_clip(81)]})
-    opened(page, task, "watch")
+def test_watch_answers_while_the_camera_runs(page: Page, moving: dict[str, object]) -> None:
+    opened(page, moving, "watch")
     page.get_by_role("button", name="Start the camera").click()
     expect(page.locator(".live .verdict h2")).to_be_visible()
     expect(page.locator(".live")).to_contain_text("Answered in")
@@ -167,10 +236,26 @@ def test_an_example_is_moved_and_words_are_changed(page: Page, client: httpx.Cli
     assert [label["clips"] for label in labels] == [1, 2]
 
 
-def test_every_view_is_there_by_keyboard(page: Page, client: httpx.Client) -> None:
-    task = register(client, {"wave": [moving_clip(95)], "jump": [moving_clip(96)]})
-    opened(page, task, "examples")
-    tab(page, "Ask").focus()
+@pytest.mark.parametrize(
+    ("part", "shows"),
+    [
+        ("Examples", "Drop more examples here"),
+        ("Judge", "Nothing to judge by yet"),
+        ("Ask", "Drop clips to ask about"),
+        ("Inbox", "Nothing to look at"),
+        ("Watch", "Start the camera"),
+    ],
+)
+def test_every_part_is_there_by_keyboard(
+    page: Page, moving: dict[str, object], part: str, shows: str
+) -> None:
+    opened(page, moving, "ask" if part == "Examples" else "examples")
+    page.locator("h1").click()
+    for _ in range(20):  # the head's buttons and the tabs before it
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == part:
+            break
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Drop clips to ask about")).to_be_visible()
+    expect(page.get_by_text(shows).first).to_be_visible()
     expect(page.locator("main")).to_be_focused()
+    expect(tab(page, part)).to_have_attribute("aria-current", "page")

@@ -95,6 +95,7 @@ class Result:
     tally: Tally
     labels_with_text: int  # labels whose stage texts could take part
     trained: bool  # else its adapters were left out, which changes no answer
+    revision: str  # fingerprint of the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Examination:
     """What all recognisers are asked, and with what.
 
     Args:
+        data: Name of the data set.
         split: Of the data, for people.
         layouts: Episodes of each layout.
         labels: Of the split.
@@ -109,6 +111,7 @@ class Examination:
         stages: Gives stage texts of its labels for a number of stages; None leaves text out.
     """
 
+    data: str
     split: str
     layouts: Mapping[Layout, Sequence[Episode]]
     labels: Sequence[str]
@@ -146,7 +149,14 @@ class Examination:
             for layout, episodes in self.layouts.items():
                 setting = Setting(method, context, variant.transductive, layout)
                 tally = measure(scorer, self.labels, episodes, name=f"{checkpoint} {setting}")
-                yield Result(checkpoint, setting, tally, len(scorer.text), variant.trained)
+                yield Result(
+                    checkpoint,
+                    setting,
+                    tally,
+                    len(scorer.text),
+                    variant.trained,
+                    recognizer.fingerprint,
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
