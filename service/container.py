@@ -117,9 +117,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        changer = changer_of(tasks)
+        changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
         parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
+        users = tasks, changer, Diagnoser(tasks, engine), porter
         asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
         inbox, once = inbox_of(changer, settings), Once(store.once, settings.idempotency_s)
         service = Service(*parts, *users, *asked, inbox, once, meters, ring)

@@ -57,7 +57,10 @@ def read_clip(
     header = read_header(data, limits)
     wanted = span.choose(header.timeline, _offsets(frames, jitter), limits)
     decoded = decode(data, header, wanted, Framing(size, squash), limits)
-    shown = [decoded.shown[place] for place in wanted]
+    return _clip(header, decoded, [decoded.shown[place] for place in wanted])
+
+
+def _clip(header: Header, decoded: Decoded, shown: Sequence[int]) -> Clip:
     return Clip(
         frames_THWC=np.stack([decoded.squares[place] for place in shown]),
         times_s=tuple(header.timeline.times_s[place] for place in shown),
