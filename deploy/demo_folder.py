@@ -122,15 +122,14 @@ def _episodes(
     rows: list[dict[str, Any]] = []
     print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
     labels = sorted({clip.label for clip in clips})
+    asked = [Layout(ways, count) for count in shots]
+    layouts = draw_layouts(
+        clips, asked, queries=queries, episodes=options.episodes, seed=options.seed
+    )
     examination = Examination(
+        "clips",
         options.split,
-        draw_layouts(
-            clips,
-            [Layout(ways, count) for count in shots],
-            queries=queries,
-            episodes=options.episodes,
-            seed=options.seed,
-        ),
+        layouts,
         labels,
         TokenSources("clips", clips, cache=None, half=False),
         lambda count: {label: template_stages(label, count) for label in labels},

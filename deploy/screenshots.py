@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.demo_synthetic import draw_actions
 from deploy.local_service import ROOT, local_service
 from kshot_client import Client
 
@@ -31,6 +30,7 @@ NAME = "Shapes in motion"
 
 def draw_clips(folder: Path) -> Clips:
     """Write the clips: those of each label are numbered, the last ones to be asked about."""
+    from deploy.demo_synthetic import draw_actions
     from training.synthetic.rendering import write_clip
 
     clips: dict[str, list[Path]] = {}

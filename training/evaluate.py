@@ -116,12 +116,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     examination = open_examination(job)
     results = evaluate(examination, subjects(options), contexts=options.contexts, device=device)
     show(results)
+    measured = {"data": examination.data, "environment": environment(device)}
     told = {
-        "measured": {
-            "command": options.command,
-            "data": examination.data,
-            "environment": environment(device),
-        },
+        "measured": {"command": options.command, **measured},
         "split": examination.split,
         **_sizes(episodes, examination),
         "list": episodes.name if isinstance(episodes, Path) else None,

@@ -54,11 +54,13 @@ def read_clip(
         ClipError: One of its children, when the clip cannot be used.
     """
     data, span = _bytes(source, limits), _Span(start_s, end_s)
-    offsets = [0.5] * frames if jitter is None else jitter.random(frames).tolist()
     header = read_header(data, limits)
-    wanted = span.choose(header.timeline, offsets, limits)
+    wanted = span.choose(header.timeline, _offsets(frames, jitter), limits)
     decoded = decode(data, header, wanted, Framing(size, squash), limits)
-    shown = [decoded.shown[place] for place in wanted]
+    return _clip(header, decoded, [decoded.shown[place] for place in wanted])
+
+
+def _clip(header: Header, decoded: Decoded, shown: Sequence[int]) -> Clip:
     return Clip(
         frames_THWC=np.stack([decoded.squares[place] for place in shown]),
         times_s=tuple(header.timeline.times_s[place] for place in shown),
@@ -122,6 +124,11 @@ class _Span:
                 f" {limits.min_duration_s:g} s; send a longer one."
             )
         return clip.shown_at(spread_instants(self.start_s, end_s, offsets))
+
+
+def _offsets(frames: int, jitter: np.random.Generator | None) -> list[float]:
+    """Place each frame in its span, as a share of it."""
+    return [0.5] * frames if jitter is None else [float(at) for at in jitter.random(frames)]
 
 
 def _bytes(source: bytes | Path, limits: MediaLimits) -> bytes:

@@ -103,20 +103,20 @@ class Examination:
     """What all recognisers are asked, and with what.
 
     Args:
-        data: Name of the data set.
         split: Of the data, for people.
         layouts: Episodes of each layout.
         labels: Of the split.
         sources: Tokens of its clips.
         stages: Gives stage texts of its labels for a number of stages; None leaves text out.
+        data: Name of the data set, for people.
     """
 
-    data: str
     split: str
     layouts: Mapping[Layout, Sequence[Episode]]
     labels: Sequence[str]
     sources: TokenSources
     stages: Callable[[int], Mapping[str, StageTexts] | None] | None
+    data: str = ""
 
     def ask(
         self,

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -185,15 +186,8 @@ def read_frames(
         if clip.path.is_dir():
             return _read_folder(clip.path, frames, Framing(size, squash), rng)
         decode = decode_video if rng is None else decode_local
-        video = read_clip(
-            clip.path,
-            frames=frames,
-            size=size,
-            limits=limits,
-            jitter=rng,
-            decode=decode,
-            squash=squash,
-        )
+        read = partial(read_clip, limits=limits, jitter=rng, decode=decode)
+        video = read(clip.path, frames=frames, size=size, squash=squash)
     except ClipError as error:
         raise type(error)(f"{clip.path}: {error}") from error
     except OSError as error:

@@ -116,10 +116,6 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
             blocks=visual.blocks if changes.blocks is None else changes.blocks,
             ratio=visual.ratio if changes.ratio is None else changes.ratio,
         )
-    if changes.squash is not None and not 1 <= changes.squash <= 4:
-        raise InputError(
-            f"--squash is {changes.squash:g}; frames are squashed to 1 to 4 times the crop."
-        )
     if changes.zero_init is not None:
         visual = started(visual, zero_init=changes.zero_init)
     if text is not None and changes.text_blocks is not None:
@@ -136,10 +132,21 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
         tune=changes.tune or method.tune,
         align=changes.align or method.align,
         stage_cosine=changes.stage_cosine or method.stage_cosine,
-        squash=changes.squash or method.squash,
+        squash=method.squash if changes.squash is None else squash_of(changes.squash),
         align_norm=method.align_norm if changes.align_norm is None else changes.align_norm,
         **BY_LABEL if changes.text == "label" else {},
     )
+
+
+def squash_of(share: float) -> float:
+    """Check how much larger than the crop squashed frames are.
+
+    Raises:
+        InputError: They would not hold it.
+    """
+    if not 1 <= share <= 4:
+        raise InputError(f"--squash is {share:g}; frames are squashed to 1 to 4 times the crop.")
+    return share
 
 
 def started(visual: VisualConfig | None, *, zero_init: bool) -> TaskConfig:

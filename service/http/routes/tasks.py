@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from service.container import Service
 from service.http.changes.document import IF_MATCH
-from service.http.diagnosis import diagnosis_short
+from service.http.diagnosis.views import diagnosis_short
 from service.http.once.repeat import RepeatDep
 from service.http.openapi import (
     CLASSIFY_HEADERS,
