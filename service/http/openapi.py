@@ -104,6 +104,11 @@ TASK_REQUEST = form_or_json(
         },
         "ttl_s": {"type": "number"},
         "allow_partial": {"type": "boolean"},
+        "inbox": {
+            "type": "string",
+            "description": "JSON: which queries it remembers unasked, such as "
+            '{"keep": 50, "below": 0.6}.',
+        },
     },
     required=(),
     description="`label` and `clip` are repeated in step: the first label is that of the first "
