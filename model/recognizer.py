@@ -102,6 +102,11 @@ class Recognizer(ByParts):
         return self.video.tower.size
 
     @property
+    def squash(self) -> int | None:
+        """Side that whole frames are squashed to before the crop; None keeps their shape."""
+        return self.config.squash_side(self.size)
+
+    @property
     def per_task(self) -> bool:
         """Whether queries are scored against the classes of their own task alone."""
         parts = (self.prototypes, self.matcher, self.fusion, self.text_head)

@@ -119,9 +119,9 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        changer = changer_of(tasks)
+        changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
         parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), Porter(tasks, engine)
+        users = tasks, changer, Diagnoser(tasks, engine), porter
         asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
         yield Service(*parts, *users, *asked, meters, ring)
 
@@ -152,6 +152,7 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
         workers=settings.decode_workers or usable_cores() + 1,
         frames=engine.model.frames,
         size=engine.model.size,
+        squash=engine.model.squash,
         media=media_limits(limits),
         sandbox=settings.sandbox,
         watch=meters.read,
@@ -162,6 +163,7 @@ def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
     """Make what follows long videos."""
     streams = VideoStreams(
         size=engine.model.size,
+        squash=engine.model.squash,
         media=stream_limits(tasks.limits),
         sandbox=settings.sandbox,
         most=settings.max_timelines,

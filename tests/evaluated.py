@@ -75,4 +75,5 @@ def _frames(sent: bytes, folder: Path, recognizer: Recognizer) -> np.ndarray:
     file = folder / "clip.mp4"
     file.write_bytes(sent)
     clip = LabelledClip(file, "any", "any")
-    return read_frames(clip, frames=recognizer.config.frames, size=recognizer.size)
+    size, squash = recognizer.size, recognizer.squash
+    return read_frames(clip, frames=recognizer.config.frames, size=size, squash=squash)

@@ -15,10 +15,16 @@ VIDEO = make_video(grey_frames(30))
 
 
 def make_pool(
-    workers: int = 1, media: MediaLimits = LIMITS, size: int = 32, **sandbox: float
+    workers: int = 1,
+    media: MediaLimits = LIMITS,
+    size: int = 32,
+    squash: int | None = None,
+    **sandbox: float,
 ) -> DecodePool:
     limits = SandboxLimits(**sandbox)
-    return DecodePool(workers=workers, frames=8, size=size, media=media, sandbox=limits)
+    return DecodePool(
+        workers=workers, frames=8, size=size, squash=squash, media=media, sandbox=limits
+    )
 
 
 def request(video: bytes = VIDEO, **span: float) -> ClipRequest:

@@ -3,7 +3,10 @@
     python -m training.diagnose --checkpoint compact --data INDEX.csv
 
 The last line is JSON: leave-one-out accuracy beside that on other recordings, the share of clips
-with a wrong label that are found, and what one clip more gives beside what was expected.
+with a wrong label that are found, and what one clip more gives beside what was expected. `--ask
+corrections` tells instead what correcting the ten least certain of 50 answers gains, beside ten by
+chance; `--ask calibration` what a task's own clips, or queries that were none of its labels, do for
+its calibration.
 """
 
 import argparse
@@ -34,13 +37,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
     cli.add_data_options(parser)
     for name, (usual, what) in SIZES.items():
         add(f"--{name}", type=int, default=usual, help=what)
+    add(
+        "--ask",
+        choices=("diagnosis", "corrections", "calibration"),
+        default="diagnosis",
+        help="Of what the drawn tasks tell.",
+    )
     add("--cache", type=Path, help="Folder of trunk caches; without it, tokens are held in memory.")
     add("--device", default="cpu", help="Where to compute.")
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Draw tasks, diagnose them, and compare with what happens."""
-    from training.evaluation.diagnosis import DiagnoseJob, diagnose
+    from training.evaluation.diagnosing.diagnosis import DiagnoseJob, diagnose
 
     return diagnose(
         DiagnoseJob(
@@ -52,6 +61,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             shots=options.shots,
             queries=options.queries,
             seed=options.seed,
+            ask=options.ask,
             cache=options.cache,
             device=options.device,
         )

@@ -105,6 +105,7 @@ def _declare_as_published(parser: argparse.ArgumentParser) -> None:
         help="Score the sentences of stages (Task-Adapter++), or one of the label (Task-Adapter).",
     )
     add("--align", choices=get_args(Align), help="Whom a query's frames are aligned with.")
+    add("--squash", type=float, help="Side of whole frames, squashed / that of crops: 1.15.")
     add("--align-norm", action="store_true", default=None, help="LayerNorm of the alignment.")
     add("--stage-cosine", choices=("frames", "mean"), help="Mean of cosines, or cosine of a mean.")
     add(
@@ -164,6 +165,7 @@ def _method(options: argparse.Namespace) -> MethodChoice:
         text=options.text,
         align=options.align,
         align_norm=options.align_norm,
+        squash=options.squash,
         stage_cosine=options.stage_cosine,
         zero_init=options.zero_init,
         at_input=options.at_input,

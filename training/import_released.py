@@ -5,7 +5,8 @@
 The released state dict holds adapters in every block and uses those of the top blocks; it does not
 say how many, so the command asks. Its backbone must be the one that open_clip loads. The weights
 were trained with `joint` attention among queries (model/papers/task_adapter.md, section 8), which
-the service refuses; with another context they compute another function.
+the service refuses; with another context they compute another function. They learned from whole
+frames squashed to 257 x 257 pixels and cropped, and see such here too.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from model.config.method import Align, MethodConfig, QueryContext
 from model.config.towers import OpenClipConfig
 from model.text import PROMPT
 from training import cli
+
+SQUASH = 1.15  # released code resizes to 257 x 257 for crops of 224
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         text=OrderConfig(blocks=options.text_blocks),
         align=options.align,
         align_norm=options.align_norm,
+        squash=SQUASH,
         prompt=PROMPT.replace("{label}", "{spelled}"),  # labels as data sets spell them
     )
     return import_released(

@@ -31,6 +31,9 @@ Projected = Annotated[bool, Field(exclude_if=lambda projected: projected)]
 TextHeadKind = Literal["stages", "label"]
 TextHeadChoice = Annotated[TextHeadKind, Field(exclude_if=lambda kind: kind == "stages")]
 Stages = Annotated[int, Field(ge=1, le=10, exclude_if=lambda stages: stages == STAGES)]
+Squash = Annotated[
+    float | None, Field(ge=1, le=4, allow_inf_nan=False, exclude_if=lambda share: share is None)
+]
 Prompt = Annotated[str | tuple[str, ...], Field(exclude_if=lambda prompt: prompt == PROMPT)]
 
 
@@ -60,6 +63,11 @@ class MethodConfig(Config):
     projected: Projected = True  # features in the space of text; else as wide as tokens
     stages: Stages = STAGES  # sentences that describe an action
     prompt: Prompt = PROMPT  # what the text tower reads of a stage: see `model.text.prompts`
+    squash: Squash = None  # whole frames to a square this many times the size before the crop
+
+    def squash_side(self, size: int) -> int | None:
+        """Return the side of the squashed frame, for crops of this size; None keeps its shape."""
+        return None if self.squash is None else int(size * self.squash)
 
     @property
     def texts(self) -> int:

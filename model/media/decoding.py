@@ -14,6 +14,7 @@ import numpy as np
 
 from model.errors import ClipUndecodableError, NoFramesError
 from model.media.container import MediaLimits, library_errors, open_video
+from model.media.display import Framing
 from model.media.headers import Header
 from model.media.walk import Walk
 
@@ -36,7 +37,7 @@ class Decoded:
 
 
 def decode_video(
-    data: bytes, header: Header, wanted: Sequence[int], size: int, limits: MediaLimits
+    data: bytes, header: Header, wanted: Sequence[int], framing: Framing, limits: MediaLimits
 ) -> Decoded:
     """Decode the wanted pictures of a video.
 
@@ -44,7 +45,7 @@ def decode_video(
         data: The encoded clip.
         header: Its header.
         wanted: Places in the header's timeline.
-        size: Height and width of the result in pixels.
+        framing: Of the result.
         limits: What is accepted.
 
     Raises:
@@ -55,7 +56,7 @@ def decode_video(
     squares: dict[int, np.ndarray] = {}
     for careful in (False, True):
         with open_video(data, limits) as video, library_errors("decoding the frames"):
-            walk = Walk(video, header, stamps - shown.keys(), size, limits, careful=careful)
+            walk = Walk(video, header, stamps - shown.keys(), framing, limits, careful=careful)
             walk.go()
         shown |= walk.shown
         squares |= walk.squares

@@ -1,7 +1,8 @@
 """A decoded frame as a screen shows it: the one resize, crop and rotation of the project.
 
 The short side becomes `size` by swscale (bicubic, widened when shrinking) with pixels made square,
-then the centre is cropped, then the display matrix applied: mirrored or turned by multiples of 90
+or the whole frame is squashed to a square somewhat larger, for weights that learned from such; then
+the centre is cropped, then the display matrix applied: mirrored or turned by multiples of 90
 degrees, other angles to the nearest. Only frames that need it are deinterlaced (`bwdif`), toned
 (`model.media.tones`), or laid over black, as video players do with what is transparent.
 
@@ -12,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -25,6 +26,24 @@ from model.media.tones import needs_toning, toned
 
 PARITY = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}  # which field is shown first, by field order
 RESAMPLING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+class Framing(NamedTuple):
+    """How a frame becomes a square.
+
+    Args:
+        size: Height and width of the result, pixels.
+        squash: Side that the whole frame is squashed to before the crop; None keeps its shape.
+    """
+
+    size: int
+    squash: int | None = None
+
+    def resized(self, width: Fraction, height: int) -> tuple[int, int]:
+        """Give width and height before the crop."""
+        if self.squash is not None:
+            return self.squash, self.squash
+        return scaled(round(width), height, self.size)
 
 
 def scaled(width: int, height: int, size: int) -> tuple[int, int]:
@@ -42,7 +61,7 @@ def centre_crop(pixels_HWC: np.ndarray, size: int) -> np.ndarray:
 
 def square(
     frame: av.VideoFrame,
-    size: int,
+    framing: Framing,
     limits: MediaLimits,
     reformatter: VideoReformatter,
     pixel_aspect: Fraction = Fraction(1),
@@ -51,19 +70,19 @@ def square(
 
     Args:
         frame: As decoded, or deinterlaced.
-        size: Height and width of the result.
+        framing: Of the result.
         limits: What is accepted.
         reformatter: Resizes; one for all frames of a clip.
         pixel_aspect: Width of a pixel / its height.
     """
     check_picture(frame.width, frame.height, limits)
     check_shape(frame.width * pixel_aspect, frame.height)
-    width, height = scaled(round(frame.width * pixel_aspect), frame.height, size)
+    width, height = framing.resized(frame.width * pixel_aspect, frame.height)
     clear = _has_alpha(frame.format.name)
     toning = needs_toning(frame.color_trc, frame.color_primaries)
     form = ("rgba64le" if clear else "rgb48le") if clear or toning else "rgb24"
     small = reformatter.reformat(frame, width, height, form, interpolation=RESAMPLING, threads=1)
-    pixels = centre_crop(small.to_ndarray(), size)
+    pixels = centre_crop(small.to_ndarray(), framing.size)
     if clear or toning:
         pixels = _deep(pixels, frame.color_trc, frame.color_primaries, toning=toning)
     return upright(pixels, frame)

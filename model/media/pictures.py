@@ -21,29 +21,35 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from model.errors import ClipTooLargeError, PictureCountError, PictureTooLargeError
 from model.media.container import MediaLimits, check_picture, library_errors
-from model.media.display import square
+from model.media.display import Framing, square
 from model.media.sampling import Clip, centre_indices
 
 UNTRUSTED_FORMATS = ("JPEG", "PNG")
 
 
 def read_pictures(
-    pictures: Sequence[bytes], *, frames: int, size: int, limits: MediaLimits
+    pictures: Sequence[bytes],
+    *,
+    frames: int,
+    size: int,
+    limits: MediaLimits,
+    squash: int | None = None,
 ) -> Clip:
     """Read a clip given as JPEG or PNG pictures, in their order; EXIF orientation is honoured.
 
-    Every picture's header is checked; the sampled ones alone are decoded.
+    Every picture's header is checked; the sampled ones alone are decoded. Pictures that are squares
+    of the size already stay as they are, squashed ones too: they may be what was kept of a clip.
 
     Raises:
         ClipError: One of its children, when the pictures cannot be used.
     """
     count = len(pictures)
     check_pictures(pictures, limits)
-    picked = centre_indices(count, frames)
+    picked, framing = centre_indices(count, frames), Framing(size, squash)
     squares: dict[int, np.ndarray] = {}
     for number in dict.fromkeys(picked):
         with _opened(pictures[number], number, limits) as image:
-            squares[number] = _square(_upright(image, pictures[number]), size, limits)
+            squares[number] = _square(_upright(image, pictures[number]), framing, limits)
     return Clip(
         frames_THWC=np.stack([squares[k] for k in picked]),
         times_s=tuple(float(k) for k in picked),
@@ -92,12 +98,12 @@ def _upright(image: Image.Image, encoded: bytes) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _square(pixels_HWC: np.ndarray, size: int, limits: MediaLimits) -> np.ndarray:
+def _square(pixels_HWC: np.ndarray, framing: Framing, limits: MediaLimits) -> np.ndarray:
     """Resize and crop; pixels that are a square of the size already stay what they are."""
-    if pixels_HWC.shape[:2] == (size, size):
+    if pixels_HWC.shape[:2] == (framing.size, framing.size):
         return pixels_HWC
     frame = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
-    return square(frame, size, limits, VideoReformatter())
+    return square(frame, framing, limits, VideoReformatter())
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from model.media.container import (
     check_frames,
     library_errors,
 )
-from model.media.display import deinterlaced, square
+from model.media.display import Framing, deinterlaced, square
 from model.media.headers import by_coding, step_s
 from model.media.sampling import SLACK_S
 from model.media.windows import WindowGrid
@@ -65,16 +65,18 @@ class PictureStream:
     Args:
         video: Just opened, and open for as long as pictures are asked for.
         grid: Where the windows are.
-        size: Height and width of the pictures.
+        framing: Of the pictures.
         limits: What is accepted.
     """
 
-    def __init__(self, video: OpenVideo, grid: WindowGrid, size: int, limits: MediaLimits) -> None:
+    def __init__(
+        self, video: OpenVideo, grid: WindowGrid, framing: Framing, limits: MediaLimits
+    ) -> None:
         self.reached_s = 0.0
         self.decoded = 0  # pictures, whole or not
         self.end: StreamEnd | None = None  # once it has been reached
         self._video, self._grid, self._limits = video, grid, limits
-        self._size = size
+        self._framing = framing
         self._wanted = grid.wanted()
         self._next = next(self._wanted)
         self._held: _Held | None = None
@@ -194,7 +196,7 @@ class PictureStream:
             order = self._video.decoder.field_order
             frame = deinterlaced(self._before, frame, after, order)
         aspect = self._video.pixel_aspect
-        return square(frame, self._size, self._limits, self._reformatter, aspect)
+        return square(frame, self._framing, self._limits, self._reformatter, aspect)
 
     def _finish(self) -> list[Shown]:
         if self._held is None:

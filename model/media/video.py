@@ -15,13 +15,14 @@ import numpy as np
 from model.errors import ClipSpanError, ClipTooLargeError, ClipTooShortError
 from model.media.container import MediaLimits, check_duration
 from model.media.decoding import Decoded, decode_video
+from model.media.display import Framing
 from model.media.headers import Header, read_header
 from model.media.sampling import SLACK_S, Clip, Timeline, spread_instants
 
 ROUNDING_S = 0.05  # players round a clip's length; `end_s` may exceed it by this much
 
 
-Decoder = Callable[[bytes, Header, Sequence[int], int, MediaLimits], Decoded]
+Decoder = Callable[[bytes, Header, Sequence[int], Framing, MediaLimits], Decoded]
 
 
 def read_clip(
@@ -34,6 +35,7 @@ def read_clip(
     end_s: float | None = None,
     jitter: np.random.Generator | None = None,
     decode: Decoder = decode_video,
+    squash: int | None = None,
 ) -> Clip:
     """Read a video and sample its frames, each from one of equal spans of time.
 
@@ -46,16 +48,19 @@ def read_clip(
         end_s: Sample until here; to the end of the last frame if None.
         jitter: Draws one random instant inside each span; the centre of each span if None.
         decode: What decodes the chosen frames.
+        squash: Side that whole frames are squashed to before the crop; None keeps their shape.
 
     Raises:
         ClipError: One of its children, when the clip cannot be used.
     """
     data, span = _bytes(source, limits), _Span(start_s, end_s)
-    offsets = [0.5] * frames if jitter is None else jitter.random(frames).tolist()
     header = read_header(data, limits)
-    wanted = span.choose(header.timeline, offsets, limits)
-    decoded = decode(data, header, wanted, size, limits)
-    shown = [decoded.shown[place] for place in wanted]
+    wanted = span.choose(header.timeline, _offsets(frames, jitter), limits)
+    decoded = decode(data, header, wanted, Framing(size, squash), limits)
+    return _clip(header, decoded, [decoded.shown[place] for place in wanted])
+
+
+def _clip(header: Header, decoded: Decoded, shown: Sequence[int]) -> Clip:
     return Clip(
         frames_THWC=np.stack([decoded.squares[place] for place in shown]),
         times_s=tuple(header.timeline.times_s[place] for place in shown),
@@ -119,6 +124,11 @@ class _Span:
                 f" {limits.min_duration_s:g} s; send a longer one."
             )
         return clip.shown_at(spread_instants(self.start_s, end_s, offsets))
+
+
+def _offsets(frames: int, jitter: np.random.Generator | None) -> list[float]:
+    """Place each frame in its span, as a share of it."""
+    return [0.5] * frames if jitter is None else [float(at) for at in jitter.random(frames)]
 
 
 def _bytes(source: bytes | Path, limits: MediaLimits) -> bytes:

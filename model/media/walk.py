@@ -10,7 +10,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from model.media.container import MediaLimits, OpenVideo
-from model.media.display import deinterlaced, square
+from model.media.display import Framing, deinterlaced, square
 from model.media.headers import Header
 
 PROGRESSIVE = 1  # FFmpeg's field orders: unknown, progressive, and four interlaced ones
@@ -38,7 +38,7 @@ class Walk:
         video: Just opened.
         header: Of it.
         wanted: Stamps of pictures.
-        size: Height and width of the result in pixels.
+        framing: Of the result.
         limits: What is accepted.
         careful: Begin one start earlier, leave nothing out, and take the nearest picture for one
             that is not there.
@@ -49,7 +49,7 @@ class Walk:
         video: OpenVideo,
         header: Header,
         wanted: set[int],
-        size: int,
+        framing: Framing,
         limits: MediaLimits,
         *,
         careful: bool,
@@ -59,7 +59,7 @@ class Walk:
         self.tried = self.broken = 0  # pictures; of them those that are not whole
         self.out_of_order = False
         self._video, self._header = video, header
-        self._size, self._limits = size, limits
+        self._framing, self._limits = framing, limits
         self._careful = careful
         self._reaches = {stamp: self._reach(stamp) for stamp in wanted}
         self._skips = header.timed and not careful and video.decoder.field_order <= PROGRESSIVE
@@ -186,7 +186,9 @@ class Walk:
         self.shown[wanted] = stamp
         if stamp not in self.squares:
             aspect = self._video.pixel_aspect
-            self.squares[stamp] = square(frame, self._size, self._limits, self._reformatter, aspect)
+            self.squares[stamp] = square(
+                frame, self._framing, self._limits, self._reformatter, aspect
+            )
 
 
 def _nearness(stamp: int, wanted: int) -> tuple[bool, int]:

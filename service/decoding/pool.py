@@ -65,6 +65,7 @@ class DecodePool:
         workers: int,
         frames: int,
         size: int,
+        squash: int | None = None,
         media: MediaLimits,
         sandbox: SandboxLimits,
         watch: Watch = lambda *_: None,
@@ -73,7 +74,7 @@ class DecodePool:
             raise ValueError(f"A decode pool needs at least one worker, got {workers}.")
         self.workers = workers
         self.frames = frames
-        self.size = size
+        self.size, self.squash = size, squash
         self.media = media
         self.sandbox = sandbox
         self.watch = watch
@@ -261,7 +262,11 @@ class DecodePool:
 
     async def _start_one(self) -> None:
         decoder = await Decoder.start(
-            frames=self.frames, size=self.size, media=self.media, sandbox=self.sandbox
+            frames=self.frames,
+            size=self.size,
+            squash=self.squash,
+            media=self.media,
+            sandbox=self.sandbox,
         )
         self._decoders.add(decoder)
         self.turns.put(decoder)

@@ -61,6 +61,7 @@ class Decoder:
         *,
         frames: int,
         size: int,
+        squash: int | None = None,
         media: MediaLimits,
         sandbox: SandboxLimits,
         module: str = "service.decoding.worker",
@@ -71,6 +72,7 @@ class Decoder:
         Args:
             frames: That its memory has room for.
             size: Of these.
+            squash: Side that whole pictures are squashed to before the crop; None: not.
             media: What is accepted.
             sandbox: What it may use.
             module: What it runs.
@@ -85,7 +87,13 @@ class Decoder:
         except BaseException:
             memory.close()
             raise
-        hello = {"frames": frames, "size": size, "media": asdict(media), "sandbox": asdict(sandbox)}
+        hello = {
+            "frames": frames,
+            "size": size,
+            "squash": squash,
+            "media": asdict(media),
+            "sandbox": asdict(sandbox),
+        }
         await decoder._introduced(Message(hello))
         return decoder
 

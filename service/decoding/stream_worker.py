@@ -14,12 +14,14 @@ from typing import BinaryIO
 import numpy as np
 
 from model.media.container import MediaLimits, open_video
+from model.media.display import Framing
 from model.media.stream import PictureStream, Shown, claimed_duration
 from model.media.windows import WindowGrid
 from service.decoding.protocol import Message, map_pixels, read_message, write_message
 from service.decoding.sandbox import NICENESS, OPEN_FDS, SandboxLimits, lock_down, renew_cpu
 from service.decoding.worker import (
     EASY,
+    framing_of,
     introduction,
     media_of,
     own_pipes,
@@ -40,17 +42,18 @@ def main() -> None:
     hello = read_message(source)
     if hello is None:
         return
-    frames, size = hello.header["frames"], hello.header["size"]
+    frames, framing = hello.header["frames"], framing_of(hello)
+    size = framing.size
     pixels = map_pixels(int(sys.argv[1]), frames * size * size * 3).reshape(frames, size, size, 3)
     sandbox = SandboxLimits(**hello.header["sandbox"])
     sample = sample_video()
-    warm_up(sample, frames, size)
-    _read_all(sample, size)
+    warm_up(sample, frames, framing)
+    _read_all(sample, framing)
     lock_down(sandbox, OPEN_FDS + 1)
-    _read_all(sample, size)
+    _read_all(sample, framing)
     write_message(sink, Message(introduction()))
     with os.fdopen(OPEN_FDS, "rb") as video:
-        reading = _Reading(video, pixels, size, media_of(hello.header["media"]))
+        reading = _Reading(video, pixels, framing, media_of(hello.header["media"]))
         while (request := read_message(source)) is not None:
             renew_cpu(sandbox.cpu_s)
             write_message(sink, reading.answer(request))
@@ -62,12 +65,14 @@ class _Reading:
     Args:
         video: The file.
         pixels: Memory for as many pictures as an answer has at most.
-        size: Of these.
+        framing: Of these.
         media: What is accepted.
     """
 
-    def __init__(self, video: BinaryIO, pixels: np.ndarray, size: int, media: MediaLimits) -> None:
-        self._video, self._pixels, self._size, self._media = video, pixels, size, media
+    def __init__(
+        self, video: BinaryIO, pixels: np.ndarray, framing: Framing, media: MediaLimits
+    ) -> None:
+        self._video, self._pixels, self._framing, self._media = video, pixels, framing, media
         self._steps: Iterator[list[Shown]] = iter(())
         self._stream: PictureStream | None = None
         self._left: list[Shown] = []
@@ -83,7 +88,7 @@ class _Reading:
     def _open(self, request: Message) -> Message:
         video = self._opened.enter_context(open_video(self._video, self._media))
         grid = WindowGrid(**request.header["grid"])
-        self._stream = PictureStream(video, grid, self._size, self._media)
+        self._stream = PictureStream(video, grid, self._framing, self._media)
         self._steps = self._stream.steps()
         return Message({"codec": video.codec, "claimed_s": claimed_duration(video)})
 
@@ -110,9 +115,9 @@ class _Reading:
         return Message(header)
 
 
-def _read_all(sample: bytes, size: int) -> None:
+def _read_all(sample: bytes, framing: Framing) -> None:
     with open_video(io.BytesIO(sample), EASY) as video:
-        list(PictureStream(video, SAMPLE_GRID, size, EASY).steps())
+        list(PictureStream(video, SAMPLE_GRID, framing, EASY).steps())
 
 
 if __name__ == "__main__":

@@ -64,13 +64,22 @@ class VideoStreams:
 
     Args:
         size: Height and width of the pictures.
+        squash: Side that whole pictures are squashed to before the crop; None keeps their shape.
         media: What a video may be.
         sandbox: What its process may use.
         most: Videos at once.
     """
 
-    def __init__(self, *, size: int, media: MediaLimits, sandbox: SandboxLimits, most: int) -> None:
-        self.size = size
+    def __init__(
+        self,
+        *,
+        size: int,
+        squash: int | None = None,
+        media: MediaLimits,
+        sandbox: SandboxLimits,
+        most: int,
+    ) -> None:
+        self.size, self.squash = size, squash
         self.media = media
         self.sandbox = sandbox
         self.most = most
@@ -116,6 +125,7 @@ class VideoStreams:
             decoder = await Decoder.start(
                 frames=PIECE_PICTURES,
                 size=self.size,
+                squash=self.squash,
                 media=self.media,
                 sandbox=self.sandbox,
                 module=WORKER,

@@ -18,6 +18,7 @@ from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImag
 
 from model.errors import ClipError, ClipSpanError, ClipUndecodableError
 from model.media.container import MediaLimits
+from model.media.display import Framing
 from model.media.pictures import check_pictures, read_pictures
 from model.media.sampling import Clip
 from model.media.video import check_clip, read_clip
@@ -39,18 +40,19 @@ def main() -> None:
     hello = read_message(source)
     if hello is None:
         return
-    frames, size = hello.header["frames"], hello.header["size"]
+    frames, framing = hello.header["frames"], framing_of(hello)
+    size = framing.size
     memory = map_pixels(int(sys.argv[1]), frames * size * size * 3)
     media = media_of(hello.header["media"])
     sandbox = SandboxLimits(**hello.header["sandbox"])
     sample = sample_video()
-    warm_up(sample, frames, size)
+    warm_up(sample, frames, framing)
     lock_down(sandbox)
-    prove(sample, frames, size)
+    prove(sample, frames, framing)
     write_message(sink, Message(introduction()))
     while (request := read_message(source)) is not None:
         renew_cpu(sandbox.cpu_s)
-        write_message(sink, _answer(request, memory, frames, size, media))
+        write_message(sink, _answer(request, memory, frames, framing, media))
         del request
 
 
@@ -59,6 +61,11 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     answers = os.dup(1)
     os.dup2(2, 1)
     return sys.stdin.buffer, os.fdopen(answers, "wb")
+
+
+def framing_of(hello: Message) -> Framing:
+    """Read out of the first message what pictures become."""
+    return Framing(hello.header["size"], hello.header["squash"])
 
 
 def media_of(fields: dict[str, Any]) -> MediaLimits:
@@ -83,10 +90,10 @@ def introduction() -> dict[str, Any]:
 
 
 def _answer(
-    request: Message, memory: np.ndarray, frames: int, size: int, media: MediaLimits
+    request: Message, memory: np.ndarray, frames: int, framing: Framing, media: MediaLimits
 ) -> Message:
     try:
-        clip = _read(request, frames, size, media)
+        clip = _read(request, frames, framing, media)
     except Exception as error:  # the one place: whatever a clip provokes is that clip's refusal
         return refusal(error)
     if clip is None:
@@ -111,7 +118,7 @@ def refusal(error: Exception) -> Message:
     return Message({**said.header, "unexpected": repr(error)[:500]})
 
 
-def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip | None:
+def _read(request: Message, frames: int, framing: Framing, media: MediaLimits) -> Clip | None:
     """Read a clip; None where its headers alone were to be read."""
     start_s, end_s = request.header["start_s"], request.header["end_s"]
     headers_only = request.header["headers_only"]
@@ -120,7 +127,8 @@ def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip 
         if headers_only:
             check_clip(request.blobs[0], frames=frames, limits=media, **span)
             return None
-        return read_clip(request.blobs[0], frames=frames, size=size, limits=media, **span)
+        made = {"frames": frames, "limits": media, **framing._asdict()}
+        return read_clip(request.blobs[0], **made, **span)
     if start_s is not None or end_s is not None:
         raise ClipSpanError(
             f"A span from {start_s} s to {end_s} s means nothing for pictures, which carry no"
@@ -129,31 +137,31 @@ def _read(request: Message, frames: int, size: int, media: MediaLimits) -> Clip 
     if headers_only:
         check_pictures(request.blobs, media)
         return None
-    return read_pictures(request.blobs, frames=frames, size=size, limits=media)
+    return read_pictures(request.blobs, frames=frames, limits=media, **framing._asdict())
 
 
-def warm_up(video: bytes, frames: int, size: int) -> None:
+def warm_up(video: bytes, frames: int, framing: Framing) -> None:
     """Go once through every path, so that nothing is left to import or open later."""
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if module.name not in NOT_NEEDED:
             importlib.import_module(module.name)  # PyAV imports some of them per stream type
-    read_clip(video, frames=frames, size=size, limits=EASY)
+    read_clip(video, frames=frames, limits=EASY, **framing._asdict())
     for kind in ("PNG", "JPEG"):
         exif = Image.Exif()
         exif[0x0112] = 6  # orientation: a quarter turn
         picture = io.BytesIO()
         Image.new("RGB", (32, 32)).save(picture, kind, exif=exif)
-        read_pictures([picture.getvalue()], frames=frames, size=size, limits=EASY)
+        read_pictures([picture.getvalue()], frames=frames, limits=EASY, **framing._asdict())
     nothing = Message(
         {"kind": "video", "start_s": 0.0, "end_s": 1.0, "headers_only": False}, (b"",)
     )
-    _answer(nothing, np.empty(0, np.uint8), frames, size, EASY)
+    _answer(nothing, np.empty(0, np.uint8), frames, framing, EASY)
 
 
-def prove(video: bytes, frames: int, size: int) -> None:
+def prove(video: bytes, frames: int, framing: Framing) -> None:
     """Decode under the limits before any clip depends on it, with memory to spare."""
     np.empty(HEADROOM_BYTES, np.uint8)
-    read_clip(video, frames=frames, size=size, limits=EASY)
+    read_clip(video, frames=frames, limits=EASY, **framing._asdict())
 
 
 def sample_video() -> bytes:

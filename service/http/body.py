@@ -23,6 +23,7 @@ from service.errors import (
     RequestError,
 )
 from service.http.content import file_name
+from service.http.inbox.policy import policy_of
 from service.http.problems import invalid
 from service.http.schemas import ClipBody, QueryBody, TaskBody
 from service.limits import Limits
@@ -66,6 +67,7 @@ def task_of_json(body: TaskBody, limits: Limits) -> NewTask:
         ttl_s=read_ttl(body.ttl_s, limits),
         allow_partial=body.allow_partial,
         labels=tuple(labels),
+        inbox=policy_of(body.inbox),
     )
 
 

@@ -8,7 +8,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
 from model.errors import ClipError, ClipTooLargeError
@@ -30,12 +32,13 @@ from service.http.body import (
     validate,
 )
 from service.http.content import file_name
+from service.http.inbox.policy import InboxField, policy_of
 from service.http.schemas import Descriptions, Words
 from service.limits import Limits
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_query_count
 
 BRACKETS = re.compile(r"(support|start_s|end_s)\[(.*)\]", flags=re.DOTALL)
-TASK_TEXTS = ("name", "descriptions", "ttl_s", "allow_partial")
+TASK_TEXTS = ("name", "descriptions", "ttl_s", "allow_partial", "inbox")
 IN_STEP = ("label", "clip", "start_s", "end_s")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
@@ -122,9 +125,8 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
             )
     if in_step.used:
         clips = in_step.by_label(clips)
-    spans_only = {label: given for label, given in clips.items() if not given.files}
-    refuse_unknown(spans_only, "start_s or end_s")
-    stages = read_descriptions(_descriptions(texts.get("descriptions")), limits)
+    refuse_unknown({of: one for of, one in clips.items() if not one.files}, "start_s or end_s")
+    stages = read_descriptions(_json_of("descriptions", texts, Descriptions), limits)
     labels = [
         NewLabel(label, stages.pop(label, None), await _inputs(given, f"[{label}]", limits))
         for label, given in clips.items()
@@ -135,6 +137,7 @@ async def task_of_form(form: FormData, limits: Limits) -> NewTask:
         ttl_s=read_ttl(number_of("ttl_s", texts["ttl_s"]) if "ttl_s" in texts else None, limits),
         allow_partial=truth_of("allow_partial", texts.get("allow_partial", "")),
         labels=tuple(labels),
+        inbox=policy_of(_json_of("inbox", texts, InboxField)),
     )
 
 
@@ -160,11 +163,8 @@ async def clips_of_form(
     """
     known = ("allow_partial", "descriptions") if described else ("allow_partial",)
     clips, texts = await _clips_beside(form, known)
-    words = None
-    if "descriptions" in texts:
-        words = validate({"descriptions": parse_json(texts["descriptions"])}, Words).descriptions
     partial = truth_of("allow_partial", texts.get("allow_partial", ""))
-    return await _inputs(clips, "", limits), partial, words
+    return await _inputs(clips, "", limits), partial, _json_of("descriptions", texts, Words)
 
 
 async def _clips_beside(form: FormData, known: Sequence[str]) -> tuple[_Clips, dict[str, str]]:
@@ -257,14 +257,14 @@ async def _source(
     return ClipRequest(video=await file.read(), start_s=start_s, end_s=end_s)
 
 
-def _descriptions(text: str | None) -> dict[str, list[str]]:
-    if text is None:
-        return {}
+def _json_of(name: str, texts: Mapping[str, str], kind: type[BaseModel]) -> Any:  # noqa: ANN401
+    if name not in texts:
+        return None
     try:
-        value = parse_json(text)
+        value = parse_json(texts[name])
     except MalformedRequestError as error:
-        raise MalformedRequestError(f"The field 'descriptions': {error}") from error
-    return validate({"descriptions": value}, Descriptions).descriptions
+        raise MalformedRequestError(f"The field {name!r}: {error}") from error
+    return getattr(validate({name: value}, kind), name)
 
 
 def number_of(name: str, value: UploadFile | str) -> float:

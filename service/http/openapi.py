@@ -91,6 +91,11 @@ TASK_REQUEST: dict[str, Any] = {
                         },
                         "ttl_s": {"type": "number"},
                         "allow_partial": {"type": "boolean"},
+                        "inbox": {
+                            "type": "string",
+                            "description": "JSON: which queries it remembers unasked, such as "
+                            '{"keep": 50, "below": 0.6}.',
+                        },
                     },
                 },
             },

@@ -14,6 +14,10 @@ class ModelView(BaseModel):
     text: bool = Field(description="The checkpoint has a text tower.")
     frames: int
     size: int = Field(description="Pixels of the square picture it sees.")
+    squash: int | None = Field(
+        description="Pixels of the square that whole pictures are squashed to before the crop; "
+        "null: they keep their shape.",
+    )
     query_context: str
     backbone: str
     calibration: CalibrationFacts

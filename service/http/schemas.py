@@ -8,7 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from model.config.method import QueryContext
 from service.http.diagnosis import DiagnosisShort
-from service.http.inbox.policy import InboxPolicyBody
+from service.http.inbox.policy import WHOSE, InboxPolicyBody
+from service.stores.inboxes.policy import ThresholdBy
 from service.tasks.inputs import TextSource
 
 BASE64_FAULT = "base64_invalid"  # as pydantic lists it
@@ -90,6 +91,7 @@ class TaskBody(Body):
     allow_partial: bool = Field(
         False, description="Leave out clips that cannot be used while every label keeps one."
     )
+    inbox: InboxPolicyBody | None = Field(None, description="Which queries it remembers unasked.")
     labels: list[LabelBody]
     descriptions: dict[str, list[str]] | None = Field(
         None, description="The same as each label's own descriptions, in one place."
@@ -204,6 +206,9 @@ class TaskView(BaseModel):
     unknown_below: float | None = Field(
         description="The task's own threshold of `nearest`; null is the checkpoint's."
     )
+    threshold: float = Field(description="The one that holds.")
+    threshold_by: ThresholdBy = WHOSE
+    none_of_these: int = Field(description="Queries that were none of the labels.")
     inbox: InboxPolicyBody | None = Field(None, description="Queries it remembers unasked.")
     labels: list[LabelView]
     clips: list[ClipView]
@@ -289,5 +294,6 @@ class Classification(BaseModel):
     text_reason: str | None = Field(
         description="Why no text took part, or why a language model's did not come."
     )
+    threshold_by: ThresholdBy = WHOSE
     results: list[ClipResult] = Field(description="In the order of the clips.")
     timing_ms: Timing

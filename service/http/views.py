@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
@@ -50,6 +51,7 @@ def task_view(
         created_at=time_view(record.created_at),
         expires_at=None if record.expires_at is None else time_view(record.expires_at),
         unknown_below=record.unknown_below,
+        **_threshold(record, model, with_text=with_text),
         inbox=_inbox(record),
         labels=_labels(record),
         clips=_clips(record),
@@ -84,7 +86,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
     """Show what clips are; the problem of a clip that could not be read names the request."""
     record = answer.record
     labels = [label.label for label in record.labels]
-    results = [_clip_result(each, labels, answer.threshold) for each in answer.clips]
+    results = [_clip_result(each, labels, answer.threshold.value) for each in answer.clips]
     results += [
         ClipResult(
             clip_index=fault.index, name=fault.name, error=problem_of(fault.error, request_id)
@@ -98,6 +100,7 @@ def classification(answer: TaskAnswer, model: ServedModel, request_id: str) -> C
         context=model.query_context,
         text_source=_origin(record) if answer.with_text else None,
         text_reason=answer.text_reason,
+        threshold_by=answer.threshold.by,
         results=sorted(results, key=lambda result: result.clip_index),
         timing_ms=Timing(
             decode=round(answer.decode_ms, 3),
@@ -176,6 +179,14 @@ def _inbox(record: TaskRecord) -> InboxPolicyBody | None:
     if (policy := record.inbox) is None:
         return None
     return InboxPolicyBody(keep=policy.keep, below=policy.below)
+
+
+def _threshold(record: TaskRecord, model: ServedModel, *, with_text: bool) -> dict[str, Any]:
+    """Say below which `nearest` a query is unknown, and whose word that is."""
+    shots = Counter(clip.label for clip in record.clips)
+    usual = model.calibration.at([*shots.values()] or [1], with_text=with_text).threshold
+    value, by = record.threshold(usual, model.fingerprint)
+    return {"threshold": value, "threshold_by": by, "none_of_these": len(record.none_of_these)}
 
 
 def _status(record: TaskRecord, preparation: Preparation | None) -> Status:

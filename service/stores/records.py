@@ -21,7 +21,7 @@ from service.stores.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
-from service.stores.inboxes.policy import InboxPolicy, NoneOfThese, raised
+from service.stores.inboxes.policy import InboxPolicy, NoneOfThese, Threshold, raised
 
 SCHEMA_VERSION: Literal[1] = 1
 TOMBSTONE_S = 24 * 3600.0  # how long an expired task is told from an unknown one
@@ -96,11 +96,23 @@ class TaskRecord:
         """Tell whether the task's time has run out at unix time `now`."""
         return self.expires_at is not None and self.expires_at <= now
 
-    def threshold(self, usual: float, model: str) -> float:
-        """Return the cosine below which a query is none of the labels."""
+    def has_answered(self, query_id: str) -> bool:
+        """Tell whether a remembered query is a clip of the task, or counted as none of it."""
+        return any(clip.clip_id == query_id for clip in self.clips) or any(
+            none.query_id == query_id for none in self.none_of_these
+        )
+
+    def threshold(self, usual: float, model: str) -> Threshold:
+        """Return the cosine below which a query is none of the labels.
+
+        Args:
+            usual: The checkpoint's.
+            model: Which is served.
+        """
         if self.unknown_below is not None:
-            return self.unknown_below
-        return raised(usual, self.none_of_these, model) if self.none_of_these else usual
+            return Threshold(self.unknown_below, "task")
+        value = raised(usual, self.none_of_these, model)
+        return Threshold(value, "none_of_these" if value > usual else "checkpoint")
 
 
 # A task's id begins with its tenant, so that every key under which something of it is kept has the

@@ -14,6 +14,7 @@ from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
 from service.errors import ClipFault
 from service.stores.errors import RevisionConflictError
+from service.stores.inboxes.policy import Threshold
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals
@@ -41,7 +42,7 @@ class TaskAnswer:
     record: TaskRecord
     with_text: bool
     text_reason: str | None  # why no text took part, or not the language model's
-    threshold: float  # of `nearest`, below which a clip is unknown
+    threshold: Threshold  # of `nearest`, below which a clip is unknown
     clips: tuple[ClipAnswer, ...]
     faults: tuple[ClipFault, ...]  # clips that could not be read
     decode_ms: float
@@ -122,7 +123,7 @@ class Classifier:
     ) -> TaskAnswer:
         start_s, calibration = time.monotonic(), support.calibration
         threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
-        calibration = replace(calibration, threshold=threshold)
+        calibration = replace(calibration, threshold=threshold.value)
         async with allowance.deadline.bounding("decoding"):
             clips, faults = await decode_clips(self.pool, inputs, "classify")
         allowance.credits.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
@@ -141,7 +142,7 @@ class Classifier:
             record=record,
             with_text=support.text_NAE is not None,
             text_reason=await self._text_reason(record, support),
-            threshold=calibration.threshold,
+            threshold=threshold,
             clips=tuple(
                 _clip_answer(given, clips[given.index], each.scores, calibration)
                 for given, each in zip(order, found, strict=True)

@@ -24,6 +24,7 @@ from service.errors import (
     TooManyLabelsError,
 )
 from service.limits import Limits
+from service.stores.inboxes.policy import InboxPolicy
 
 Read = TypeVar("Read")
 TextSource = Literal["client", "llm", "template"]
@@ -60,6 +61,7 @@ class NewTask:
     ttl_s: float | None
     allow_partial: bool
     labels: tuple[NewLabel, ...]
+    inbox: InboxPolicy | None = None
 
 
 def check_task(task: NewTask, limits: Limits) -> NewTask:

@@ -31,6 +31,7 @@ def uploaded(task: NewTask, owner: str = "") -> TaskRecord:
         ),
         state="uploaded",
         allow_partial=task.allow_partial,
+        inbox=task.inbox,
     )
 
 

@@ -24,7 +24,7 @@ from av.video.reformatter import VideoReformatter
 
 from model.checkpoint import load_recognizer
 from model.media.container import UNLIMITED
-from model.media.display import square
+from model.media.display import Framing, square
 from model.media.sampling import centre_indices
 from model.media.video import read_clip
 from model.recognizer import Recognizer
@@ -46,7 +46,7 @@ def by_number(video: bytes, size: int) -> np.ndarray:
         frames = list(container.decode(video=0))
     reformatter = VideoReformatter()
     picked = centre_indices(len(frames), FRAMES)
-    return np.stack([square(frames[k], size, UNLIMITED, reformatter) for k in picked])
+    return np.stack([square(frames[k], Framing(size), UNLIMITED, reformatter) for k in picked])
 
 
 def encoded_again(video: bytes, first: int, second: int) -> bytes:

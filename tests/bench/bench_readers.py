@@ -24,7 +24,7 @@ from av.video.reformatter import VideoReformatter
 from model.errors import ClipError
 from model.media.container import UNLIMITED, MediaLimits
 from model.media.decoding import Decoded, decode_video
-from model.media.display import square
+from model.media.display import Framing, square
 from model.media.headers import Header
 from model.media.sampling import Clip
 from model.media.video import Decoder, read_clip
@@ -43,7 +43,7 @@ def by_decord(
     data: bytes, header: Header, wanted: Sequence[int], size: int, limits: MediaLimits
 ) -> Decoded:
     """Read with decord whatever the length, or raise."""
-    decoded = decode_with_decord(data, header, wanted, size, limits)
+    decoded = decode_with_decord(data, header, wanted, Framing(size), limits)
     if decoded is None:
         raise RefusedError("PyAV has to read it.")
     return decoded
@@ -60,7 +60,7 @@ def by_full_rgb(
     for index in set(wanted):
         pixels_HWC = reformatter.reformat(frames[index], format="rgb24").to_ndarray()
         whole = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
-        squares[index] = square(whole, size, limits, reformatter)
+        squares[index] = square(whole, Framing(size), limits, reformatter)
     return Decoded(squares, {index: index for index in squares})
 
 

@@ -179,6 +179,8 @@ FORMS: dict[str, tuple[Files, int, str, list[str]]] = {
     "ttl nan": (form(GOOD, ttl_s="nan"), 422, "invalid-request", ["ttl_s"]),
     "ttl negative": (form(GOOD, ttl_s="-1"), 422, "invalid-request", ["ttl_s", "-1"]),
     "ttl too long": (form(GOOD, ttl_s="1e9"), 422, "invalid-request", ["ttl_s", "1000"]),
+    "inbox no JSON": (form(GOOD, inbox="50"), 422, "invalid-request", ["inbox"]),
+    "inbox too large": (form(GOOD, inbox='{"keep": 501}'), 422, "invalid-request", ["inbox.keep"]),
     "no truth": (form(GOOD, allow_partial="maybe"), 422, "invalid-request", ["'maybe'"]),
     "spans not one a clip": (
         form({"jump": [A, A], "wave": [B]}, **{"start_s[jump]": "0.1"}),
@@ -363,6 +365,7 @@ BODIES: dict[str, tuple[object, int, str, list[str]]] = {
     ),
     "a list": ([1, 2], 422, "invalid-request", []),
     "ttl zero": (task_json(ttl_s=0), 422, "invalid-request", ["ttl_s"]),
+    "inbox of another kind": (task_json(inbox={"all": True}), 422, "unknown-field", ["inbox.all"]),
     "long name": (task_json(name="n" * 201), 422, "invalid-request", ["201", "200"]),
 }
 

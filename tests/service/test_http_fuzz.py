@@ -29,6 +29,7 @@ KEYS = st.sampled_from(
         "descriptions",
         "ttl_s",
         "allow_partial",
+        "inbox",
     ]
 )
 LEAVES = st.one_of(
@@ -59,7 +60,13 @@ TASKS = st.fixed_dictionaries(
             max_size=3,
         )
     },
-    optional={"name": TEXT, "ttl_s": LEAVES, "allow_partial": LEAVES, "descriptions": VALUES},
+    optional={
+        "name": TEXT,
+        "ttl_s": LEAVES,
+        "allow_partial": LEAVES,
+        "descriptions": VALUES,
+        "inbox": VALUES,
+    },
 )
 NAMES = st.one_of(
     st.sampled_from(
@@ -74,6 +81,7 @@ NAMES = st.one_of(
             "descriptions",
             "ttl_s",
             "allow_partial",
+            "inbox",
             "clip",
             "start_s",
             "end_s",

@@ -1,6 +1,7 @@
 """Queries that a task remembers, through real HTTP: listed, shown, learnt from, and gone."""
 
 import io
+import json
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.settings import Settings
-from service.stores.inboxes.policy import LEAST_NONE, NoneOfThese
+from service.stores.inboxes.policy import LEAST_NONE, MOST_RAISED, NoneOfThese
 from tests.redis_server import redis_server
 from tests.service.test_http_changes import same_scores
 from tests.serving import base64_of, classify, moving_clip, problem, query_files, register, serving
@@ -132,17 +133,37 @@ def test_what_is_dismissed_or_none_of_the_labels_is_gone(client: httpx.Client) -
 def test_enough_queries_that_are_none_of_the_labels_raise_the_threshold(
     client: httpx.Client,
 ) -> None:
-    path = f"/tasks/{register(client, CLIPS)['id']}"
+    made = register(client, CLIPS)
+    path = f"/tasks/{made['id']}"
     assert client.patch(path, json={"unknown_below": -1}).status_code == 200
     for query_id in remembered(client, path, *[D] * LEAST_NONE):
         assert client.post(f"{path}/inbox/{query_id}", json={"label": None}).status_code == 200
-    assert classify(client, path[7:], D)["results"][0]["threshold"] == -1  # asked for by somebody
-    assert client.patch(path, json={"unknown_below": None}).status_code == 200
-    assert classify(client, path[7:], D)["results"][0]["unknown"]
+    assert shown_threshold(client, path) == (-1, "task", LEAST_NONE)  # asked for by somebody
+    task = client.patch(path, json={"unknown_below": None}).json()
+    assert shown_threshold(client, path) == (task["threshold"], "none_of_these", LEAST_NONE)
+    raised = task["threshold"] - made["threshold"]
+    assert raised == pytest.approx(MOST_RAISED)  # the clip is nearer, and would be let pass
 
 
-def test_the_threshold_refuses_most_of_what_was_none_and_is_never_lowered() -> None:
-    def task(*nearest: float) -> float:
+def shown_threshold(client: httpx.Client, path: str) -> tuple[float, str, int]:
+    """Return the threshold of a task, which its view and its answers show alike."""
+    task, answer = client.get(path).json(), classify(client, path[7:], D)
+    (result,) = answer["results"]
+    assert (result["threshold"], answer["threshold_by"]) == (
+        task["threshold"],
+        task["threshold_by"],
+    )
+    assert result["unknown"] == (result["nearest"] < result["threshold"])
+    return task["threshold"], task["threshold_by"], task["none_of_these"]
+
+
+def test_a_task_shows_the_threshold_of_the_checkpoint(client: httpx.Client) -> None:
+    path = f"/tasks/{register(client, CLIPS)['id']}"
+    assert shown_threshold(client, path)[1:] == ("checkpoint", 0)
+
+
+def test_the_threshold_refuses_most_of_what_was_none_within_its_bounds() -> None:
+    def task(*nearest: float) -> tuple[float, str]:
         none = tuple(
             NoneOfThese(query_id=f"q{n}", nearest=x, model="m") for n, x in enumerate(nearest)
         )
@@ -150,10 +171,11 @@ def test_the_threshold_refuses_most_of_what_was_none_and_is_never_lowered() -> N
         return record.threshold(0.3, "m")
 
     record = a_task()
-    assert task(0.5, 0.5, 0.5, 0.5) == 0.3  # too few
-    assert task(0.1, 0.1, 0.1, 0.1, 0.9) == 0.3
-    assert 0.8 < task(0.9, 0.8, 0.7, 0.6, 0.5) < 0.801
-    assert record.threshold(0.3, "another model") == 0.3
+    assert task(0.5, 0.5, 0.5, 0.5) == (0.3, "checkpoint")  # too few
+    assert task(0.1, 0.1, 0.1, 0.1, 0.9) == (0.3, "checkpoint")  # never lowered
+    assert task(0.42, 0.4, 0.35, 0.32, 0.3) == (pytest.approx(0.4, abs=1e-3), "none_of_these")
+    assert task(0.9, 0.8, 0.7, 0.6, 0.5) == (0.3 + MOST_RAISED, "none_of_these")
+    assert record.threshold(0.3, "another model") == (0.3, "checkpoint")
 
 
 def test_a_task_remembers_what_its_policy_wants_and_nothing_by_itself(
@@ -179,6 +201,21 @@ def test_a_task_remembers_what_its_policy_wants_and_nothing_by_itself(
     assert ask() is None
     assert client.patch(path, json={"inbox": None}).json()["inbox"] is None
     problem(client.patch(path, json={"inbox": {"keep": 0}}), 422, "invalid-request")
+
+
+def test_a_task_has_its_policy_from_the_request_that_makes_it(client: httpx.Client) -> None:
+    policy = {"keep": 7, "below": 1.0}
+    by_form = register(client, CLIPS, inbox=json.dumps(policy))
+    labels = [
+        {"label": label, "clips": [{"video": base64_of(clip)} for clip in clips]}
+        for label, clips in CLIPS.items()
+    ]
+    by_json = client.post("/tasks", json={"labels": labels, "inbox": policy}).json()
+    assert by_form["inbox"] == by_json["inbox"] == policy
+    (result,) = classify(client, by_form["id"], D)["results"]
+    assert [query["query_id"] for query in inbox(client, f"/tasks/{by_form['id']}")] == [
+        result["query_id"]
+    ]
 
 
 @pytest.mark.parametrize("body", [{}, {"dismiss": False}, {"label": "wave", "dismiss": True}])

@@ -3,17 +3,23 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from service.settings import Settings
+from service.tasks.portable import archive
+from service.tasks.portable.archive import _sha256
+from service.tasks.portable.errors import ExportDamagedError
 from tests.redis_server import redis_server
 from tests.serving import (
     classify,
     moving_clip,
     problem,
+    query_files,
     register,
     scores,
     serving,
@@ -23,21 +29,30 @@ from tests.serving import (
 A, B, C, D = (moving_clip(seed) for seed in range(1, 5))
 QUERY = moving_clip(8)
 ZIP = {"content-type": "application/zip"}
+WITH_QUERIES = {"remembered": "true"}
 
 
 @pytest.fixture(scope="module")
 def exported(client: httpx.Client) -> tuple[str, bytes]:
-    """A task and its file."""
+    """A task and its file, with a query that it remembers."""
     task = register(client, {"jump": [A, B], "wave": [C]}, name="moves")
     path = f"/tasks/{task['id']}"
     words = {"descriptions": ["The wave begins.", "The jump goes on.", "The jump ends."]}
     assert client.put(f"{path}/labels/wave/descriptions", json=words).status_code == 200
     assert client.patch(path, json={"unknown_below": 0.25}).status_code == 200
-    answer = client.get(f"{path}/export")
+    remember = {"data": {"remember": "true"}, "files": query_files(QUERY)}
+    assert client.post(f"{path}/classify", **remember).status_code == 200
+    answer = client.get(f"{path}/export", params=WITH_QUERIES)
     assert answer.headers["content-type"] == "application/zip"
     assert answer.headers["etag"] == '"3"'
-    assert client.get(f"{path}/export").content == answer.content
+    assert client.get(f"{path}/export", params=WITH_QUERIES).content == answer.content
     return task["id"], answer.content
+
+
+def inbox(client: httpx.Client, task_id: str) -> list[dict[str, Any]]:
+    """Return the queries that a task remembers."""
+    queries: list[dict[str, Any]] = client.get(f"/tasks/{task_id}/inbox").json()["queries"]
+    return queries
 
 
 def imported(client: httpx.Client, content: bytes) -> httpx.Response:
@@ -68,6 +83,35 @@ def test_a_task_goes_to_another_store_and_scores_alike(
             )
             for label, numbers in here.items():  # pictures are encoded as JPEG once more
                 assert there[label] == pytest.approx(numbers, abs=0.05)
+            assert inbox(other, task["id"]) == inbox(client, task_id) != []
+            query_id = inbox(other, task["id"])[0]["query_id"]
+            learnt = other.post(f"/tasks/{task['id']}/inbox/{query_id}", json={"label": "wave"})
+            assert learnt.json()["clips"][-1]["clip_id"] == query_id
+
+
+def test_remembered_queries_stay_at_home_unless_they_are_asked_for(
+    client: httpx.Client, exported: tuple[str, bytes]
+) -> None:
+    content = client.get(f"/tasks/{exported[0]}/export").content
+    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+        assert json.loads(zipped.read("manifest.json"))["version"] == 1  # as older ones read it
+    assert inbox(client, imported(client, content).json()["id"]) == []
+
+
+def test_queries_of_a_file_are_those_of_its_task(exported: tuple[str, bytes]) -> None:
+    found = archive.read(exported[1])
+    ((query, shown),) = found.queries
+    other = replace(query, query_id="q1", clip=replace(query.clip, clip_id="q1"))
+    for wrong in (
+        replace(query, ranking=query.ranking[:1]),
+        replace(query, clip=replace(query.clip, label=2)),
+        replace(query, clip=other.clip),
+    ):
+        with pytest.raises(ExportDamagedError, match="none of this task"):
+            archive.read(archive.write(found.record, found.pictures, {}, [(wrong, shown)]))
+    for few in ([(query, ())], [(query, shown), (other, ())]):
+        with pytest.raises(ExportDamagedError, match="belong together"):
+            archive.read(archive.write(found.record, found.pictures, {}, few))
 
 
 def test_a_task_goes_to_a_checkpoint_of_other_frames(
@@ -78,6 +122,8 @@ def test_a_task_goes_to_a_checkpoint_of_other_frames(
         answer = imported(other, exported[1])
         assert answer.status_code == 201, answer.text
         task = answer.json()
+        (query,) = inbox(other, task["id"])
+        assert len(query["frames_s"]) == 4
         assert [len(clip["frames_s"]) for clip in task["clips"]] == [4, 4, 4]
         assert classify(other, task["id"], A)["results"][0]["label"] in ("jump", "wave")
 
@@ -108,11 +154,12 @@ def test_a_change_of_one_byte_in_any_part_is_noticed(
     client: httpx.Client, exported: tuple[str, bytes]
 ) -> None:
     content = exported[1]
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-    assert len(entries) == 3 + 3 * 8
+    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+        entries = zipped.infolist()
+    assert len(entries) == 3 + 3 * 8 + 1 + 8
     before = len(client.get("/tasks", params={"limit": 100}).json()["tasks"])
-    for entry in (*entries[:4], *entries[-2:]):
+    about_query = [entry for entry in entries if entry.filename.endswith("/query")]
+    for entry in (*entries[:4], *about_query, *entries[-2:]):
         data = entry.header_offset + 30 + len(entry.filename.encode())
         for place in (data, data + entry.file_size // 2, data + entry.file_size - 1):
             damaged = bytearray(content)
@@ -132,11 +179,9 @@ def packed(files: dict[str, bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
 def test_what_is_no_task_is_told_from_what_is_damaged_or_newer(
     client: httpx.Client, exported: tuple[str, bytes]
 ) -> None:
-    from service.tasks.portable.archive import _sha256
-
     content = exported[1]
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+        files = {name: zipped.read(name) for name in zipped.namelist()}
     about = json.loads(files["manifest.json"])
 
     def with_manifest(**changes: object) -> bytes:
@@ -146,7 +191,7 @@ def test_what_is_no_task_is_told_from_what_is_damaged_or_newer(
 
     cases = {
         "export-foreign": [b"", b"not a zip", packed({"a": b"b"}), with_manifest(format="other")],
-        "export-newer": [with_manifest(version=2)],
+        "export-newer": [with_manifest(version=3)],
         "export-damaged": [
             content[:-100],
             content[:100],
@@ -167,11 +212,14 @@ def test_a_picture_of_a_file_meets_the_sandbox_first(
     client: httpx.Client, exported: tuple[str, bytes]
 ) -> None:
     """A file whose sums are right may still hold anything in the place of a picture."""
-    from service.tasks.portable import archive
-
     found = archive.read(exported[1])
     clip = found.record.clips[1].clip_id
     pictures = {**found.pictures, clip: (b"no picture", *found.pictures[clip][1:])}
     answer = imported(client, archive.write(found.record, pictures, {}))
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["clips"][0]["index"] == 1
+    ((query, shown),) = found.queries
+    queries = [(query, (b"no picture", *shown[1:]))]
+    answer = imported(client, archive.write(found.record, found.pictures, {}, queries))
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.json()["clips"][0]["index"] == 3  # behind the clips

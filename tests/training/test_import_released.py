@@ -132,6 +132,7 @@ def test_the_command_writes_a_folder_that_loads(
     assert loaded.trained
     texts = prompts("brush_hair", ("It begins.",), loaded.config.prompt)
     assert texts == ("A video of action about brush_hair: It begins.",)
+    assert loaded.config.squash_side(224) == 257
     want = golden.recognizer("joint", "joint").state_dict()
     for name, tensor in loaded.state_dict().items():
         torch.testing.assert_close(tensor, want[name])

@@ -22,7 +22,7 @@ from av.video.reformatter import VideoReformatter
 from model.errors import ClipError
 from model.media.container import MediaLimits, OpenVideo, library_errors, open_video, sniff
 from model.media.decoding import Decoded, decode_video
-from model.media.display import display_matrix, square
+from model.media.display import Framing, display_matrix, square
 from model.media.headers import Header
 from model.media.tones import needs_toning
 
@@ -38,7 +38,7 @@ def reader_name() -> str:
 
 
 def decode_local(
-    data: bytes, header: Header, wanted: Sequence[int], size: int, limits: MediaLimits
+    data: bytes, header: Header, wanted: Sequence[int], framing: Framing, limits: MediaLimits
 ) -> Decoded:
     """Decode a trusted video: a `model.media.video.Decoder` for `read_clip`.
 
@@ -46,17 +46,19 @@ def decode_local(
         ClipError: One of its children, when the clip cannot be used.
     """
     if importlib.util.find_spec("decord"):
-        decoded = decode_with_decord(data, header, wanted, size, limits, least_frames=LEAST_FRAMES)
+        decoded = decode_with_decord(
+            data, header, wanted, framing, limits, least_frames=LEAST_FRAMES
+        )
         if decoded is not None:
             return decoded
-    return decode_video(data, header, wanted, size, limits)
+    return decode_video(data, header, wanted, framing, limits)
 
 
 def decode_with_decord(
     data: bytes,
     header: Header,
     wanted: Sequence[int],
-    size: int,
+    framing: Framing,
     limits: MediaLimits,
     *,
     least_frames: int = 1,
@@ -87,7 +89,7 @@ def decode_with_decord(
     squares = {}
     for place, pixels_HWC in zip(places, pixels_NHWC, strict=True):
         frame = av.VideoFrame.from_ndarray(pixels_HWC, "rgb24")
-        squares[place] = square(frame, size, limits, reformatter)
+        squares[place] = square(frame, framing, limits, reformatter)
     return Decoded(squares, {place: place for place in places})
 
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from model.errors import ClipError, ClipUndecodableError, NoFramesError
 from model.media.container import UNLIMITED, MediaLimits
 from model.media.decoding import decode_video
+from model.media.display import Framing
 from model.media.pictures import read_pictures
 from model.media.sampling import centre_indices, jittered_indices
 from model.media.video import read_clip
@@ -101,6 +103,7 @@ def read_view(
     draw: int,
     seed: int,
     augmentation: ClipAugmentation,
+    squash: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read one view of a clip; it follows from the arguments and the file alone.
 
@@ -111,6 +114,7 @@ def read_view(
         draw: 0 is the plain view, which is evaluated and served; others are augmentation draws.
         seed: Of all draws.
         augmentation: How strongly.
+        squash: Side that whole frames are squashed to before the crop; None keeps their shape.
 
     Returns:
         view_TSSC, uint8 RGB.
@@ -119,10 +123,11 @@ def read_view(
         ClipError: The clip cannot be read.
     """
     if draw == 0:
-        return read_frames(clip, frames=frames, size=size)
+        return read_frames(clip, frames=frames, size=size, squash=squash)
     digest = hashlib.sha256(f"{seed}:{draw}:{clip_name(clip)}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "big"))
-    frames_THWC = read_frames(clip, frames=frames, size=round(size * MARGIN), rng=rng)
+    side = squash or round(size * MARGIN)
+    frames_THWC = read_frames(clip, frames=frames, size=side, squash=squash, rng=rng)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     view_TCSS = draw_clip_view(torch.from_numpy(frames_THWC), size, generator, augmentation)
     return view_TCSS.permute(0, 2, 3, 1).contiguous().numpy()
@@ -161,6 +166,7 @@ def read_frames(
     size: int,
     rng: np.random.Generator | None = None,
     limits: MediaLimits = UNLIMITED,
+    squash: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read a clip's plain view, uint8 [T, H, W, 3]: short side scaled to `size`, centre crop.
 
@@ -171,17 +177,17 @@ def read_frames(
         rng: Draws a frame inside each span, for an augmentation draw, which decord may read. If
             None, the centre of each span, read as the service reads it.
         limits: What a clip may be.
+        squash: Side that whole frames are squashed to before the crop; None keeps their shape.
 
     Raises:
         ClipError: The clip cannot be used; the message begins with its path.
     """
     try:
         if clip.path.is_dir():
-            return _read_folder(clip.path, frames, size, rng)
+            return _read_folder(clip.path, frames, Framing(size, squash), rng)
         decode = decode_video if rng is None else decode_local
-        video = read_clip(
-            clip.path, frames=frames, size=size, limits=limits, jitter=rng, decode=decode
-        )
+        read = partial(read_clip, limits=limits, jitter=rng, decode=decode)
+        video = read(clip.path, frames=frames, size=size, squash=squash)
     except ClipError as error:
         raise type(error)(f"{clip.path}: {error}") from error
     except OSError as error:
@@ -192,7 +198,7 @@ def read_frames(
 
 
 def _read_folder(
-    folder: Path, frames: int, size: int, rng: np.random.Generator | None
+    folder: Path, frames: int, framing: Framing, rng: np.random.Generator | None
 ) -> NDArray[np.uint8]:
     pictures = sorted(
         (path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=_natural
@@ -202,7 +208,7 @@ def _read_folder(
     count = len(pictures)
     picked = centre_indices(count, frames) if rng is None else jittered_indices(count, frames, rng)
     encoded = [pictures[k].read_bytes() for k in picked]
-    read = read_pictures(encoded, frames=frames, size=size, limits=UNLIMITED)
+    read = read_pictures(encoded, frames=frames, limits=UNLIMITED, **framing._asdict())
     return cast("NDArray[np.uint8]", read.frames_THWC)
 
 

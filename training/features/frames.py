@@ -21,6 +21,7 @@ class HeldFrames:
         clips: The set.
         frames: T.
         size: S.
+        squash: Side that whole frames are squashed to before the crop; None keeps their shape.
         seed: Of the draws.
         augmentation: How strongly draws differ.
     """
@@ -31,10 +32,12 @@ class HeldFrames:
         *,
         frames: int,
         size: int,
+        squash: int | None = None,
         seed: int = 0,
         augmentation: ClipAugmentation = ClipAugmentation(),  # noqa: B008  frozen
     ) -> None:
-        self.clips, self.frames, self.size = clips, frames, size
+        self.clips, self.frames = clips, frames
+        self.size, self.squash = size, squash
         self.seed, self.augmentation = seed, augmentation
         self._held: dict[tuple[int, int], Tensor] = {}
         self._bytes = 0
@@ -55,6 +58,7 @@ class HeldFrames:
             self.clips[clip],
             frames=self.frames,
             size=self.size,
+            squash=self.squash,
             draw=draw,
             seed=self.seed,
             augmentation=self.augmentation,

@@ -4,6 +4,7 @@ Dimensions: B clips asked for, C clips of a set, T frames, L tokens, D token wid
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -41,13 +42,14 @@ class DecodedTokens:
     def tokens(self, clips: Sequence[int], draws: Sequence[int] | None = None) -> Tensor:
         """Return tokens of the plain views [B, T, L, D]; there are no others."""
         assert draws is None
-        config = self.recognizer.config
-        made = [
-            self.recognizer.trunk(
-                read_frames(self.clips[clip], frames=config.frames, size=self.recognizer.size)[None]
-            )
-            for clip in clips
-        ]
+        recognizer = self.recognizer
+        read = partial(
+            read_frames,
+            frames=recognizer.config.frames,
+            size=recognizer.size,
+            squash=recognizer.squash,
+        )
+        made = [recognizer.trunk(read(self.clips[clip])[None]) for clip in clips]
         return torch.cat(made)
 
 
@@ -126,13 +128,14 @@ def cache_name(name: str, trunk: str, *, half: bool) -> str:
 
 
 def trunk_fingerprint(recognizer: Recognizer) -> str:
-    """Name what the trunk's output of a clip depends on: weights, number of blocks, frames."""
+    """Name what the trunk's output of a clip depends on: weights, blocks, frames, crop."""
     video = recognizer.video
     tensors = dict(video.tower.model.state_dict())
     if video.at_input and video.temporal_embedding is not None:
         tensors["temporal_embedding"] = video.temporal_embedding
     plain, frames = len(video.plain_blocks), recognizer.config.frames
-    return f"{hash_tensors(tensors)[:12]}-{plain}x{frames}"
+    squashed = "" if recognizer.squash is None else f"-q{recognizer.squash}"
+    return f"{hash_tensors(tensors)[:12]}-{plain}x{frames}{squashed}"
 
 
 def looked_at(tokens: int, share: float, rng: np.random.Generator) -> Tensor:

@@ -140,11 +140,13 @@ def trains_trunk(recognizer: Recognizer) -> bool:
 def _origin(recognizer: Recognizer, clips: Sequence[LabelledClip], *, half: bool) -> dict[str, Any]:
     """Name all that the tokens of draw 0 follow from."""
     tower = recognizer.video.tower
+    squashed = {} if recognizer.squash is None else {"squash": recognizer.squash}
     return {
         "backbone weights": hash_tensors(tower.model.state_dict()),
         "number of frozen blocks": len(recognizer.video.plain_blocks),
         "frames": recognizer.config.frames,
         "size": recognizer.size,
+        **squashed,
         "mean": list(tower.mean),
         "std": list(tower.std),
         "view rule": VIEW_RULE,

@@ -135,6 +135,7 @@ class TrunkPasses:
                 clip,
                 frames=self.recognizer.config.frames,
                 size=self.recognizer.size,
+                squash=self.recognizer.squash,
                 draw=draw,
                 seed=self.seed,
                 augmentation=self.augmentation,

@@ -15,7 +15,7 @@ MATCHERS: dict[str, MatcherConfig] = {
 }
 
 # Run folders of before these fields were there belong to methods that do not use them.
-LATER_FIELDS = ("tune", "text", "align", "align_norm", "stage_cosine", "zero_init")
+LATER_FIELDS = ("tune", "text", "align", "align_norm", "stage_cosine", "zero_init", "squash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,7 @@ class MethodChanges:
     align_norm: bool | None = None  # LayerNorm of the alignment
     stage_cosine: Literal["frames", "mean"] | None = None
     zero_init: bool | None = None  # False: the task adapter starts at random, as released
+    squash: float | None = None  # whole frames to squares this many times the size, then cropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -238,8 +238,13 @@ class _Training:
         mirror, crop = job.recipe.mirror, job.recipe.augmentation == "crop"
         augmentation = plain_crop(mirror) if crop else ClipAugmentation(mirror=mirror)
         if not job.cached or trains_trunk(recognizer):
-            frames, size = recognizer.config.frames, recognizer.size
-            held = HeldFrames(clips, frames=frames, size=size, augmentation=augmentation)
+            held = HeldFrames(
+                clips,
+                frames=recognizer.config.frames,
+                size=recognizer.size,
+                squash=recognizer.squash,
+                augmentation=augmentation,
+            )
             return TrunkTokens(recognizer, self.frames.setdefault(split, held))
         mirrored = f"-mirror{mirror:g}{'-crop' if crop else ''}" if draws else ""
         name, trunk = f"{data.name}-{split}{mirrored}", trunk_fingerprint(recognizer)

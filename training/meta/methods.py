@@ -103,7 +103,7 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
     """Return a preset with some changes.
 
     Raises:
-        InputError: no such matcher.
+        InputError: no such matcher, or no such squash.
     """
     visual, text, matcher, fusion = method.visual, method.text, method.matcher, method.fusion
     if changes.matcher is not None:
@@ -132,9 +132,21 @@ def changed(method: MethodConfig, changes: MethodChanges) -> MethodConfig:
         tune=changes.tune or method.tune,
         align=changes.align or method.align,
         stage_cosine=changes.stage_cosine or method.stage_cosine,
+        squash=method.squash if changes.squash is None else squash_of(changes.squash),
         align_norm=method.align_norm if changes.align_norm is None else changes.align_norm,
         **BY_LABEL if changes.text == "label" else {},
     )
+
+
+def squash_of(share: float) -> float:
+    """Check how much larger than the crop squashed frames are.
+
+    Raises:
+        InputError: They would not hold it.
+    """
+    if not 1 <= share <= 4:
+        raise InputError(f"--squash is {share:g}; frames are squashed to 1 to 4 times the crop.")
+    return share
 
 
 def started(visual: VisualConfig | None, *, zero_init: bool) -> TaskConfig:

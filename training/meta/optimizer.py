@@ -1,15 +1,15 @@
-"""What is trained of a recogniser, by which optimiser, and at what rate."""
+"""What is trained of a recogniser, by which optimisers, and at what rate."""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from model.recognizer import Recognizer
-from training.meta.recipe import FitRecipe
+from training.meta.recipe import Apart, FitRecipe
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 EMBEDDING = re.compile("embed|token|position")
@@ -20,8 +20,40 @@ def trained_parameters(recognizer: Recognizer) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in recognizer.named_parameters() if p.requires_grad}
 
 
-def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser of all trained parameters.
+class Optimizers:
+    """Optimisers of different weights, used as one.
+
+    Args:
+        parts: One or more, each with groups that know their `share` of the recipe's rate.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """Take a step with each."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step depends on; of a single one as that one has it."""
+        first, *others = (part.state_dict() for part in self.parts)
+        return {**first, "apart": others} if others else first
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        first = {name: held for name, held in state.items() if name != "apart"}
+        for part, held in zip(self.parts, [first, *state.get("apart", ())], strict=True):
+            part.load_state_dict(held)
+
+
+def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> Optimizers:
+    """Return the recipe's optimisers of all trained parameters.
 
     Matrices and convolution kernels decay. Biases and norms do not, nor do embeddings of places
     and tokens, which have a rate of their own.
@@ -32,12 +64,17 @@ def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.
     """
     shares = {"matrices": 1.0, "vectors": 1.0, "places": recipe.place_rate}
     parts: dict[tuple[str, float], list[nn.Parameter]] = {(kind, 1.0): [] for kind in shares}
+    apart: dict[Apart, dict[str, list[nn.Parameter]]] = {}
     named = (each for prefix, root in roots.items() for each in root.named_modules(prefix=prefix))
     for path, module in named:
         for name, parameter in module.named_parameters(path, recurse=False):
-            if parameter.requires_grad:
-                key = _kind(module, name, parameter), _rate(name, recipe)
-                parts.setdefault(key, []).append(parameter)
+            if not parameter.requires_grad:
+                continue
+            kind = _kind(module, name, parameter)
+            if own := next((one for one in recipe.apart if name.startswith(one.names)), None):
+                apart.setdefault(own, {}).setdefault(kind, []).append(parameter)
+            else:
+                parts.setdefault((kind, _rate(name, recipe)), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {
             "params": parameters,
@@ -46,13 +83,33 @@ def build_optimizer(roots: Mapping[str, nn.Module], recipe: FitRecipe) -> torch.
         }
         for (kind, own_rate), parameters in parts.items()
     ]
-    match recipe.optimizer:
+    return Optimizers(
+        [_optimizer(groups, recipe)]
+        + [_optimizer(_groups_apart(kinds, own, recipe), own) for own, kinds in apart.items()]
+    )
+
+
+def _groups_apart(
+    kinds: Mapping[str, list[nn.Parameter]], own: Apart, recipe: FitRecipe
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "params": parameters,
+            "weight_decay": own.weight_decay if kind == "matrices" else 0.0,
+            "share": own.lr / recipe.lr,
+        }
+        for kind, parameters in kinds.items()
+    ]
+
+
+def _optimizer(groups: list[dict[str, Any]], asked: FitRecipe | Apart) -> torch.optim.Optimizer:
+    match asked.optimizer:
         case "sgd":
-            return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+            return torch.optim.SGD(groups, lr=asked.lr, momentum=asked.momentum)
         case "adam":
-            return torch.optim.Adam(groups, lr=recipe.lr, betas=recipe.betas)
+            return torch.optim.Adam(groups, lr=asked.lr, betas=asked.betas)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+            return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas)
 
 
 def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> str:

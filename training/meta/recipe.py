@@ -30,8 +30,20 @@ Milestone = tuple[Annotated[float, Field(ge=0, le=1)], NonNegativeFloat]
 # Run folders of before these fields were there belong to recipes that do not use them.
 LATER_FIELDS = (
     "weights", "rates", "milestones", "warmup_from", "betas", "momentum", "augmentation",
-    "drop_path_grows",
+    "drop_path_grows", "apart",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Apart:
+    """An optimiser of their own for the weights whose names begin so; the schedule is shared."""
+
+    names: str
+    optimizer: Literal["adamw", "adam", "sgd"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    momentum: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -152,6 +164,10 @@ class FitRecipe:
         description="Whether drop_path is that of the last adapted block, and that of the first 0.",
     )
     momentum: Share = Field(default=0.0, description="Of `sgd`.")
+    apart: tuple[Apart, ...] = Field(
+        default=(),
+        description="Optimisers of their own, for weights whose names begin with `names`.",
+    )
 
     @model_validator(mode="after")
     def _check_draws(self) -> Self:

@@ -152,6 +152,7 @@ class ServedModel:
     texts: int  # that the text tower reads of it
     frames: int
     size: int
+    squash: int | None  # side that whole pictures are squashed to before the crop
     query_context: QueryContext
     backbone: str
     device: str
@@ -172,6 +173,7 @@ def served_model(runtime: Runtime) -> ServedModel:
         texts=config.texts,
         frames=config.frames,
         size=runtime.size,
+        squash=config.squash_side(runtime.size),
         query_context=config.query_context,
         backbone=config.backbone.kind,
         device=str(runtime.device),

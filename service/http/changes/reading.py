@@ -28,6 +28,7 @@ from service.http.body import (
 )
 from service.http.changes.schemas import ClipsBody, LabelClipsBody, SettingsBody
 from service.http.content import JSON, content_type, form_of
+from service.http.inbox.policy import policy_of
 from service.http.multipart import clips_of_form
 from service.limits import Limits
 from service.stores.inboxes.policy import InboxPolicy
@@ -102,10 +103,7 @@ def settings_of(body: SettingsBody, limits: Limits) -> Settings:
     if "unknown_below" in sent:
         fields["unknown_below"] = body.unknown_below
     if "inbox" in sent:
-        policy = body.inbox
-        fields["inbox"] = (
-            None if policy is None else InboxPolicy(keep=policy.keep, below=policy.below)
-        )
+        fields["inbox"] = policy_of(body.inbox)
     return Settings(fields)
 
 

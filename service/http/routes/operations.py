@@ -87,6 +87,7 @@ def _model_view(service: Service) -> ModelView:
         text=model.has_text,
         frames=model.frames,
         size=model.size,
+        squash=model.squash,
         query_context=model.query_context,
         backbone=model.backbone,
         calibration=model.calibration,

@@ -1,8 +1,8 @@
 """Tasks as files."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
 
 from service.errors import MediaTypeError
 from service.http.openapi import REGISTER_HEADERS, problems
@@ -55,9 +55,15 @@ async def import_task(
     responses={200: {"content": {ZIP: FILE}}, **problems(404, 409, 410, 422, 503)},
     operation_id="exportTask",
 )
-async def export_task(task_id: TaskId, service: ServiceDep) -> Response:
+async def export_task(
+    task_id: TaskId,
+    service: ServiceDep,
+    remembered: Annotated[
+        bool, Query(description="Add the queries that it remembers, as they were answered.")
+    ] = False,
+) -> Response:
     """Give a task as one file: its record and its pictures, with checksums."""
-    record, content = await service.porter.export(task_id)
+    record, content = await service.porter.export(task_id, remembered=remembered)
     headers = {
         "ETag": etag(record),
         "Content-Disposition": f'attachment; filename="kshot-{record.task_id}.zip"',

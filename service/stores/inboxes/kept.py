@@ -9,7 +9,11 @@ from pydantic.dataclasses import dataclass
 
 from service.stores import sealing
 from service.stores.errors import StoreCorruptError
+from service.stores.inboxes.policy import InboxPolicy
 from service.stores.records import ClipRecord, Count, Identifier, Seconds
+
+KEEP = 50  # queries of a task that sets no number
+MOST_BYTES = 32 * 2**20  # of their pictures
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -47,6 +51,14 @@ class Bounds:
     bytes: int
 
 
+def bounds_of(policy: InboxPolicy | None) -> Bounds:
+    """Return how much a task keeps."""
+    return Bounds(KEEP if policy is None else policy.keep, MOST_BYTES)
+
+
+Query = tuple[Remembered, tuple[bytes, ...]]  # with its pictures
+
+
 class InboxStore(Protocol):
     """Keeps remembered queries as long as their task lives, and no longer than their time.
 
@@ -67,7 +79,7 @@ class InboxStore(Protocol):
         """Return the queries of a task that are in their time; damaged ones are left out."""
         ...
 
-    async def get(self, task_id: str, query_id: str) -> tuple[Remembered, tuple[bytes, ...]] | None:
+    async def get(self, task_id: str, query_id: str) -> Query | None:
         """Return a query and its pictures; None when it is not there any more.
 
         Raises:
@@ -83,9 +95,26 @@ class InboxStore(Protocol):
 _ADAPTER = TypeAdapter(Remembered)
 
 
+def to_json(query: Remembered) -> bytes:
+    """Return a query as JSON."""
+    return _ADAPTER.dump_json(query)
+
+
+def from_json(document: bytes) -> Remembered:
+    """Read a query.
+
+    Raises:
+        StoreCorruptError: It is none.
+    """
+    try:
+        return _ADAPTER.validate_json(document)
+    except ValidationError as error:
+        raise StoreCorruptError("A remembered query cannot be read; dismiss it.") from error
+
+
 def seal_query(task_id: str, query: Remembered) -> bytes:
     """Return a query as it is stored."""
-    return sealing.seal(f"inbox/{task_id}/{query.query_id}", _ADAPTER.dump_json(query))
+    return sealing.seal(f"inbox/{task_id}/{query.query_id}", to_json(query))
 
 
 def seal_pictures(task_id: str, query_id: str, pictures: Sequence[bytes]) -> bytes:
@@ -100,13 +129,7 @@ def read_query(task_id: str, query_id: str, sealed: object) -> Remembered:
     Raises:
         StoreCorruptError: It is damaged.
     """
-    payload = sealing.unseal(f"inbox/{task_id}/{query_id}", sealed)
-    try:
-        return _ADAPTER.validate_json(bytes(payload))
-    except ValidationError as error:
-        raise StoreCorruptError(
-            f"The remembered query {query_id} of task {task_id} cannot be read; dismiss it."
-        ) from error
+    return from_json(bytes(sealing.unseal(f"inbox/{task_id}/{query_id}", sealed)))
 
 
 def read_pictures(task_id: str, query_id: str, sealed: object) -> tuple[bytes, ...]:

@@ -18,7 +18,7 @@ from service.decoding.pool import ClipRequest
 from service.engine.engine import Engine
 from service.errors import TaskIncompatibleError
 from service.stores.errors import StoreError
-from service.stores.inboxes.kept import Bounds, Remembered
+from service.stores.inboxes.kept import Remembered, bounds_of
 from service.stores.inboxes.policy import InboxPolicy, NoneOfThese
 from service.stores.protocol import TaskStore
 from service.stores.records import ClipRecord, TaskRecord, is_id
@@ -29,8 +29,6 @@ from service.tasks.classify import ClipAnswer, TaskAnswer
 from service.tasks.inbox.errors import QueryAnsweredError, QueryNotFoundError
 from service.tasks.inputs import ClipInput, digest
 
-KEEP = 50  # queries of a task that sets no number
-MOST_BYTES = 32 * 2**20  # of their pictures
 MOST_NONE = 200  # queries that are none of a task's labels, of which the score is kept
 
 log = logging.getLogger("kshot.tasks")
@@ -74,7 +72,7 @@ class Inbox:
             The id of each query that is kept, by its place in the request.
         """
         policy, ids = answer.record.inbox, dict[int, str]()
-        bounds = Bounds(KEEP if policy is None else policy.keep, MOST_BYTES)
+        bounds = bounds_of(policy)
         sent = {clip.index: clip for clip in inputs}
         wanted = [each for each in answer.clips if whatever or _wanted(each, policy)]
         try:
@@ -94,7 +92,7 @@ class Inbox:
         """Return a task, and its queries that nobody has answered, the least certain first."""
         record = await self.store.get(task_id)
         queries = await self.store.inbox.list(task_id)
-        left = [query for query in queries if not _is_answered(record, query.query_id)]
+        left = [query for query in queries if not record.has_answered(query.query_id)]
         return record, sorted(left, key=lambda query: (query.score, -query.at))
 
     async def pictures(self, task_id: str, query_id: str) -> tuple[bytes, ...]:
@@ -191,7 +189,7 @@ class Inbox:
             clip=clip,
             ranking=tuple(ranking),
             nearest=float(each.scores.nearest),
-            threshold=float(answer.threshold),
+            threshold=float(answer.threshold.value),
             unknown=bool(each.unknown),
             size=sum(map(len, pictures)),
         )
@@ -246,17 +244,11 @@ def check_unanswered(record: TaskRecord, query_id: str) -> None:
     Raises:
         QueryAnsweredError: It is an example of the task, or counted as none of its labels.
     """
-    if _is_answered(record, query_id):
+    if record.has_answered(query_id):
         raise QueryAnsweredError(
             f"Query {query_id[:64]!r} has been answered already: it is a clip of the task, or "
             "counted as none of its labels; remove that clip if it was wrong."
         )
-
-
-def _is_answered(record: TaskRecord, query_id: str) -> bool:
-    return any(clip.clip_id == query_id for clip in record.clips) or any(
-        none.query_id == query_id for none in record.none_of_these
-    )
 
 
 def _wanted(answer: ClipAnswer, policy: InboxPolicy | None) -> bool:

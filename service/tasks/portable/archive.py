@@ -3,6 +3,7 @@
     manifest.json      what this is, its version, and the SHA-256 of every other file but the last
     task.json          the record
     pictures/ID/NN     the pictures of each clip, as they are kept
+    inbox/ID/NN        those of remembered queries, of which inbox/ID/query tells the rest
     checksum           the SHA-256 of manifest.json
 
 Nothing is packed, so a file is as long as what it holds. What is read is untrusted: nothing here
@@ -13,12 +14,16 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.stores import records
 from service.stores.errors import StoreCorruptError
+from service.stores.inboxes import kept
+from service.stores.inboxes.kept import Query
+from service.stores.inboxes.policy import MOST_KEPT
 from service.stores.protocol import Pictures
 from service.stores.records import TaskRecord
 from service.tasks.portable.errors import (
@@ -28,7 +33,9 @@ from service.tasks.portable.errors import (
 )
 
 FORMAT, VERSION = "kshot-task", 1
+VERSION_WITH_QUERIES = 2  # what read version 1 alone would call such a file damaged
 MANIFEST, TASK, CHECKSUM = "manifest.json", "task.json", "checksum"
+INBOX = "inbox/"
 MOST_FILES = 20_000
 DATE = (2026, 1, 1, 0, 0, 0)  # the same task gives the same bytes
 
@@ -39,22 +46,30 @@ class Exported:
 
     record: TaskRecord
     pictures: Pictures
+    queries: tuple[Query, ...] = ()
 
 
-def write(record: TaskRecord, pictures: Pictures, model: Mapping[str, Any]) -> bytes:
+def write(
+    record: TaskRecord, pictures: Pictures, model: Mapping[str, Any], queries: Sequence[Query] = ()
+) -> bytes:
     """Return a task as a file.
 
     Args:
         record: The task.
         pictures: Of its clips.
         model: What served it; for people.
+        queries: That it remembers.
     """
     files = {TASK: records.to_json(record)}
     for clip_id, shown in pictures.items():
         files |= {f"pictures/{clip_id}/{place:02}": one for place, one in enumerate(shown)}
+    for query, shown in queries:
+        start = f"{INBOX}{query.query_id}/"
+        files[f"{start}query"] = kept.to_json(query)
+        files |= {f"{start}{place:02}": one for place, one in enumerate(shown)}
     about = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION_WITH_QUERIES if queries else VERSION,
         "model": dict(model),
         "files": {name: _sha256(content) for name, content in files.items()},
     }
@@ -91,7 +106,8 @@ def read(content: bytes) -> Exported:
         record = records.from_json(files.pop(TASK))
     except (KeyError, StoreCorruptError) as error:
         raise _damaged("its record cannot be read") from error
-    return Exported(record, _pictures(record, files))
+    of_queries = {name: files.pop(name) for name in sorted(files) if name.startswith(INBOX)}
+    return Exported(record, _pictures(record, files), _queries(record, of_queries))
 
 
 def _pictures(record: TaskRecord, files: Mapping[str, bytes]) -> Pictures:
@@ -104,6 +120,30 @@ def _pictures(record: TaskRecord, files: Mapping[str, bytes]) -> Pictures:
     if record.state != "decoded" or sum(map(len, found.values())) != len(files):
         raise _damaged("its record and its pictures do not belong together")
     return found
+
+
+def _queries(record: TaskRecord, files: Mapping[str, bytes]) -> tuple[Query, ...]:
+    shown: dict[str, list[bytes]] = defaultdict(list)
+    about: dict[str, bytes] = {}
+    for name, content in files.items():  # in order
+        query_id, _, part = name.removeprefix(INBOX).partition("/")
+        if part == "query":
+            about[query_id] = content
+        else:
+            shown[query_id].append(content)
+    if about.keys() != shown.keys() or len(about) > MOST_KEPT:
+        raise _damaged("its remembered queries and their pictures do not belong together")
+    found = []
+    for query_id, document in about.items():
+        try:
+            query = kept.from_json(document)
+        except StoreCorruptError as error:
+            raise _damaged(f"its remembered query {query_id[:80]!r} cannot be read") from error
+        known = query.query_id == query.clip.clip_id == query_id
+        if not known or len(query.ranking) < 2 or query.clip.label >= len(record.labels):
+            raise _damaged(f"its remembered query {query_id[:80]!r} is none of this task")
+        found.append((query, tuple(shown[query_id])))
+    return tuple(sorted(found, key=lambda query: query[0].at))
 
 
 def _files(content: bytes) -> dict[str, bytes]:
@@ -148,10 +188,10 @@ def _manifest(files: dict[str, bytes]) -> dict[str, Any]:
     if checksum != _sha256(manifest).encode():
         raise _damaged("its manifest fails its checksum")
     version = about.get("version")
-    if version != VERSION:
+    if version not in (VERSION, VERSION_WITH_QUERIES):
         raise ExportNewerError(
-            f"The file has version {version!r} and this service reads {VERSION}; import it with "
-            "a later version of kshot."
+            f"The file has version {version!r} and this service reads {VERSION_WITH_QUERIES}; "
+            "import it with a later version of kshot."
         )
     listed = about.get("files")
     if not isinstance(listed, dict) or TASK not in listed:

@@ -1,19 +1,19 @@
 """The use cases of taking a task out as a file, and in again, here or elsewhere."""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from service.decoding.pool import ClipRequest
-from service.engine.engine import Engine
+from service.stores.errors import StoreError
 from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id
 from service.tasks.allowance import Allowance
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_clips, check_task, refuse_clips
-from service.tasks.portable import archive
+from service.tasks.portable import archive, queries
 from service.tasks.portable.archive import Exported
+from service.tasks.portable.queries import fitting
 from service.tasks.register import Tasks
 
 
@@ -22,15 +22,20 @@ class Porter:
 
     Args:
         tasks: Where they are registered.
-        engine: Whose model will encode them.
+        keep_s: How long remembered queries are kept.
     """
 
-    def __init__(self, tasks: Tasks, engine: Engine) -> None:
+    def __init__(self, tasks: Tasks, keep_s: float) -> None:
         self.tasks = tasks
-        self.engine = engine
+        self.engine = tasks.supports.engine
+        self.keep_s = keep_s
 
-    async def export(self, task_id: str) -> tuple[TaskRecord, bytes]:
+    async def export(self, task_id: str, *, remembered: bool = False) -> tuple[TaskRecord, bytes]:
         """Return a task and its file; a deleted one raises what the store raises.
+
+        Args:
+            task_id: The task.
+            remembered: Whether queries that it remembers go with it.
 
         Raises:
             NotReadyError: Its clips are still being decoded.
@@ -48,7 +53,8 @@ class Porter:
             "frames": model.frames,
             "size": model.size,
         }
-        return record, await asyncio.to_thread(archive.write, record, pictures, about)
+        held = await queries.remembered(self.tasks.store, record) if remembered else []
+        return record, await asyncio.to_thread(archive.write, record, pictures, about, held)
 
     async def take_in(self, content: bytes, wait_s: float, allowance: Allowance) -> TaskRecord:
         """Make a new task of a file; when this returns, it is durable.
@@ -75,12 +81,20 @@ class Porter:
             if faults:
                 raise refuse_clips(faults, len(inputs))
             done = await self.tasks.arrivals.decode(record, inputs, preparation)
+            bounds = self.tasks.limits.pictures
+            held = await queries.decoded(self.tasks.pool, found.queries, bounds, len(inputs))
         clips = tuple(
             _as_it_was(clip, old, len(found.pictures[old.clip_id]))
             for clip, old in zip(done.record.clips, found.record.clips, strict=True)
         )
         done = replace(done, record=replace(done.record, clips=clips))
-        return await self.tasks.prepared(done, preparation, wait_s, allowance)
+        record = await self.tasks.prepared(done, preparation, wait_s, allowance)
+        try:
+            await queries.keep(self.tasks.store, record, held, self.keep_s)
+        except StoreError:
+            await self.tasks.delete(record.task_id)  # whole or not at all
+            raise
+        return record
 
     def _new(self, found: Exported, owner: str) -> tuple[TaskRecord, list[ClipInput]]:
         """Return the record of a new task, and its clips as they are to be decoded."""
@@ -136,14 +150,6 @@ def _asked(old: TaskRecord, inputs: Sequence[ClipInput]) -> NewTask:
         for place, label in enumerate(old.labels)
     ]
     return NewTask(name=old.name, ttl_s=None, allow_partial=False, labels=tuple(labels))
-
-
-def fitting(pictures: Sequence[bytes], bounds: tuple[int, int]) -> tuple[bytes, ...]:
-    """Return as many pictures as a clip may have: each repeated, or some left out, evenly."""
-    least, most = bounds
-    count = len(pictures)
-    wanted = min(most, count * math.ceil(least / count))
-    return tuple(pictures[place * count // wanted] for place in range(wanted))
 
 
 def _as_it_was(clip: ClipRecord, old: ClipRecord, pictures: int) -> ClipRecord:

@@ -143,7 +143,7 @@ class Follower:
         with self.supports.pinned(record):
             calibration = support.calibration
             threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
-            calibration = replace(calibration, threshold=threshold)
+            calibration = replace(calibration, threshold=threshold.value)
             frames = self.engine.model.frames
             plan = plan_of(options, record.clips, frames, calibration.threshold)
             segmenter = Segmenter(plan.grid, plan.rule)

@@ -16,7 +16,7 @@ from simplejpeg import decode_jpeg
 
 from model import errors
 from model.media.container import MediaLimits
-from model.media.display import square
+from model.media.display import Framing, square
 from model.media.pictures import read_pictures
 from model.media.sampling import Clip, centre_indices
 from tests.videos import corner_frames, grey_frames, grey_level
@@ -211,7 +211,7 @@ def test_a_square_of_the_size_is_taken_as_it_is() -> None:
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
     frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-    resized = square(frame, 32, MediaLimits(), VideoReformatter())
+    resized = square(frame, Framing(32), MediaLimits(), VideoReformatter())
     clip = read([encoded(pixels)] * 8)
     assert (clip.frames_THWC[0] == pixels).all()
     assert (resized == pixels).all()

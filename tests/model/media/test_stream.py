@@ -17,6 +17,7 @@ from model.errors import (
     TooManyFramesError,
 )
 from model.media.container import MediaLimits, open_video
+from model.media.display import Framing
 from model.media.stream import PictureStream, StreamEnd
 from model.media.video import read_clip
 from model.media.windows import WindowGrid
@@ -29,31 +30,36 @@ CUT = {"g": "15"}  # a key frame every half second
 
 
 def follow(
-    video: bytes, limits: MediaLimits = LIMITS, grid: WindowGrid = GRID
+    video: bytes,
+    limits: MediaLimits = LIMITS,
+    grid: WindowGrid = GRID,
+    squash: int | None = None,
 ) -> tuple[dict[int, np.ndarray], StreamEnd]:
     with open_video(io.BytesIO(video), limits) as opened:
-        stream = PictureStream(opened, grid, 32, limits)
+        stream = PictureStream(opened, grid, Framing(32, squash), limits)
         shown = dict(itertools.chain.from_iterable(stream.steps()))
     assert stream.end is not None
     return shown, stream.end
 
 
 @pytest.mark.parametrize(
-    ("codec", "container"),
+    ("codec", "container", "squash"),
     [
-        *(("libx264", "mp4"), ("libx264", "mpegts"), ("libvpx", "webm"), ("mpeg4", "avi")),
-        *(("libx264", "avi"), ("mpeg2video", "mpegts")),
+        *(("libx264", "mp4", 37), ("libx264", "mpegts", None), ("libvpx", "webm", None)),
+        *(("mpeg4", "avi", None), ("libx264", "avi", None), ("mpeg2video", "mpegts", None)),
     ],
 )
-def test_windows_show_what_clips_of_their_time_do(codec: str, container: str) -> None:
+def test_windows_show_what_clips_of_their_time_do(
+    codec: str, container: str, squash: int | None
+) -> None:
     video = make_video(FRAMES, codec=codec, container=container)
-    shown, end = follow(video)
+    shown, end = follow(video, squash=squash)
     assert end.duration_s == pytest.approx(3, abs=0.1)
     assert end.warnings == ()
     differing = 0
     for window in range(GRID.count(2.9)):
         span = {"start_s": GRID.start_s(window), "end_s": GRID.start_s(window) + GRID.window_s}
-        clip = read_clip(video, frames=8, size=32, limits=LIMITS, **span)
+        clip = read_clip(video, frames=8, size=32, squash=squash, limits=LIMITS, **span)
         pictures = np.stack([shown[number] for number in GRID.instants_of(window)])
         differing += int((pictures != clip.frames_THWC).any(axis=(1, 2, 3)).sum())
     assert differing <= (0 if container == "mp4" else 3)  # containers round times

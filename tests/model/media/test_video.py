@@ -44,6 +44,22 @@ def seen_levels(clip: Clip) -> list[float]:
     return clip.frames_THWC.mean(axis=(1, 2, 3)).tolist()
 
 
+def ramp_frames(width: int, height: int) -> list[np.ndarray]:
+    """Brighter to the right, by as much in any width."""
+    row = np.linspace(0, 255, width).astype(np.uint8)
+    return [np.broadcast_to(row[None, :, None], (height, width, 3)).copy()] * 8
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 64), (64, 128), (64, 64)])
+def test_a_squashed_clip_shows_whole_frames_but_for_the_crop(width: int, height: int) -> None:
+    clip = read(make_video(ramp_frames(width, height)), squash=40)
+    seen = (np.arange(4, 36) + 0.5) / 40 * 255
+    assert clip.frames_THWC.shape == (8, 32, 32, 3)
+    assert np.abs(clip.frames_THWC.mean(axis=(0, 1, 3)) - seen).max() < 6
+    whole = read(make_video(ramp_frames(width, height)))
+    assert np.abs(whole.frames_THWC.mean(axis=(0, 1, 3)) - seen).max() > 20
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_accepted_kind_gives_the_centre_frames_and_their_times(kind: str) -> None:
     encoder, container, codec, options = KINDS[kind]

@@ -16,14 +16,18 @@ from model import errors
 from model.media.pictures import read_pictures
 from model.media.sampling import Clip
 from model.media.video import read_clip
+from model.media.windows import WindowGrid
 from service.decoding.pool import (
     ClipRequest,
     DecodePool,
 )
 from service.decoding.process import LEAST_WORKERS, usable_cores
+from service.decoding.sandbox import SandboxLimits
+from service.decoding.streams import VideoStreams
 from service.decoding.turns import FIRST_BYTES, FIRST_S, DecodePace
 from tests.pools import LIMITS, VIDEO, decoders, make_pool, request, shown_by_kernel
-from tests.videos import grey_frames, make_audio
+from tests.service.conftest import png
+from tests.videos import corner_frames, grey_frames, make_audio, make_video
 
 
 @pytest.fixture
@@ -43,6 +47,26 @@ async def test_clip_from_the_pool_equals_the_clip_read_here(pool: DecodePool) ->
     clip = await pool.decode(request(start_s=0.1, end_s=0.9))
     assert same(clip, here)
     assert torch.from_numpy(clip.frames_THWC).dtype == torch.uint8  # writable: no warning
+
+
+async def test_squashed_frames_come_from_the_pool_and_from_long_videos(tmp_path: Path) -> None:
+    """The whole frame is seen; pictures of the size already are not squashed again."""
+    video = make_video(corner_frames(30, width=96, height=48))
+    squashed = {"frames": 8, "size": 32, "squash": 40, "limits": LIMITS}
+    here = read_clip(video, **squashed)  # type: ignore[arg-type]
+    whole = read_clip(video, frames=8, size=32, limits=LIMITS)
+    assert not np.array_equal(here.frames_THWC, whole.frames_THWC)
+    kept = [png(pixels) for pixels in here.frames_THWC]
+    async with make_pool(squash=40) as pool:
+        assert same(await pool.decode(request(video)), here)
+        again = await pool.decode(ClipRequest(video=None, pictures=tuple(kept)))
+    assert (again.frames_THWC == here.frames_THWC).all()
+    (tmp_path / "long.mp4").write_bytes(video)
+    streams = VideoStreams(size=32, squash=40, media=LIMITS, sandbox=SandboxLimits(), most=1)
+    with (tmp_path / "long.mp4").open("rb") as file:
+        async with streams.open(file.fileno(), WindowGrid.of(8, 0.8, 0.8)) as stream:
+            shown = [piece.frames_NHWC async for piece in stream.pieces()]
+    assert (np.concatenate(shown)[:8] == here.frames_THWC).all()
 
 
 async def test_decoders_let_the_event_loop_and_its_neighbours_go_first(pool: DecodePool) -> None:

@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from model.errors import ClipError
 from model.media.container import UNLIMITED, open_video
 from model.media.decoding import Decoded, decode_video
-from model.media.display import square
+from model.media.display import Framing, square
 from model.media.headers import Header, read_header
 from model.media.sampling import Clip, spread_instants
 from model.media.video import Decoder, read_clip
@@ -61,7 +61,7 @@ def eight(header: Header) -> list[int]:
 
 
 def by_decord(data: bytes, header: Header) -> Decoded | None:
-    return decode_with_decord(data, header, eight(header), SIZE, UNLIMITED)
+    return decode_with_decord(data, header, eight(header), Framing(SIZE), UNLIMITED)
 
 
 def read(data: bytes, decode: Decoder) -> Clip:
@@ -76,7 +76,7 @@ def by_full_rgb(data: bytes, wanted: Sequence[int]) -> dict[int, np.ndarray]:
             if index in wanted:
                 pixels = VideoReformatter().reformat(frame, format="rgb24").to_ndarray()
                 whole = av.VideoFrame.from_ndarray(pixels, "rgb24")
-                squares[index] = square(whole, SIZE, UNLIMITED, VideoReformatter())
+                squares[index] = square(whole, Framing(SIZE), UNLIMITED, VideoReformatter())
     return squares
 
 
@@ -85,7 +85,7 @@ def assert_decoded_alike(data: bytes) -> None:
     header = read_header(data, UNLIMITED)
     theirs = by_decord(data, header)
     assert theirs is not None
-    ours = decode_video(data, header, eight(header), SIZE, UNLIMITED)
+    ours = decode_video(data, header, eight(header), Framing(SIZE), UNLIMITED)
     assert theirs.shown == ours.shown
     wanted = set(eight(header))
     expected = by_full_rgb(data, sorted(wanted))

@@ -7,7 +7,8 @@ import torch
 from tests.model.tiny import tiny_recognizer
 from training.data.datasets import DataChoice
 from training.data.episodes import Episode
-from training.evaluation.diagnosis import DiagnoseJob, Judge, Told, _compared
+from training.evaluation.diagnosing.diagnosis import DiagnoseJob, Told, _compared
+from training.evaluation.diagnosing.judge import Judge
 
 LABELS, CLIPS = 4, 9  # of a label
 

@@ -67,6 +67,21 @@ def test_frame_times_are_jittered_inside_their_spans(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("draw", [0, 1])
+def test_views_of_squashed_frames_span_them(draw: int, tmp_path: Path) -> None:
+    row = np.linspace(0, 255, 192).astype(np.uint8)
+    ramp = np.broadcast_to(row[None, :, None], (64, 192, 3)).copy()
+    (tmp_path / "ramp.mp4").write_bytes(make_video([ramp] * 8))
+    clip = LabelledClip(tmp_path / "ramp.mp4", "ramp", "ramp")
+    given = {"frames": 4, "size": 56, "draw": draw, "seed": 0, "augmentation": plain_crop(0.0)}
+    spans = []
+    for squash in (None, 64):
+        view = read_view(clip, **given, squash=squash)  # type: ignore[arg-type]
+        assert view.shape == (4, 56, 56, 3)
+        spans.append(np.ptp(view[..., 0].mean(axis=(0, 1))))
+    assert spans[0] < 100 < 200 < spans[1]
+
+
 def test_a_plain_crop_moves_and_changes_neither_scale_nor_colour() -> None:
     size = 56
     side = round(size * MARGIN)

@@ -1,5 +1,6 @@
 """The learner: what it learns, that a resume repeats it, and that processes add up to one."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_a_classifier_of_training_classes_learns_and_is_no_part_of_the_method() 
     shares = {group["share"] for group in learner.optimizer.param_groups if group["params"]}
     assert shares == {1.0, 5.0}
     again = tiny_learner(recipe)
-    again.resume(learner.state())
+    again.resume(copy.deepcopy(learner.state()))
     assert again.step() == learner.step()
 
 
@@ -417,6 +418,39 @@ def test_the_published_optimisers_follow_their_formulas(optimizer: str) -> None:
     moved = before - learner.trained[name]
     wanted = gradient if optimizer == "sgd" else gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(moved, recipe.lr * wanted, atol=1e-7, rtol=1e-3)
+
+
+def test_edges_of_sloshnet_have_an_adam_of_their_own_and_all_else_learns_by_sgd() -> None:
+    published = RECIPES["sloshnet"]
+    recipe = replace(RECIPE, optimizer="sgd", apart=published.apart, warmup=0.0, weight_decay=0.0)
+    recipe = replace(recipe, schedule="constant", text_dropout=0.0)
+    learner = tiny_learner(recipe, preset="sloshnet_vit", query_context="none")
+    edges = [name for name in learner.trained if "fusion.edges" in name]
+    assert len(edges) == 3
+    before = {name: p.detach().clone() for name, p in learner.trained.items()}
+    learner.step()
+    for name, start in before.items():
+        gradient = learner.trained[name].grad
+        assert gradient is not None
+        wanted = recipe.lr * gradient
+        if name in edges:
+            decayed = gradient + 1e-3 * start
+            wanted = 3e-3 * decayed / (decayed.abs() + 1e-8)
+        torch.testing.assert_close(start - learner.trained[name], wanted, atol=1e-6, rtol=2e-3)
+    again = tiny_learner(recipe, preset="sloshnet_vit", query_context="none")
+    again.resume(copy.deepcopy(learner.state()))
+    for one in (learner, again):
+        one.step()
+    for name, parameter in learner.trained.items():
+        assert torch.equal(parameter, again.trained[name]), name
+
+
+def test_the_loss_of_d2st_falls() -> None:
+    recipe = replace(RECIPES["d2st"], episodes=16, per_step=2, ways=(2, 2), queries=1, draws=0)
+    recipe = replace(recipe, lr=2e-2, warmup=0.0, schedule="constant")
+    learner = tiny_learner(recipe, preset="d2st", query_context="none")
+    losses = [learner.step() for _ in range(recipe.steps)]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), losses
 
 
 def test_the_rate_rises_then_falls_or_stays() -> None:

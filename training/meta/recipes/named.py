@@ -6,7 +6,7 @@ for.
 
 from dataclasses import replace
 
-from training.meta.recipe import FitRecipe
+from training.meta.recipe import Apart, FitRecipe
 
 # ActionCLIP's (model/papers/actionclip.md, sections 5 and 7), by episodes, with selection on val
 _ACTIONCLIP = FitRecipe(
@@ -165,8 +165,7 @@ RECIPES: dict[str, FitRecipe] = {
         weights={"query": 4.0, "base_class": 8.0},
     ),
     # SloshNet's 1-shot on HMDB51 (model/papers/sloshnet.md, section 6), with selection on val. Its
-    # loss sums the five queries. The edges of its fusion have an Adam of their own there, and the
-    # same rate by SGD here.
+    # loss sums the five queries. The edges of its fusion have an Adam of their own.
     "sloshnet": FitRecipe(
         episodes=30_010,
         per_step=16,
@@ -174,7 +173,15 @@ RECIPES: dict[str, FitRecipe] = {
         optimizer="sgd",
         momentum=0.9,
         lr=1e-4,
-        rates={"video.temporal.fusion.edges": 30.0},
+        apart=(
+            Apart(
+                names="video.temporal.fusion.edges",
+                optimizer="adam",
+                lr=3e-3,
+                betas=(0.5, 0.999),
+                weight_decay=1e-3,
+            ),
+        ),
         weight_decay=3e-4,
         warmup=0.0,
         schedule="steps",

@@ -5,31 +5,34 @@ how near leave-one-out comes to the accuracy on clips of other recordings; wheth
 given a wrong label is found among the most suspicious; and what one clip more of each label gives
 beside what the curve expected.
 
-Dimensions: C clips of the split, T frames, E feature width, Q queries, N classes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, assert_never
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from model.checkpoint import load_recognizer
 from model.diagnosis.curve import curve
-from model.diagnosis.splits import Split, fewer_shots, leave_one_out
+from model.diagnosis.splits import fewer_shots, leave_one_out
 from model.diagnosis.verdicts import verdicts
-from model.recognizer import Recognizer
-from training.data.datasets import DataChoice
+from training.data.datasets import DataChoice, LabelledClip
 from training.data.episodes import Episode, EpisodePlan, EpisodeSampler
+from training.data.listings import Split
 from training.errors import InputError
+from training.evaluation.diagnosing.correction import corrected
+from training.evaluation.diagnosing.judge import Judge
+from training.evaluation.diagnosing.refinement import refined
 from training.evaluation.scoring import EpisodeScorer
 from training.evaluation.variants import as_evaluated
 from training.features.readable import readable_splits
 from training.features.tokens import TokenSources
 from training.progress import progress
 
+Question = Literal["diagnosis", "corrections", "calibration"]
 SUSPECTS = 2  # among which a wrong clip is to be found
 
 
@@ -44,6 +47,8 @@ class DiagnoseJob:
         tasks: How many tasks are drawn.
         ways, shots, queries: Labels of a task, clips of a label, and those that are asked.
         seed: Of the drawing.
+        ask: Whether the diagnosis tells the truth, what corrections gain, or what a calibration
+            gains that is the task's own.
         cache: Where trunk caches lie; None holds tokens in memory.
         device: Where to compute.
     """
@@ -56,6 +61,7 @@ class DiagnoseJob:
     shots: int = 5
     queries: int = 5
     seed: int = 0
+    ask: Question = "diagnosis"
     cache: Path | None = None
     device: str = "cpu"
 
@@ -85,70 +91,42 @@ class Told:
         }
 
 
-class Judge:
-    """Scores clips of a split by other clips, from features that are made once.
-
-    Args:
-        recognizer: What scores.
-        features_CTE: Of all clips of the split.
-    """
-
-    def __init__(self, recognizer: Recognizer, features_CTE: Tensor) -> None:
-        self.recognizer = recognizer
-        self.features_CTE = features_CTE
-
-    @torch.inference_mode()
-    def logits(
-        self, clips: Sequence[int], classes: Sequence[int], asked: Sequence[int]
-    ) -> np.ndarray:
-        """Return logits [Q, N] of clips by others."""
-        features = self.features_CTE
-        classes_S = torch.tensor(classes, device=features.device)
-        scores = self.recognizer.score_features(
-            features[list(clips)], classes_S, features[list(asked)], None
-        )
-        found: np.ndarray = scores.logits_QN.float().cpu().numpy()
-        return found
-
-    def held_out(
-        self, clips: Sequence[int], classes: Sequence[int], splits: Sequence[Split]
-    ) -> list[np.ndarray]:
-        """Return logits of each split of a task."""
-        return [
-            self.logits(
-                [clips[place] for place in split.supports],
-                [classes[place] for place in split.supports],
-                [clips[place] for place in split.queries],
-            )
-            for split in splits
-        ]
-
-    def accuracy(self, episode: Episode, places: Sequence[int]) -> float:
-        """Return the share of an episode's queries that some of its supports recognise."""
-        clips = [episode.support[place] for place in places]
-        classes = [episode.support_classes[place] for place in places]
-        found = self.logits(clips, classes, episode.query).argmax(axis=1)
-        return float((found == np.array(episode.query_classes)).mean())
-
-
 def diagnose(job: DiagnoseJob) -> dict[str, object]:
-    """Draw tasks of the val classes, diagnose them, and compare.
+    """Draw tasks of the val classes, and ask a question of them.
 
     Raises:
         InputError: The data does not fit, or supports of the method see each other.
     """
-    data = readable_splits(job.data.open(), ("val",), job.cache)
+    splits: tuple[Split, ...] = ("val", "train") if job.ask == "calibration" else ("val",)
+    data = readable_splits(job.data.open(), splits, job.cache)
     recognizer = as_evaluated(load_recognizer(job.checkpoint, weights=job.backbone_weights))
     recognizer.to(torch.device(job.device))
-    clips = data.split("val")
-    sources = TokenSources(f"{data.name}-val", clips, cache=job.cache, half=False)
+    clips = [clip for split in splits for clip in data.split(split)]
+    sources = TokenSources(f"{data.name}-{'-'.join(splits)}", clips, cache=job.cache, half=False)
     scorer = EpisodeScorer(recognizer, sources.of(recognizer), len(clips))
     if scorer.features_CTE is None:
         raise InputError(f"The clips of {job.checkpoint} see each other; choose another method.")
     judge = Judge(scorer.recognizer, scorer.features_CTE)
-    plan = EpisodePlan(job.ways, job.shots + 1, job.queries)
-    sampler = EpisodeSampler(clips, plan, job.seed)
-    return _compared(job, judge, [sampler.draw(number) for number in range(job.tasks)])
+    return answered(job, judge, clips, len(data.split("val")))
+
+
+def answered(
+    job: DiagnoseJob, judge: Judge, clips: Sequence[LabelledClip], own: int
+) -> dict[str, object]:
+    """Ask a question of tasks of the first `own` clips."""
+    shots = job.shots + 1 if job.ask == "diagnosis" else job.shots
+    sampler = EpisodeSampler(clips[:own], EpisodePlan(job.ways, shots, job.queries), job.seed)
+    episodes = [sampler.draw(number) for number in range(job.tasks)]
+    match job.ask:
+        case "diagnosis":
+            return _compared(job, judge, episodes)
+        case "corrections":
+            found = corrected(judge, clips, episodes, job.seed)
+        case "calibration":
+            found = refined(judge, clips, episodes, job.seed)
+        case _:
+            assert_never(job.ask)
+    return {"checkpoint": job.checkpoint, "tasks": job.tasks, **found}
 
 
 def _compared(job: DiagnoseJob, judge: Judge, episodes: Sequence[Episode]) -> dict[str, object]:

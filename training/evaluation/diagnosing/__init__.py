@@ -1,0 +1,1 @@
+"""What drawn tasks tell: of their diagnosis, of corrections, of a calibration of their own."""
