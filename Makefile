@@ -13,7 +13,7 @@ TEACHER ?=
 MODEL ?= clip
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve models onnx test lint bench redis
+.PHONY: help demo serve models onnx test soak lint bench redis
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the fas
 test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest; WORKERS=0: one process).
 	$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
+soak: $(STAMP) redis ## Long form of the tests of faults, with figures (one promise: ARGS='-k f1_').
+	KSHOT_TEST_SOAK=1 $(RUN) -m pytest -q -s -p no:xdist tests/faults $(ARGS)
+
 lint: $(STAMP) ## Check format, lint and types.
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
@@ -51,9 +54,9 @@ redis:
 	command -v redis-server >/dev/null || \
 	  echo "make test: no redis-server on PATH, so the tests that need it will skip: install Debian's package redis-server."
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "kshot needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): call make PYTHON=python3.11."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev]'
+	$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev]' -e ./client
 	@touch $@

@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from deploy.api_client import ApiError
 from deploy.local_service import LocalServiceError
+from kshot_client import KshotError as ClientError
 from model.errors import KshotError
 from training.errors import InputError
 
-REFUSALS = (ApiError, InputError, KshotError, LocalServiceError)
+REFUSALS = (ClientError, InputError, KshotError, LocalServiceError)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.api_client import ApiClient
+from deploy.demo_questions import answers, model_of
 from deploy.demo_report import Share, document, of_tasks, table
 from deploy.local_service import local_service
+from kshot_client import Client
+from kshot_client.models.results import ClipResult
 from model.checkpoint import load_recognizer
 from model.text import template_stages
 from service.limits import limits_of, media_limits
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     queries = min(options.queries or QUERIES, most_queries(clips, max(shots)))
     print(f"{len(clips)} clips of {len(labels)} labels: {', '.join(labels)}")
     start = time.monotonic()
-    through_http, model = _through_http(clips, options, ways, shots, queries)
+    through_http, served = _through_http(clips, options, ways, shots, queries)
     http_s = time.monotonic() - start
     result: dict[str, Any] = {
         "accuracy": through_http[-1]["accuracy"],
@@ -54,8 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "ways": ways,
         "queries": queries,
         "seed": options.seed,
-        "model": model["name"],
-        "model_revision": model["fingerprint"],
+        **served,
         "through_http": through_http,
     }
     start = time.monotonic()
@@ -71,11 +72,11 @@ def _through_http(
     ways: int,
     shots: Sequence[int],
     queries: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, object]]:
     """Run the tasks of each number of shots; give their accuracies, and what answered."""
     found: list[dict[str, Any]] = []
     print("Starting the service ...", flush=True)
-    with local_service() as service, ApiClient(service.url) as client:
+    with local_service() as service, Client(service.url) as client:
         for count in shots:
             shares: list[float] = []
             for number in range(options.tasks):
@@ -83,26 +84,26 @@ def _through_http(
                     clips, ways=ways, shots=count, queries=queries, seed=options.seed, number=number
                 )
                 truths, results = _ask(client, clips, drawn, f"{count}-shot task {number}")
-                right = [t == r["label"] for t, r in zip(truths, results, strict=True)]
+                right = [t == r.label for t, r in zip(truths, results, strict=True)]
                 shares.append(sum(right) / len(right))
             print(f"\nThe last of {options.tasks} tasks, {count} clips a label:")
             print(table(truths, results))
             accuracy = of_tasks(shares)
             print(f"{options.tasks} tasks through HTTP: {accuracy}, 95 % interval.", flush=True)
             found.append({"shots": count, "tasks": options.tasks} | document(accuracy))
-        return found, client.info()["model"]
+        return found, model_of(client)
 
 
 def _ask(
-    client: ApiClient, clips: Sequence[LabelledClip], drawn: Episode, name: str
-) -> tuple[list[str], list[dict[str, Any]]]:
+    client: Client, clips: Sequence[LabelledClip], drawn: Episode, name: str
+) -> tuple[list[str], list[ClipResult]]:
     """Register one drawn task and classify its queries; give the truths and the answers."""
     support: dict[str, list[Path]] = {label: [] for label in drawn.labels}
     for index, place in zip(drawn.support, drawn.support_classes, strict=True):
         support[drawn.labels[place]].append(clips[index].path)
-    task = client.register(support, name)
-    results = client.classify(task["id"], [clips[index].path for index in drawn.query])
-    client.delete(task["id"])
+    task = client.register(support, name=name)
+    results = answers(client, task.id, [clips[index].path for index in drawn.query])
+    client.delete(task.id)
     return [drawn.labels[place] for place in drawn.query_classes], results
 
 
@@ -121,15 +122,14 @@ def _episodes(
     rows: list[dict[str, Any]] = []
     print(f"\n{options.episodes} episodes on the same clips, features extracted once:", flush=True)
     labels = sorted({clip.label for clip in clips})
+    asked = [Layout(ways, count) for count in shots]
+    layouts = draw_layouts(
+        clips, asked, queries=queries, episodes=options.episodes, seed=options.seed
+    )
     examination = Examination(
+        "clips",
         options.split,
-        draw_layouts(
-            clips,
-            [Layout(ways, count) for count in shots],
-            queries=queries,
-            episodes=options.episodes,
-            seed=options.seed,
-        ),
+        layouts,
         labels,
         TokenSources("clips", clips, cache=None, half=False),
         lambda count: {label: template_stages(label, count) for label in labels},

@@ -8,6 +8,8 @@ from typing import Any
 
 from scipy import stats
 
+from kshot_client.models.results import ClipResult
+
 SHOWN = 3  # labels of a printed ranking
 
 
@@ -56,7 +58,7 @@ def document(share: Share) -> dict[str, Any]:
     return {"accuracy": round(share.mean, 4), "interval": share.interval}
 
 
-def table(truths: list[str], results: list[dict[str, Any]]) -> str:
+def table(truths: list[str], results: Sequence[ClipResult]) -> str:
     """Show, for each label, how many clips were right and the ranking of its first one.
 
     Args:
@@ -67,13 +69,13 @@ def table(truths: list[str], results: list[dict[str, Any]]) -> str:
     number = {label: place for place, label in enumerate(labels, start=1)}
     asked = Counter(truths)
     right = Counter(
-        truth for truth, result in zip(truths, results, strict=True) if result["label"] == truth
+        truth for truth, result in zip(truths, results, strict=True) if result.label == truth
     )
     width = max(len("label"), *(len(label) for label in labels))
     lines = [f"    {'label':<{width}}  clips  right  ranking of its first clip"]
     for label in labels:
-        first = results[truths.index(label)]["ranking"][:SHOWN]
-        ranking = "  ".join(f"({number[row['label']]}) {row['score']:.3f}" for row in first)
+        first = results[truths.index(label)].ranking[:SHOWN]
+        ranking = "  ".join(f"({number[row.label]}) {row.score:.3f}" for row in first)
         row = f"({number[label]}) {label:<{width}}  {asked[label]:>5}  {right[label]:>5}"
         lines.append(f"{row}  {ranking}")
     return "\n".join(lines)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.api_client import ApiClient
+from deploy.demo_questions import answers, model_of
 from deploy.demo_report import document, of_answers, table
 from deploy.local_service import local_service
+from kshot_client import Client
 from training.synthetic.actions import Action, demo_actions
 from training.synthetic.order_set import draw_families
 from training.synthetic.rendering import FLOWING, SEPARATE, Course, write_clip
@@ -33,14 +34,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         clips = _make(folder, actions, course, shots + queries, options.seed)
         made_s = time.monotonic() - start
         print("Starting the service ...", flush=True)
-        with local_service() as service, ApiClient(service.url) as client:
+        with local_service() as service, Client(service.url) as client:
             result = _ask(client, clips, shots, stages)
     timings = {"make_clips": round(made_s, 2), "start": round(service.start_s, 2)}
     return result | {"seed": options.seed, "timings_s": timings | result["timings_s"]}
 
 
 def _ask(
-    client: ApiClient,
+    client: Client,
     clips: Mapping[str, Sequence[Path]],
     shots: int,
     stages: Mapping[str, Sequence[str]] | None,
@@ -48,7 +49,7 @@ def _ask(
     """Register the first clips of each label, classify the others, print what came back."""
     start = time.monotonic()
     support = {label: paths[:shots] for label, paths in clips.items()}
-    task = client.register(support, "synthetic actions", stages)
+    task = client.register(support, name="synthetic actions", descriptions=stages)
     registered_s = time.monotonic() - start
     asked = [
         (label, path)
@@ -56,14 +57,14 @@ def _ask(
         for label, path in zip(clips, column, strict=True)
     ]
     start = time.monotonic()
-    results = client.classify(task["id"], [path for _, path in asked])
+    results = answers(client, task.id, [path for _, path in asked])
     classified_s = time.monotonic() - start
-    model = client.info()["model"]
-    client.delete(task["id"])
+    served = model_of(client)
+    client.delete(task.id)
     truths = [label for label, _ in asked]
     print(f"Registered {len(clips)} labels x {shots} clips in {registered_s:.1f} s.\n")
     print(table(truths, results))
-    right = sum(truth == result["label"] for truth, result in zip(truths, results, strict=True))
+    right = sum(truth == result.label for truth, result in zip(truths, results, strict=True))
     share = of_answers(right, len(truths))
     print(f"\n{right} of {len(truths)} held-out clips: {share}, 95 % interval.\n")
     return document(share) | {
@@ -71,10 +72,9 @@ def _ask(
         "shots": shots,
         "clips": len(truths),
         "correct": right,
-        "model": model["name"],
-        "model_revision": model["fingerprint"],
-        "trained": model["trained"],
-        "text_source": task["text"],
+        **served,
+        "trained": task.trained,
+        "text_source": task.text,
         "timings_s": {"register": round(registered_s, 2), "classify": round(classified_s, 2)},
     }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `--help` needs none of what the tables are made from
     from model.config.method import MethodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("docs", "model", "service", "training", "deploy", "tests")
+FOLDERS = ("docs", "model", "service", "client", "training", "deploy", "tests")
 MIB = 2**20
 
 

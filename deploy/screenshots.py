@@ -12,11 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from deploy.api_client import ApiClient
-from deploy.demo_synthetic import draw_actions
 from deploy.local_service import ROOT, local_service
+from kshot_client import Client
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -33,6 +32,7 @@ NAME = "Shapes in motion"
 
 def draw_clips(folder: Path) -> Clips:
     """Write the clips: those of each label are numbered, the last ones to be asked about."""
+    from deploy.demo_synthetic import draw_actions
     from training.synthetic.rendering import write_clip
 
     clips: dict[str, list[Path]] = {}
@@ -78,8 +78,8 @@ def save(picture: bytes, path: Path) -> None:
 class Shown:
     """A page in a browser, a task, and clips to show on it."""
 
-    def __init__(self, page: "Page", task: Mapping[str, Any], clips: Clips, folder: Path) -> None:
-        self.page, self.task, self.clips, self.folder = page, task, clips, folder
+    def __init__(self, page: "Page", task_id: str, clips: Clips, folder: Path) -> None:
+        self.page, self.task_id, self.clips, self.folder = page, task_id, clips, folder
 
     def make(self) -> None:
         """Show two labels with their clips, and an empty one."""
@@ -130,7 +130,7 @@ class Shown:
         self.page.locator(".task").first.wait_for()
 
     def _open(self, part: str) -> None:
-        self.page.goto(f"/#/task/{self.task['id']}/{part}")
+        self.page.goto(f"/#/task/{self.task_id}/{part}")
 
     def _query(self, place: int) -> Path:
         return list(self.clips.values())[place][SHOTS]
@@ -143,14 +143,16 @@ VIEWS: Mapping[str, Callable[[Shown], None]] = {
 IN_DOCUMENTS = ("make", "judge", "ask", "watch")
 
 
-def prepare(client: ApiClient, clips: Clips) -> Mapping[str, Any]:
-    """Register the task, one clip of which is under a wrong label, and ask it a little."""
+def prepare(client: Client, clips: Clips) -> str:
+    """Register a task, one clip of which is under a wrong label, and ask it; return its id."""
     (first, *_), (second, *_) = list(clips.items())[:2]
     support = {label: list(paths[:SHOTS]) for label, paths in clips.items()}
     support[first][SHOTS - 1] = clips[second][SHOTS]
-    task = client.register(support, NAME)
-    client.classify(task["id"], [paths[SHOTS + 1] for paths in clips.values()], remember=True)
-    return task
+    task = client.register(support, name=NAME)
+    list(
+        client.classify_all(task.id, [paths[SHOTS + 1] for paths in clips.values()], remember=True)
+    )
+    return task.id
 
 
 def main() -> None:
@@ -163,12 +165,12 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="kshot-pictures-") as place,
         local_service() as service,
-        ApiClient(service.url) as client,
+        Client(service.url) as client,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser,
     ):
         clips = draw_clips(Path(place))
-        task = prepare(client, clips)
+        task_id = prepare(client, clips)
         for view in options.views:
             page = browser.new_page(
                 base_url=service.url,
@@ -177,7 +179,7 @@ def main() -> None:
                 reduced_motion="reduce",
             )
             page.set_default_timeout(PATIENCE_MS)
-            VIEWS[view](Shown(page, task, clips, Path(place)))
+            VIEWS[view](Shown(page, task_id, clips, Path(place)))
             path = options.folder / f"page-{view}.png"
             save(page.screenshot(full_page=options.whole), path)
             page.close()

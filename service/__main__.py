@@ -36,6 +36,7 @@ def _run() -> None:
 
     start_logging()
     settings = Settings.from_env()
+    start_logging(settings.log_format)
     log.info("Settings: %s", settings.shown())
     with bound_socket(settings) as listening:
         check_store(settings)

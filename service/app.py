@@ -17,6 +17,7 @@ from service.http.inbox import schemas as inbox_schemas
 from service.http.routes import (
     changes,
     diagnosis,
+    events,
     inbox,
     inference,
     operations,
@@ -35,7 +36,8 @@ from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
 
 ROUTERS = tuple(
-    routes.router for routes in (tasks, portable, changes, diagnosis, inbox, timeline, operations)
+    routes.router
+    for routes in (tasks, events, portable, changes, diagnosis, inbox, timeline, operations)
 )
 
 
@@ -66,14 +68,15 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
     app.include_router(page.router)
-    openapi.install(app, limits, (*BODIES, *inbox_schemas.BODIES, *document.BODIES))
+    bodies = (*BODIES, *inbox_schemas.BODIES, *document.BODIES)
+    openapi.install(app, limits, bodies, document.DATA)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     # the last one added is outermost
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(StoppingAnswer)
-    app.add_middleware(RequestLog, answered=meters.answered)
+    app.add_middleware(RequestLog, meters=meters)
     return app
 
 

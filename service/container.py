@@ -20,8 +20,10 @@ from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
-from service.keys.ring import KeyRing, ring_of
+from service.keys.locking import keys_until, locked_when_keyed
+from service.keys.ring import KeyRing
 from service.limits import Limits, limits_of, media_limits, stream_limits
+from service.metrics.attached import count_store, count_work
 from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -31,8 +33,10 @@ from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
 from service.tasks.describe import Describer, describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
+from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
+from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
@@ -45,9 +49,9 @@ STORE_ANSWERS_S = 2.0
 log = logging.getLogger("kshot.service")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """One running service."""
+    """One running service; nothing in it changes but `ring`, once."""
 
     settings: Settings
     limits: Limits
@@ -63,8 +67,10 @@ class Service:
     classifier: Classifier
     follower: Follower
     inbox: Inbox
+    once: Once
+    watch: Watch
     meters: Meters
-    ring: KeyRing | None  # of keys; None lets everybody in
+    ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
 
     @property
     def device_works(self) -> bool:
@@ -93,17 +99,15 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         choice = await asyncio.to_thread(choose_runtime, settings)
         engine = engine_of(choice.runtime, settings)
-        engine.cost.watch = meters.passed
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
+        count_store(store, meters)
         stack.push_async_callback(store.close)
         ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
-        describer = describer_of(store, limits, settings)
-        if describer is not None:
-            stack.push_async_callback(describer.close)
+        describer = describer_until(stack, store, limits, settings)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
         supports = supports_of(store, engine, choice.runtime, texts, settings)
         stack.push_async_callback(supports.close)
@@ -113,25 +117,19 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
             store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
         )
         stack.push_async_callback(tasks.close)
-        classifier = Classifier(
-            arrivals=arrivals, supports=supports, texts=texts, pool=pool, engine=engine
-        )
+        count_work(engine, tasks, meters)
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
         parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), porter
-        asked = classifier, follower_of(tasks, engine, settings), inbox_of(changer, settings)
-        yield Service(*parts, *users, *asked, meters, ring)
-
-
-async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
-    """Open the keys, where callers need one, for as long as the stack stands."""
-    ring = await ring_of(settings)
-    if ring is not None:
-        stack.push_async_callback(ring.close)
-    return ring
+        asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
+        inbox, watch = inbox_of(changer, settings), Watch(supports, settings.max_watchers)
+        once = Once(store.once, settings.idempotency_s)
+        service = Service(*parts, *users, *asked, inbox, once, watch, meters, ring)
+        await stack.enter_async_context(locked_when_keyed(service))
+        yield service
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -173,10 +171,23 @@ def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
     )
 
 
-def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Describer | None:
-    """Make what asks the language model, where one is configured."""
+def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
+    """Make what classifies clips."""
+    return Classifier(
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        pool=tasks.pool,
+        engine=engine,
+    )
+
+
+def describer_until(
+    stack: AsyncExitStack, store: TaskStore, limits: Limits, settings: Settings
+) -> Describer | None:
+    """Make what asks the language model, where one is configured, until the stack ends."""
     key = settings.openai_api_key
-    return describer_from(
+    describer = describer_from(
         api_key=key.get_secret_value() if key else None,
         base_url=settings.llm_base_url,
         model=settings.llm_model,
@@ -184,6 +195,9 @@ def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Descri
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
     )
+    if describer is not None:
+        stack.push_async_callback(describer.close)
+    return describer
 
 
 def warming_of(store: TaskStore, supports: Supports) -> Warming:

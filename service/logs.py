@@ -1,14 +1,36 @@
 """How the process logs: a JSON object a line, or short lines where a person reads."""
 
+import hashlib
 import json
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, Literal
 
 from model.errors import KshotError
+
+Form = Literal["auto", "json", "text"]
+# What is known of the request that a line comes from: its id, trace and tenant, and what it cost.
+OF_REQUEST: ContextVar[dict[str, Any] | None] = ContextVar("kshot_request", default=None)
+
+
+def note(**facts: object) -> None:
+    """Add facts to all further lines of the request at hand; numbers and codes, no client's word.
+
+    Where there is no request, nobody hears them.
+    """
+    if (known := OF_REQUEST.get()) is not None:
+        known.update(facts)
+
+
+@lru_cache(1024)
+def hashed(tenant: str) -> str:
+    """Return what stands in logs for a tenant, the same in each replica."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:12]
 
 
 class JsonLines(logging.Formatter):
@@ -21,6 +43,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **(OF_REQUEST.get() or {}),
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[0] is not None:
@@ -70,10 +93,11 @@ class Seldom:
         return self._held.pop(kind, 0)
 
 
-def start_logging(level: int = logging.INFO) -> None:
-    """Send all logs to standard error, in the form that suits who reads it."""
+def start_logging(form: Form = "auto", level: int = logging.INFO) -> None:
+    """Send all logs to standard error, in a form or in the one that suits who reads it."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(ReadableLines() if sys.stderr.isatty() else JsonLines())
+    readable = sys.stderr.isatty() if form == "auto" else form == "text"
+    handler.setFormatter(ReadableLines() if readable else JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "openai", "multipart", "python_multipart"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -25,6 +25,7 @@ from service.decoding.sandbox import SandboxLimits
 from service.errors import SettingsError
 
 PREFIX = "KSHOT_"
+OF_CLIENTS = {"KSHOT_URL", "KSHOT_API_KEY"}  # a shell may have them for the client beside it
 MIB = 2**20
 CLIP = MediaLimits()  # the defaults of what one clip may be
 
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
         False,
         description="Serve without API keys on an address that others reach, as long as there is "
         "no key.",
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of log lines: `json`, `text`, or `auto`: text on a terminal."
     )
     checkpoint: str = Field(
         "compact",
@@ -121,6 +125,9 @@ class Settings(BaseSettings):
     )
     inbox_s: float = Field(
         7 * 86_400.0, gt=0, description="How long a query is kept that a task remembers."
+    )
+    idempotency_s: float = Field(
+        86_400.0, gt=0, description="How long the answer to an Idempotency-Key is given again."
     )
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."
@@ -191,6 +198,7 @@ class Settings(BaseSettings):
     max_clip_s: float = Field(CLIP.max_duration_s, gt=0, description="Longest clip.")
     max_timeline_s: float = Field(900.0, gt=0, description="Longest video of a timeline.")
     max_timelines: int = Field(2, ge=1, description="Timelines at once; more is a 503.")
+    max_watchers: int = Field(256, ge=1, description="Readers of tasks' events at once.")
     max_pixels: int = Field(CLIP.max_pixels, ge=1, description="Pixels of one picture.")
     max_frames: int = Field(CLIP.max_frames, ge=1, description="Frames of one clip.")
     max_streams: int = Field(CLIP.max_streams, ge=1, description="Streams in one container.")
@@ -262,6 +270,8 @@ class Settings(BaseSettings):
         """
         known = {PREFIX + name.upper() for name in cls.model_fields if name != "openai_api_key"}
         for name in sorted(os.environ):
+            if name in OF_CLIENTS:
+                continue
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
                 raise SettingsError(

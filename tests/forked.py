@@ -92,14 +92,23 @@ class ForkedService(ForkedCommand):
     Args:
         settings: Environment, without the prefix.
         log: File for its log.
+        module: Another that serves so.
+        env: Further variables, for that one.
     """
 
-    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        log: Path,
+        module: str = "service.__main__",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
-        env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
-        super().__init__("service.__main__", env=env | {"KSHOT_PORT": str(port)}, log=log)
+        set_to = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
+        set_to |= {"KSHOT_PORT": str(port), **(env or {})}
+        super().__init__(module, env=set_to, log=log)
         try:
             self._wait_ready()
         except BaseException:

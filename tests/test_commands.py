@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from training import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("model", "service", "training", "deploy")
+PACKAGES = ("model", "service", "client", "training", "deploy")
 # Each takes seconds to import, and no help needs any of them.
 SLOW = {"torch", "torchvision", "open_clip", "timm", "transformers", "scipy", "openai"}
 SLOW |= {"matplotlib", "onnxruntime", "fastapi"}
@@ -28,7 +29,7 @@ def is_command(source: str) -> bool:
 
 
 COMMANDS = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("client.")
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
     if is_command(path.read_text(encoding="utf-8"))
@@ -53,7 +54,11 @@ def test_commands_are_found_by_looking() -> None:
 
 def test_help_imports_nothing_that_takes_seconds() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HELPS, *COMMANDS], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", HELPS, *COMMANDS],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": "client"},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.splitlines() == [f"{name} shows True" for name in COMMANDS], done.stderr
 
@@ -79,5 +84,7 @@ def test_every_bar_is_one_that_knows_a_log_from_a_terminal() -> None:
         for path in (ROOT / package).rglob("*.py")
     }
     made = {name for name, text in sources.items() if re.search(r"(import|\.) ?tqdm\b", text)}
-    assert made == {"training/progress.py", "model/backbones/download.py"}
-    assert "sys.stderr.isatty()" in sources["model/backbones/download.py"]
+    bars = "client/kshot_client/command/bars.py"
+    assert made == {"training/progress.py", "model/backbones/download.py", bars}
+    for name in ("model/backbones/download.py", bars):
+        assert "sys.stderr.isatty()" in sources[name]

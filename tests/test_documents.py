@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy import openapi
 from deploy.readme_answer import COMMANDS
 from deploy.readme_tables import FOLDERS, ROOT, TABLES, block, documents, home, variable
 from model.methods import METHODS
 from service.app import create_app
 from service.http.schemas import Classification
-from service.settings import Settings
+from service.settings import OF_CLIENTS, Settings
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in documents()}
 README = TEXTS["README.md"]
@@ -76,6 +77,12 @@ def test_generated_tables_are_up_to_date(name: str) -> None:
     assert found[2] == TABLES[name](), "run: python -m deploy.readme_tables"
 
 
+def test_the_kept_openapi_document_is_that_of_the_service() -> None:
+    assert openapi.PLACE.read_text(encoding="utf-8") == openapi.document(), (
+        "run: python -m deploy.openapi"
+    )
+
+
 def test_answer_of_the_curl_is_one_the_service_gives() -> None:
     found = block("curl").search(README)
     assert found
@@ -95,7 +102,7 @@ def test_every_setting_and_every_preset_is_named() -> None:
 
 def test_no_document_names_a_setting_that_is_not_there() -> None:
     known = {variable(name, field) for name, field in Settings.model_fields.items()}
-    known |= {"KSHOT_SHARED", "KSHOT_"}
+    known |= OF_CLIENTS | {"KSHOT_SHARED", "KSHOT_"}
     others = {
         name: (ROOT / name).read_text(encoding="utf-8") for name in ("compose.yaml", "Dockerfile")
     }
@@ -107,7 +114,7 @@ def test_no_document_names_a_setting_that_is_not_there() -> None:
 def test_every_make_target_is_documented() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) - {"help"}
-    assert targets == {"demo", "serve", "models", "onnx", "test", "lint", "bench"}
+    assert targets == {"demo", "serve", "models", "onnx", "test", "soak", "lint", "bench"}
     commands = section("CONTRIBUTING.md", "Commands")
     assert not [name for name in targets if not re.search(rf"`make {name}[ `]", commands)]
     for name, text in TEXTS.items():
@@ -117,7 +124,7 @@ def test_every_make_target_is_documented() -> None:
 def test_make_help_lists_every_target() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     named = set(re.findall(r"^make ([a-z]+) ", done.stdout, re.MULTILINE))
-    assert named == {"help", "demo", "serve", "models", "onnx", "test", "lint", "bench"}
+    assert named == {"help", "demo", "serve", "models", "onnx", "test", "soak", "lint", "bench"}
 
 
 def tree_entries(text: str) -> list[str]:

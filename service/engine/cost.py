@@ -53,13 +53,10 @@ class CostModel:
 
     Args:
         clock: Seconds.
-
-    `watch` is told the kind, frames and seconds of each batch, from the device thread.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.watch: Callable[[Kind, int, float], None] | None = None
         self._observed: dict[Kind, deque[Observed]] = {}
         self._lines: dict[Kind, Line] = {}
         self._unfitted: Counter[Kind] = Counter()
@@ -74,8 +71,6 @@ class CostModel:
 
     def observe(self, kind: Kind, frames: int, seconds: float) -> None:
         """Learn what a batch took."""
-        if self.watch is not None:
-            self.watch(kind, frames, seconds)
         kept = self._observed.setdefault(kind, deque(maxlen=WINDOW))
         kept.append(Observed(frames, seconds))
         self._last[kind] = self.clock()

@@ -7,51 +7,39 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores
+from model.errors import KshotError
 from model.passes.lanes import Lanes
 from service.decoding.sandbox import NICENESS
 from service.engine.cost import CostModel
-from service.engine.passes.batching import Staging, landing, shares
+from service.engine.passes.batching import SentBatch, Staging, landing, room_for, shares
 from service.engine.queue import Batcher
 from service.engine.runtimes.protocol import Runtime
 from service.engine.work import (
     Classified,
+    Pass,
     Query,
     Step,
+    WatchPass,
     Work,
     is_device_lost,
     is_out_of_memory,
     late,
     settle,
 )
-from service.errors import DeviceMemoryError, EngineError
+from service.errors import DeviceMemoryError, EngineError, ServerStoppingError
 
 LAST_PASS_S = 1.0  # for the pass at hand when the service stops
 IDLE_S = 1.0  # between two signs of life
 FAILURES_TO_END = 2  # batches in a row without memory, after which the process should be replaced
 STOPPED = "The engine has stopped; start the service again."
+LOST = "The device is lost, and this process ends; ask again in a moment."
 
 log = logging.getLogger("kshot.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class SentBatch:
-    """A batch on the device.
-
-    Args:
-        queries: The batch.
-        started: When it was given to the device.
-        scores: Waits until the device is done with it.
-    """
-
-    queries: list[Query]
-    started: float
-    scores: Callable[[], list[MatchScores]]
 
 
 class DeviceThread:
@@ -87,6 +75,7 @@ class DeviceThread:
         self.beat = time.monotonic()
         self.lost = False  # further calls would fail as well
         self.memory_failures = 0
+        self.watches: list[WatchPass] = []  # told of each pass, from this thread
         self._failures_in_a_row = 0
         self._no_memory_now = False  # in the batch at hand
         self._ahead = ahead
@@ -118,8 +107,10 @@ class DeviceThread:
         """Queue work, all of it at once.
 
         Raises:
-            EngineError: The thread is stopping or gone.
+            EngineError: The thread is stopping or gone; ServerStoppingError: the device is.
         """
+        if self.lost:
+            raise ServerStoppingError(LOST)
         if not self._thread.is_alive() or not self.batcher.put(works):
             raise EngineError(STOPPED)
 
@@ -147,8 +138,7 @@ class DeviceThread:
         started = time.monotonic()
         try:
             return SentBatch(queries, started, self._start(queries))
-        except Exception as error:  # it is done again by itself, in halves if it must
-            # Not the error itself: kept records would keep the pass's tensors.
+        except Exception as error:  # done again by itself; its record must not keep the tensors
             log.warning("A batch could not be sent ahead: %s", str(error))
             return None
 
@@ -197,8 +187,8 @@ class DeviceThread:
             return
         self._no_memory_now = True
         self._failures_in_a_row += 1
-        clip_frames = self.runtime.config.frames
-        self.batcher.budget_frames = max(clip_frames, self.batcher.budget_frames // 2)
+        least, half = self.runtime.config.frames, self.batcher.budget_frames // 2
+        self.batcher.budget_frames = max(least, half)
         if self._failures_in_a_row >= FAILURES_TO_END:
             log.critical("The device is out of memory again and again; this process should end")
             self.lost = True
@@ -225,12 +215,20 @@ class DeviceThread:
                 self._classify(half, freed=freed or no_memory)
 
     def _answer(self, queries: list[Query], scores: list[MatchScores], started: float) -> None:
-        seconds = time.monotonic() - started
-        self.cost.observe("classify", sum(query.frames for query in queries), seconds)
+        frames = sum(query.frames for query in queries)
+        seconds = self._passed(queries, started, room_for(frames, self.runtime.buckets))
+        self.cost.observe("classify", frames, seconds)
         settle(
             (query.done, Classified(score, 1e3 * (started - query.since), 1e3 * seconds))
             for query, score in zip(queries, scores, strict=True)
         )
+
+    def _passed(self, works: Sequence[Work], started: float, room_frames: int) -> float:
+        """Tell of a pass, and return its seconds."""
+        seconds = time.monotonic() - started
+        for watch in self.watches:
+            watch(Pass(works, started, seconds, room_frames))
+        return seconds
 
     def _start(self, queries: Sequence[Query]) -> Callable[[], list[MatchScores]]:
         supports = [query.support for query in queries]
@@ -264,8 +262,9 @@ class DeviceThread:
                 settle([(step.done, self._failure(error))])
                 return
         else:
+            seconds = self._passed([step], started, step.frames)
             if step.timed:
-                self.cost.observe(step.kind, step.frames, time.monotonic() - started)
+                self.cost.observe(step.kind, step.frames, seconds)
             if outcome is not None:
                 settle([(step.done, outcome.result)])
             return
@@ -274,9 +273,7 @@ class DeviceThread:
 
     def _hopeless(self, error: Exception, freed: bool, *, alone: bool) -> bool:
         """Tell whether there is no use in trying again with less."""
-        if is_device_lost(error):
-            return True
-        return freed if is_out_of_memory(error) else alone
+        return is_device_lost(error) or (freed if is_out_of_memory(error) else alone)
 
     def _free(self) -> None:
         log.warning("The device is out of memory; freeing caches and trying again with less")
@@ -284,17 +281,16 @@ class DeviceThread:
         if self.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _failure(self, error: Exception) -> DeviceMemoryError | EngineError:
+    def _failure(self, error: Exception) -> KshotError:
         log.error("Work failed on the device", exc_info=error)
         if is_device_lost(error):
             self.lost = True
+            return ServerStoppingError(LOST)
         if is_out_of_memory(error):
             self._give_up()
             return DeviceMemoryError(
                 "The device has no memory for this work; ask again with fewer clips, or later."
             )
-        failure = EngineError(
-            f"The model failed with {type(error).__name__}; see the service's log."
-        )
+        failure = EngineError(f"The model failed with {type(error).__name__}; see the log.")
         failure.__cause__ = error
         return failure

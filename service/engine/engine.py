@@ -17,12 +17,12 @@ from model.methods import check_served
 from model.text import StageTexts
 from service.engine.cost import CostModel, Forecast
 from service.engine.device import DeviceThread
-from service.engine.queue import Batcher, Reason
+from service.engine.queue import Batcher, Closing, Reason
 from service.engine.runtimes.protocol import Runtime, served_model
 from service.engine.slices import measured_slice
 from service.engine.support_cache import SupportSize, support_size
 from service.engine.window_work import WindowWork
-from service.engine.work import Classified, Query
+from service.engine.work import Classified, Query, WatchPass
 
 Made = TypeVar("Made")
 MOST_SLICE_CLIPS = 8  # of a registration, where that is measured
@@ -129,9 +129,18 @@ class Engine(WindowWork):
         return dict(self.batcher.dropped)
 
     @property
+    def closings(self) -> Mapping[Closing, int]:
+        """Batches of queries, by what closed them: full, deadline, delay, idle."""
+        return dict(self.batcher.closings)
+
+    @property
     def memory_failures(self) -> int:
         """Works that the device had no memory for, though some was freed."""
         return self._thread.memory_failures
+
+    def watch_with(self, watch: WatchPass) -> None:
+        """Have `watch` told of each pass, in the device's thread."""
+        self._thread.watches.append(watch)
 
     def relieve_with(self, free: Callable[[], None]) -> None:
         """Have `free` called, in the event loop, whenever the device runs out of memory."""

@@ -22,6 +22,9 @@ FRAMES_PER_FRAME = 4  # frames of other work for one of a class that waits behin
 QUERY_PART = FRAMES_PER_FRAME / (1 + FRAMES_PER_FRAME)  # of the device, while others wait behind
 
 Reason = Literal["disconnect", "deadline", "shutdown", "failed"]
+# What closed a batch of queries: one more would not fit, or would make one late; it was held back
+# for more, as long as that was worth it; or the device was free.
+Closing = Literal["full", "deadline", "delay", "idle"]
 
 
 class Predicts(Protocol):
@@ -77,6 +80,8 @@ class Batcher:
         self.max_wait_s = max_wait_s
         self.clock = clock
         self.dropped: Counter[Reason] = Counter()
+        self.closings: Counter[Closing] = Counter({"full": 0, "deadline": 0, "delay": 0, "idle": 0})
+        self._held_back = False  # the queries that wait
         self._queues: dict[Kind, FairQueue] = {kind: FairQueue(clip_frames) for kind in KINDS}
         self._passed: dict[Kind, int] = dict.fromkeys(KINDS, 0)  # frames of others while it waited
         self._closed = False
@@ -179,6 +184,7 @@ class Batcher:
         while (kind := self._next_kind()) is not None:
             self._drop_hopeless(kind, now, dropped)
             if kind == "classify" and (wait_s := self._wait_for_more(now)) > 0:
+                self._held_back = True
                 return NextWork(dropped=tuple(dropped), wait_s=wait_s)
             if batch := self._collect(kind, now, dropped):
                 self._count(kind, sum(work.frames for work in batch))
@@ -211,16 +217,21 @@ class Batcher:
         queue = self._queues[kind]
         batch: list[Work] = []
         frames, soonest = 0, math.inf
+        closing: Closing = "delay" if self._held_back else "idle"
         self._drop_hopeless(kind, now, dropped)
         while (head := queue.peek()) is not None and (kind == "classify" or not batch):
             frames += head.frames
             soonest = min(soonest, math.inf if head.deadline is None else head.deadline)
             late = now + self.cost.predict(kind, frames) > soonest
             if batch and (frames > self.budget_frames or late):
+                closing = "deadline"
                 break
             queue.pop()
             batch.append(head)
             self._drop_hopeless(kind, now, dropped)
+        if batch and kind == "classify":
+            self.closings["full" if frames >= self.budget_frames else closing] += 1
+            self._held_back = False
         return tuple(batch)
 
     def _drop_hopeless(self, kind: Kind, now: float, dropped: list[Dropped]) -> None:

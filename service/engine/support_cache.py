@@ -5,6 +5,7 @@ What somebody uses is pinned: it stays until nobody does, though the budget be o
 
 import asyncio
 import logging
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,9 @@ class SupportCache:
         self.max_bytes = max_bytes
         self.bytes = 0
         self.counts: Counter[Event] = Counter()
+        self.evicted: Callable[[float], None] = lambda _: None  # told the seconds without use
         self._entries: OrderedDict[SupportKey, EncodedSupport] = OrderedDict()
+        self._used: dict[SupportKey, float] = {}
         self._pins: Counter[SupportKey] = Counter()
         self._builds: dict[SupportKey, asyncio.Task[EncodedSupport]] = {}
 
@@ -54,6 +57,7 @@ class SupportCache:
         """Return an entry if it is at hand."""
         if (entry := self._entries.get(key)) is not None:
             self._entries.move_to_end(key)
+            self._used[key] = time.monotonic()
         return entry
 
     def newest(self, task_id: str) -> EncodedSupport | None:
@@ -96,6 +100,7 @@ class SupportCache:
         """Keep an entry, and let the least recently used go."""
         self._drop(key)
         self._entries[key] = entry
+        self._used[key] = time.monotonic()
         self.bytes += entry.bytes
         self._trim()
 
@@ -129,6 +134,7 @@ class SupportCache:
             task.cancel()
         await asyncio.gather(*builds, return_exceptions=True)
         self._entries.clear()
+        self._used.clear()
         self.bytes = 0
 
     async def _build(self, key: SupportKey, build: Build) -> EncodedSupport:
@@ -144,6 +150,7 @@ class SupportCache:
         if self.bytes <= self.max_bytes:
             return
         for key in [key for key in self._entries if key not in self._pins]:
+            self.evicted(time.monotonic() - self._used[key])
             self._drop(key)
             self.counts["evictions"] += 1
             if self.bytes <= self.max_bytes:
@@ -151,6 +158,7 @@ class SupportCache:
 
     def _drop(self, key: SupportKey) -> None:
         if (entry := self._entries.pop(key, None)) is not None:
+            del self._used[key]
             self.bytes -= entry.bytes
 
 

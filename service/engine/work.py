@@ -6,7 +6,7 @@ Dimensions: T frames, H W pixels, C colours.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -92,6 +92,31 @@ class Outcome:
     """What the last step of a work gives."""
 
     result: object
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What the device did in one go.
+
+    Args:
+        works: A batch of queries, or a step alone.
+        started: Instant of `time.monotonic()`.
+        seconds: What it took.
+        room_frames: Of the batch with what fills it up to a size that was recorded.
+    """
+
+    works: Sequence[Work]
+    started: float
+    seconds: float
+    room_frames: int
+
+    @property
+    def frames(self) -> int:
+        """Frames of its works."""
+        return sum(work.frames for work in self.works)
+
+
+WatchPass = Callable[[Pass], None]
 
 
 def settle(settlements: Iterable[Settlement]) -> None:

@@ -29,6 +29,7 @@ from service.http.problems import TIMEOUT_HEADER, refusal
 from service.keys.key import Caller
 from service.keys.ring import KeyRing
 from service.limits import Limits
+from service.logs import hashed, note
 from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
 
 MOST_DIGITS = 9
@@ -68,7 +69,7 @@ def pace_of(scope: Scope) -> Pace:
     )
 
 
-def ring_of(scope: Scope) -> KeyRing | None:
+def keys_of(scope: Scope) -> KeyRing | None:
     """Return the keys of the service that a request came to; None lets everybody in."""
     service = scope["app"].state.service
     assert isinstance(service, Service)
@@ -93,7 +94,7 @@ class Admission:
         ledger: Ledger,
         limits: Limits,
         pace: Callable[[Scope], Pace] = pace_of,
-        ring: Callable[[Scope], KeyRing | None] = ring_of,
+        ring: Callable[[Scope], KeyRing | None] = keys_of,
     ) -> None:
         self.app = app
         self.ledger = ledger
@@ -109,6 +110,8 @@ class Admission:
         try:
             if (ring := self.ring(scope)) is not None:
                 await identify(ring, scope, address_of(scope))
+                if isinstance(caller := scope.get(CALLER), Caller):
+                    note(tenant=hashed(caller.tenant))
             allowance = None if scope["method"] in UNPRICED else self._admit(scope)
         except KshotError as error:
             response = refusal(error, scope)
@@ -124,6 +127,7 @@ class Admission:
                 await self.app(scope, body.receive, body.send)
             finally:
                 scope["kshot.body_bytes"] = body.seen_bytes
+                scope["kshot.receive_s"] = body.waited_s
 
     def _admit(self, scope: Scope) -> Allowance:
         """Settle the deadline and take the credits.

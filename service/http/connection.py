@@ -7,7 +7,6 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,11 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.background import spawn
 from service.errors import RequestTooLargeError, UploadTooSlowError
 from service.limits import Limits
+from service.logs import OF_REQUEST
+from service.metrics.meters import Meters
 from service.tasks.allowance import Allowance
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET = frozenset({f"{v}/{name}" for v in ("", "/v1") for name in ("livez", "readyz", "metrics")})
-Answered = Callable[[str, str, int, str | None, float], None]
 LEFT_STATUS = 499  # for the log alone: nobody is there to read an answer
 LINGER_S = 2.0  # a client that is still sending must be able to read its refusal
 MIB = 2**20
@@ -33,12 +33,12 @@ class RequestLog:
 
     Args:
         app: The application inside.
-        answered: Told the method, route, status, code and seconds of each request.
+        meters: Count each request.
     """
 
-    def __init__(self, app: ASGIApp, *, answered: Answered) -> None:
+    def __init__(self, app: ASGIApp, *, meters: Meters) -> None:
         self.app = app
-        self.answered = answered
+        self.meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -47,6 +47,10 @@ class RequestLog:
             return
         wanted = Headers(scope=scope).get("x-request-id", "")
         scope["kshot.request_id"] = wanted if SAFE_ID.fullmatch(wanted) else secrets.token_hex(8)
+        about = {"request_id": scope["kshot.request_id"]}
+        if (trace_id := scope.get("kshot.trace_id")) is not None:
+            about["trace_id"] = trace_id
+        OF_REQUEST.set(about)  # of this task alone: uvicorn gives each request one of its own
         start_s = time.monotonic()
         status = 500
 
@@ -57,19 +61,23 @@ class RequestLog:
                 MutableHeaders(scope=message)["X-Request-Id"] = scope["kshot.request_id"]
             await send(message)
 
+        self.meters.in_flight += 1
         try:
             await self.app(scope, receive, noting)
         finally:
+            self.meters.in_flight -= 1
             seconds = time.monotonic() - start_s
             route = getattr(scope.get("route"), "path", "-")
-            code = scope.get("kshot.code")
-            self.answered(scope["method"], route.removeprefix("/v1"), status, code, seconds)
+            code, of_route = scope.get("kshot.code"), route.removeprefix("/v1")
+            self.meters.answered(scope["method"], of_route, status, code, seconds)
+            if (receive_s := scope.get("kshot.receive_s")) is not None:
+                self.meters.staged("receive", receive_s)
             self._write(scope, route, status, 1e3 * seconds)
 
     def _write(self, scope: Scope, route: str, status: int, ms: float) -> None:
         level = logging.DEBUG if scope["path"] in QUIET and status < 400 else logging.INFO
         fields = {
-            "request_id": scope["kshot.request_id"],
+            **(OF_REQUEST.get() or {}),
             "method": scope["method"],
             "route": route,
             "status": status,
@@ -152,7 +160,7 @@ class CountedBody(UnreadBody):
         super().__init__(scope, receive, send)
         self._limits = limits
         self._allowance = allowance
-        self._waited_s = 0.0
+        self.waited_s = 0.0  # for the body to come
 
     async def receive(self) -> Message:
         """Pass a message on.
@@ -179,7 +187,7 @@ class CountedBody(UnreadBody):
         longest_s = (
             max(self._limits.upload_patience_s, self.seen_bytes / floor) if floor else math.inf
         )
-        slow_s, late_s = longest_s - self._waited_s, deadline.left_s
+        slow_s, late_s = longest_s - self.waited_s, deadline.left_s
         start_s = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, min(slow_s, late_s))):
@@ -192,7 +200,7 @@ class CountedBody(UnreadBody):
                 f"The body came slower than {floor} bytes a second; send smaller clips."
             ) from None
         finally:
-            self._waited_s += time.monotonic() - start_s
+            self.waited_s += time.monotonic() - start_s
 
 
 def must_close(scope: Scope, seen_bytes: int) -> bool:

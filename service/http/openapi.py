@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.http.access.scopes import SCOPES
+from service.http.examples import illustrate
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits
@@ -25,7 +27,7 @@ MEANINGS = {
     406: "None of the forms that `Accept` names.",
     409: "Not now: still getting ready, or changed meanwhile.",
     408: "The body came too slowly.",
-    410: "The task has expired.",
+    410: "The task has expired, or what an Idempotency-Key made is gone.",
     412: "The task is at another revision than If-Match says; `revision` and ETag say at which.",
     413: "More bytes than the limit.",
     415: "A content type, container or codec that is not taken.",
@@ -61,76 +63,87 @@ def spans(of: str) -> dict[str, Any]:
     }
 
 
-CLIP_ENCODING = {"clip": {"contentType": "application/octet-stream"}}
-TASK_REQUEST: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "encoding": CLIP_ENCODING,
-                "schema": {
-                    "type": "object",
-                    "description": "`label` and `clip` are repeated in step: the first label is "
-                    "that of the first clip. By hand, `support[LABEL]` is shorter: a clip of "
-                    "LABEL, repeated, whose `start_s[LABEL]` and `end_s[LABEL]` follow the order "
-                    "of its clips. A form has one or the other.",
-                    "patternProperties": {
-                        r"^support\[.+\]$": {"type": "array", "items": file_schema()},
-                        r"^(start|end)_s\[.+\]$": spans(" of the label"),
-                    },
-                    "additionalProperties": False,
-                    "properties": {
-                        "label": {"type": "array", "items": {"type": "string"}},
-                        "clip": {"type": "array", "items": file_schema()},
-                        "start_s": spans(""),
-                        "end_s": spans(""),
-                        "name": {"type": "string"},
-                        "descriptions": {
-                            "type": "string",
-                            "description": "JSON: for every label, one sentence a stage.",
-                        },
-                        "ttl_s": {"type": "number"},
-                        "allow_partial": {"type": "boolean"},
-                        "inbox": {
-                            "type": "string",
-                            "description": "JSON: which queries it remembers unasked, such as "
-                            '{"keep": 50, "below": 0.6}.',
-                        },
-                    },
+def form_or_json(
+    model: str, properties: dict[str, Any], *, required: Sequence[str] = ("clip",), **more: object
+) -> dict[str, Any]:
+    """Describe a body that is multipart with files, or JSON.
+
+    Args:
+        model: Name of the schema of the JSON.
+        properties: Fields of the form.
+        required: Those that a form needs.
+        more: What else the schema of the form says.
+    """
+    form: dict[str, Any] = {"type": "object", "properties": properties} | more
+    form |= {"additionalProperties": False} | ({"required": [*required]} if required else {})
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "encoding": {"clip": {"contentType": "application/octet-stream"}},
+                    "schema": form,
                 },
+                "application/json": {"schema": {"$ref": REFERENCE.format(model=model)}},
             },
-            "application/json": {"schema": {"$ref": REFERENCE.format(model="TaskBody")}},
-        },
+        }
     }
-}
-QUERY_REQUEST: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "encoding": CLIP_ENCODING,
-                "schema": {
-                    "type": "object",
-                    "required": ["clip"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "clip": {"type": "array", "items": file_schema(), "minItems": 1},
-                        "start_s": spans(""),
-                        "end_s": spans(""),
-                        "remember": {"type": "boolean"},
-                    },
-                },
-            },
-            "application/json": {"schema": {"$ref": REFERENCE.format(model="QueryBody")}},
+
+
+TASK_REQUEST = form_or_json(
+    "TaskBody",
+    {
+        "label": {"type": "array", "items": {"type": "string"}},
+        "clip": {"type": "array", "items": file_schema()},
+        "start_s": spans(""),
+        "end_s": spans(""),
+        "name": {"type": "string"},
+        "descriptions": {
+            "type": "string",
+            "description": "JSON: for every label, one sentence a stage.",
         },
-    }
-}
+        "ttl_s": {"type": "number"},
+        "allow_partial": {"type": "boolean"},
+        "inbox": {
+            "type": "string",
+            "description": "JSON: which queries it remembers unasked, such as "
+            '{"keep": 50, "below": 0.6}.',
+        },
+    },
+    required=(),
+    description="`label` and `clip` are repeated in step: the first label is that of the first "
+    "clip. By hand, `support[LABEL]` is shorter: a clip of LABEL, repeated, whose "
+    "`start_s[LABEL]` and `end_s[LABEL]` follow the order of its clips. A form has one or the "
+    "other.",
+    patternProperties={
+        r"^support\[.+\]$": {"type": "array", "items": file_schema()},
+        r"^(start|end)_s\[.+\]$": spans(" of the label"),
+    },
+)
+QUERY_REQUEST = form_or_json(
+    "QueryBody",
+    {
+        "clip": {"type": "array", "items": file_schema(), "minItems": 1},
+        "start_s": spans(""),
+        "end_s": spans(""),
+        "remember": {"type": "boolean"},
+    },
+)
 PREFER: dict[str, Any] = {
     "name": "Prefer",
     "in": "header",
     "schema": {"type": "string"},
     "example": "wait=5",
     "description": "`wait=N`: seconds to wait for the task to be ready.",
+}
+
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+    "description": "Drawn by the client for this request; sent again with it, it gets the first "
+    "answer, and nothing is made twice.",
 }
 
 
@@ -149,27 +162,41 @@ CLASSIFY_HEADERS: dict[str, Any] = {
     "parameters": [PREFER, timeout("Milliseconds the request may take; then 504.")]
 }
 REGISTER_HEADERS: dict[str, Any] = {
-    "parameters": [PREFER, timeout("Milliseconds for receiving and decoding; then 504.")]
+    "parameters": [
+        PREFER,
+        timeout("Milliseconds for receiving and decoding; then 504."),
+        IDEMPOTENCY_KEY,
+    ]
 }
 
 
-def install(app: FastAPI, limits: Limits, bodies: Sequence[type[Body]]) -> None:
-    """Add to the document what FastAPI cannot know: the bodies, their limits, the errors."""
+def install(
+    app: FastAPI,
+    limits: Limits,
+    bodies: Sequence[type[Body]],
+    answers: Sequence[type[BaseModel]] = (),
+) -> None:
+    """Add to the document what FastAPI cannot know.
+
+    Args:
+        app: The application.
+        limits: What a request may be.
+        bodies: Of requests, which the routes read themselves.
+        answers: What no route returns as it is, such as the data of events.
+    """
     made = app.openapi
+    shapes: list[Shape] = [(answer, "serialization") for answer in (Problem, *answers)]
+    shapes += [(body, "validation") for body in (TaskBody, QueryBody, *bodies)]
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(made(), limits, bodies)
+            app.openapi_schema = _completed(made(), limits, shapes)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(
-    document: dict[str, Any], limits: Limits, bodies: Sequence[type[Body]]
-) -> dict[str, Any]:
-    shapes: list[Shape] = [(Problem, "serialization")]
-    shapes += [(body, "validation") for body in (TaskBody, QueryBody, *bodies)]
+def _completed(document: dict[str, Any], limits: Limits, shapes: Sequence[Shape]) -> dict[str, Any]:
     _, ours = models_json_schema(shapes, ref_template=REFERENCE)
     _bound(ours["$defs"], limits)
     schemas = document["components"]["schemas"]
@@ -181,6 +208,7 @@ def _completed(
         document["components"]["schemas"].pop(unused, None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            illustrate(operation, limits)
             answer = operation["responses"].get("422", {})
             if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
                 del operation["responses"]["422"]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field
 from pydantic_core import PydanticCustomError
 
 from model.config.method import QueryContext
-from service.http.diagnosis import DiagnosisShort
+from service.http.diagnosis.views import DiagnosisShort
 from service.http.inbox.policy import WHOSE, InboxPolicyBody
 from service.stores.inboxes.policy import ThresholdBy
 from service.tasks.inputs import TextSource

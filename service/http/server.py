@@ -6,17 +6,18 @@ chunks are not bodies, and no parser bounds them.
 
 import asyncio
 import contextlib
+import math
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import MalformedRequestError, UploadTooSlowError
+from service.errors import EngineError, MalformedRequestError, UploadTooSlowError
 from service.http.problems import answer, blank
 from service.settings import Settings
 
@@ -111,15 +112,25 @@ class Protocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Uvicorn for which a stop asked for is no failure."""
+    """Uvicorn for which a stop asked for is no failure, and which stops with the device."""
+
+    works: Callable[[], bool] = staticmethod(lambda: True)  # whether there is use in going on
 
     def heed_signals(self) -> None:
         """Stop at SIGTERM or SIGINT, from now on; in the loop that will serve."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop)
 
+    def at_stop(self) -> None:
+        """Do what is to be done when a stop is asked for; `serve` says what."""
+
     def _stop(self) -> None:
+        self.at_stop()
         self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look, some times a second, whether to stop."""
+        return await super().on_tick(counter) or not self.works()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let requests end within their grace; those that are cut off are still answered."""
@@ -162,9 +173,14 @@ async def serve(app: FastAPI, settings: Settings, listening: socket.socket) -> N
         listening: Where, as `service.preflight` bound it.
 
     Raises:
-        KshotError: A part of the service cannot start.
+        KshotError: A part of the service cannot start; EngineError: the device was lost.
     """
     server = server_of(app, settings)
     server.heed_signals()
     async with app.router.lifespan_context(app):
+        server.at_stop = app.state.service.watch.close  # type: ignore[method-assign]
+        engine = app.state.service.engine
+        server.works = lambda: math.isfinite(engine.silent_s)
         await server.serve([listening])
+        if not server.works():
+            raise EngineError("The device is lost; start the service again, on another one.")

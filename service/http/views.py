@@ -21,7 +21,6 @@ from service.http.schemas import (
     ClipView,
     LabelView,
     Ranked,
-    Status,
     TaskLine,
     TaskView,
     TextOrigin,
@@ -30,6 +29,7 @@ from service.http.schemas import (
 from service.stores.records import TaskRecord
 from service.tasks.classify import ClipAnswer, TaskAnswer
 from service.tasks.encoding import Preparation
+from service.tasks.events.standing import progress_of, status_of
 
 
 def task_view(
@@ -44,8 +44,8 @@ def task_view(
     return TaskView(
         id=record.task_id,
         name=record.name,
-        status=_status(record, preparation),
-        progress=_progress(record, preparation),
+        status=status_of(record, preparation),
+        progress=progress_of(record, preparation),
         failure=record.failure,
         revision=record.revision,
         created_at=time_view(record.created_at),
@@ -72,7 +72,7 @@ def task_line(
     return TaskLine(
         id=record.task_id,
         name=record.name,
-        status=_status(record, preparation),
+        status=status_of(record, preparation),
         revision=record.revision,
         created_at=time_view(record.created_at),
         expires_at=None if record.expires_at is None else time_view(record.expires_at),
@@ -187,18 +187,6 @@ def _threshold(record: TaskRecord, model: ServedModel, *, with_text: bool) -> di
     usual = model.calibration.at([*shots.values()] or [1], with_text=with_text).threshold
     value, by = record.threshold(usual, model.fingerprint)
     return {"threshold": value, "threshold_by": by, "none_of_these": len(record.none_of_these)}
-
-
-def _status(record: TaskRecord, preparation: Preparation | None) -> Status:
-    if record.state == "failed" or (preparation is not None and preparation.failed):
-        return "failed"
-    return "ready" if record.state == "decoded" and preparation is None else "processing"
-
-
-def _progress(record: TaskRecord, preparation: Preparation | None) -> float:
-    if preparation is not None:
-        return preparation.progress
-    return 1.0 if record.state == "decoded" else 0.0
 
 
 def time_view(unix_s: float) -> str:

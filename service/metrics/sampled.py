@@ -4,6 +4,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import av
 import torch
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -34,6 +35,8 @@ class Sampled(Collector):
 
     def _requests(self) -> Iterator[Metric]:
         held = self.ledger.held
+        in_flight = self.service.meters.in_flight
+        yield gauge("kshot_requests_in_flight", "Requests that are being answered.", in_flight)
         yield gauge("kshot_upload_bytes_in_flight", "Bytes of the bodies at hand.", held.bytes)
         yield gauge("kshot_frames_in_flight", "Frames that admitted requests bring.", held.frames)
         pool = self.service.pool
@@ -52,6 +55,8 @@ class Sampled(Collector):
         yield gauges("kshot_queue_oldest_seconds", text, "class", oldest)
         text = "Works that were not done."
         yield counters("kshot_dropped", text, "reason", engine.dropped)
+        text = "Batches of queries that went to the device, by what closed them."
+        yield counters("kshot_dispatch", text, "reason", engine.closings)
         text = "Seconds since the device last showed that it works."
         yield gauge("kshot_device_silent_seconds", text, engine.silent_s)
         text = "Works that the device had no memory for."
@@ -81,6 +86,7 @@ class Sampled(Collector):
             "model": model.name,
             "model_revision": model.fingerprint[:12],
             "torch": torch.__version__,
+            "ffmpeg": av.ffmpeg_version_info,
         }
         info.add_metric([], about)
         yield info

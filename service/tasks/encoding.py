@@ -33,6 +33,7 @@ class Preparation:
     decoded: int = 0
     encoded: int = 0
     failed: bool = False
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def progress(self) -> float:

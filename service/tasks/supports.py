@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 
 from model.episode import EncodedSupport
@@ -62,6 +62,7 @@ class Supports:
         )
         self.used: dict[str, float] = {}  # when tasks were used, unix time; `Warming` takes it
         self._records = RecordsAtHand(store)
+        self.ready: Callable[[TaskRecord, float], None] = lambda *_: None  # told the seconds
         self.preparations: dict[str, Preparation] = {}  # of tasks that are getting ready
         self._background: dict[str, set[asyncio.Task[None]]] = {}
         self.improving = Improving(
@@ -254,6 +255,7 @@ class Supports:
         except BaseException:
             preparation.failed = True
             raise
+        self.ready(record, time.monotonic() - preparation.begun)
         self.unprepared(task_id, preparation)
         self.cache.forget(task_id, below_revision=record.revision)
         self.improving.later(record)

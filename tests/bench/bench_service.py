@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from deploy.api_client import ApiClient
 from deploy.local_service import local_service
+from kshot_client import Client
 from training.synthetic.actions import demo_actions
 from training.synthetic.rendering import write_clip
 
@@ -64,13 +64,13 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     queries = [folder / f"query-{index}.mp4" for index in range(BATCH)]
     for index, path in enumerate(queries):
         write_clip(path, demo_actions(LABELS, 0)[index % LABELS], 10_000 + index)
-    with local_service() as service, ApiClient(service.url) as client:
-        task = client.register(support, "bench")["id"]
+    with local_service() as service, Client(service.url) as client:
+        task = client.register(support, name="bench").id
         one = times_ms(lambda: client.classify(task, queries[:1]), repeats)
         many = times_ms(lambda: client.classify(task, queries), max(5, repeats // 4))
-        again = times_ms(lambda: client.register(support, "again"), max(5, repeats // 4))
+        again = times_ms(lambda: client.register(support, name="again"), max(5, repeats // 4))
         return {
-            "model": client.info()["model"],
+            "model": client.info().model.model_dump(),
             "start_s": round(service.start_s, 2),
             "rows": [
                 row("classify", 1, one),

@@ -3,9 +3,9 @@
     KSHOT_SHARED=... python -m tests.bench.bench_timeline --videos 60
 
 Each video has five J-HMDB clips of val labels, and before, between and after them clips of train
-labels, which the task does not have. Supports are 5 clips a label of other source groups. Windows
-are scored by a real server; spans are made of these scores, with and without smoothing. The last
-line of stdout is JSON.
+labels, which the task does not have. `--tune` shows four train labels instead, with others of them
+between. Supports are 5 clips a label of other source groups. Windows are scored by a real server;
+spans are made of these scores, with and without smoothing. The last line of stdout is JSON.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from tests.serving import support_files
 from tests.videos import make_video
 
 RATE, SHOTS, PARTS = 30, 5, 5
+TASK_LABELS = 4
 OVERLAPS = (0.1, 0.25, 0.5)
 Truth = list[tuple[float, float, str | None]]
 Clips = dict[str, dict[str, dict[str, list[Path]]]]  # by split, label, source group
@@ -57,9 +58,14 @@ def pictures(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
 
 
-def made_up(clips: Clips, rng: random.Random) -> tuple[bytes, Truth, dict[str, list[bytes]]]:
+def made_up(
+    clips: Clips, rng: random.Random, *, of: str = "val"
+) -> tuple[bytes, Truth, dict[str, list[bytes]]]:
     """Make a video, what it shows when, and the supports of a task of other source groups."""
-    labels = sorted(clips["val"])
+    labels = sorted(clips[of])
+    if len(labels) > TASK_LABELS:
+        labels = sorted(rng.sample(labels, TASK_LABELS))
+    between = sorted({*clips["train"]} - {*labels})
     shown = rng.sample(labels, len(labels)) + rng.choices(labels, k=PARTS)
     frames: list[np.ndarray] = []
     truth: Truth = []
@@ -69,18 +75,18 @@ def made_up(clips: Clips, rng: random.Random) -> tuple[bytes, Truth, dict[str, l
         group = rng.choice(sorted(clips[split][label]))
         used[label].add(group)
         more = pictures(rng.choice(clips[split][label][group]))
-        named = label if split == "val" else None
+        named = label if label in labels else None
         truth.append((len(frames) / RATE, (len(frames) + len(more)) / RATE, named))
         frames.extend(more)
 
-    add("train", rng.choice(sorted(clips["train"])))
+    add("train", rng.choice(between))
     for label in shown[:PARTS]:
-        add("val", label)
-        add("train", rng.choice(sorted(clips["train"])))
+        add(of, label)
+        add("train", rng.choice(between))
     supports = {}
     for label in labels:
-        groups = [group for group in sorted(clips["val"][label]) if group not in used[label]]
-        drawn = [rng.choice(clips["val"][label][group]) for group in groups]
+        groups = [group for group in sorted(clips[of][label]) if group not in used[label]]
+        drawn = [rng.choice(clips[of][label][group]) for group in groups]
         supports[label] = [path.read_bytes() for path in rng.sample(drawn, min(SHOTS, len(drawn)))]
     return make_video(frames, rate=RATE, options={"preset": "veryfast"}), truth, supports
 
@@ -234,13 +240,15 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=60, help="how many")
     parser.add_argument("--keep", type=Path, help="file for the scores of all windows")
     parser.add_argument("--no-lengths", action="store_true", help="no speed and memory")
+    parser.add_argument("--tune", action="store_true", help="show train labels instead of val")
     asked = parser.parse_args()
     clips = clips_of(Path(os.environ["KSHOT_SHARED"]) / "data" / "jhmdb")
     smooth, plain, ratios, kept = Figures(), Figures(), [], []
     with tempfile.TemporaryDirectory() as name, server(Path(name)) as (pid, client):
         rows = {} if asked.no_lengths else lengths(pid, client, clips)
         for seed in range(asked.videos):
-            video, truth, supports = made_up(clips, random.Random(seed))
+            of = "train" if asked.tune else "val"
+            video, truth, supports = made_up(clips, random.Random(seed), of=of)
             found = follow(client, register(client, supports), video, scores="true")
             labels = list(supports)
             ratios.append(found["duration_s"] / found["took_s"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from deploy.api_client import ApiClient
 from deploy.local_service import local_service
+from kshot_client import Client
 from model.checkpoint import load_recognizer
 from training.fit import main
 from training.synthetic.order_set import draw_families
@@ -44,9 +44,9 @@ def test_a_folder_of_clips_is_trained_on_and_serves(
     support = {label.name: sorted(label.iterdir())[:1] for label in labels}
     asked = [sorted(label.iterdir())[1] for label in labels]
     settings = {"KSHOT_CHECKPOINT": str(out)}
-    with local_service(settings) as service, ApiClient(service.url) as client:
-        model = client.info()["model"]
-        task = client.register(support, "mine")
-        results = client.classify(task["id"], asked)
-    assert model["fingerprint"] == load_recognizer(str(out)).fingerprint
-    assert [len(result["ranking"]) for result in results] == [2, 2]
+    with local_service(settings) as service, Client(service.url) as client:
+        model = client.info().model
+        task = client.register(support, name="mine")
+        results = client.classify(task.id, asked).results
+    assert model.fingerprint == load_recognizer(str(out)).fingerprint
+    assert [len(result.ranking) for result in results] == [2, 2]

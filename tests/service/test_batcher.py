@@ -114,6 +114,28 @@ def test_a_small_batch_does_not_wait_while_other_work_does() -> None:
     assert bench.batch() == (query,)
 
 
+def test_each_batch_of_queries_is_counted_by_what_closed_it() -> None:
+    bench = Bench(Costs(per_frame=0.001))
+    bench.put(5)
+    assert len(bench.batch()) == 4
+    assert bench.batcher.closings == {"full": 1, "deadline": 0, "delay": 0, "idle": 0}
+    assert len(bench.batch()) == 1
+    assert bench.batcher.closings["idle"] == 1
+    bench.put(2, deadline=0.012)
+    assert len(bench.batch()) == 1  # two take 16 ms
+    assert bench.batcher.closings["deadline"] == 1
+    bench.batch()
+    bench.costs.worthwhile = 3 * CLIP
+    bench.put()
+    assert not bench.batch()
+    bench.clock.now += 0.0031
+    assert len(bench.batch()) == 1
+    assert bench.batcher.closings["delay"] == 1
+    bench.put(kind="register")
+    assert len(bench.batch()) == 1
+    assert bench.batcher.closings.total() == 5
+
+
 def test_classes_go_in_order_and_steps_alone() -> None:
     bench = Bench()
     rebuild, first, second = *bench.put(kind="rebuild"), *bench.put(2, kind="register")

@@ -222,6 +222,13 @@ def test_what_cannot_be_changed_is_refused_and_changes_nothing(apart: httpx.Clie
             422,
             "description-invalid",
         ),
+        (
+            "PUT",
+            f"{path}/labels/dance/descriptions",
+            {"json": {"descriptions": None}},
+            404,
+            "label-not-found",
+        ),
         ("POST", f"{path}/labels/dance/clips", {"files": query_files(A)}, 404, "label-not-found"),
         (
             "POST",

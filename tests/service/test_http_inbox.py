@@ -82,8 +82,9 @@ def test_an_answer_is_corrected_and_the_task_scores_as_if_it_had_had_the_clip(
     assert strip.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(strip.content)).width > 0
     url = f"{path}/inbox/{query_id}"
-    stale = other.post(url, json={"label": "wave"}, headers={"if-match": '"7"'})
-    assert problem(stale, 412, "revision-stale")["revision"] == 1
+    for body in ({"label": "wave"}, {"label": None}, {"dismiss": True}):
+        stale = other.post(url, json=body, headers={"if-match": '"7"'})
+        assert problem(stale, 412, "revision-stale")["revision"] == 1
     problem(other.post(url, json={"label": "swim"}), 404, "label-not-found")
     answer = other.post(url, json={"label": "wave"}, headers={"if-match": '"1"'})
     assert answer.status_code == 200, answer.text
@@ -231,6 +232,9 @@ def test_nothing_is_there_of_unknown_queries_and_tasks(client: httpx.Client) -> 
         for body in ({"label": "wave"}, {"label": None}, {"dismiss": True}):
             answer = client.post(f"{path}/inbox/{query_id}", json=body)
             problem(answer, 404, "query-not-found")
+    body = {"files": query_files(D), "data": {"remember": "maybe"}}
+    problem(client.post(f"{path}/classify", **body), 422, "invalid-request")
+    problem(client.get(f"{path}/export", params={"remembered": "maybe"}), 422, "invalid-request")
     problem(client.get("/tasks/none/inbox"), 404, "task-not-found")
     problem(client.post("/tasks/none/inbox/q0", json={"dismiss": True}), 404, "task-not-found")
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +25,7 @@ from service.keys import ring as ringing
 from service.keys.keeping import open_keys
 from service.keys.key import KeyRecord
 from service.keys.ring import Failures, KeyRing, is_loopback, ring_of
+from service.logs import JsonLines, hashed
 from service.preflight import check_store
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -108,12 +111,20 @@ class Locked:
 
 @pytest.fixture(scope="module")
 def locked(url: str, checkpoint: Path) -> Iterator[Locked]:
+    """Start an open service, and lock it."""
     old = asyncio.run(stored_before_there_were_keys(url))
-    make(url)
     settings = Settings(checkpoint=str(checkpoint), store=url, threads=1, decode_workers=1)
     app = create_app(settings)
-    with serving_app(app) as http:
-        yield Locked(url, app, http, old)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.keys.locking.LOOK_S", 0.05)
+        with serving_app(app) as http:
+            assert http.get("/tasks").status_code == 200
+            make(url)
+            late = time.monotonic() + 20
+            while http.get("/tasks").status_code != 401:
+                assert time.monotonic() < late, "the first key does not lock the service"
+                time.sleep(0.02)
+            yield Locked(url, app, http, old)
 
 
 async def stored_before_there_were_keys(url: str) -> str:
@@ -132,6 +143,22 @@ async def stored_before_there_were_keys(url: str) -> str:
 def forgiven(request: pytest.FixtureRequest) -> None:
     if "locked" in request.fixturenames:
         request.getfixturevalue("locked").forget()
+
+
+def test_logs_have_the_hash_of_a_tenant_and_nothing_of_its_key(
+    locked: Locked, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = locked.acme["authorization"].split()[1]
+    with caplog.at_level(logging.INFO, "kshot"):
+        locked.http.get("/tasks", headers=locked.acme)
+        locked.http.get("/tasks", headers=bearer(f"{token[:-4]}xxxx"))
+    let_in, refused = (each.fields for each in caplog.records if each.name == "kshot.request")
+    assert let_in["tenant"] == hashed("acme")
+    assert refused["status"] == 401
+    assert "tenant" not in refused
+    text = "".join(JsonLines().format(record) for record in caplog.records)
+    assert "acme" not in text
+    assert not any(part in text for part in token.split("_")[1:])
 
 
 class Shown(NamedTuple):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,9 +11,11 @@ from model.media.container import MediaLimits
 from service.engine.queue import KINDS
 from service.errors import RequestError
 from service.http.statuses import ROUTE_CODES, STATUS
+from service.metrics.attached import OPS
 from service.metrics.meters import METHODS, NONE, OTHER, REFUSED
 from tests.serving import classify, moving_clip, register
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 SECRET = "never-in-metrics"
 
 
@@ -39,8 +42,13 @@ def added(
 def test_a_classify_is_counted_once_at_each_stage(
     client: httpx.Client, clips: dict[str, list[bytes]]
 ) -> None:
+    begun = samples(client)
     task = register(client, clips)["id"]
     before = samples(client)
+    assert added(begun, before, "kshot_register_seconds_count", outcome="ok") == 1
+    assert added(begun, before, "kshot_task_ready_seconds_count", text_source="template") == 1
+    assert added(begun, before, "kshot_store_seconds_count", op="create", outcome="ok") == 1
+    assert added(begun, before, "kshot_stage_duration_seconds_count", stage="text") >= 1
     classify(client, task, moving_clip(10), moving_clip(20))
     assert client.patch(f"/tasks/{task}", json={"name": "counted"}).status_code == 200
     refused = client.post(f"/tasks/{task}/classify", files=[("clip", ("x.mp4", b"none"))])
@@ -55,10 +63,22 @@ def test_a_classify_is_counted_once_at_each_stage(
     assert added(before, after, "kshot_score_margin_count") == 2
     assert added(before, after, "kshot_batch_frames_sum", stage="classify") == 2 * 8
     assert added(before, after, "kshot_stage_queue_seconds_count", stage="classify") == 1
+    batches = sum(
+        added(before, after, "kshot_dispatch_total", reason=reason)
+        for reason in ("full", "deadline", "delay", "idle")
+    )
+    assert batches == added(before, after, "kshot_batch_tasks_count") >= 1
+    assert added(before, after, "kshot_batch_tasks_sum") == batches
+    assert added(before, after, "kshot_batch_pad_ratio_sum", stage="classify") == 0
+    assert added(before, after, "kshot_stage_duration_seconds_count", stage="receive") == 3
+    assert added(before, after, "kshot_store_seconds_count", op="get", outcome="ok") >= 2
+    absent = client.get(f"/tasks/{'0' * 32}").json()["code"]
+    assert added(after, samples(client), "kshot_store_seconds_count", op="get", outcome=absent) == 1
 
 
 def test_the_state_of_the_service_is_read_when_it_is_asked(client: httpx.Client) -> None:
     found = samples(client)
+    assert found["kshot_requests_in_flight", frozenset()] == 1  # this one
     assert found["kshot_decoders", frozenset({("state", "alive")})] == 2
     waiting = {dict(labels)["class"] for name, labels in found if name == "kshot_queue_frames"}
     assert waiting == set(KINDS)
@@ -82,10 +102,13 @@ def test_no_metric_label_comes_from_a_client(
     codes = {kind.code for kind in STATUS} | set(ROUTE_CODES.values()) | {RequestError.code}
     closed = {
         "method": METHODS | {OTHER},
-        "outcome": codes | {"ok", "described", "failed"} | set(REFUSED.values()),
+        "outcome": codes | {"ok", "described", "failed", "cancelled"} | set(REFUSED.values()),
         "codec": {*MediaLimits().codecs, "pictures", NONE},
         "code": codes,
-        "stage": {*KINDS, "decode"},
+        "stage": {*KINDS, "decode", "receive", "text", "llm"},
+        "op": set(OPS),
+        "text_source": {"client", "llm", "template", "mixed"},
+        "reason": {"full", "deadline", "delay", "idle", "disconnect", "shutdown", "failed"},
     }
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -93,6 +116,31 @@ def test_no_metric_label_comes_from_a_client(
                 assert sample.labels.get(name, next(iter(values))) in values, sample
             route = sample.labels.get("route", "/tasks")
             assert re.fullmatch(r"-|(/[a-z0-9_.:{}]+)+", route), sample
+
+
+def test_the_table_of_metrics_is_what_is_there(client: httpx.Client) -> None:
+    table = DOCUMENT.read_text(encoding="utf-8")
+    told = set()
+    for line in re.findall(r"^\| (`kshot_.*?) \|", table, flags=re.MULTILINE):
+        first, *others = re.findall(r"`([a-z_]+)`", line)
+        told |= {first, *(name for name in others if name.startswith("kshot_"))}
+        endings = [name for name in others if name.startswith("_")]
+        told |= {cut(first) + ending for ending in endings}
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    there = {
+        {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(
+            family.type, family.name
+        )
+        for family in families
+        if family.type != "gauge" or not family.name.endswith("_created")
+    }
+    there.discard("kshot_build")
+    assert told - {"kshot_gpu_memory_bytes"} == there - {"kshot_gpu_memory_bytes"}
+
+
+def cut(name: str) -> str:
+    """Return what names of one line begin with."""
+    return re.sub(r"_(bytes|hits_total|rebuild_seconds)$", "", name)
 
 
 def test_health_and_model_have_the_names_of_the_open_inference_protocol(

@@ -11,7 +11,7 @@ import pytest
 
 from service.stores.errors import StoreUnavailableError, TaskNotFoundError
 from service.stores.opening import open_store
-from service.stores.redis import RedisStore
+from service.stores.redis import RedisStore, translated
 from tests.redis_server import RedisServer, redis_server
 from tests.stored_tasks import a_task, pictures_of
 
@@ -195,3 +195,17 @@ async def test_a_commit_whose_pictures_vanished_is_refused(
     with pytest.raises(TaskNotFoundError):
         await store.get(record.task_id)
     await store.close()
+
+
+async def test_a_connection_that_ends_while_it_is_written_to_is_a_redis_that_is_away() -> None:
+    """Uvloop has an error of its own for it, which redis-py passes on."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        address = server.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection(*address)
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError, match="RuntimeError"), translated():
+            writer.writelines([b"PING"])
+    with pytest.raises(RuntimeError, match="another"), translated():
+        raise RuntimeError("another")

@@ -47,6 +47,17 @@ async def test_the_cache_keeps_the_most_recent_within_its_bytes(support: Encoded
     assert cache.bytes == support.bytes
 
 
+async def test_how_long_evicted_supports_were_not_used_is_told(support: EncodedSupport) -> None:
+    cache, idle_s = SupportCache(2 * support.bytes), list[float]()
+    cache.evicted = idle_s.append
+    for name in "abc":
+        cache.put(SupportKey(name, 1, "x"), support)
+    assert len(idle_s) == 1
+    assert 0 <= idle_s[0] < 60
+    cache.forget("c")
+    assert len(idle_s) == 1, "nobody evicted it"
+
+
 async def test_supports_are_built_once_for_all_who_wait(support: EncodedSupport) -> None:
     cache = SupportCache(support.bytes)
     builds = 0

@@ -183,6 +183,7 @@ STILL = png(np.zeros((48, 64, 3), np.uint8))
 REFUSED = [
     ("a still", STILL, {}, 415, "container-not-allowed"),
     ("sound alone", make_audio(), {}, 422, "no-video-stream"),
+    ("one frame", make_video(grey_frames(1)), {}, 422, "clip-too-short"),
     ("no video", b"no video at all", {}, 415, "container-not-allowed"),
     ("short video", moving_clip(1), {"window_s": "2"}, 422, "window-too-long"),
     ("tiny window", moving_clip(1), {"window_s": "0.01"}, 422, "invalid-request"),

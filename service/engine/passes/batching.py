@@ -6,6 +6,7 @@ Dimensions: B clips, T frames, H W pixels, C colours.
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from model.episode import MatchScores, Scored, plain
 from service.engine.runtimes.protocol import Runtime
+from service.engine.work import Query
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,29 @@ def shares(count: int, lanes: int) -> list[slice]:
     least, more = divmod(count, lanes)
     starts = [lane * least + min(lane, more) for lane in range(lanes + 1)]
     return [slice(*ends) for ends in itertools.pairwise(starts)]
+
+
+def room_for(frames: int, buckets: Sequence[int]) -> int:
+    """Tell the frames of the recorded passes that a batch goes through; its own without any."""
+    if not buckets:
+        return frames
+    full, rest = divmod(frames, max(buckets))
+    return full * max(buckets) + min((size for size in buckets if size >= rest > 0), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SentBatch:
+    """A batch on the device.
+
+    Args:
+        queries: The batch.
+        started: When it was given to the device.
+        scores: Waits until the device is done with it.
+    """
+
+    queries: list[Query]
+    started: float
+    scores: Callable[[], list[MatchScores]]
 
 
 class Staging:

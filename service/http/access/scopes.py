@@ -15,6 +15,7 @@ SCOPES: dict[str, Scope | None] = {
     "inferenceModel": "read",
     "listTasks": "read",
     "getTask": "read",
+    "watchTask": "read",
     "clipFrames": "read",
     "exportTask": "read",
     "diagnoseTask": "read",

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from service.http.diagnosis import DiagnosisView, diagnosis_view
+from service.http.diagnosis.views import DiagnosisView, diagnosis_view
 from service.http.openapi import problems
 from service.http.routes.dependencies import ServiceDep, TaskId, WaitS
 from service.tasks.allowance import Deadline

@@ -67,7 +67,7 @@ class Porter:
             RequestError: The task does not fit the limits, or a picture cannot be used.
         """
         found = await asyncio.to_thread(archive.read, content)
-        record, inputs = self._new(found, allowance.owner)
+        record, inputs = self._new(found, allowance.seed or new_id(allowance.owner))
         self.tasks.supports.check_size(record)
         labels = {
             clip.index: record.labels[clip.label].label
@@ -96,7 +96,7 @@ class Porter:
             raise
         return record
 
-    def _new(self, found: Exported, owner: str) -> tuple[TaskRecord, list[ClipInput]]:
+    def _new(self, found: Exported, task_id: str) -> tuple[TaskRecord, list[ClipInput]]:
         """Return the record of a new task, and its clips as they are to be decoded."""
         old = found.record
         inputs = [
@@ -114,7 +114,7 @@ class Porter:
         clips = tuple(replace(clip, index=place) for place, clip in enumerate(old.clips))
         record = replace(
             old,
-            task_id=new_id(owner),
+            task_id=task_id,
             created_at=time.time(),
             expires_at=None,
             revision=1,

@@ -1,0 +1,1 @@
+"""What the service answers, by the names of docs/openapi.json."""

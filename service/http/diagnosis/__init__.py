@@ -1,0 +1,1 @@
+"""The diagnosis of a task, as the API shows it."""

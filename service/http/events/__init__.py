@@ -1,0 +1,1 @@
+"""How a task stands, as server-sent events."""

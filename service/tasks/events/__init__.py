@@ -1,0 +1,1 @@
+"""How tasks stand, told to whoever watches them."""
