@@ -14,6 +14,7 @@ Lines for people go to stderr.
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
 def parse(command: Command, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read a command line; `--help` prints the help and ends the process.
 
+    What was typed is in `command`, for reports.
+
     Raises:
         InputError: An option is missing or unknown, or its value does not fit.
     """
@@ -83,6 +86,8 @@ def parse(command: Command, arguments: Sequence[str] | None) -> argparse.Namespa
     )
     command.declare(parser)
     options = parser.parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join(["python", "-m", f"training.{command.name}", *typed])
     if getattr(options, "device", None) == "auto":
         options.device = _present_device()
     return options

@@ -4,8 +4,8 @@
 
 Each cell is a training in OUT/<row>-seed<k>. After the last seed of a row, the weights that val
 chose are read on val and on test, once, and kept in OUT/<row>.json. What is finished is not done
-again, and a killed cell goes on where it was. OUT/table.md, table.json and table.png show all rows
-that are finished; the last line is JSON. A matrix:
+again, and a killed cell goes on where it was. OUT/report.html, table.md and table.json show all
+rows that are finished; differences are to the first row. The last line is JSON. A matrix:
 
 """
 
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         cache=options.cache,
         device=options.device,
         precision=options.precision,
+        command=options.command,
     )
     return compare(job)
 

@@ -9,10 +9,8 @@ Tables come first; the last line is JSON.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,8 +20,9 @@ from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
 
 if TYPE_CHECKING:
-    from training.evaluation.examination import Examination, Result, Subject
+    from training.evaluation.examination import Examination, Subject
 
+REPORT = "report.html"
 SIZES = {field.name: field.default for field in fields(DrawnEpisodes)}
 DRAWN = {
     "ways": "Labels of a drawn episode; several are asked one after another. Default: 5, or all.",
@@ -61,7 +60,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-text", action="store_true", help="Score by video alone, without class text.")
     add("--cache", type=Path, help="Folder of trunk caches; without it, tokens are held in memory.")
-    add("--plots", type=Path, help="Folder for pictures of the results; needs matplotlib.")
+    add("--plots", type=Path, help="Folder for report.html, the results as one page.")
     cli.add_device_options(parser, precision="fp32")
     add(
         "--teacher",
@@ -95,8 +94,10 @@ def run(options: argparse.Namespace) -> dict[str, object]:
 
     from training.evaluation.examination import evaluate
     from training.evaluation.questions import ExaminationJob, open_examination
-    from training.evaluation.results import row, seeds_of, seeds_row, show
+    from training.evaluation.results import document, show
+    from training.meta.card import environment
     from training.meta.processes import half_precision
+    from training.report.page import write_report
 
     if options.plots is not None:
         check_plots(options.plots)
@@ -115,24 +116,18 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     examination = open_examination(job)
     results = evaluate(examination, subjects(options), contexts=options.contexts, device=device)
     show(results)
-    plots = [] if options.plots is None else _drawn(results, examination, options.plots)
-    seeds = {setting: found for setting, found in seeds_of(results).items() if len(found) > 1}
-    return {
+    measured = {"data": examination.data, "environment": environment(device)}
+    told = {
+        "measured": {"command": options.command, **measured},
         "split": examination.split,
         **_sizes(episodes, examination),
         "list": episodes.name if isinstance(episodes, Path) else None,
         "labels": examination.labels,
-        "rows": [row(result) for result in results],
-        "over_seeds": [seeds_row(setting, found) for setting, found in seeds.items()],
-        "plots": [plot.name for plot in plots],
+        **document(results),
     }
-
-
-def _drawn(results: Sequence["Result"], examination: "Examination", folder: Path) -> list[Path]:
-    # Not at the top: matplotlib is an extra, and figures alone do not need it.
-    from training.evaluation.pictures import draw_results
-
-    return draw_results(results, examination.labels, folder)
+    if options.plots is not None:
+        write_report(told, options.plots / REPORT)
+    return told | {"plots": [] if options.plots is None else [REPORT]}
 
 
 def _sizes(episodes: DrawnEpisodes | Path, examination: "Examination") -> dict[str, object]:
@@ -178,13 +173,11 @@ def chosen_episodes(options: argparse.Namespace) -> DrawnEpisodes | Path:
 
 
 def check_plots(folder: Path) -> None:
-    """Find out before the work whether pictures can be drawn.
+    """Find out before the work whether there is a folder for the report.
 
     Raises:
-        InputError: they cannot.
+        InputError: There is none.
     """
-    if find_spec("matplotlib") is None:
-        raise InputError("Pictures need matplotlib; install kshot[train], or leave out --plots.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

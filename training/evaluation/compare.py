@@ -5,8 +5,6 @@ chose are asked on val and on test, once, and the row is kept in `OUT/<row>.json
 is not done again, and a killed cell goes on where it was.
 """
 
-import csv
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,14 +19,16 @@ from training.data.datasets import DataChoice, Dataset
 from training.data.episodes import DrawnEpisodes
 from training.errors import InputError
 from training.evaluation.examination import Examination, Subject, evaluate
+from training.evaluation.kept import plain, read_result, step_seconds, write_result
 from training.evaluation.matrix import Matrix, Row
-from training.evaluation.pictures import draw_lines
 from training.evaluation.questions import ExaminationJob, open_examination
-from training.evaluation.results import SPLITS, lines, markdown, seeds_of, seeds_row
+from training.evaluation.results import SPLITS, compared, compared_row, markdown, seeds_of
+from training.meta.card import environment
 from training.meta.fit import FitJob, fit
 from training.meta.methods import open_method
 from training.meta.processes import half_precision
 from training.meta.run import HISTORY
+from training.report.page import write_report
 from training.run_folder import write_aside
 
 SEED = 0  # of the evaluation's episodes, the same for all cells
@@ -48,6 +48,7 @@ class CompareJob:
         cache: Where trunk caches lie; None takes `trunk-cache` in `out`.
         device: `cpu` or `cuda`.
         precision: `auto`, `bf16` or `fp32`.
+        command: The command line, for the report.
     """
 
     matrix: Matrix
@@ -58,6 +59,7 @@ class CompareJob:
     cache: Path | None = None
     device: str = "cpu"
     precision: str = "auto"
+    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,17 +99,17 @@ class _Comparison:
         for row in self.matrix.rows:
             for seed in self.matrix.seeds_of(row):
                 self._fit_job(row, seed)
+        self.rows: list[dict[str, Any]] = []  # finished
         self.examinations = {split: self._examination(split) for split in SPLITS}
 
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; return what the last line tells."""
         self.job.out.mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, Any]] = []
         for row in self.matrix.rows:
-            rows.append(self._row(row))
-            table = self._write_tables(rows)
+            self.rows.append(self._row(row))
+            table = self._write_tables()
         print(table)
-        return {"out": self.job.out.name, "budget": self._budget(), "rows": rows}
+        return {"out": self.job.out.name, "budget": self._budget(), "rows": compared(self.rows)}
 
     def _row(self, row: Row) -> dict[str, Any]:
         """Return a finished row, or finish it: all seeds, then one evaluation on val and test."""
@@ -138,6 +140,7 @@ class _Comparison:
             assert result is not None  # one process, which leads
             held = {"claim": claim, "fit": asdict(result)}
             write_result(job.out / RESULT, held)
+            self._write_tables()
         told = {name: held["fit"][name] for name in ("trained_parameters", "best_step", "steps")}
         return Cell(folder=job.out, seed=seed, seconds=step_seconds(job.out / HISTORY), **told)
 
@@ -161,7 +164,7 @@ class _Comparison:
         subjects = self._subjects(row, cells)
         for split in SPLITS:
             results = evaluate(self.examinations[split], subjects, device=self.device)
-            found[split] = [seeds_row(*alike) for alike in seeds_of(results).items()]
+            found[split] = [compared_row(*alike) for alike in seeds_of(results).items()]
         return {
             "name": row.name,
             "seeds": [cell.seed for cell in cells],
@@ -247,53 +250,31 @@ class _Comparison:
             f"test of {self.data.name}"
         )
 
-    def _write_tables(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Write the finished rows as Markdown, JSON and a picture; return the Markdown."""
+    def _unfinished(self) -> list[dict[str, Any]]:
+        """Return the rows that are not read yet, with their seeds and those that are trained."""
+        found = []
+        for row in self.matrix.rows[len(self.rows) :]:
+            seeds = self.matrix.seeds_of(row)
+            folders = {seed: self.job.out / f"{row.folder}-seed{seed}" for seed in seeds}
+            trained = [seed for seed, folder in folders.items() if (folder / RESULT).is_file()]
+            found.append({"name": row.name, "seeds": list(seeds), "trained": trained})
+        return found
+
+    def _write_tables(self) -> str:
+        """Write the rows as Markdown, JSON and a report; return the Markdown."""
         out, budget = self.job.out, self._budget()
-        table = markdown(rows, self.matrix.shots, budget)
+        table = markdown(self.rows, self.matrix.shots, budget)
         write_aside(out / "table.md", table.encode())
-        write_result(out / "table.json", {"budget": budget, "rows": list(rows)})
-        draw_lines(
-            {line: points for row in rows for line, points in lines(row).items()},
-            out / "table.png",
-            across="shots",
-            up="test accuracy, %",
-        )
+        result = {
+            "measured": {
+                "command": self.job.command,
+                "data": self.data.name,
+                "environment": environment(self.device),
+            },
+            "budget": budget,
+            "rows": compared(self.rows),
+            "unfinished": self._unfinished(),
+        }
+        write_result(out / "table.json", result)
+        write_report(result, out / "report.html")
         return table
-
-
-def read_result(file: Path, claim: object) -> dict[str, Any] | None:
-    """Return what is finished, or None.
-
-    Raises:
-        InputError: it was made from something else, or cannot be read.
-    """
-    if not file.is_file():
-        return None
-    try:
-        held: dict[str, Any] = json.loads(file.read_text())
-        same = held["claim"] == claim
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read ({error}); remove it to make it again.") from error
-    if not same:
-        raise InputError(
-            f"{file} is of another method, recipe, evaluation, data set, weights or descriptions; "
-            "give another --out, or the row another name."
-        )
-    return held
-
-
-def write_result(file: Path, result: Mapping[str, Any]) -> None:
-    """Write what is finished, whole or not at all."""
-    write_aside(file, (json.dumps(result, indent=1) + "\n").encode())
-
-
-def plain(value: object) -> object:
-    """Return a value as JSON gives it back."""
-    return json.loads(json.dumps(value))
-
-
-def step_seconds(file: Path) -> float:
-    """Add up the seconds of the steps in a history, of all the processes that made them."""
-    with file.open() as opened:
-        return sum(float(row["seconds"] or 0) for row in csv.DictReader(opened))

@@ -95,6 +95,7 @@ class Result:
     tally: Tally
     labels_with_text: int  # labels whose stage texts could take part
     trained: bool  # else its adapters were left out, which changes no answer
+    revision: str  # fingerprint of the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Examination:
         labels: Of the split.
         sources: Tokens of its clips.
         stages: Gives stage texts of its labels for a number of stages; None leaves text out.
+        data: Name of the data set, for people.
     """
 
     split: str
@@ -114,6 +116,7 @@ class Examination:
     labels: Sequence[str]
     sources: TokenSources
     stages: Callable[[int], Mapping[str, StageTexts] | None] | None
+    data: str = ""
 
     def ask(
         self,
@@ -146,7 +149,14 @@ class Examination:
             for layout, episodes in self.layouts.items():
                 setting = Setting(method, context, variant.transductive, layout)
                 tally = measure(scorer, self.labels, episodes, name=f"{checkpoint} {setting}")
-                yield Result(checkpoint, setting, tally, len(scorer.text), variant.trained)
+                yield Result(
+                    checkpoint,
+                    setting,
+                    tally,
+                    len(scorer.text),
+                    variant.trained,
+                    recognizer.fingerprint,
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ def open_examination(job: ExaminationJob) -> Examination:
         write_episode_list(job.written, data, split, listed)
     name = f"{data.name}-{split}"
     return Examination(
+        data=data.name,
         split=split,
         layouts=layouts,
         labels=data.labels(split),

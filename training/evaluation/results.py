@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from training.evaluation.examination import Result, Setting
-from training.evaluation.tallies import Estimate, Tally, over_seeds
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.examination import Layout, Result, Setting
+from training.evaluation.tallies import Estimate, Tally, over_episodes, over_seeds
 
 SPLITS = ("val", "test")  # of a comparison
 
@@ -24,6 +27,7 @@ def row(result: Result) -> dict[str, object]:
     """Write a result for the JSON document."""
     return {
         "checkpoint": result.checkpoint,
+        "revision": result.revision,
         **_layout(result.setting),
         **_accuracy(result.tally),
         "labels_with_text": result.labels_with_text,
@@ -45,6 +49,41 @@ def seeds_row(setting: Setting, results: Sequence[Result]) -> dict[str, object]:
         "interval_episodes": rounded(tally.accuracy.interval),
         **_detail(tally),
     }
+
+
+def compared_row(setting: Setting, results: Sequence[Result]) -> dict[str, object]:
+    """Write the seeds of one setting, with the shares of episodes that other rows are paired to."""
+    tally = Tally.over_seeds([result.tally for result in results])
+    shares = [rounded(share, 4) for share in tally.shares]
+    return seeds_row(setting, results) | {"shares": shares}
+
+
+def compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a comparison's rows with their differences to the first one, in place of shares."""
+    bases = {
+        (split, cell["shots"]): cell
+        for row in rows[:1]
+        for split in SPLITS
+        for cell in reversed(row[split])
+    }
+    found = []
+    for row in rows:
+        told = {
+            split: [
+                _told(rows[0]["name"], bases[split, cell["shots"]], cell) for cell in row[split]
+            ]
+            for split in SPLITS
+        }
+        found.append({**row, **told})
+    return found
+
+
+def _told(name: str, base: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: value for key, value in cell.items() if key != "shares"}
+    if cell is not base and "shares" in cell and "shares" in base:  # earlier rows have none
+        difference = np.subtract(cell["shares"], base["shares"]).tolist()
+        told["beyond"] = beyond(name, over_episodes(difference))
+    return told
 
 
 def mean_of_seeds(results: Sequence[Result]) -> Estimate:
@@ -93,9 +132,59 @@ def _accuracy(tally: Tally) -> dict[str, object]:
 
 
 def _detail(tally: Tally) -> dict[str, object]:
-    return {
+    found: dict[str, object] = {
         "by_class": {label: rounded(share, 1) for label, share in tally.by_class.items()},
-        "confusion": [[rounded(share, 1) for share in row] for row in tally.confusion.tolist()],
+        "class_intervals": {label: rounded(w, 1) for label, w in tally.class_intervals.items()},
+        "confusion": _nested(tally.confusion, 1),
+        "answered": tally.answered_NN.tolist(),
+        "asked": tally.asked_NN.tolist(),
+    }
+    if (stages := tally.stages) is not None:
+        own, others = _nested(stages.own, 3), _nested(stages.others, 3)
+        found["stages"] = {"own": own, "others": others}
+    return found
+
+
+def _nested(values: NDArray[np.float64], digits: int) -> list[list[float | None]]:
+    return [[rounded(value, digits) for value in row] for row in values.tolist()]
+
+
+def beyond(base: str, estimate: Estimate) -> dict[str, object]:
+    """Write a difference to a base that answered the same episodes."""
+    mean, interval = rounded(estimate.mean), rounded(estimate.interval)
+    return {"base": base, "mean": mean, "interval": interval, "episodes": estimate.count}
+
+
+def document(results: Sequence[Result]) -> dict[str, object]:
+    """Write results for the JSON document: each, then the means over seeds.
+
+    The first setting of a layout is the base, and the others have their difference to it.
+    """
+    settings = seeds_of(results)
+    bases: dict[Layout, Setting] = {}
+    for setting in settings:
+        bases.setdefault(setting.layout, setting)
+    joined = {
+        setting: Tally.over_seeds([one.tally for one in alike])
+        for setting, alike in settings.items()
+    }
+
+    def with_difference(
+        written: dict[str, object], setting: Setting, tally: Tally
+    ) -> dict[str, object]:
+        base = bases[setting.layout]
+        if setting == base:
+            return written
+        name = f"{settings[base][0].checkpoint}, {base.query_context}"
+        return written | {"beyond": beyond(name, tally.beyond(joined[base]))}
+
+    return {
+        "rows": [with_difference(row(one), one.setting, one.tally) for one in results],
+        "over_seeds": [
+            with_difference(seeds_row(setting, alike), setting, joined[setting])
+            for setting, alike in settings.items()
+            if len(alike) > 1
+        ],
     }
 
 
@@ -138,14 +227,3 @@ def figure(cell: Mapping[str, Any]) -> str:
     seeds, episodes = cell["interval_seeds"], cell["interval_episodes"]
     over_seeds = "" if seeds is None else f" +- {seeds:.1f}"
     return f"{cell['accuracy']:.1f}{over_seeds} ({'-' if episodes is None else f'{episodes:.1f}'})"
-
-
-def lines(row: Mapping[str, Any]) -> dict[str, list[tuple[float, float, float]]]:
-    """Return a row's test accuracies over shots; intervals over seeds where there are several."""
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    for name, cells in read_ways(row).items():
-        for (split, shots), cell in sorted(cells.items()):
-            if split == "test":
-                reach = cell["interval_seeds"] or cell["interval_episodes"] or 0.0
-                found.setdefault(name, []).append((shots, cell["accuracy"], reach))
-    return found

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from tests.forked import ForkedCommand
 from tests.training.conftest import TEACHER
-from tests.training.evaluation.test_pictures import size_of
 from training.compare import main
 from training.errors import InputError
 from training.evaluation.matrix import Matrix, Row, read_matrix
@@ -84,7 +83,18 @@ def test_every_row_has_its_figures_on_val_and_test(finished: Path) -> None:
         assert read == [("joint", True), ("self", False)]
         assert [cell["seeds"] for cell in joint[split]] == [2, 2]
         assert {cell["ways"] for cell in (*frozen[split], *joint[split])} == {2}
-    assert size_of(finished / "table.png") == (840, 540)
+    assert "beyond" not in frozen["test"][0]
+    for split in ("val", "test"):
+        for cell in joint[split]:
+            gain = cell["accuracy"] - frozen[split][0]["accuracy"]
+            assert cell["beyond"]["mean"] == pytest.approx(gain, abs=0.02)
+            assert (cell["beyond"]["base"], cell["beyond"]["episodes"]) == ("frozen", 6)
+            assert "shares" not in cell
+    page = (finished / "report.html").read_text()
+    assert "joint, L = 2, queries see joint (transductive)" in page
+    assert "Confusion of joint, L = 2, queries see self: test, 2-way 1-shot" in page
+    assert "python -m training.compare --matrix" in page
+    assert "Not finished" not in page
     table = (finished / "table.md").read_text()
     assert "| joint, L = 2 (transductive) |" in table
     assert "| joint, L = 2, read with `self` |" in table
@@ -131,6 +141,9 @@ def test_a_killed_comparison_goes_on_to_the_figures_of_an_undisturbed_one(
             time.sleep(0.01)
         process.kill()
         assert wanted.is_file()
+        partial = (tmp_path / "report.html").read_text()
+        assert "1 row finished, 1 not finished" in partial
+    assert "1 of 2 seeds trained (0)" in partial
     assert main(arguments) == 0
     for found, want in zip(rows_of(tmp_path), rows_of(finished), strict=True):
         assert {**found, "seconds": []} == {**want, "seconds": []}

@@ -13,13 +13,14 @@ import torch
 from model.assembly.recognizer import build_recognizer
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import TaskConfig
+from model.episode import Scores
 from model.recognizer import Recognizer
 from tests.episodes import score_episode
 from tests.model.tiny import LABELS, clips, tiny_recognizer, tiny_text
 from tests.training.conftest import TEACHER
 from training.data.episodes import Episode
 from training.evaluate import main
-from training.evaluation.tallies import Tally, over_episodes, over_seeds
+from training.evaluation.tallies import Tally, add_stages, over_episodes, over_seeds
 from training.evaluation.variants import as_evaluated, under_context, variants
 
 SMALL = ["--ways", "2", "--shots", "1", "--queries", "1", "--episodes", "12", "--device", "cpu"]
@@ -82,14 +83,44 @@ def test_a_tally_by_hand() -> None:
     # a: 2 queries where b could be answered, 1 where c could; b and c never met
     want = [[200 / 3, 50, 0], [50, 50, math.nan], [100, math.nan, 0]]
     np.testing.assert_allclose(tally.confusion, want)
+    # shares of each episode's queries: a 0.5 and 1, b 0.5 and not asked, c not asked and 0
+    np.testing.assert_allclose(tally.class_shares_EN, [[0.5, 0.5, math.nan], [1, math.nan, 0]])
+    assert tally.class_intervals["a"] == pytest.approx(1.96 * math.sqrt(1250) / math.sqrt(2))
+    assert math.isnan(tally.class_intervals["b"])
+
+
+def test_a_difference_is_taken_in_each_episode() -> None:
+    zero, none = np.zeros((1, 1), np.int64), np.zeros((2, 1))
+    better, base = (Tally(("a",), s, zero, zero, none) for s in ((0.5, 1.0), (0.4, 0.9)))
+    found = better.beyond(base)
+    assert (found.mean, found.count) == (pytest.approx(10), 2)
+    assert found.interval == pytest.approx(0, abs=1e-6)
+
+
+def test_stage_scores_by_hand() -> None:
+    episode = Episode(("b", "a"), (0, 1), (0, 1), (0, 1), (1, 0))  # queries of a, then of b
+    stages_QNA = torch.tensor([[[0.1, 0.2], [0.5, 0.7]], [[0.8, 0.6], [0.3, 0.4]]])
+    nothing = torch.zeros(2, 2)
+    score = Scores(nothing, nothing, stages_QNA, nothing, nothing)
+    without = replace(score, text_QN=None, stages_QNA=None)
+    labels = ("a", "b", "c")
+    assert add_stages(None, labels, [episode], [without]) is None
+    once = add_stages(None, labels, [episode, episode], [score, without])
+    tally = add_stages(once, labels, [episode], [score])
+    assert tally is not None
+    np.testing.assert_allclose(tally.own, [[0.5, 0.7], [0.8, 0.6], [math.nan] * 2], rtol=1e-6)
+    np.testing.assert_allclose(tally.others, [[0.1, 0.2], [0.3, 0.4], [math.nan] * 2], rtol=1e-6)
 
 
 def test_seeds_are_joined_episode_by_episode() -> None:
     zero = np.zeros((1, 1), np.int64)
-    joined = Tally.over_seeds([Tally(("a",), (0.0, 1.0), zero, zero + 2)] * 2)
+    shares = np.array([[0.0], [1.0]])
+    joined = Tally.over_seeds([Tally(("a",), (0.0, 1.0), zero, zero + 2, shares)] * 2)
     assert joined.shares == (0.0, 1.0)
     assert joined.asked_NN.item() == 4
-    other = Tally.over_seeds([Tally(("a",), s, zero, zero) for s in ((0.0, 1.0), (1.0, 0.0))])
+    other = Tally.over_seeds(
+        [Tally(("a",), s, zero, zero, shares) for s in ((0.0, 1.0), (1.0, 0.0))]
+    )
     assert other.accuracy.interval == 0
 
 
@@ -184,7 +215,7 @@ def test_few_labels_without_a_split_are_asked_and_a_torn_clip_is_named(
     assert (ways := last_line(capsys))["ways"] == [5], ways
 
 
-def test_seeds_contexts_and_pictures_of_a_trained_method(
+def test_seeds_contexts_and_the_report_of_a_trained_method(
     indexed: Path,
     teacher_weights: Path,
     seeds: list[str],
@@ -203,9 +234,18 @@ def test_seeds_contexts_and_pictures_of_a_trained_method(
         same = [r for r in cached["rows"] if r["query_context"] == row["query_context"]]
         assert row["seeds"] == 2
         assert row["accuracy"] == pytest.approx(np.mean([r["accuracy"] for r in same]), abs=0.01)
-    pictures = sorted((tmp_path / "plots").iterdir())
-    assert [picture.name for picture in pictures] == sorted(cached["plots"])
-    assert len(pictures) == 3
+    [report] = (tmp_path / "plots").iterdir()
+    assert [report.name] == cached["plots"] == ["report.html"]
+    page = report.read_text()
+    assert "mean of 2 seeds, queries see joint (transductive)" in page
+    assert f"--plots {tmp_path / 'plots'}" in page
+    first = cached["over_seeds"][0]
+    for row, label in zip(first["answered"], cached["labels"], strict=True):
+        assert label in page
+        assert all(f">{count}</text>" in page for count in row)
+    differing = [row["beyond"]["mean"] for row in cached["over_seeds"][1:]]
+    gains = [row["accuracy"] - first["accuracy"] for row in cached["over_seeds"][1:]]
+    assert differing == pytest.approx(gains, abs=0.02)
     assert sum(kept.is_dir() for kept in (tmp_path / "cache").iterdir()) == 1
     assert main([*arguments, "--data", str(indexed), *SMALL]) == 0
     held = last_line(capsys)
