@@ -139,5 +139,5 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000)
 }
 
-export const percent = share => `${Math.round(100 * share)} %`
+export const percent = share => `${Math.round(100 * share)}\u00a0%`
 export const seconds = value => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`

@@ -118,7 +118,7 @@ def _unclaimed(names: Names, verdicts: Verdicts) -> list[Finding]:
                 f"When clip {names.clip(place)} is held out, the others of "
                 f"{names.label_of(place)!r} do not claim it; it is taken for "
                 f"{names.label(other)!r}.",
-                "Look at its pictures (clips/ID/frames): if it shows something else or nothing, "
+                "Look at its pictures: if it shows something else or nothing, "
                 "move or remove it; if it is right, add more clips like it.",
                 names.label_of(place),
                 names.record.clips[place].clip_id,
