@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deploy.local_service import ROOT, free_port
+from service import preflight
+from service.settings import Settings
+from service.stores.errors import StoreUnavailableError
 
 CPU_S = 2.0  # of a process that refuses to start; loading alone takes more
 TORCH = " torch\n"  # a line of `-X importtime`
@@ -57,6 +62,15 @@ def test_a_redis_that_never_answers_is_told_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
         assert "nobody answered within 1 s" in refusal(tmp_path, store=url, port=0)
+
+
+def test_a_file_on_a_slow_disk_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "STORE_S", 0.0)
+    preflight.check_store(Settings(store=f"sqlite:{tmp_path / 'kshot.db'}"))
+    with pytest.raises(StoreUnavailableError, match="nobody answered"):
+        preflight.check_store(Settings(store=f"redis://127.0.0.1:{free_port()}/0"))
 
 
 def test_a_store_of_no_kind_is_told_at_once(tmp_path: Path) -> None:
