@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.http.access.scopes import SCOPES
-from service.http.examples import illustrate
+from service.http.document.examples import illustrate
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits

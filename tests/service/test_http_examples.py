@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from service.app import ROUTERS, create_app
 from service.http.content import JSON
-from service.http.examples import ANSWERS, PARAMETERS, REQUESTS
+from service.http.document.examples import ANSWERS, PARAMETERS, REQUESTS
 from service.http.routes import inference
 from service.http.schemas import Body
 from service.http.timeline.schemas import TimelineView

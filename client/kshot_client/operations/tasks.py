@@ -59,9 +59,7 @@ def register(
     body = _body(support, fields, objects, progress)
     headers = headers_of(wait=wait, key=idempotency_key or new_key())
     call = Call("POST", "/v1/tasks", repeatable=True, headers=headers, **body)
-    answer: httpx.Response = yield Send(call)
-    task = Task.model_validate_json(answer.content)
-    return (yield from ready(task, patience_s)) if wait else task
+    return (yield from _made(call, patience_s if wait else None))
 
 
 def _body(
@@ -190,6 +188,11 @@ def import_task(
     headers["Content-Type"] = "application/zip"
     upload = Upload(file, progress)
     call = Call("POST", "/v1/tasks/import", repeatable=True, headers=headers, file=upload)
+    return (yield from _made(call, patience_s if wait else None))
+
+
+def _made(call: Call, patience_s: float | None) -> Flow[Task]:
+    """Make a task, and wait for it unless `patience_s` is None."""
     answer: httpx.Response = yield Send(call)
     task = Task.model_validate_json(answer.content)
-    return (yield from ready(task, patience_s)) if wait else task
+    return task if patience_s is None else (yield from ready(task, patience_s))

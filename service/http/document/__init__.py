@@ -1,0 +1,1 @@
+"""What the OpenAPI document shows beside schemas."""
