@@ -27,7 +27,7 @@ HEIGHT = 1000
 PATIENCE_MS = 60_000
 SHOTS = 4
 QUERIES = 3
-COLOURS = 160
+COLOURS = 256
 NAME = "Shapes in motion"
 
 
@@ -122,7 +122,7 @@ class Shown:
         self._open("watch")
         self.page.get_by_label("Choose a video").set_input_files(draw_day(self.folder, self.clips))
         self.page.get_by_role("button", name="Save as CSV").wait_for()
-        self.page.locator(".list button").nth(1).click()
+        self.page.locator(".list button").first.click()
         self.page.locator(".stage video").evaluate("video => video.pause()")
 
     def tasks(self) -> None:
