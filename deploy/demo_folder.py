@@ -127,7 +127,6 @@ def _episodes(
         clips, asked, queries=queries, episodes=options.episodes, seed=options.seed
     )
     examination = Examination(
-        "clips",
         options.split,
         layouts,
         labels,

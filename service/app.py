@@ -34,6 +34,7 @@ from service.metrics.meters import Meters
 from service.metrics.sampled import Sampled
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
+from service.tracing.starting import tracing_from_env
 
 ROUTERS = tuple(
     routes.router
@@ -44,11 +45,11 @@ ROUTERS = tuple(
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is opened before its lifespan begins."""
     registry = CollectorRegistry()
-    meters = Meters(registry)
+    meters, tracing = Meters(registry), tracing_from_env()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, meters) as app.state.service:
+        async with running(settings, meters, tracing) as app.state.service:
             registry.register(Sampled(app.state.service, app.state.ledger))
             with without_long_collections():
                 yield
@@ -77,6 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(StoppingAnswer)
     app.add_middleware(RequestLog, meters=meters)
+    if tracing is not None:
+        tracing.instrument(app)
     return app
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,7 +24,7 @@ from service.errors import SettingsError
 from service.keys.locking import keys_until, locked_when_keyed
 from service.keys.ring import KeyRing
 from service.limits import Limits, limits_of, media_limits, stream_limits
-from service.metrics.attached import count_store, count_work
+from service.metrics.attached import observe
 from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -43,6 +44,9 @@ from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 from service.tasks.timeline.follow import Follower
 from service.tasks.warming import Warming
+
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
 
 STORE_ANSWERS_S = 2.0
 
@@ -90,7 +94,9 @@ class Service:
 
 
 @asynccontextmanager
-async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings, meters: Meters, tracing: "Tracing | None" = None
+) -> AsyncIterator[Service]:
     """Start the service, and stop its parts in the opposite order.
 
     Raises:
@@ -101,7 +107,6 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
         engine = engine_of(choice.runtime, settings)
         limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
         store = await open_store(settings.store)
-        count_store(store, meters)
         stack.push_async_callback(store.close)
         ring = await keys_until(stack, settings)
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
@@ -117,7 +122,7 @@ async def running(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
             store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
         )
         stack.push_async_callback(tasks.close)
-        count_work(engine, tasks, meters)
+        observe(tasks, engine, meters, tracing, stack)
         stack.push_async_callback(warming_of(store, supports).close)
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)

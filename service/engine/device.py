@@ -227,7 +227,10 @@ class DeviceThread:
         """Tell of a pass, and return its seconds."""
         seconds = time.monotonic() - started
         for watch in self.watches:
-            watch(Pass(works, started, seconds, room_frames))
+            try:
+                watch(Pass(works, started, seconds, room_frames))
+            except Exception:  # the thread must outlive any fault of those who only look on
+                log.exception("A pass could not be told of")
         return seconds
 
     def _start(self, queries: Sequence[Query]) -> Callable[[], list[MatchScores]]:

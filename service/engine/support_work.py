@@ -34,6 +34,7 @@ class SupportWork:
     model: ServedModel
     forecast: Forecast
     batcher: Batcher
+    asked: Callable[[Sequence[Work]], None] | None = None  # told of works before they wait
     _recognizer: Runtime
     _thread: DeviceThread
     _support_bytes: int
@@ -190,6 +191,8 @@ class SupportWork:
     @contextmanager
     def _queued(self, works: Sequence[Work]) -> Iterator[None]:
         """Queue works; what is left of them at the end nobody wants."""
+        if self.asked is not None:
+            self.asked(works)
         try:
             self._thread.put(works)
             yield

@@ -46,6 +46,7 @@ class Work:
         tenant: Whose it is.
         deadline: Instant of the clock after which nobody wants the outcome.
         since: When it came.
+        asked_by: The span of the request that asks, where requests are traced.
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Work:
     tenant: str = ""
     deadline: float | None = None
     since: float = field(default_factory=time.monotonic)
+    asked_by: Any = None
 
 
 @dataclass(frozen=True, slots=True)

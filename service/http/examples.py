@@ -40,6 +40,9 @@ TASK: Value = {
     "expires_at": None,
     "unknown_below": None,
     "inbox": None,
+    "threshold": 0.31,
+    "threshold_by": "checkpoint",
+    "none_of_these": 0,
     "labels": [
         {"label": "wave", "clips": 1, "descriptions": STAGES, "text_source": "client"},
         {"label": "jump", "clips": 1, "descriptions": JUMPING, "text_source": "client"},
@@ -81,6 +84,7 @@ CLASSIFICATION: Value = {
     "context": "none",
     "text_source": "client",
     "text_reason": None,
+    "threshold_by": "checkpoint",
     "results": [RESULT],
     "timing_ms": {"decode": 31.3, "queue": 0.4, "compute": 60.2},
 }
@@ -149,6 +153,7 @@ INFO: Value = {
         "text": True,
         "frames": 8,
         "size": 112,
+        "squash": None,
         "query_context": "none",
         "backbone": "compact",
         "calibration": {
@@ -187,6 +192,7 @@ READY = LIVE | {"parts": {"model": True, "decoders": True, "store": True}}
 REQUESTS: dict[str, Value] = {
     "createTask": {
         "name": "gestures",
+        "inbox": {"keep": 50, "below": 0.6},
         "labels": [
             {"label": "wave", "descriptions": STAGES, "clips": [{**VIDEO, "name": "a.mp4"}]},
             {"label": "jump", "descriptions": JUMPING, "clips": [{**VIDEO, "name": "c.mp4"}]},
@@ -239,6 +245,7 @@ PARAMETERS: dict[str, object] = {
     "limit": 20,
     "cursor": f"{'0' * 16}-{TASK_ID}",
     "diagnosis": True,
+    "remembered": True,
 }
 
 

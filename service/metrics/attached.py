@@ -1,6 +1,9 @@
 """Has the parts of a service counted: what is timed is wrapped once, when the service starts."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from service.engine.engine import Engine
 from service.metrics.meters import Meters, timed
@@ -8,10 +11,28 @@ from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.register import Tasks
 
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
+
 OPS = (
     *("create", "get", "pictures", "replace", "uploaded", "delete", "list"),
     *("get_text", "put_text", "get_supports", "put_supports", "note_uses", "recent", "ping"),
 )
+
+
+def observe(
+    tasks: Tasks,
+    engine: Engine,
+    meters: Meters,
+    tracing: "Tracing | None",
+    stack: AsyncExitStack,
+) -> None:
+    """Have what the parts do counted, and traced where somebody wants traces."""
+    count_store(tasks.store, meters)
+    count_work(engine, tasks, meters)
+    if tracing is not None:
+        tracing.attach(tasks.store, tasks.pool, engine, tasks)
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
 
 
 def count_store(store: TaskStore, meters: Meters) -> None:

@@ -77,7 +77,7 @@ class Tasks:
         async with allowance.deadline.bounding("decoding"):
             record, inputs = await self._checked(task, allowance.seed or new_id(allowance.owner))
         self.supports.check_size(record)
-        record = replace(record, labels=await self.texts.first(task.labels))
+        record = replace(record, labels=await self.texts.first(task.labels, allowance.owner))
         await self.texts.check_clipless(record)
         preparation = Preparation(len(inputs))
         decoding = spawn(self.arrivals.decode(record, inputs, preparation))

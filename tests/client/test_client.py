@@ -10,7 +10,7 @@ import pytest
 
 from kshot_client import AsyncClient, Client, Clip, ProblemError, SettingError, TaskFailedError
 from kshot_client.calls import Send
-from kshot_client.models.tasks import Task
+from kshot_client.models.tasks import InboxPolicy, Task
 from kshot_client.models.timelines import Begun, Ended, Span
 from kshot_client.operations.changes import add_clips
 from kshot_client.operations.questions import _batches
@@ -125,7 +125,8 @@ def test_a_task_is_changed_step_by_step(client: Client, support: Support, query:
 def test_a_remembered_query_becomes_an_example(
     client: Client, support: Support, query: Path
 ) -> None:
-    made = client.register(support)
+    made = client.register(support, inbox=InboxPolicy(keep=7, below=0.0))
+    assert made.inbox == InboxPolicy(keep=7, below=0.0)
     asked = client.classify(made.id, [query], remember=True).results[0]
     assert asked.query_id is not None
     assert [each.query_id for each in client.inbox(made.id).queries] == [asked.query_id]
@@ -157,7 +158,7 @@ def test_an_export_is_a_file_that_makes_the_task_again(
     client: Client, task: Task, tmp_path: Path
 ) -> None:
     place = tmp_path / "task.zip"
-    place.write_bytes(client.export_task(task.id))
+    place.write_bytes(client.export_task(task.id, remembered=True))
     assert "task.json" in zipfile.ZipFile(io.BytesIO(place.read_bytes())).namelist()
     sent: list[int] = []
     copy = client.import_task(place, progress=sent.append)

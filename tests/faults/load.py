@@ -12,10 +12,11 @@ LONGEST_S = 60.0  # for a state that a test waits for, on a busy machine
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request: what came of it, and when it was to be sent, and was done."""
+    """One request: what came of it, and when it was to be sent, was sent, and was done."""
 
     what: str
     intended: float
+    sent: float
     done: float
 
     @property
@@ -31,11 +32,11 @@ class Load:
     errors: list[BaseException] = field(default_factory=list)
 
     def counts(self, since: float = 0.0, until: float = float("inf")) -> Counter[str]:
-        """Count the outcomes of requests that were to be sent between two moments."""
+        """Count the outcomes of requests that were sent between two moments."""
         return Counter(one.what for one in self.between(since, until))
 
     def between(self, since: float = 0.0, until: float = float("inf")) -> list[Outcome]:
-        return [one for one in [*self.outcomes] if since <= one.intended < until]
+        return [one for one in [*self.outcomes] if since <= one.sent < until]
 
     def wait(self, more: int, what: str = "") -> None:
         """Wait for further outcomes of requests that are sent from now on."""
@@ -65,13 +66,13 @@ def asking(ask: Callable[[int], str], clients: int = 2, rate: float = 0.0) -> It
             intended = begun + (count * clients + client) / rate if rate else time.monotonic()
             if done.wait(max(0.0, intended - time.monotonic())):
                 return
-            count += 1
+            count, sent = count + 1, time.monotonic()
             try:
                 what = ask(client)
             except BaseException as error:
                 load.errors.append(error)
                 return
-            load.outcomes.append(Outcome(what, intended, time.monotonic()))
+            load.outcomes.append(Outcome(what, intended, sent, time.monotonic()))
 
     threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
     for thread in threads:

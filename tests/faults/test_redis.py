@@ -19,8 +19,7 @@ from tests.redis_server import RedisServer, redis_server
 from tests.serving import problem
 
 REPLY_S = 2.0  # of the store's patience, for ten seconds
-RATE = 200.0 if LONG else 0.0
-CLIENTS = 16 if LONG else 3
+CLIENTS = 8 if LONG else 3
 KILLS = 10 if LONG else 2
 
 
@@ -52,7 +51,7 @@ def registered(clients: Asked) -> bool:
 def test_f1_warm_tasks_answer_while_redis_is_killed_and_registrations_are_told_to_retry(
     stage: Stage,
 ) -> None:
-    with asking(stage.asked.classify, CLIENTS, RATE) as load:
+    with asking(stage.asked.classify, CLIENTS) as load:
         load.wait(6)
         linger()
         stage.redis.kill()
@@ -113,7 +112,7 @@ def test_f2_a_redis_that_is_late_silent_or_reset_mixes_up_no_answer_and_is_not_a
     stage: Stage, fault: Callable[[Stage], Iterator[None]]
 ) -> None:
     clients = stage.asked
-    with asking(clients.classify, CLIENTS, RATE / 4) as load:
+    with asking(clients.classify, CLIENTS) as load:
         load.wait(3)
         linger()
         calm_s = lags(clients)

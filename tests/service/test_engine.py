@@ -14,6 +14,7 @@ import torch
 from model.errors import MethodError
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
+from service.engine.work import Pass
 from service.errors import DeadlineError, DeadlineUnmetError, EngineError
 from tests.held_device import device_held
 from tests.model.tiny import clips, tiny_recognizer
@@ -157,6 +158,20 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(engine: Engine) ->
     assert refused.value.retry_after_s == pytest.approx(1.0)
     assert len(await engine.classify(frames(1), support)) == 1
     assert len(await engine.classify(frames(1), support, deadline=time.monotonic() + 5)) == 1
+
+
+async def test_who_looks_on_and_fails_does_not_end_the_device(engine: Engine) -> None:
+    told: list[Pass] = []
+
+    def failing(done: Pass) -> None:
+        told.append(done)
+        raise RuntimeError("of the one who looks on")
+
+    engine.watch_with(failing)
+    support = await engine.encode_support(frames(4), [0, 0, 1, 1], None)
+    assert len(await engine.classify(frames(2), support)) == 2
+    assert sum(done.frames for done in told if done.works[0].kind == "classify") == 2 * 8
+    assert len(await engine.classify(frames(1), support)) == 1
 
 
 async def test_a_busy_tenant_does_not_keep_another_from_the_device(engine: Engine) -> None:

@@ -96,6 +96,7 @@ def test_the_form_of_lines_is_a_setting(
     monkeypatch.setenv("KSHOT_LOG_FORMAT", "text")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    root.handlers.clear()  # pytest's own, which would be closed
     try:
         for form, starts in (("json", "{"), (Settings.from_env().log_format, "1")):
             start_logging(form)

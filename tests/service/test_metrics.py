@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,9 +12,9 @@ from service.errors import RequestError
 from service.http.statuses import ROUTE_CODES, STATUS
 from service.metrics.attached import OPS
 from service.metrics.meters import METHODS, NONE, OTHER, REFUSED
+from tests.metric_table import documented
 from tests.serving import classify, moving_clip, register
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 SECRET = "never-in-metrics"
 
 
@@ -119,13 +118,7 @@ def test_no_metric_label_comes_from_a_client(
 
 
 def test_the_table_of_metrics_is_what_is_there(client: httpx.Client) -> None:
-    table = DOCUMENT.read_text(encoding="utf-8")
-    told = set()
-    for line in re.findall(r"^\| (`kshot_.*?) \|", table, flags=re.MULTILINE):
-        first, *others = re.findall(r"`([a-z_]+)`", line)
-        told |= {first, *(name for name in others if name.startswith("kshot_"))}
-        endings = [name for name in others if name.startswith("_")]
-        told |= {cut(first) + ending for ending in endings}
+    told = documented()
     families = text_string_to_metric_families(client.get("/metrics").text)
     there = {
         {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(
@@ -136,11 +129,6 @@ def test_the_table_of_metrics_is_what_is_there(client: httpx.Client) -> None:
     }
     there.discard("kshot_build")
     assert told - {"kshot_gpu_memory_bytes"} == there - {"kshot_gpu_memory_bytes"}
-
-
-def cut(name: str) -> str:
-    """Return what names of one line begin with."""
-    return re.sub(r"_(bytes|hits_total|rebuild_seconds)$", "", name)
 
 
 def test_health_and_model_have_the_names_of_the_open_inference_protocol(

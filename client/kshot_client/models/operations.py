@@ -45,6 +45,7 @@ class ServedModel(Answer):
     text: bool
     frames: int
     size: int
+    squash: int | None
     query_context: str
     backbone: str
     calibration: Calibration

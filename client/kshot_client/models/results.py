@@ -52,6 +52,7 @@ class Classification(Answer):
     context: str
     text_source: str | None
     text_reason: str | None
+    threshold_by: str
     results: list[ClipResult]
     timing_ms: Timing
 

@@ -69,6 +69,9 @@ class Task(Answer):
     expires_at: str | None
     unknown_below: float | None
     inbox: InboxPolicy | None = None
+    threshold: float
+    threshold_by: str
+    none_of_these: int
     labels: list[Label]
     clips: list[SupportClip]
     model: str

@@ -9,7 +9,7 @@ import httpx
 
 from kshot_client.calls import Call, Flow, Give, Items, Pause, Send
 from kshot_client.models.results import Diagnosis
-from kshot_client.models.tasks import Task, TaskLine, TaskPage
+from kshot_client.models.tasks import InboxPolicy, Task, TaskLine, TaskPage
 from kshot_client.operations.requests import LONG_S, form_of, headers_of, new_key, task_path
 from kshot_client.problems import StillWorkingError, TaskFailedError
 from kshot_client.uploads import AnyClip, Progress, Upload
@@ -27,6 +27,7 @@ def register(
     descriptions: Mapping[str, Sequence[str]] | None = None,
     ttl_s: float | None = None,
     allow_partial: bool = False,
+    inbox: InboxPolicy | None = None,
     wait: bool = True,
     patience_s: float = PATIENCE_S,
     idempotency_key: str | None = None,
@@ -40,6 +41,7 @@ def register(
         descriptions: One sentence a stage for every label; None leaves them to the service.
         ttl_s: How long it lives, seconds; None is for ever.
         allow_partial: Leave out clips that cannot be used, while every label keeps one.
+        inbox: Which queries it remembers unasked; None is none.
         wait: Return it when it is ready; else as soon as it is safe.
         patience_s: How long to wait at most.
         idempotency_key: By which a repeated call is known as the same; None makes one.
@@ -53,7 +55,8 @@ def register(
     """
     told = None if descriptions is None else {k: list(v) for k, v in descriptions.items()}
     fields = {"name": name, "ttl_s": ttl_s, "allow_partial": allow_partial or None}
-    body = _body(support, fields, told, progress)
+    objects = {"descriptions": told, "inbox": None if inbox is None else inbox.model_dump()}
+    body = _body(support, fields, objects, progress)
     headers = headers_of(wait=wait, key=idempotency_key or new_key())
     call = Call("POST", "/v1/tasks", repeatable=True, headers=headers, **body)
     answer: httpx.Response = yield Send(call)
@@ -64,18 +67,17 @@ def register(
 def _body(
     support: Mapping[str, Sequence[AnyClip]],
     fields: Mapping[str, object],
-    told: Mapping[str, Sequence[str]] | None,
+    objects: Mapping[str, object],
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Write a task as a form; as JSON if it has labels alone, of which a form has none."""
     labels = [label for label, clips in support.items() for _ in clips]
     if labels:
         given = [clip for clips in support.values() for clip in clips]
-        written = {**fields, "descriptions": None if told is None else json.dumps(told)}
-        return {"form": form_of(given, written, labels, progress)}
-    body: dict[str, object] = {k: v for k, v in fields.items() if v is not None}
-    body["labels"] = [{"label": label, "clips": []} for label in support]
-    return {"json": body | ({} if told is None else {"descriptions": told})}
+        written = {k: None if v is None else json.dumps(v) for k, v in objects.items()}
+        return {"form": form_of(given, {**fields, **written}, labels, progress)}
+    body = {k: v for k, v in {**fields, **objects}.items() if v is not None}
+    return {"json": body | {"labels": [{"label": label, "clips": []} for label in support]}}
 
 
 def wait_until_ready(task_id: str, *, patience_s: float = PATIENCE_S) -> Flow[Task]:
@@ -150,9 +152,16 @@ def diagnose(task_id: str) -> Flow[Diagnosis]:
     return Diagnosis.model_validate_json(answer.content)
 
 
-def export_task(task_id: str) -> Flow[bytes]:
-    """Give a task as one file: its record and its pictures, with checksums."""
-    answer: httpx.Response = yield Send(Call("GET", task_path(task_id, "export"), repeatable=True))
+def export_task(task_id: str, *, remembered: bool = False) -> Flow[bytes]:
+    """Give a task as one file: its record and its pictures, with checksums.
+
+    Args:
+        task_id: Which.
+        remembered: With the queries of its inbox.
+    """
+    params = {"remembered": "true"} if remembered else {}
+    call = Call("GET", task_path(task_id, "export"), repeatable=True, params=params)
+    answer: httpx.Response = yield Send(call)
     return answer.content
 
 

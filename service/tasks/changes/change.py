@@ -128,19 +128,19 @@ class Changer:
 
     async def rename_label(self, asked: Asked, label: str, name: str) -> Changed:
         """Call a label otherwise; sentences that a client wrote stay."""
-        (words,) = await self.texts.first([NewLabel(name, None, ())])
+        (words,) = await self.texts.first([NewLabel(name, None, ())], asked.allowance.owner)
         return await self.edit(asked, edits.WriteLabel(label, words, keeps_client_stages=True))
 
     async def describe(self, asked: Asked, label: str, stages: StageTexts | None) -> Changed:
         """Give a label other sentences; None goes back to those that it had by itself."""
         record = await self._standing(asked)
         known = record.labels[edits.place_of_label(record, label)].label
-        (words,) = await self.texts.first([NewLabel(known, stages, ())])
+        (words,) = await self.texts.first([NewLabel(known, stages, ())], asked.allowance.owner)
         return await self.edit(asked, edits.WriteLabel(label, words))
 
     async def put_label(self, asked: Asked, new: NewLabel, *, allow_partial: bool) -> Changed:
         """Add a label with its clips, or give one that is there these clips for its own."""
-        (words,) = await self.texts.first([new])
+        (words,) = await self.texts.first([new], asked.allowance.owner)
         return await self._grow(asked, new, words, allow_partial=allow_partial)
 
     async def add_clips(self, asked: Asked, new: NewLabel, *, allow_partial: bool) -> Changed:

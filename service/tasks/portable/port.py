@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from service.decoding.pool import ClipRequest
 from service.stores.errors import StoreError
-from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id
+from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id, owner_of
 from service.tasks.allowance import Allowance
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_clips, check_task, refuse_clips
@@ -126,12 +126,12 @@ class Porter:
 
     async def _labels(self, record: TaskRecord) -> tuple[LabelRecord, ...]:
         """Keep sentences as far as this checkpoint reads as many."""
-        wanted = self.engine.model.stages
+        wanted, owner = self.engine.model.stages, owner_of(record.task_id)
         return tuple(
             [
                 label
                 if len(label.stages) == wanted
-                else (await self.tasks.texts.first([NewLabel(label.label, None, ())]))[0]
+                else (await self.tasks.texts.first([NewLabel(label.label, None, ())], owner))[0]
                 for label in record.labels
             ]
         )
