@@ -9,10 +9,11 @@ synthetic, so each run shows the same.
 import argparse
 import io
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from deploy.local_service import ROOT, local_service
 from kshot_client import Client
@@ -26,7 +27,7 @@ HEIGHT = 1000
 PATIENCE_MS = 60_000
 SHOTS = 4
 QUERIES = 3
-COLOURS = 160
+COLOURS = 256
 NAME = "Shapes in motion"
 
 
@@ -121,7 +122,7 @@ class Shown:
         self._open("watch")
         self.page.get_by_label("Choose a video").set_input_files(draw_day(self.folder, self.clips))
         self.page.get_by_role("button", name="Save as CSV").wait_for()
-        self.page.locator(".list button").nth(1).click()
+        self.page.locator(".list button").first.click()
         self.page.locator(".stage video").evaluate("video => video.pause()")
 
     def tasks(self) -> None:
@@ -158,6 +159,8 @@ def prepare(client: Client, clips: Clips) -> str:
 def main() -> None:
     """Write the pictures."""
     options = parser().parse_args()
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _leave)
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -183,6 +186,11 @@ def main() -> None:
             path = options.folder / f"page-{view}.png"
             save(page.screenshot(full_page=options.whole), path)
             page.close()
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """End as on Ctrl-C, so that the service and the browser end too."""
+    raise SystemExit(128 + number)
 
 
 def parser() -> argparse.ArgumentParser:
