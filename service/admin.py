@@ -90,7 +90,7 @@ async def _make(keys: "KeyStore", name: str, tenant: str, scopes: str) -> None:
     print(_line(record), file=sys.stderr)
     if first:
         print(
-            "It is the first key: restart a service that runs; it is open until then.",
+            "It is the first key: a service that runs asks for one within 2 seconds from now on.",
             file=sys.stderr,
         )
     print(token)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from model.errors import KshotError
@@ -22,6 +22,17 @@ def spawn(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
     task = asyncio.create_task(work)
     task.add_done_callback(_take)
     return task
+
+
+async def until(reached: Callable[[], Awaitable[bool]], pause_s: float) -> None:
+    """Ask again and again, and return when it is so; an error of ours is asked again later."""
+    while True:
+        try:
+            if await reached():
+                return
+        except KshotError as error:
+            log.debug("%s cannot be told now: %s", reached, error.code)
+        await asyncio.sleep(pause_s)
 
 
 def _take(task: asyncio.Task[Any]) -> None:

@@ -21,7 +21,8 @@ from service.engine.passes.choice import Choice, onnx_folder, open_runtime
 from service.engine.runtimes.protocol import Runtime, supports_from
 from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
-from service.keys.ring import KeyRing, ring_of
+from service.keys.locking import keys_until, locked_when_keyed
+from service.keys.ring import KeyRing
 from service.limits import Limits, limits_of, media_limits, stream_limits
 from service.metrics.attached import observe
 from service.metrics.meters import Meters
@@ -36,6 +37,7 @@ from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
+from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
@@ -51,9 +53,9 @@ STORE_ANSWERS_S = 2.0
 log = logging.getLogger("kshot.service")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """One running service."""
+    """One running service; nothing in it changes but `ring`, once."""
 
     settings: Settings
     limits: Limits
@@ -70,8 +72,9 @@ class Service:
     follower: Follower
     inbox: Inbox
     watch: Watch
+    once: Once
     meters: Meters
-    ring: KeyRing | None  # of keys; None lets everybody in
+    ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
 
     @property
     def device_works(self) -> bool:
@@ -109,9 +112,7 @@ async def running(
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
-        describer = describer_of(store, limits, settings)
-        if describer is not None:
-            stack.push_async_callback(describer.close)
+        describer = describer_until(stack, store, limits, settings)
         texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
         supports = supports_of(store, engine, choice.runtime, texts, settings)
         stack.push_async_callback(supports.close)
@@ -126,19 +127,13 @@ async def running(
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
-        parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), porter
-        asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
-        watch = Watch(supports, settings.max_watchers)
-        yield Service(*parts, *users, *asked, inbox_of(changer, settings), watch, meters, ring)
-
-
-async def keys_until(stack: AsyncExitStack, settings: Settings) -> KeyRing | None:
-    """Open the keys, where callers need one, for as long as the stack stands."""
-    ring = await ring_of(settings)
-    if ring is not None:
-        stack.push_async_callback(ring.close)
-    return ring
+        parts = settings, limits, store, pool, choice, engine, texts, tasks, changer
+        users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
+        asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
+        last = Watch(supports, settings.max_watchers), Once(store.once, settings.idempotency_s)
+        service = Service(*parts, *users, *asked, *last, meters, ring)
+        await stack.enter_async_context(locked_when_keyed(service))
+        yield service
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -166,17 +161,6 @@ def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) 
     )
 
 
-def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
-    """Make what classifies clips against tasks."""
-    return Classifier(
-        arrivals=tasks.arrivals,
-        supports=tasks.supports,
-        texts=tasks.texts,
-        pool=tasks.pool,
-        engine=engine,
-    )
-
-
 def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
     """Make what follows long videos."""
     streams = VideoStreams(
@@ -191,10 +175,23 @@ def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
     )
 
 
-def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Describer | None:
-    """Make what asks the language model, where one is configured."""
+def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
+    """Make what classifies clips."""
+    return Classifier(
+        arrivals=tasks.arrivals,
+        supports=tasks.supports,
+        texts=tasks.texts,
+        pool=tasks.pool,
+        engine=engine,
+    )
+
+
+def describer_until(
+    stack: AsyncExitStack, store: TaskStore, limits: Limits, settings: Settings
+) -> Describer | None:
+    """Make what asks the language model, where one is configured, until the stack ends."""
     key = settings.openai_api_key
-    return describer_from(
+    describer = describer_from(
         api_key=key.get_secret_value() if key else None,
         base_url=settings.llm_base_url,
         model=settings.llm_model,
@@ -202,6 +199,9 @@ def describer_of(store: TaskStore, limits: Limits, settings: Settings) -> Descri
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
     )
+    if describer is not None:
+        stack.push_async_callback(describer.close)
+    return describer
 
 
 def warming_of(store: TaskStore, supports: Supports) -> Warming:

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     inbox_s: float = Field(
         7 * 86_400.0, gt=0, description="How long a query is kept that a task remembers."
     )
+    idempotency_s: float = Field(
+        86_400.0, gt=0, description="How long the answer to an Idempotency-Key is given again."
+    )
     wait_s: float = Field(
         20.0, ge=0, description="Longest POST /tasks and classify wait for a task to be ready."
     )

@@ -92,14 +92,17 @@ class ForkedService(ForkedCommand):
     Args:
         settings: Environment, without the prefix.
         log: File for its log.
+        module: Another one that serves.
     """
 
-    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, settings: Mapping[str, str], log: Path, module: str = "service.__main__"
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
-        super().__init__("service.__main__", env=env | {"KSHOT_PORT": str(port)}, log=log)
+        super().__init__(module, env=env | {"KSHOT_PORT": str(port)}, log=log)
         try:
             self._wait_ready()
         except BaseException:

@@ -25,7 +25,7 @@ MEANINGS = {
     406: "None of the forms that `Accept` names.",
     409: "Not now: still getting ready, or changed meanwhile.",
     408: "The body came too slowly.",
-    410: "The task has expired.",
+    410: "The task has expired, or what an Idempotency-Key made is gone.",
     412: "The task is at another revision than If-Match says; `revision` and ETag say at which.",
     413: "More bytes than the limit.",
     415: "A content type, container or codec that is not taken.",
@@ -133,6 +133,15 @@ PREFER: dict[str, Any] = {
     "description": "`wait=N`: seconds to wait for the task to be ready.",
 }
 
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+    "description": "Drawn by the client for this request; sent again with it, it gets the first "
+    "answer, and nothing is made twice.",
+}
+
 
 def timeout(description: str) -> dict[str, Any]:
     """Describe the header that sets a deadline."""
@@ -149,7 +158,11 @@ CLASSIFY_HEADERS: dict[str, Any] = {
     "parameters": [PREFER, timeout("Milliseconds the request may take; then 504.")]
 }
 REGISTER_HEADERS: dict[str, Any] = {
-    "parameters": [PREFER, timeout("Milliseconds for receiving and decoding; then 504.")]
+    "parameters": [
+        PREFER,
+        timeout("Milliseconds for receiving and decoding; then 504."),
+        IDEMPOTENCY_KEY,
+    ]
 }
 
 

@@ -8,6 +8,7 @@ from service.keys import errors as keys
 from service.stores import errors as stores
 from service.tasks.changes import errors as changes
 from service.tasks.inbox import errors as inbox
+from service.tasks.once import errors as once
 from service.tasks.portable import errors as portable
 from service.tasks.timeline import errors as timeline
 
@@ -50,6 +51,10 @@ STATUS: dict[type[KshotError], int] = {
     refused.UploadTooSlowError: 408,
     refused.ClientLeftError: 400,
     refused.Base64Error: 422,
+    once.IdempotencyKeyInvalidError: 400,
+    once.IdempotencyKeyReusedError: 422,
+    once.IdempotencyInProgressError: 409,
+    once.IdempotencyAnswerGoneError: 410,
     refused.TooFewLabelsError: 422,
     refused.TooManyLabelsError: 422,
     refused.LabelEmptyError: 422,

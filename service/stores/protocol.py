@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from service.background import spawn
 from service.stores.inboxes.kept import InboxStore
+from service.stores.once.kept import OnceStore
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
@@ -27,6 +28,11 @@ class TaskStore(Protocol):
     @property
     def inbox(self) -> InboxStore:
         """Queries that tasks remember; they go with their task."""
+        ...
+
+    @property
+    def once(self) -> OnceStore:
+        """Requests that their clients may send again, and the first answers to them."""
         ...
 
     async def create(self, record: TaskRecord, pictures: Pictures) -> None:
@@ -137,6 +143,10 @@ class TaskStore(Protocol):
 
     async def recent(self, limit: int) -> Sequence[str]:
         """Return the ids of tasks, the one that was used last first; without use, none."""
+        ...
+
+    async def keyed(self) -> bool:
+        """Tell whether an API key was ever made for this store."""
         ...
 
     async def ping(self) -> None:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from service.stores import sealing
 from service.stores.errors import StoreUnavailableError
 from service.stores.inboxes.redis import RedisInbox
+from service.stores.once.redis import RedisOnce
 from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.redis_cache import RedisCache
@@ -92,6 +93,7 @@ class RedisStore:
     """A `TaskStore` in Redis; every value is sealed, every operation runs to its end."""
 
     inbox: RedisInbox
+    once: RedisOnce
 
     def __init__(self, client: Redis, tasks: RedisTasks, cache: RedisCache) -> None:
         self._client = client
@@ -137,6 +139,7 @@ class RedisStore:
         )
         store = cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
         store.inbox = RedisInbox(client, options.prefix, now, store._run)
+        store.once = RedisOnce(client, options.prefix, store._run)
         return store
 
     async def create(self, record: TaskRecord, pictures: Pictures) -> None:
@@ -197,12 +200,17 @@ class RedisStore:
         """Return the ids of the tasks that were used last."""
         return await self._run(self._cache.recent(limit))
 
+    async def keyed(self) -> bool:
+        """Tell whether an API key was ever made."""
+        return await self._run(self._tasks.keyed())
+
     async def ping(self) -> None:
         """Return when the server answers and keeps what it acknowledges."""
         await self._run(self._ping())
 
     async def close(self) -> None:
         """Let running operations end, then let go of the connections."""
+        self.once.close()
         await self._shield.drain()
         await self._client.aclose()
 

@@ -47,7 +47,7 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, aside, uploaded; then those of remembered queries
+# KEYS: pictures, task, expired, supports, aside, uploaded; then what is kept beside a task
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
 #       chunks aside, "whole" where all old pictures go, id; then the clips whose pictures go
 REPLACE = """
@@ -92,7 +92,7 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, index, used, uploaded; then those of remembered queries
+# KEYS: pictures, task, expired, supports, index, used, uploaded; then what is kept beside a task
 # ARGV: the id of the task, expected revision or ""
 DELETE = """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end

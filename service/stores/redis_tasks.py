@@ -58,6 +58,10 @@ class RedisTasks:
         self._chunk_bytes = chunk_bytes
         self._records = SealedRecords()
 
+    async def keyed(self) -> bool:
+        """Tell whether there is an API key, also a revoked one."""
+        return bool(await self._client.exists(self._key("keys")))
+
     async def check(self) -> None:
         """Return when the server answers, and still keeps what it acknowledges."""
         if self._durability is Durability.NONE:
@@ -138,11 +142,11 @@ class RedisTasks:
         fields = [sealing.seal_record(record), record.revision, *self._life(record)]
         whole, gone = ("whole", []) if change.whole else ("", sorted(change.removed))
         keys = [*self._keys(task_id), self._key("supports", task_id)]
-        inbox = self._inbox(task_id)
+        beside = self._beside(task_id)
         async with self._aside(task_id, pictures) as (aside, chunks):
             status = await self._commits.run(
                 redis_commit.REPLACE,
-                [*keys, aside, self._key("uploaded"), *inbox],
+                [*keys, aside, self._key("uploaded"), *beside],
                 [expected_revision, *fields, chunks, whole, task_id, *gone],
             )
             if status == b"absent":
@@ -169,7 +173,7 @@ class RedisTasks:
         self._records.forget(task_id)
         keys = [*self._keys(task_id), self._key("supports", task_id)]
         keys += [self._key("index"), self._key("used"), self._key("uploaded")]
-        keys += self._inbox(task_id)
+        keys += self._beside(task_id)
         expected = "" if expected_revision is None else expected_revision
         status = await self._commits.run(redis_commit.DELETE, keys, [task_id, expected])
         if status not in (b"done", b"absent"):
@@ -256,8 +260,9 @@ class RedisTasks:
     def _keys(self, task_id: str) -> list[str]:
         return [self._key(kind, task_id) for kind in ("pictures", "task", "expired")]
 
-    def _inbox(self, task_id: str) -> list[str]:
-        kinds = ("inbox", "inbox-pictures", "inbox-marks")  # as `inboxes.redis` has them
+    def _beside(self, task_id: str) -> list[str]:
+        # as `inboxes.redis` has them, and `once.redis` the last
+        kinds = ("inbox", "inbox-pictures", "inbox-marks", "answers")
         return [self._key(kind, task_id) for kind in kinds]
 
     def _key(self, *parts: str) -> str:

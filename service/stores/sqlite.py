@@ -20,6 +20,7 @@ from service.background import spawn
 from service.stores import errors
 from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.inboxes.sqlite import SqliteInbox
+from service.stores.once.sqlite import SqliteOnce
 from service.stores.protocol import Pictures, Shield
 from service.stores.records import TaskRecord
 from service.stores.sqlite_cache import SqliteCache
@@ -44,6 +45,7 @@ class SqliteStore:
         self._tasks = SqliteTasks(self._file, now)
         self._cache = SqliteCache(self._file, self._tasks, now, text_entries)
         self.inbox = SqliteInbox(self._file, now, self._look, self._change)
+        self.once = SqliteOnce(self._file, now, self._look, self._change)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="kshot-store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="kshot-store-reader")
         self._shield = Shield()
@@ -139,6 +141,10 @@ class SqliteStore:
         """Return the ids of the tasks that were used last."""
         return await self._shield.run(self._read(lambda: self._cache.recent(limit)))
 
+    async def keyed(self) -> bool:
+        """Tell whether an API key was ever made."""
+        return await self._shield.run(self._read(self._tasks.keyed))
+
     async def ping(self) -> None:
         """Return when the file is in its place and can be read."""
         await self._shield.run(self._read(self._tasks.ping))
@@ -193,6 +199,7 @@ class SqliteStore:
         await self._write(lambda: self._tasks.forget(now))
         await self._write(lambda: self._cache.prune(now))
         await self._write(lambda: self.inbox.sweep(now))
+        await self._write(lambda: self.once.sweep(now))
         await self._give_room_back()
 
     async def _give_room_back(self) -> None:

@@ -18,30 +18,14 @@ from sqlite3 import Connection
 from model.files import sync_folder
 from service.stores import errors
 from service.stores.errors import StoreCorruptError, StoreUnavailableError
+from service.stores.sqlite_schema import (
+    APPLICATION_ID,
+    LATER,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TABLES,
+)
 
-APPLICATION_ID = 0x6B73686F  # "ksho": tells our files from other SQLite databases
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE tasks (task_id TEXT PRIMARY KEY, place TEXT NOT NULL, expires_at REAL, record BLOB);
-CREATE INDEX tasks_by_place ON tasks (place);
-CREATE INDEX tasks_by_expiry ON tasks (expires_at) WHERE expires_at IS NOT NULL;
-CREATE TABLE pictures (task_id TEXT, clip_id TEXT, packed BLOB, PRIMARY KEY (task_id, clip_id));
-CREATE TABLE tombstones (task_id TEXT PRIMARY KEY, expired_at REAL NOT NULL);
-CREATE TABLE texts (name TEXT PRIMARY KEY, expires_at REAL NOT NULL, value BLOB);
-CREATE INDEX texts_by_expiry ON texts (expires_at);
-"""
-NO_TASK = "WHERE task_id NOT IN (SELECT task_id FROM tasks)"
-TABLES = {"tasks", "pictures", "tombstones", "texts"}
-# Since 2026-11-28; older versions leave these tables alone. `uploaded`: whose pictures are uploads
-# still. `inbox`: queries that tasks remember. The others: what is derived, and can be lost.
-LATER = f"""
-CREATE TABLE IF NOT EXISTS uploaded (task_id TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS supports (task_id TEXT PRIMARY KEY, name TEXT, value BLOB);
-CREATE TABLE IF NOT EXISTS uses (task_id TEXT PRIMARY KEY, used_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS inbox (task_id, query_id, at REAL, until REAL, size, about, packed,
-  PRIMARY KEY (task_id, query_id));
-DELETE FROM supports {NO_TASK}; DELETE FROM uses {NO_TASK}; DELETE FROM inbox {NO_TASK};
-"""
 PAGE_BYTES = 32768  # larger pages read pictures faster and write small rows slower; at most 65536
 CACHE_BYTES = 32 * 2**20  # of the writing connection
 BUSY_S = 5.0  # how long to wait for another program that locks the file, such as a backup

@@ -137,6 +137,11 @@ class SqliteTasks:
         with self._file.reading() as db:
             first(db, "SELECT 1 FROM tasks LIMIT 1")
 
+    def keyed(self) -> bool:
+        """Tell whether there is an API key, also a revoked one."""
+        with self._file.reading() as db:
+            return first(db, "SELECT 1 FROM keys LIMIT 1") is not None
+
     def due(self, now: float) -> list[str]:
         """Return the ids of tasks whose time has run out."""
         with self._file.reading() as db:
@@ -184,7 +189,7 @@ class SqliteTasks:
 
     def _remove(self, db: Connection, task_id: str) -> None:
         self._records.forget(task_id)
-        for table in ("tasks", "pictures", "uploaded", "supports", "uses", "inbox"):
+        for table in ("tasks", "pictures", "uploaded", "supports", "uses", "inbox", "answers"):
             db.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))
 
 

@@ -179,6 +179,7 @@ class Allowance:
     deadline: Deadline
     credits: Credits
     owner: str = ""  # whose the tasks are that it makes
+    seed: str | None = None  # its client may send it again: what it makes has ids made of this
 
 
 class Ledger:

@@ -77,7 +77,6 @@ class Describer:
         store: Keeps the answers.
         stages: Sentences that describe a label.
         limits: Times and counts.
-        salt: Separates cached answers of parties that must not notice each other's labels.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class Describer:
         *,
         stages: int = STAGES,
         limits: DescriberLimits | None = None,
-        salt: str = "",
     ) -> None:
         self._limits = limits or DescriberLimits()
         self._client = client.with_options(
@@ -98,22 +96,29 @@ class Describer:
         self._model = model
         self._store = store
         self._stages = stages
-        self._salt = salt
         self._structured = True
         self._free = asyncio.Semaphore(self._limits.concurrency)
         self._asking: dict[str, _Question] = {}
 
-    async def cached(self, label: str) -> StageTexts | None:
-        """Return the stages of a label if the store has them; never asks the model."""
+    async def cached(self, label: str, owner: str = "") -> StageTexts | None:
+        """Return the stages of a label if a tenant's store has them; never asks the model."""
+        return await self._kept(self._key(label, owner))
+
+    async def _kept(self, key: str) -> StageTexts | None:
         try:
-            kept = await self._store.get_text(self._key(label))
+            kept = await self._store.get_text(key)
             return None if kept is None else check_stages(json.loads(kept), self._stages)
         except (StoreError, DescriptionError, ValueError) as error:
             logger.warning("A cached description could not be read: %s", error)
             return None
 
-    async def describe(self, label: str) -> StageTexts:
-        """Return the stages of a label; callers for one label at a time share one request.
+    async def describe(self, label: str, owner: str = "") -> StageTexts:
+        """Return the stages of a label; callers of a tenant for one label share one request.
+
+        Args:
+            label: The label.
+            owner: The tenant. Its answers are its own: else the time that one takes would tell
+                who had the label before.
 
         Raises:
             DescriptionUnavailableError: no endpoint, no answer in time, or no usable one.
@@ -122,7 +127,7 @@ class Describer:
             raise DescriptionUnavailableError(
                 f"A label of {len(label)} characters is not described; use 1 to {MAX_LABEL_CHARS}."
             )
-        key = self._key(label)
+        key = self._key(label, owner)
         if (question := self._asking.get(key)) is None:
             question = self._asking[key] = _Question(spawn(self._described(key, label)))
         question.callers += 1
@@ -143,7 +148,7 @@ class Describer:
         await self._client.close()
 
     async def _described(self, key: str, label: str) -> StageTexts:
-        if (kept := await self.cached(label)) is not None:
+        if (kept := await self._kept(key)) is not None:
             return kept
         try:
             async with self._free, asyncio.timeout(self._limits.total_s):
@@ -186,8 +191,8 @@ class Describer:
             answer = await create(model=self._model, messages=asked)
         return answer.content
 
-    def _key(self, label: str) -> str:
-        question = [PROMPT_VERSION, LANGUAGE, self._model, self._salt, spoken(label), self._stages]
+    def _key(self, label: str, owner: str) -> str:
+        question = [PROMPT_VERSION, LANGUAGE, self._model, owner, spoken(label), self._stages]
         return f"description:{hashlib.sha256(json.dumps(question).encode()).hexdigest()}"
 
 
@@ -199,14 +204,13 @@ def describer_from(
     store: TaskStore,
     stages: int = STAGES,
     ttl_s: float = KEEP_S,
-    salt: str = "",
 ) -> Describer | None:
     """Return a describer, or None where neither a key nor an endpoint is configured."""
     if not api_key and not base_url:
         return None
     client = client_of(api_key, base_url)
     limits = DescriberLimits(ttl_s=ttl_s)
-    return Describer(client, model, store, stages=stages, limits=limits, salt=salt)
+    return Describer(client, model, store, stages=stages, limits=limits)
 
 
 def _stages_of(answer: bytes, count: int) -> StageTexts:

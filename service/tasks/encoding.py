@@ -17,7 +17,7 @@ from service.engine.registration import Progress, silent
 from service.errors import DeadlineUnmetError, TaskIncompatibleError
 from service.stores.errors import RevisionConflictError
 from service.stores.protocol import TaskStore
-from service.stores.records import TaskRecord
+from service.stores.records import TaskRecord, owner_of
 from service.tasks.allowance import Deadline
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.texts import TaskTexts
@@ -162,7 +162,7 @@ class Encoding:
         classes = tuple(clip.label for clip in record.clips)
         if clips is None or not names or (clips.names, clips.classes) != (names, classes):
             return None
-        text_NAE = await self.texts.encode(record.labels)
+        text_NAE = await self.texts.encode(record.labels, owner_of(record.task_id))
         if text_NAE is not None:
             text_NAE = text_NAE.to(older.classes.prototype_NTE.device)
         if not self.engine.model.needs_text:
@@ -236,7 +236,7 @@ class Encoding:
             frames_STHWC = await asyncio.to_thread(np.stack, in_order)  # 64 clips take 0.1 s
         else:
             frames_STHWC = np.empty((0, model.frames, model.size, model.size, 3), np.uint8)
-        text_NAE = await self.texts.encode(record.labels)
+        text_NAE = await self.texts.encode(record.labels, owner_of(record.task_id))
         if not names and (text_NAE is None or not model.text_alone):
             raise TaskIncompatibleError(
                 f"Task {record.task_id} has labels without clips, which this checkpoint cannot "

@@ -13,7 +13,7 @@ from model.errors import KshotError
 from service.background import spawn
 from service.engine.engine import Engine
 from service.stores.protocol import TaskStore
-from service.stores.records import TaskRecord
+from service.stores.records import TaskRecord, owner_of
 from service.tasks.texts import TaskTexts
 
 CLOSING_S = 1.0  # for what is still to be written when the service stops
@@ -97,7 +97,7 @@ class KeptSupports:
         if support.fingerprint != ours or told != (names, classes):
             log.warning("Kept supports of task %s are not its own", record.task_id)
             return None
-        text_NAE = await self.texts.encode(record.labels)
+        text_NAE = await self.texts.encode(record.labels, owner_of(record.task_id))
         if self.engine.model.needs_text:
             return support if support.text_inside == (text_NAE is not None) else None
         if text_NAE is None:

@@ -13,7 +13,7 @@ from service.errors import PreparationError
 from service.limits import Limits
 from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
 from service.stores.protocol import Pictures, TaskStore
-from service.stores.records import TaskRecord
+from service.stores.records import TaskRecord, new_id
 from service.tasks import uploads
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals, Decoded
@@ -75,9 +75,9 @@ class Tasks:
         """
         begun = time.monotonic()
         async with allowance.deadline.bounding("decoding"):
-            record, inputs = await self._checked(task, allowance.owner)
+            record, inputs = await self._checked(task, allowance.seed or new_id(allowance.owner))
         self.supports.check_size(record)
-        record = replace(record, labels=await self.texts.first(task.labels))
+        record = replace(record, labels=await self.texts.first(task.labels, allowance.owner))
         await self.texts.check_clipless(record)
         preparation = Preparation(len(inputs))
         decoding = spawn(self.arrivals.decode(record, inputs, preparation))
@@ -86,7 +86,7 @@ class Tasks:
                 patience_s = wait_s if self._storable(inputs) else None
                 await asyncio.wait({decoding}, timeout=patience_s)
             if not decoding.done():
-                await self._create(record, uploads.parts_of(inputs))
+                await self._create(record, uploads.parts_of(inputs), allowance)
                 credits = allowance.credits.hand_over(whole=True)
                 self.arrivals.follow(record, decoding, preparation, credits)
                 return record
@@ -96,7 +96,7 @@ class Tasks:
         left_s = self.limits.wait_s if wait_s is None else wait_s + begun - time.monotonic()
         return await self.prepared(decoding.result(), preparation, max(0.0, left_s), allowance)
 
-    async def _checked(self, task: NewTask, owner: str) -> tuple[TaskRecord, list[ClipInput]]:
+    async def _checked(self, task: NewTask, task_id: str) -> tuple[TaskRecord, list[ClipInput]]:
         """Read the headers of all clips; return the record, and the clips that may be used.
 
         Raises:
@@ -104,7 +104,7 @@ class Tasks:
         """
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
-        record = await asyncio.to_thread(uploads.uploaded, task, owner)
+        record = await asyncio.to_thread(uploads.uploaded, task, task_id)
         faults = await check_clips(self.pool, inputs, "register", labels)
         refused = {fault.index for fault in faults}
         sound = [clip for clip in inputs if clip.index not in refused]
@@ -116,26 +116,26 @@ class Tasks:
         """Store a task that is decoded, and encode it."""
         record, credits = done.record, allowance.credits
         credits.correct(decode_ms=0, frames=len(done.frames) * self.pool.frames)
-        await self._create(record, done.pictures)
+        await self._create(record, done.pictures, allowance)
         try:
             await self.supports.prepare(
                 record, done.frames, preparation, wait_s, credits.hand_over()
             )
         except asyncio.CancelledError:
-            self._undo(record.task_id)
+            self._undo(record.task_id, allowance)
             raise
         if preparation.failed:
             await self.delete(record.task_id)
             raise PreparationError("The model failed on the clips; nothing is stored, try again.")
         return record
 
-    async def _create(self, record: TaskRecord, kept: Pictures) -> None:
+    async def _create(self, record: TaskRecord, kept: Pictures, allowance: Allowance) -> None:
         """Make a task durable; it goes again when its client leaves meanwhile."""
         creating = spawn(self.store.create(record, kept))
         try:
             await asyncio.shield(creating)
         except asyncio.CancelledError:
-            self._undo(record.task_id, creating)
+            self._undo(record.task_id, allowance, creating)
             raise
 
     def _storable(self, inputs: Sequence[ClipInput]) -> bool:
@@ -186,8 +186,15 @@ class Tasks:
         """Remove what clients that left were never told of."""
         await asyncio.gather(*self._undoing, return_exceptions=True)
 
-    def _undo(self, task_id: str, creating: "asyncio.Task[None] | None" = None) -> None:
-        """Remove a task whose client left before it was told of it."""
+    def _undo(
+        self,
+        task_id: str,
+        allowance: Allowance,
+        creating: "asyncio.Task[None] | None" = None,
+    ) -> None:
+        """Remove a task whose client left before it was told of it, unless it may ask again."""
+        if allowance.seed is not None:
+            return
 
         async def undo() -> None:
             try:

@@ -34,13 +34,16 @@ log = logging.getLogger("kshot.texts")
 
 
 class Describes(Protocol):
-    """A source of better text than templates, such as `service.tasks.describe.Describer`."""
+    """A source of better text than templates, such as `service.tasks.describe.Describer`.
 
-    async def cached(self, label: str) -> StageTexts | None:
+    No tenant may tell by time what labels another one has: each asks and keeps for itself.
+    """
+
+    async def cached(self, label: str, owner: str) -> StageTexts | None:
         """Return the stages of a label if they are known already."""
         ...
 
-    async def describe(self, label: str) -> StageTexts:
+    async def describe(self, label: str, owner: str) -> StageTexts:
         """Return stages, asking the language model if need be."""
         ...
 
@@ -65,7 +68,7 @@ class TaskTexts:
         self.outcomes: Counter[Outcome] = Counter()  # of the labels that were asked about
         self._text_fault = lru_cache(REMEMBERED)(engine.text_fault)
 
-    async def first(self, new: Sequence[NewLabel]) -> tuple[LabelRecord, ...]:
+    async def first(self, new: Sequence[NewLabel], owner: str) -> tuple[LabelRecord, ...]:
         """Return the text a task starts with: the client's, else the cached, else a template."""
         if all(label.stages is not None for label in new):
             return tuple(_record(each.label, each.stages, "client") for each in new if each.stages)
@@ -75,7 +78,7 @@ class TaskTexts:
         )
         if self.describer is None or await self.fault(templates) is not None:
             return templates
-        cached = [await self.describer.cached(label.label) for label in new]
+        cached = [await self.describer.cached(label.label, owner) for label in new]
         described = tuple(
             _record(label.label, stages, "llm")
             for label, stages in zip(new, cached, strict=True)
@@ -89,13 +92,15 @@ class TaskTexts:
         templates = any(label.text_source == "template" for label in labels)
         return templates and self.describer is not None
 
-    async def better(self, labels: Sequence[LabelRecord]) -> tuple[LabelRecord, ...] | None:
+    async def better(
+        self, labels: Sequence[LabelRecord], owner: str
+    ) -> tuple[LabelRecord, ...] | None:
         """Return the language model's text in the place of templates, or None: it cannot help."""
         describer = self.describer
         if describer is None or not self.may_improve(labels) or await self.fault(labels):
             return None
         wanted = [label.label for label in labels if label.text_source == "template"]
-        asked = [spawn(describer.describe(label)) for label in wanted]
+        asked = [spawn(describer.describe(label, owner)) for label in wanted]
         try:
             answers = await asyncio.gather(*asked)
             self.outcomes["described"] += len(answers)
@@ -154,11 +159,11 @@ class TaskTexts:
                 return fault
         return None
 
-    async def encode(self, labels: Sequence[LabelRecord]) -> Tensor | None:
+    async def encode(self, labels: Sequence[LabelRecord], owner: str) -> Tensor | None:
         """Return text_NAE, from the store as far as it has it; None when no text takes part."""
         if await self.fault(labels) is not None:
             return None
-        keys = [self._key(label) for label in labels]
+        keys = [self._key(label, owner) for label in labels]
         features = [_unpack(await self._read(key)) for key in keys]
         missing = [place for place, feature in enumerate(features) if feature is None]
         if missing:
@@ -171,8 +176,9 @@ class TaskTexts:
                 await self._write(keys[place], save({"text_AE": feature_AE.contiguous()}))
         return torch.stack([feature for feature in features if feature is not None])
 
-    def _key(self, label: LabelRecord) -> str:
-        text = json.dumps([WORDING_VERSION, label.label, *label.stages]).encode()
+    def _key(self, label: LabelRecord, owner: str) -> str:
+        words = [WORDING_VERSION, label.label, *label.stages]
+        text = json.dumps([owner, words] if owner else words).encode()
         return f"features:{self.engine.model.fingerprint}:{hashlib.sha256(text).hexdigest()}"
 
     async def _read(self, key: str) -> bytes | None:

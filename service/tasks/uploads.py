@@ -9,17 +9,17 @@ from model.errors import ClipError
 from model.media.sampling import Clip
 from service.decoding.pool import ClipRequest
 from service.errors import ClipFault
-from service.stores.records import ClipRecord, RefusedClip, TaskRecord, new_id
+from service.stores.records import ClipRecord, RefusedClip, TaskRecord
 from service.tasks.inputs import ClipInput, NewTask, digest, refuse_clips
 
 FAILED_S = 24 * 3600.0  # how long a task that failed says so
 
 
-def uploaded(task: NewTask, owner: str = "") -> TaskRecord:
+def uploaded(task: NewTask, task_id: str) -> TaskRecord:
     """Make the record of a task, still without its text and without what its clips contain."""
     now = time.time()
     return TaskRecord(
-        task_id=new_id(owner),
+        task_id=task_id,
         name=task.name,
         created_at=now,
         expires_at=None if task.ttl_s is None else now + task.ttl_s,

@@ -263,7 +263,7 @@ async def test_late_text_makes_kept_supports_stale_where_it_is_part_of_them(
         assert second.encoded_again
         assert not same(found.text_NAE, made.text_NAE)
         assert same(found.classes, made.classes) != recognizer.needs_text
-        assert same(found.text_NAE, await second.supports.texts.encode(newer.labels))
+        assert same(found.text_NAE, await second.supports.texts.encode(newer.labels, ""))
 
 
 async def test_what_could_not_be_kept_is_told_and_served_all_the_same(

@@ -222,8 +222,11 @@ async def test_kept_features_are_those_of_one_rule_of_shortening(
     record = LabelRecord(label="wave", stages=template_stages("wave"), text_source="template")
     for version, kept in ((WORDING_VERSION, 1), (WORDING_VERSION, 1), (WORDING_VERSION + 1, 2)):
         monkeypatch.setattr("service.tasks.texts.WORDING_VERSION", version)
-        assert await texts.encode([record]) is not None
+        assert await texts.encode([record], "") is not None
         assert len(_features(tmp_path)) == kept
+    for owner, kept in (("", 2), ("acme", 3), ("acme", 3), ("acme-2", 4)):
+        assert await texts.encode([record], owner) is not None
+        assert len(_features(tmp_path)) == kept, "a tenant finds what another one has encoded"
     await engine.close()
     await store.close()
 

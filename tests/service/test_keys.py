@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -110,12 +111,20 @@ class Locked:
 
 @pytest.fixture(scope="module")
 def locked(url: str, checkpoint: Path) -> Iterator[Locked]:
+    """Start an open service, and lock it."""
     old = asyncio.run(stored_before_there_were_keys(url))
-    make(url)
     settings = Settings(checkpoint=str(checkpoint), store=url, threads=1, decode_workers=1)
     app = create_app(settings)
-    with serving_app(app) as http:
-        yield Locked(url, app, http, old)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.keys.locking.LOOK_S", 0.05)
+        with serving_app(app) as http:
+            assert http.get("/tasks").status_code == 200
+            make(url)
+            late = time.monotonic() + 20
+            while http.get("/tasks").status_code != 401:
+                assert time.monotonic() < late, "the first key does not lock the service"
+                time.sleep(0.02)
+            yield Locked(url, app, http, old)
 
 
 async def stored_before_there_were_keys(url: str) -> str:

@@ -150,3 +150,9 @@ def test_a_recipe_s_fields_are_explained_with_their_defaults(
 
 def test_a_recipe_says_how_many_steps_its_episodes_are() -> None:
     assert "40 episodes, 4 a step, are 10 steps" in str(read_recipe("adamw", {"episodes": "40"}))
+
+
+@pytest.mark.parametrize("value", ["3", "[3]", "[3,4,5]", "three"])
+def test_a_field_of_several_values_says_how_it_is_written(value: str) -> None:
+    with pytest.raises(InputError, match=r"of ways is .*; write a list, such as ways=\[5,5\]\."):
+        read_recipe("adamw", {"ways": value})

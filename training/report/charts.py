@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from training.report.results import Cell, Stages
 
 LONGEST = 38  # characters of a name beside a bar
-LONGEST_ROW = 15  # of a name beside a matrix
+LONGEST_ROW = 12  # of a name beside a matrix
 MOST_LABELS = 40  # of a matrix that one can read
 CONFUSED = 10  # pairs that are listed
 GUTTER, LEFT, RIGHT = 34.0, 7.0, 98.0  # percents: beside a matrix, and of a line chart
@@ -164,7 +164,7 @@ class Matrix:
     @property
     def narrowest(self) -> float:
         """Width under which it scrolls, in rem."""
-        return round(len(self.labels) * 2.3 / (1 - GUTTER / 100), 1)
+        return max(20.0, round(len(self.labels) * 2.3 / (1 - GUTTER / 100), 1))
 
 
 class StageMap:

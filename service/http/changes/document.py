@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from service.http.openapi import CLIP_ENCODING, PREFER, REFERENCE, file_schema, spans, timeout
+from service.http.openapi import (
+    CLIP_ENCODING,
+    IDEMPOTENCY_KEY,
+    PREFER,
+    REFERENCE,
+    file_schema,
+    spans,
+    timeout,
+)
 
 Extra = dict[str, Any]
 
@@ -16,10 +24,16 @@ IF_MATCH: Extra = {
 }
 
 
-def headers(*, waits: bool = True) -> Extra:
-    """Describe the headers of a change."""
+def headers(*, waits: bool = True, once: bool = False) -> Extra:
+    """Describe the headers of a change; `once` where it may be sent again."""
     often = [IF_MATCH, timeout("Milliseconds until the change is made; then 504.")]
-    return {"parameters": [*often, *([PREFER] if waits else [])]}
+    return {
+        "parameters": [
+            *often,
+            *([PREFER] if waits else []),
+            *([IDEMPOTENCY_KEY] if once else []),
+        ]
+    }
 
 
 def json_request(model: str) -> Extra:

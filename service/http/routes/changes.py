@@ -1,6 +1,8 @@
 """Changes of a task: its labels, clips, words and settings; every one is a revision."""
 
 import asyncio
+import secrets
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, status
@@ -23,6 +25,7 @@ from service.http.changes.schemas import (
     SettingsBody,
     WordsBody,
 )
+from service.http.once.repeat import RepeatDep
 from service.http.openapi import Responses, problems
 from service.http.routes.dependencies import (
     AllowanceDep,
@@ -37,6 +40,7 @@ from service.http.schemas import ClipProblem
 from service.stores.records import RefusedClip
 from service.tasks.changes import edits
 from service.tasks.changes.change import Asked, Changed
+from service.tasks.once import fingerprint
 
 router = APIRouter(prefix="/tasks/{task_id}", tags=["changes"])
 JPEG = "image/jpeg"
@@ -99,19 +103,45 @@ async def describe_label(
 
 @router.post(
     "/labels/{label:path}/clips",
+    response_model=ChangedTask,
     responses={**GETTING_READY, **problems(*CHANGE)},
-    openapi_extra=clips_request("ClipsBody", described=False) | headers(),
+    openapi_extra=clips_request("ClipsBody", described=False) | headers(once=True),
     operation_id="addClips",
 )
 async def add_clips(
-    asked: AskedDep, label: Label, request: Request, service: ServiceDep, response: Response
-) -> ChangedTask:
+    repeat: RepeatDep,
+    asked: AskedDep,
+    label: Label,
+    request: Request,
+    service: ServiceDep,
+    response: Response,
+) -> ChangedTask | Response:
     """Add clips to a label."""
     sent = await read_clips(request, label, service.limits)
-    done = await service.changer.add_clips(
-        asked, _counted(sent, asked, service).label, allow_partial=sent.allow_partial
+
+    async def make(seed: str | None) -> ChangedTask:
+        new = _counted(sent, asked, service).label
+        once = replace(asked, allowance=replace(asked.allowance, seed=seed))
+        done = await service.changer.add_clips(once, new, allow_partial=sent.allow_partial)
+        return await changed_view(service, done, response)
+
+    async def find(seed: str) -> ChangedTask | None:
+        done = await service.changer.added(asked.task_id, seed)
+        return None if done is None else await changed_view(service, done, response)
+
+    if repeat is None:
+        return await make(None)
+    partial = sent.allow_partial
+    return await repeat.answer(
+        fingerprint=await asyncio.to_thread(
+            lambda: fingerprint.of_label(repeat.name, sent.label, allow_partial=partial)
+        ),
+        seed=secrets.token_hex(16),
+        response=response,
+        make=make,
+        find=find,
+        task_id=asked.task_id,
     )
-    return await changed_view(service, done, response)
 
 
 @router.put(

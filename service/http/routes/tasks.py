@@ -1,5 +1,7 @@
 """Tasks: make, show, list, delete, and classify clips against one."""
 
+import asyncio
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote
 
@@ -8,6 +10,7 @@ from fastapi import APIRouter, Query, Response, status
 from service.container import Service
 from service.http.changes.document import IF_MATCH
 from service.http.diagnosis import diagnosis_short
+from service.http.once.repeat import RepeatDep
 from service.http.openapi import (
     CLASSIFY_HEADERS,
     QUERY_REQUEST,
@@ -30,8 +33,10 @@ from service.http.routes.dependencies import (
 from service.http.schemas import Classification, TaskPage, TaskView
 from service.http.views import classification, task_line, task_view
 from service.logs import note
-from service.stores.records import CURSOR, TaskRecord
+from service.stores.errors import TaskExpiredError, TaskNotFoundError
+from service.stores.records import CURSOR, TaskRecord, new_id
 from service.tasks.allowance import Deadline
+from service.tasks.once import fingerprint
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
@@ -39,28 +44,37 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
+    response_model=TaskView,
     responses={
         202: {"model": TaskView, "description": "Durable, and still getting ready."},
-        **problems(400, 408, 413, 415, 422, 429, 503, 504),
+        **problems(400, 408, 409, 410, 413, 415, 422, 429, 503, 504),
     },
     openapi_extra=TASK_REQUEST | REGISTER_HEADERS,
     operation_id="createTask",
 )
 async def create_task(
+    repeat: RepeatDep,
     task: NewTaskDep,
     wait_s: AskedWaitS,
     allowance: AllowanceDep,
     service: ServiceDep,
     response: Response,
-) -> TaskView:
+) -> TaskView | Response:
     """Register labels with their support clips; ready to classify at once, without training."""
-    record = await service.tasks.register(task, wait_s, allowance)
-    view = await view_of(service, record)
-    if view.status != "ready":
-        response.status_code = status.HTTP_202_ACCEPTED
-    response.headers["Location"] = f"/v1/tasks/{record.task_id}"
-    response.headers["ETag"] = etag(record)
-    return view
+
+    async def make(seed: str | None) -> TaskView:
+        asked = replace(allowance, seed=seed)
+        return await new_view(service, await service.tasks.register(task, wait_s, asked), response)
+
+    if repeat is None:
+        return await make(None)
+    return await repeat.answer(
+        fingerprint=await asyncio.to_thread(fingerprint.of_task, repeat.name, task),
+        seed=new_id(allowance.owner),
+        response=response,
+        make=make,
+        find=lambda seed: made_view(service, seed, response),
+    )
 
 
 @router.get("", responses=problems(422, 503), operation_id="listTasks")
@@ -172,6 +186,24 @@ async def view_of(service: Service, record: TaskRecord) -> TaskView:
         text_reason=without_text or service.tasks.supports.undescribed(record.task_id),
         preparation=service.tasks.supports.preparations.get(record.task_id),
     )
+
+
+async def new_view(service: Service, record: TaskRecord, response: Response) -> TaskView:
+    """Show a task that was made, with its place and its revision in the headers."""
+    view = await view_of(service, record)
+    if view.status != "ready":
+        response.status_code = status.HTTP_202_ACCEPTED
+    response.headers["Location"] = f"/v1/tasks/{record.task_id}"
+    response.headers["ETag"] = etag(record)
+    return view
+
+
+async def made_view(service: Service, task_id: str, response: Response) -> TaskView | None:
+    """Show a task as one that was just made; None where there is none."""
+    try:
+        return await new_view(service, await service.tasks.get(task_id), response)
+    except (TaskNotFoundError, TaskExpiredError):
+        return None
 
 
 def etag(record: TaskRecord) -> str:

@@ -20,7 +20,7 @@ from service.background import spawn
 from service.limits import Limits
 from service.stores.errors import RevisionConflictError
 from service.stores.protocol import Pictures, TaskStore
-from service.stores.records import ClipRecord, LabelRecord, RefusedClip, TaskRecord
+from service.stores.records import ClipRecord, LabelRecord, RefusedClip, TaskRecord, new_id
 from service.tasks import uploads
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals
@@ -128,19 +128,19 @@ class Changer:
 
     async def rename_label(self, asked: Asked, label: str, name: str) -> Changed:
         """Call a label otherwise; sentences that a client wrote stay."""
-        (words,) = await self.texts.first([NewLabel(name, None, ())])
+        (words,) = await self.texts.first([NewLabel(name, None, ())], asked.allowance.owner)
         return await self.edit(asked, edits.WriteLabel(label, words, keeps_client_stages=True))
 
     async def describe(self, asked: Asked, label: str, stages: StageTexts | None) -> Changed:
         """Give a label other sentences; None goes back to those that it had by itself."""
         record = await self._standing(asked)
         known = record.labels[edits.place_of_label(record, label)].label
-        (words,) = await self.texts.first([NewLabel(known, stages, ())])
+        (words,) = await self.texts.first([NewLabel(known, stages, ())], asked.allowance.owner)
         return await self.edit(asked, edits.WriteLabel(label, words))
 
     async def put_label(self, asked: Asked, new: NewLabel, *, allow_partial: bool) -> Changed:
         """Add a label with its clips, or give one that is there these clips for its own."""
-        (words,) = await self.texts.first([new])
+        (words,) = await self.texts.first([new], asked.allowance.owner)
         return await self._grow(asked, new, words, allow_partial=allow_partial)
 
     async def add_clips(self, asked: Asked, new: NewLabel, *, allow_partial: bool) -> Changed:
@@ -151,6 +151,14 @@ class Changer:
         """
         return await self._grow(asked, new, None, allow_partial=allow_partial)
 
+    async def added(self, task_id: str, seed: str) -> Changed | None:
+        """Return what a request with this seed added, as the task stands; None if nothing."""
+        record = await self.store.get(task_id)
+        ids = edits.clip_ids(seed, self.limits.shots[1])
+        clips = {clip.clip_id for clip in record.clips}
+        found = tuple(clip_id for clip_id in ids if clip_id in clips)
+        return Changed(record, found) if found else None
+
     async def _grow(
         self, asked: Asked, new: NewLabel, words: LabelRecord | None, *, allow_partial: bool
     ) -> Changed:
@@ -158,7 +166,7 @@ class Changer:
         given = new.stages is not None
         task = NewTask(name=None, ttl_s=None, allow_partial=allow_partial, labels=(new,))
         async with deadline.bounding("decoding"):
-            sent = await asyncio.to_thread(_numbered, task)
+            sent = await asyncio.to_thread(_numbered, task, asked.allowance.seed)
             trial = edits.AddClips(new.label, sent.clips, self.limits, words, given)
             record = await self._standing(asked)
             self.supports.check_size(trial(record))  # before all work
@@ -266,9 +274,12 @@ class Changer:
         return Changed(record, added, clips.refused, new + again, why)
 
 
-def _numbered(task: NewTask) -> TaskRecord:
+def _numbered(task: NewTask, seed: str | None) -> TaskRecord:
     """Make a record of the new clips alone, under ids that no clip of the task ever had."""
-    sent = uploads.uploaded(task)
+    sent = uploads.uploaded(task, new_id(""))
     label = LabelRecord(label=task.labels[0].label, stages=(), text_source="template")
-    clips = tuple(replace(clip, clip_id=f"c{secrets.token_hex(6)}") for clip in sent.clips)
+    ids = edits.clip_ids(seed or secrets.token_hex(16), len(sent.clips))
+    clips = tuple(
+        replace(clip, clip_id=clip_id) for clip, clip_id in zip(sent.clips, ids, strict=True)
+    )
     return replace(sent, labels=(label,), clips=clips)

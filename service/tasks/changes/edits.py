@@ -4,6 +4,7 @@ An edit is asked again where somebody else was faster, so it depends on the reco
 and on what the client sent, and on nothing else.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 from model.text import label_key
 from service.errors import LabelDuplicateError, TooManyClipsError, TooManyLabelsError
 from service.limits import Limits
+from service.stores.errors import RevisionConflictError
 from service.stores.records import ClipRecord, LabelRecord, TaskRecord
 from service.tasks.changes.errors import (
     ClipNotFoundError,
@@ -23,6 +25,12 @@ from service.tasks.changes.errors import (
 
 Edit = Callable[[TaskRecord], TaskRecord]
 Revisions = frozenset[int]  # for which a change is meant
+
+
+def clip_ids(seed: str, count: int) -> list[str]:
+    """Return ids for the clips of one request, by what is drawn for that request."""
+    drawn = [hashlib.sha256(f"{seed}/{place}".encode()).hexdigest() for place in range(count)]
+    return [f"c{digest[:12]}" for digest in drawn]
 
 
 def check_revision(record: TaskRecord, expected: Revisions | None) -> None:
@@ -197,8 +205,11 @@ class AddClips:
         Raises:
             LabelNotFoundError: There is no such label, and it may not be new.
             TooManyLabelsError, TooManyClipsError: The task would be over a limit.
+            RevisionConflictError: The task has these clips.
         """
         labels, kept = record.labels, record.clips
+        if {clip.clip_id for clip in self.clips} & {clip.clip_id for clip in kept}:
+            raise RevisionConflictError("The clips have been added already.", record.revision)
         try:
             place = place_of_label(record, self.label)
         except LabelNotFoundError:

@@ -11,7 +11,7 @@ from service.engine.support_cache import SupportCache, SupportKey
 from service.errors import DescriptionUnavailableError
 from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
 from service.stores.protocol import TaskStore
-from service.stores.records import TaskRecord
+from service.stores.records import TaskRecord, owner_of
 from service.tasks.encoding import Encoding
 from service.tasks.texts import TaskTexts
 
@@ -77,7 +77,7 @@ class Improving:
 
     async def _improved(self, record: TaskRecord) -> bool:
         """Store and encode better text; False where the task has changed meanwhile."""
-        if (labels := await self.texts.better(record.labels)) is None:
+        if (labels := await self.texts.better(record.labels, owner_of(record.task_id))) is None:
             return True
         newer = replace(record, labels=labels, revision=record.revision + 1)
         try:

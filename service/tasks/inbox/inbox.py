@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model.media.keeping import decode_pictures, encode_pictures, motion_of
+from model.text import label_key
 from service.decoding.pool import ClipRequest
 from service.engine.engine import Engine
 from service.errors import TaskIncompatibleError
@@ -139,6 +140,18 @@ class Inbox:
         if not (is_id(query_id) and await self.store.inbox.remove(asked.task_id, query_id)):
             raise _no_query(query_id)
         return Changed(record)
+
+    async def answered(self, task_id: str, query_id: str, label: str | None) -> Changed | None:
+        """Return the task if a query of it has been answered so; None if it has not."""
+        record = await self.store.get(task_id)
+        if label is None:
+            none = any(none.query_id == query_id for none in record.none_of_these)
+            return Changed(record) if none else None
+        said = [
+            record.labels[clip.label].label for clip in record.clips if clip.clip_id == query_id
+        ]
+        same = [label_key(known) == label_key(label) for known in said]
+        return Changed(record, (query_id,)) if any(same) else None
 
     async def _found(
         self, record: TaskRecord, query_id: str

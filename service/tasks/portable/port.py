@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from service.decoding.pool import ClipRequest
 from service.stores.errors import StoreError
-from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id
+from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id, owner_of
 from service.tasks.allowance import Allowance
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_clips, check_task, refuse_clips
@@ -67,7 +67,7 @@ class Porter:
             RequestError: The task does not fit the limits, or a picture cannot be used.
         """
         found = await asyncio.to_thread(archive.read, content)
-        record, inputs = self._new(found, allowance.owner)
+        record, inputs = self._new(found, allowance.seed or new_id(allowance.owner))
         self.tasks.supports.check_size(record)
         labels = {
             clip.index: record.labels[clip.label].label
@@ -96,7 +96,7 @@ class Porter:
             raise
         return record
 
-    def _new(self, found: Exported, owner: str) -> tuple[TaskRecord, list[ClipInput]]:
+    def _new(self, found: Exported, task_id: str) -> tuple[TaskRecord, list[ClipInput]]:
         """Return the record of a new task, and its clips as they are to be decoded."""
         old = found.record
         inputs = [
@@ -114,7 +114,7 @@ class Porter:
         clips = tuple(replace(clip, index=place) for place, clip in enumerate(old.clips))
         record = replace(
             old,
-            task_id=new_id(owner),
+            task_id=task_id,
             created_at=time.time(),
             expires_at=None,
             revision=1,
@@ -126,12 +126,12 @@ class Porter:
 
     async def _labels(self, record: TaskRecord) -> tuple[LabelRecord, ...]:
         """Keep sentences as far as this checkpoint reads as many."""
-        wanted = self.engine.model.stages
+        wanted, owner = self.engine.model.stages, owner_of(record.task_id)
         return tuple(
             [
                 label
                 if len(label.stages) == wanted
-                else (await self.tasks.texts.first([NewLabel(label.label, None, ())]))[0]
+                else (await self.tasks.texts.first([NewLabel(label.label, None, ())], owner))[0]
                 for label in record.labels
             ]
         )

@@ -29,6 +29,8 @@ def own_recipe(preset: str) -> str:
     return preset if preset in RECIPES else "adamw"
 
 
+NO_LIST = ("tuple_type", "missing", "too_long")  # what pydantic calls a value that is no full list
+DEFAULTS = dataclasses.asdict(FitRecipe())
 _READ: TypeAdapter[FitRecipe] = TypeAdapter(FitRecipe)
 
 
@@ -62,6 +64,12 @@ def checked(values: Mapping[str, Any]) -> FitRecipe:
         return _READ.validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] in NO_LIST and (usual := DEFAULTS.get(name)):
+            example = f"{name}={json.dumps(usual, separators=(',', ':'))}"
+            raise InputError(
+                f"The value of {name} is {first['input']!r}; write a list, such as {example}."
+            ) from error
         if first["type"] != "unexpected_keyword_argument":
             raise refusal(error) from error
         field, known = first["loc"][-1], ", ".join(f.name for f in dataclasses.fields(FitRecipe))
