@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 
 from service.engine.engine import Engine
 from service.metrics.meters import Meters, timed
-from service.stores.protocol import TaskStore
+from service.stores.protocol import OPS, TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.register import Tasks
 
 if TYPE_CHECKING:
     from service.tracing.spans import Tracing
-
-OPS = (
-    *("create", "get", "pictures", "replace", "uploaded", "delete", "list"),
-    *("get_text", "put_text", "get_supports", "put_supports", "note_uses", "recent", "ping"),
-)
 
 
 def observe(

@@ -10,6 +10,11 @@ from service.stores.once.kept import OnceStore
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
+# What a store is asked, to be timed and traced; tests hold it to the protocol.
+OPS = (
+    *("create", "get", "pictures", "replace", "uploaded", "delete", "list"),
+    *("get_text", "put_text", "get_supports", "put_supports", "note_uses", "recent", "ping"),
+)
 Pictures = Mapping[str, tuple[bytes, ...]]  # by clip id
 
 

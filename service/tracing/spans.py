@@ -33,8 +33,7 @@ from model.errors import KshotError
 from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
 from service.engine.work import Pass, Query, Work
-from service.metrics.attached import OPS
-from service.stores.protocol import TaskStore
+from service.stores.protocol import OPS, TaskStore
 from service.tasks.register import Tasks
 
 P = ParamSpec("P")

@@ -25,6 +25,8 @@ def tracing_from_env() -> "Tracing | None":
 
         from service.tracing.spans import Tracing
     except ImportError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
         raise SettingsError(
             f"{named} is set, and OpenTelemetry is not installed ({error.name}); "
             "pip install 'kshot[otel]', or unset it."

@@ -1,5 +1,6 @@
 """What Prometheus reads: the numbers are right, and no word of a client is a metric label."""
 
+import inspect
 import re
 from collections.abc import Mapping
 
@@ -10,8 +11,8 @@ from model.media.container import MediaLimits
 from service.engine.queue import KINDS
 from service.errors import RequestError
 from service.http.statuses import ROUTE_CODES, STATUS
-from service.metrics.attached import OPS
 from service.metrics.meters import METHODS, NONE, OTHER, REFUSED
+from service.stores.protocol import OPS, TaskStore
 from tests.metric_table import documented
 from tests.serving import classify, moving_clip, register
 
@@ -115,6 +116,11 @@ def test_no_metric_label_comes_from_a_client(
                 assert sample.labels.get(name, next(iter(values))) in values, sample
             route = sample.labels.get("route", "/tasks")
             assert re.fullmatch(r"-|(/[a-z0-9_.:{}]+)+", route), sample
+
+
+def test_every_operation_of_a_store_is_counted() -> None:
+    asked = {name for name, kind in vars(TaskStore).items() if inspect.iscoroutinefunction(kind)}
+    assert set(OPS) == asked - {"close"}
 
 
 def test_the_table_of_metrics_is_what_is_there(client: httpx.Client) -> None:
