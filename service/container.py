@@ -71,13 +71,8 @@ class Service:
     classifier: Classifier
     follower: Follower
     inbox: Inbox
-<<<<<<< HEAD
     once: Once
     watch: Watch
-=======
-    watch: Watch
-    once: Once
->>>>>>> traces
     meters: Meters
     ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
 
@@ -132,20 +127,12 @@ async def running(
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
-<<<<<<< HEAD
         parts = settings, limits, store, pool, choice, engine, texts
         users = tasks, changer, Diagnoser(tasks, engine), porter
         asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
         inbox, watch = inbox_of(changer, settings), Watch(supports, settings.max_watchers)
         once = Once(store.once, settings.idempotency_s)
         service = Service(*parts, *users, *asked, inbox, once, watch, meters, ring)
-=======
-        parts = settings, limits, store, pool, choice, engine, texts, tasks, changer
-        users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
-        asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
-        last = Watch(supports, settings.max_watchers), Once(store.once, settings.idempotency_s)
-        service = Service(*parts, *users, *asked, *last, meters, ring)
->>>>>>> traces
         await stack.enter_async_context(locked_when_keyed(service))
         yield service
 
