@@ -56,6 +56,8 @@ class Recognizer(ByParts):
         fingerprint: Hash of method, trained weights and backbone; names everything derived.
     """
 
+    buckets: tuple[int, ...] = ()  # frames of the passes it is fastest at; any number is as good
+
     def __init__(
         self,
         config: MethodConfig,
