@@ -11,7 +11,7 @@ import torch
 from model.episode import EncodedSupport, MatchScores, Scored, plain
 from service.engine.engine import Engine
 from service.engine.work import Classified
-from service.errors import EngineError
+from service.errors import EngineError, ServerStoppingError
 from tests.devices import Device
 from tests.model.tiny import clips, tiny_recognizer
 
@@ -172,7 +172,7 @@ async def test_a_device_that_is_lost_under_way_refuses_what_it_had(
     device.fails += [RuntimeError(lost) for _ in range(20)]
     device.free.release(100)
     answers = await asyncio.gather(first, second, return_exceptions=True)
-    assert all(isinstance(answer, EngineError) for answer in answers)
+    assert all(isinstance(answer, ServerStoppingError) for answer in answers)
     assert engine.silent_s == float("inf")
 
 
