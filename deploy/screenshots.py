@@ -47,7 +47,7 @@ def draw_clips(folder: Path) -> Clips:
 
 
 def draw_day(folder: Path, clips: Clips) -> Path:
-    """Write a long video: a clip of each label, one after the other."""
+    """Write a long video: a clip of each label three times, one label after the other."""
     import av
 
     path = folder / "long.mp4"
@@ -56,7 +56,7 @@ def draw_day(folder: Path, clips: Clips) -> Path:
     for source in shown:
         with av.open(source) as clip:
             rate = clip.streams.video[0].average_rate
-            pictures += [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
+            pictures += 3 * [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
     with av.open(path, "w") as out:
         stream = out.add_stream("libx264", rate=rate)
         stream.height, stream.width = pictures[0].shape[:2]
@@ -122,7 +122,9 @@ class Shown:
         self._open("watch")
         self.page.get_by_label("Choose a video").set_input_files(draw_day(self.folder, self.clips))
         self.page.get_by_role("button", name="Save as CSV").wait_for()
-        self.page.locator(".list button").first.click()
+        spans = self.page.locator(".list button")
+        if spans.count():
+            spans.last.click()
         self.page.locator(".stage video").evaluate("video => video.pause()")
 
     def tasks(self) -> None:
@@ -184,7 +186,8 @@ def main() -> None:
             page.set_default_timeout(PATIENCE_MS)
             VIEWS[view](Shown(page, task_id, clips, Path(place)))
             path = options.folder / f"page-{view}.png"
-            save(page.screenshot(full_page=options.whole), path)
+            page.evaluate("scrollTo(0, 0)")
+            save(page.screenshot(full_page=options.whole or view == "watch"), path)
             page.close()
 
 

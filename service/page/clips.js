@@ -4,30 +4,31 @@ import { asked, h, own, seconds, told } from './dom.js'
 import { blob, formOf, json, limits, strip, to } from './api.js'
 import { cut, pictures } from './media.js'
 
-function framed(name) {
-  return h('div', { class: 'film', role: 'img', 'aria-label': T.picturesOf(name) })
+// The room that square pictures side by side need, so that nothing moves when they come.
+function framed(name, count = 8) {
+  return h('div', { class: 'film', role: 'img', 'aria-label': T.picturesOf(name), vars: { '--pictures': count } })
 }
 
 // The pictures that the service looks at.
-export const keptStrip = (task, clip) => stripAt(to(task, 'clips', clip.clip_id, 'frames'), clip.name ?? clip.label)
-export const inboxStrip = (task, query) => stripAt(to(task, 'inbox', query.query_id, 'frames'), query.name ?? query.label)
+export const keptStrip = (task, clip) => stripAt(to(task, 'clips', clip.clip_id, 'frames'), clip.name ?? clip.label, clip.frames_s.length)
+export const inboxStrip = (task, query) => stripAt(to(task, 'inbox', query.query_id, 'frames'), query.name ?? query.label, query.frames_s.length)
 
-function stripAt(path, name) {
-  const film = framed(name)
+function stripAt(path, name, count) {
+  const film = framed(name, count)
   const image = h('img', { class: 'strip', alt: '', decoding: 'async', loading: 'lazy' })
   const seen = new IntersectionObserver(entries => {
     if (!entries.some(entry => entry.isIntersecting)) return
     seen.disconnect()
     strip(path).then(url => { image.src = url; film.append(image) },
       error => film.replaceChildren(h('span', { class: 'small muted' }, error.detail)))
-  }, { rootMargin: '300px' })
+  }, { rootMargin: '100px' })
   seen.observe(film)
   return film
 }
 
 // Pictures of a file that is still here; the service may know formats that the browser does not.
 export function ownStrip(clip, times) {
-  const film = framed(clip.name)
+  const film = framed(clip.name, times?.length)
   pictures(clip.file, times, clip.start_s, clip.end_s).then(({ canvas, duration }) => {
     canvas.className = 'strip'
     film.append(canvas)

@@ -57,7 +57,7 @@ function finding(each, view, refresh) {
       clip && CLIP_REMEDY.has(each.code) && doing(T.removeClip, async () => {
         await removeClip(view.id, clip.clip_id)
         done(T.removed)
-      }, { 'aria-label': T.removeOf(clip.name ?? '') }),
+      }, { 'aria-label': T.removeClipOf(clip.name ?? '') }),
       clip && each.code === 'clip-not-claimed' && view.labels.some(label => label.label === each.others[0]) && doing(
         [T.moveTo, ' ', own(each.others[0])], async () => {
           await relabel(view, clip, each.others[0])
@@ -68,7 +68,7 @@ function finding(each, view, refresh) {
         if (!label) return
         await relabel(view, clip, label)
         done(T.moved(label))
-      }, { 'aria-label': T.moveOf(clip.name ?? '') }),
+      }, { 'aria-label': T.moveElseOf(clip.name ?? '') }),
       !clip && h('a', { class: 'button', href: `#/task/${view.id}/examples` }, T.addExamples)))
 }
 

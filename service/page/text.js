@@ -135,6 +135,7 @@ export const T = {
   move: 'Move',
   moveTo: 'Move to',
   moveElse: 'Move elsewhere',
+  moveElseOf: name => `Move elsewhere: ${name}`,
   moveOf: name => `Move ${name} to another label`,
   moveTitle: 'Which label does it show?',
   moved: label => `Moved to “${label}”.`,
@@ -168,6 +169,7 @@ export const T = {
   findingsCount: count => `${some(count, 'thing', 'things')} that may be wrong`,
   noFindings: 'Nothing stands out.',
   removeClip: 'Delete this clip',
+  removeClipOf: name => `Delete this clip: ${name}`,
   codes: {
     'clip-copy': 'The same clip twice',
     'clip-not-claimed': 'Probably under the wrong label',
@@ -207,7 +209,7 @@ export const T = {
   wrong: 'That is wrong',
   rightLabel: 'Which label is right?',
   learnToo: 'Yes, learn it too',
-  learnTooOf: label => `Yes, add it to the examples of ${label}`,
+  learnTooOf: label => `Yes, learn it too, as an example of ${label}`,
   learned: 'Thank you. It is now an example of',
 
   askRemember: 'Keep these in the inbox, to be corrected later',

@@ -107,6 +107,6 @@ def test_what_is_kept_is_set_on_the_page(
     page.get_by_label("Keep these in the inbox").check()
     answer = ask(page, files[1])
     assert names(client, task) == ["take-1.mp4"]
-    answer.get_by_role("button", name="Yes, add it to the examples").click()
+    answer.get_by_role("button", name="Yes, learn it too").click()
     expect(answer).to_contain_text("It is now an example of")
     assert names(client, task) == []
