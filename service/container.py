@@ -127,12 +127,11 @@ async def running(
         arrivals.start()
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
-        parts = settings, limits, store, pool, choice, engine, texts
-        users = tasks, changer, Diagnoser(tasks, engine), porter
-        asked = classifier_of(tasks, engine), follower_of(tasks, engine, settings)
-        inbox, watch = inbox_of(changer, settings), Watch(supports, settings.max_watchers)
-        once = Once(store.once, settings.idempotency_s)
-        service = Service(*parts, *users, *asked, inbox, once, watch, meters, ring)
+        parts = settings, limits, store, pool, choice, engine, texts, tasks, changer
+        users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
+        asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
+        last = Once(store.once, settings.idempotency_s), Watch(supports, settings.max_watchers)
+        service = Service(*parts, *users, *asked, *last, meters, ring)
         await stack.enter_async_context(locked_when_keyed(service))
         yield service
 

@@ -14,6 +14,7 @@ Result = TypeVar("Result")
 OPS = (
     *("create", "get", "pictures", "replace", "uploaded", "delete", "list"),
     *("get_text", "put_text", "get_supports", "put_supports", "note_uses", "recent", "ping"),
+    "keyed",
 )
 Pictures = Mapping[str, tuple[bytes, ...]]  # by clip id
 

@@ -111,6 +111,8 @@ class TaskRecord:
         """
         if self.unknown_below is not None:
             return Threshold(self.unknown_below, "task")
+        if not self.none_of_these:
+            return Threshold(usual, "checkpoint")
         value = raised(usual, self.none_of_these, model)
         return Threshold(value, "none_of_these" if value > usual else "checkpoint")
 

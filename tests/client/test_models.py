@@ -29,7 +29,10 @@ OTHERWISE = {  # names that people read otherwise
     "ModelView": "ServedModel",
 }
 # What the client has no method for: what others than clients of tasks ask.
-NOT_OFFERED = {"metrics", "livez", "inferenceLive", "inferenceReady", "inferenceModel"}
+NOT_OFFERED = {
+    *("metrics", "livez", "inferenceLive", "inferenceReady", "inferenceModel"),
+    "watchTask",  # `register` waits until its task is ready
+}
 OFFERED = {
     "createTask": "register",
     "listTasks": "tasks",

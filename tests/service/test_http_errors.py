@@ -10,6 +10,7 @@ import time
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 import service
 from deploy.readme_tables import ROOT, block, home
@@ -18,6 +19,7 @@ from service.errors import DescriptionUnavailableError
 from service.http import problems as errors
 from service.http import statuses
 from service.http.connection import RequestLog
+from service.metrics.meters import Meters
 from service.settings import Settings
 from tests.serving import moving_clip, problem, register, serving
 
@@ -120,7 +122,7 @@ def test_pages_of_the_canonical_prefix_equal_the_aliases(client: httpx.Client) -
 async def test_a_crash_is_a_problem_without_its_reason() -> None:
     app = FastAPI()
     errors.install(app)
-    app.add_middleware(RequestLog, answered=lambda *_: None)
+    app.add_middleware(RequestLog, meters=Meters(CollectorRegistry()))
 
     @app.get("/crash")
     async def crash() -> None:

@@ -64,7 +64,7 @@ def checked(values: Mapping[str, Any]) -> FitRecipe:
         return _READ.validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
+        name = str(next(iter(first["loc"]), "recipe"))  # a rule between fields has no place
         if first["type"] in NO_LIST and (usual := DEFAULTS.get(name)):
             example = f"{name}={json.dumps(usual, separators=(',', ':'))}"
             raise InputError(
