@@ -1,7 +1,9 @@
 """Ask a real service what its OpenAPI document allows, and what it forbids: schemathesis.
 
-    make fuzz                                     # 45 s, seed 1
-    make fuzz ARGS='--seconds 400 --seed 7'
+    python -m tests.fuzz                          # 45 s, seed 1
+    python -m tests.fuzz --seconds 400 --seed 7
+
+It needs `pip install schemathesis`, best in an environment of its own: that is a plugin of pytest.
 
 It fails where an answer is none that the document describes: another status, type or shape, a 5xx
 beside those of overload, a body that the document forbids and the service takes. It is no part of
