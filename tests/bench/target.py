@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Target:
     client: httpx.Client
     task: str
     bodies: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """Ask what is held, queued and pending inside."""
@@ -73,7 +74,10 @@ class Target:
             port=self.port,
             target=f"/v1/tasks/{self.task}/classify",
             bodies=self.bodies,
-            headers={"X-Request-Timeout-Ms": str(round(1e3 * min(timeout_s, 60.0)))},
+            headers={
+                "X-Request-Timeout-Ms": str(round(1e3 * min(timeout_s, 60.0))),
+                **self.headers,
+            },
             **plan,
         )
         done = subprocess.run(
@@ -100,18 +104,21 @@ class Target:
 
 
 @contextmanager
-def target(settings: Mapping[str, str] | None = None) -> Iterator[Target]:
+def target(settings: Mapping[str, str] | None = None, *, key: bool = False) -> Iterator[Target]:
     """Start the server, register the task, write the bodies.
 
     Args:
         settings: KSHOT_ variables beside those of the shell.
+        key: Whether to lock it with a key, and to ask with that.
 
     Raises:
         RuntimeError: The server does not start.
     """
     with tempfile.TemporaryDirectory(prefix="kshot-bench-") as name:
         folder, port = Path(name), free_port()
-        env = os.environ | {"KSHOT_PORT": str(port), "KSHOT_STORE": f"sqlite:{name}/kshot.db"}
+        store = f"sqlite:{name}/kshot.db"
+        env = os.environ | {"KSHOT_PORT": str(port), "KSHOT_STORE": store}
+        headers = {"Authorization": f"Bearer {made_key(store)}"} if key else {}
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.server"],
@@ -122,9 +129,9 @@ def target(settings: Mapping[str, str] | None = None) -> Iterator[Target]:
             )
         url = f"http://127.0.0.1:{port}"
         try:
-            with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+            with httpx.Client(base_url=url, timeout=PATIENCE_S, headers=headers) as client:
                 _wait(process, client, folder / "server.log")
-                yield _prepared(port, client, folder)
+                yield replace(_prepared(port, client, folder), headers=headers)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -132,6 +139,19 @@ def target(settings: Mapping[str, str] | None = None) -> Iterator[Target]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def made_key(store: str) -> str:
+    """Make a key as an operator does, and give its token."""
+    command = [sys.executable, "-m", "service.admin", "keys", "--store", store]
+    done = subprocess.run(
+        [*command, "make", "--name", "bench", "--scopes", "read,classify,write,admin"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip().split()[-1]
 
 
 def _prepared(port: int, client: httpx.Client, folder: Path) -> Target:
