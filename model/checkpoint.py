@@ -1,7 +1,7 @@
 """Checkpoint folders: method.json, weights.safetensors, card.md; and bare backbones.
 
-A folder holds the trained tensors alone; compact's holds its towers too. The file's metadata name
-the method, the backbone and the tensors they belong to, so that nothing foreign is ever loaded.
+A folder holds the trained tensors alone; a packaged one holds its towers too. The file's metadata
+name the method, the backbone and the tensors they belong to, so that nothing foreign is loaded.
 No pickle is read.
 """
 
@@ -37,8 +37,8 @@ def load_recognizer(
     """Load what is to be served.
 
     Args:
-        source: `compact`, a checkpoint folder, or a bare backbone, which runs untrained: a short
-            name of `model.backbones.sources`, `open_clip:NAME[@WEIGHTS]` or `timm:NAME`.
+        source: `compact`, `causal`, a checkpoint folder, or a bare backbone, which runs untrained:
+            a short name of `model.backbones.sources`, `open_clip:NAME[@WEIGHTS]` or `timm:NAME`.
         weights: File with the backbone's weights (safetensors or npz) where no hub is reached.
         cache: Folder of downloaded weights.
 
@@ -64,7 +64,7 @@ def load_folder(
     _compare("tensors", metadata, hash_tensors(tensors), folder)
     recognizer = _assemble(config, name, weights or _stored_backbone(config, folder, cache))
     identity = method + metadata["tensors"].encode()
-    if not isinstance(config.backbone, PackagedConfig):  # compact's towers are among the tensors
+    if not isinstance(config.backbone, PackagedConfig):  # their towers are among the tensors
         backbone = hash_tensors(_backbone_tensors(recognizer))
         _compare("backbone", metadata, backbone, folder)
         identity += backbone.encode()

@@ -62,8 +62,8 @@ class Settings(BaseSettings):
     )
     checkpoint: str = Field(
         "compact",
-        description="What is served: `compact`, a short name such as `clip`, a checkpoint folder, "
-        "`open_clip:NAME@WEIGHTS` or `timm:NAME`.",
+        description="What is served: `compact`, `causal`, a short name such as `clip`, a "
+        "checkpoint folder, `open_clip:NAME@WEIGHTS` or `timm:NAME`.",
     )
     backbone_weights: Path | None = Field(
         None, description="File with a backbone's weights (safetensors, npz), for no hub."

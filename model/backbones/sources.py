@@ -15,6 +15,7 @@ from model.config.towers import (
 from model.errors import BackboneError, CheckpointError
 
 COMPACT = Path(__file__).parents[1] / "compact"  # the packaged default
+PACKAGED = {"compact": COMPACT, "causal": COMPACT.parent / "causal"}  # checkpoint folders
 DEFAULT_CACHE = Path("~/.cache/kshot/models")  # of what is downloaded
 
 # The one table of short names: what each stands for. docs/models.md says what each costs.
@@ -29,7 +30,7 @@ ALIASES: dict[str, str] = {
 LIBRARIES = ("open_clip", "timm", "transformers")
 VIDEO: tuple[VideoConfig, ...] = (VJepa2Config(), VideoMaeConfig())  # whose shapes are known
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-NAMES = ", ".join(f"`{name}`" for name in ("compact", *ALIASES))
+NAMES = ", ".join(f"`{name}`" for name in (*PACKAGED, *ALIASES))
 
 
 class Source(NamedTuple):
@@ -42,8 +43,8 @@ class Source(NamedTuple):
 
 def source_of(source: str) -> Source:
     """Say what a name stands for; a folder of a short name is given as `./NAME`."""
-    if source == "compact":
-        return Source(COMPACT)
+    if source in PACKAGED:
+        return Source(PACKAGED[source])
     library, separator, name = ALIASES.get(source, source).partition(":")
     if separator and library in LIBRARIES:
         return Source(None, library, name)

@@ -123,21 +123,43 @@ class CompactConfig(TowerConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CausalBlockConfig(Config):
+    """A block of a causal video network."""
+
+    inner: Count  # channels inside
+    width: Count  # channels after it
+    kernel: Literal[1, 3, 5] = 3  # cells of a side that it sees
+    stride: Literal[1, 2] = 1
+    span: Count = 3  # frames that it sees, its own included
+
+
+CAUSAL_BLOCKS = tuple(
+    CausalBlockConfig(inner=inner, width=width, kernel=kernel, stride=stride, span=span)
+    for inner, width, kernel, stride, span in (
+        (32, 8, 5, 2, 1),
+        (96, 32, 3, 2, 3), (96, 32, 3, 1, 3), (96, 32, 3, 1, 3),
+        (192, 56, 3, 2, 5), (128, 56, 3, 1, 3), (192, 56, 3, 1, 3),
+        (192, 56, 3, 1, 5), (192, 56, 3, 1, 3), (192, 56, 3, 1, 3), (192, 56, 3, 1, 3),
+        (384, 104, 3, 2, 5), (288, 104, 5, 1, 1), (288, 104, 5, 1, 1), (352, 104, 5, 1, 1),
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CausalConfig(TowerConfig):
     """A causal video network: convolutions over space and time (packaged/causal.py)."""
 
     family: ClassVar[str] = "compact networks"
 
     kind: Literal["causal"] = "causal"
-    size: Annotated[int, Field(ge=32, multiple_of=32)] = 96  # pixels
-    widths: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)  # channels of each stage
-    depths: tuple[Count, Count, Count, Count] = (1, 2, 4, 2)  # blocks of each stage
-    spans: tuple[Count, Count, Count, Count] = (1, 3, 3, 5)  # frames that its blocks see
+    size: Annotated[int, Field(ge=32, multiple_of=32)] = 160  # pixels
+    stem: Count = 8  # channels of the first convolution
+    blocks: tuple[CausalBlockConfig, ...] = CAUSAL_BLOCKS
     maps: Count = 480  # channels of the last map
     hidden: Count = 1024
     features: Count = 384
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # RGB in [0, 1]
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     text: CompactTextConfig | None = None
 
 

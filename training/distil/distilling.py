@@ -7,43 +7,44 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalNetwork, CausalTower
 from model.checkpoint import save_checkpoint
-from model.config.towers import CausalConfig
 from model.methods import compact_method
-from training.distil.batches import Batches
-from training.distil.recipe import StudentJob, VideoRecipe
+from training.distil.beginning import SPACE_BATCHES, begin
+from training.distil.imitation import Lesson
+from training.distil.recipe import StudentJob
 from training.distil.run import VideoRun, train
 from training.distil.selection import HeldOut, accuracies, read_held_out
-from training.distil.space import Space, fit_space
-from training.distil.student import Student, Weights, measure_scales, normalised
-from training.distil.target_files import TargetFiles
-from training.errors import InputError
+from training.distil.sources import clips_of, pictures_of
+from training.distil.space import Space
+from training.distil.teacher import VideoTeacher, open_video_teacher
+from training.distil.views import Views
 from training.progress import progress
 from training.run_folder import claim_folder, write_state
 
-SPACE = "space.pt"
-SPACE_ROWS, SCALE_ROWS = 8192, 256  # that the space and the scales are measured on
-REFRESH_STEPS = 50  # between two looks at which targets are finished
-INNER_STATE = 2  # the stage of 8 x 8 cells imitates the teacher's 11 x 11
+LESSON = "lesson.pt"
 
 
 def distil(job: StudentJob) -> dict[str, object]:
     """Train and write the checkpoint; return what the last line tells.
 
     Raises:
-        InputError: There are too few targets, or the folder belongs to another recipe.
+        InputError: There is nothing to learn from, or the folder belongs to another recipe.
     """
-    files = TargetFiles.opened(job.targets)
-    claim_folder(job.out, {"tower": asdict(job.tower), "recipe": asdict(job.recipe)})
-    batches = Batches(files, job.recipe.seed)
-    torch.manual_seed(job.recipe.seed)
+    recipe, torch_seed = job.recipe, job.recipe.seed
+    views = Views(
+        clips_of(job.clips, job.leave_out), pictures_of(job.pictures), job.tower.size, recipe
+    )
+    teacher = open_video_teacher(job.teacher)
+    asked = {"leave_out": list(job.leave_out), "tower": asdict(job.tower)}
+    claim_folder(job.out, asked | {"recipe": asdict(recipe)})
+    torch.manual_seed(torch_seed)
     tower = CausalTower(job.tower)
-    space = open_space(job.out, batches, job.tower.features)
-    run = make_run(tower.model, job.tower, batches, space, job.recipe)
+    lesson = open_lesson(job.out, tower.model, teacher, views)
+    run = VideoRun(tower.model, teacher, lesson, views, recipe)
     watch = Watch(job, run)
     done = train(run, job.out, job.steps, pause=watch.pause, every=watch.step)
     found = watch.check()
@@ -53,39 +54,22 @@ def distil(job: StudentJob) -> dict[str, object]:
     return {"finished": done, "steps": run.step, **found, "out": job.out.name}
 
 
-def make_run(
-    network: nn.Module,
-    tower: CausalConfig,
-    batches: Batches,
-    space: Space,
-    recipe: VideoRecipe,
-) -> VideoRun:
-    """Put a run together: the student's heads, the scales, the weights of the loss."""
-    frames = batches.files.frames
-    sample = batches.draw(("clips", "pictures"), SCALE_ROWS, frames, 0)
-    student = Student(network, INNER_STATE, tower.widths[INNER_STATE], measure_scales(sample))
-    colours = (tower.mean, tower.std)
-    reading = batches.files.reading()
-    return VideoRun(student, batches, space, reading, recipe, Weights(), tower.size, colours)
-
-
-def open_space(out: Path, batches: Batches, width: int) -> Space:
-    """Return the run's space; it is found once, when the run begins.
+def open_lesson(out: Path, network: CausalNetwork, teacher: VideoTeacher, views: Views) -> Lesson:
+    """Return the run's lesson; it is measured once, when the run begins.
 
     Raises:
-        InputError: There are too few finished targets for so many directions.
+        InputError: The network's cells are not shaped as the teacher's.
     """
-    file = out / SPACE
+    file = out / LESSON
     if not file.is_file():
-        hidden_CH = batches.hidden(SPACE_ROWS)
-        if len(hidden_CH) <= width:
-            raise InputError(
-                f"{batches.files.folder} has {len(hidden_CH)} finished targets, and features of "
-                f"width {width} need more; let training.distil.targets go on."
-            )
-        space = fit_space(hidden_CH, batches.files.reading(), width)
-        write_state(file, asdict(space))
-    return Space(**torch.load(file, weights_only=True))
+        lesson = begin(network, teacher, views, SPACE_BATCHES)
+        measured = {"scales": lesson.scales, "state_scales": lesson.state_scales}
+        kept = {"network": network.state_dict(), "space": asdict(lesson.space), **measured}
+        write_state(file, kept)
+    kept = torch.load(file, weights_only=True)
+    network.load_state_dict(kept["network"])
+    space = Space(**kept["space"])
+    return Lesson(kept["scales"], kept["state_scales"], space, teacher.reading())
 
 
 class Watch:
@@ -99,9 +83,10 @@ class Watch:
     def __init__(self, job: StudentJob, run: VideoRun) -> None:
         self.job, self.run = job, run
         self.network: CausalNetwork = CausalTower(job.tower).eval().model
-        labels = run.batches.files.left_out()
-        frames = run.batches.files.frames
-        self.held: list[HeldOut] = read_held_out(job.held_out, labels, frames, job.tower.size)
+        self.held: list[HeldOut] = []
+        if job.leave_out:
+            frames = job.recipe.frames
+            self.held = read_held_out(job.clips, job.leave_out, frames, job.tower.size)
         self.began = time.monotonic()
         self.bar = progress(total=job.steps, desc="video tower", unit="step")
 
@@ -111,11 +96,8 @@ class Watch:
         self.bar.update(run.step - self.bar.n)
         told = " ".join(f"{name}={part:.3f}" for name, part in parts.items())
         self.bar.set_postfix_str(told, refresh=False)
-        if run.step % REFRESH_STEPS == 0:
-            run.batches.refresh()
         if run.step % self.job.check_every == 0:
-            cpu = time.process_time()
-            line = {"step": run.step, "cpu_s": round(cpu), **self.check()}
+            line = {"step": run.step, "cpu_s": round(time.process_time()), **self.check()}
             print(f"{line} {told}", file=sys.stderr, flush=True)
 
     def pause(self) -> bool:
@@ -131,21 +113,22 @@ class Watch:
         return found
 
     def features(self, frames_BTSSC: Tensor) -> Tensor:
-        """Return features_BTE of frames."""
-        pixels = normalised(frames_BTSSC, self.run.size, *self.run.colours)
-        return self.network.read(self.network.states(pixels)[-1])
+        """Return features_BTE of uint8 frames."""
+        features: Tensor = self.network(frames_BTSSC.permute(0, 1, 4, 2, 3).float() / 255)
+        return features
 
 
 def _card(run: VideoRun, job: StudentJob, found: Mapping[str, float]) -> str:
     """Describe how the checkpoint was made."""
+    recipe = job.recipe
     figures = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
-    left_out = ", ".join(run.batches.files.left_out())
+    batch = f"{recipe.pictures} pictures, {recipe.clips} clips and {recipe.synthetic} drawn motions"
     return (
         "# A causal video tower\n\n"
         "Distilled from MoViNet-A0-Stream, which learned Kinetics-600: classes that have a "
         "relative there are not new to it.\n\n"
-        f"{run.step} steps of {job.recipe.pictures} pictures ({job.recipe.window} frames of "
-        f"each) and {job.recipe.clips} clips, from random weights. Left out, with all that was "
-        f"cut from the same recordings: {left_out}; test classes of an index.csv were not read. "
+        f"{run.step} steps of {batch}, each block alone in the first {recipe.apart}, from random "
+        "weights. Left out, with all that was cut from the same recordings: "
+        f"{', '.join(job.leave_out) or 'nothing'}; test classes of an index.csv were not read. "
         f"Accuracy on what was left out, 5-way, in per cent: {figures or 'not measured'}.\n"
     )

@@ -1,4 +1,4 @@
-"""What the commands are asked for: targets, students, and how a student learns; no torch."""
+"""What a student is distilled from, and how it learns; no torch."""
 
 import dataclasses
 from pathlib import Path
@@ -16,41 +16,29 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 class VideoRecipe:
     """How a student learns; stored with the result."""
 
-    pictures: PositiveInt = 64  # of a step
-    window: PositiveInt = 1  # frames of each that are seen
-    clips: PositiveInt = 6  # of a step, real and synthetic, all frames
-    lr: NonNegativeFloat = 2e-3  # of matrices, by Muon
-    rest_lr: NonNegativeFloat = 2e-3  # of everything else, by AdamW
-    weight_decay: NonNegativeFloat = 0.02
+    pictures: PositiveInt = 5  # of a step; a camera moves over each
+    clips: NonNegativeInt = 2  # of a step
+    synthetic: NonNegativeInt = 1  # of a step
+    frames: PositiveInt = 8  # of each
+    apart: NonNegativeInt = 1500  # steps in which each block learns alone
+    lr: NonNegativeFloat = 3e-3  # of blocks alone
+    whole_lr: NonNegativeFloat = 1e-3  # of the network as a whole
+    weight_decay: NonNegativeFloat = 1e-3
     warmup: PositiveInt = 50  # steps
     fall: Annotated[float, Field(gt=0, le=1)] = 0.25  # share of the steps at the end
-    average: BelowOne = 0.998  # decay of the running average of the weights
-    clip: PositiveFloat = 1.0  # largest norm of a gradient
+    average: BelowOne = 0.995  # decay of the running average of the weights
+    clip: PositiveFloat = 5.0  # largest norm of a gradient
     seed: NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TargetsJob:
-    """Which targets are made, and where."""
+class StudentJob:
+    """Which student is distilled, from what, and where."""
 
     teacher: Path
     clips: tuple[Path, ...]
     pictures: tuple[Path, ...]
-    synthetic: int
     leave_out: tuple[str, ...]
-    frames: int
-    side: int
-    draws: int
-    seed: int
-    out: Path
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StudentJob:
-    """Which student is distilled, and where."""
-
-    targets: Path
-    held_out: tuple[Path, ...]
     steps: int
     check_every: int
     max_seconds: float

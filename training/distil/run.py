@@ -3,7 +3,7 @@
 The rate of learning is constant after its warm-up and falls to zero in the last part, so that a
 finished run can be made longer: it goes on from where the fall began.
 
-Dimensions: B clips, T frames, S pixels, C colours.
+Dimensions: B clips, T frames, C colours, S pixels.
 """
 
 import time
@@ -11,80 +11,79 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from training.distil.batches import Batches
+from model.backbones.packaged.causal import CausalNetwork
+from training.distil.imitation import Lesson, apart, reading_error, whole
 from training.distil.recipe import VideoRecipe
-from training.distil.space import Space
-from training.distil.student import Student, Weights, normalised
-from training.distil.teacher import Reading
-from training.meta.muon import Muon
+from training.distil.teacher import VideoTeacher
+from training.distil.views import Views
 from training.run_folder import write_state
 
 STATE, BEFORE_FALL = "state.pt", "before_fall.pt"
 SAVE_S = 120.0  # between two states
+BETAS = (0.9, 0.98)
 
 
 class VideoRun:
     """A distillation in progress.
 
     Args:
-        student: Learns.
-        batches: Of targets.
-        space: Where features live.
-        reading: The teacher's last layers.
-        recipe: How it learns.
-        weights: Of the parts of the loss.
-        size: Pixels of a side, as the network takes them.
-        colours: Mean and deviation of pixels, likewise.
+        network: Learns.
+        teacher: Answers each batch.
+        lesson: How its answers are measured.
+        views: Where batches come from.
+        recipe: How the network learns.
     """
 
     def __init__(
         self,
-        student: Student,
-        batches: Batches,
-        space: Space,
-        reading: Reading,
+        network: CausalNetwork,
+        teacher: VideoTeacher,
+        lesson: Lesson,
+        views: Views,
         recipe: VideoRecipe,
-        weights: Weights,
-        size: int,
-        colours: tuple[tuple[float, float, float], tuple[float, float, float]],
     ) -> None:
-        self.student, self.batches = student.train(), batches
-        self.space, self.reading = space, reading
-        self.recipe, self.weights = recipe, weights
-        self.size, self.colours = size, colours
+        self.network, self.teacher = network.train(), teacher
+        self.lesson, self.views, self.recipe = lesson, views, recipe
         self.step = 0
-        self.optimizers = build_optimizers(student, recipe)
-        self.average = {n: p.detach().clone() for n, p in student.network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, betas=BETAS
+        )
+        self.average = {n: p.detach().clone() for n, p in network.state_dict().items()}
 
     def advance(self, steps: int) -> dict[str, float]:
-        """Take one step of a run of so many; return the parts of its loss."""
-        factor = rate(self.step, steps, self.recipe)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-        recipe, told = self.recipe, dict[str, float]()
-        whole = self.batches.files.frames
-        for kinds, count, frames in (
-            (("pictures",), recipe.pictures, min(recipe.window, whole)),
-            (("clips", "clips", "synthetic"), recipe.clips, whole),
-        ):
-            batch = self.batches.draw(kinds, count, frames, self.step)
-            pixels = normalised(batch.frames_BTSSC, self.size, *self.colours)
-            parts = self.student(pixels, batch, self.space, self.reading, self.weights)
-            torch.stack(list(parts.values())).sum().backward()
-            told |= {f"{kinds[0]} {name}": float(part.detach()) for name, part in parts.items()}
-        nn.utils.clip_grad_norm_(self.student.parameters(), recipe.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        """Take one step of a run of so many; return the parts of its error."""
+        recipe = self.recipe
+        lr = recipe.lr if self.step < recipe.apart else recipe.whole_lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * rate(self.step, steps, recipe)
+        self.optimizer.zero_grad()
+        told = self._learn(self.views.draw(self.step))
+        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        self.optimizer.step()
         self.step += 1
         decay = min(recipe.average, self.step / (10 + self.step))
         with torch.no_grad():
-            for name, value in self.student.network.state_dict().items():
+            for name, value in self.network.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
         return told
+
+    def _learn(self, pixels_BTCSS: Tensor) -> dict[str, float]:
+        seen = self.teacher(pixels_BTCSS)
+        told = dict[str, float]()
+        if self.step < self.recipe.apart:
+            for name, error in apart(self.network, pixels_BTCSS, seen, self.lesson):
+                error.backward()  # at once, so that one block's cells are held at a time
+                told[name] = float(error.detach())
+        else:
+            parts = whole(self.network, pixels_BTCSS, seen, self.lesson)
+            torch.stack(list(parts.values())).sum().backward()
+            told |= {name: float(part.detach()) for name, part in parts.items()}
+        generator = torch.Generator().manual_seed(self.recipe.seed + self.step)
+        error = reading_error(self.network, seen, self.lesson, generator)
+        error.backward()
+        return told | {"reading": float(error.detach())}
 
     def save(self, file: Path, steps: int) -> None:
         """Write the state of a run of so many steps.
@@ -95,9 +94,9 @@ class VideoRun:
         state = {
             "step": self.step,
             "steps": steps,
-            "student": self.student.state_dict(),
+            "network": self.network.state_dict(),
             "average": self.average,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
         }
         write_state(file, state)
 
@@ -105,29 +104,8 @@ class VideoRun:
         """Go on from a state."""
         state = torch.load(file, weights_only=True)
         self.step, self.average = state["step"], state["average"]
-        self.student.load_state_dict(state["student"])
-        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
-
-
-def build_optimizers(student: nn.Module, recipe: VideoRecipe) -> list[torch.optim.Optimizer]:
-    """Return Muon for the matrices of stages and AdamW for all other parameters."""
-    named = [(n, p) for n, p in student.named_parameters() if p.requires_grad]
-    chosen = {n for n, p in named if p.ndim == 2 and ".stages." in n and ".time." not in n}
-    muon = Muon(
-        [p for name, p in named if name in chosen], lr=recipe.lr, weight_decay=recipe.weight_decay
-    )
-    adamw = torch.optim.AdamW(
-        [p for name, p in named if name not in chosen],
-        lr=recipe.rest_lr,
-        weight_decay=recipe.weight_decay,
-        betas=(0.9, 0.98),
-    )
-    optimizers: list[torch.optim.Optimizer] = [muon, adamw]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return optimizers
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def fall_begins(steps: int, recipe: VideoRecipe) -> int:

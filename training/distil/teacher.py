@@ -5,7 +5,8 @@ Kondratyuk et al., "MoViNets: Mobile Video Networks for Efficient Video Recognit
 batch normalisation folded into the convolutions. A temporal convolution sees a frame and those
 before it.
 
-Dimensions: B clips, T frames, N = B * T, C channels, H W cells, P cells of a map, row by row.
+Dimensions: B clips, T frames, N = B * T, C channels, H W cells, S pixels, M channels of the last
+map, H also the width of the hidden layer, K classes.
 """
 
 from collections.abc import Mapping
@@ -19,23 +20,10 @@ from torch.nn import functional as F
 from model.backbones.weights import read_tensors
 from model.errors import BackboneError
 
-SIZE = 172  # pixels
 FEATURES, HIDDEN, CLASSES = 480, 2048, 600
 LAYERS = ((0, 1), (1, 3), (2, 3), (3, 4), (4, 4))  # stage and its layers
 UNSTRIDED = 3  # the stage that keeps its map's size
-INNER, INNER_GRID = 56, 11  # channels and cells of a side after that stage
-GRID = 3  # cells of a side of the maps that are kept
 LAST = "classifier.logits.weight"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the teacher says of clips."""
-
-    inner_BTPC: Tensor  # after the fourth stage, 11 x 11 cells a frame
-    maps_BTPC: Tensor  # the last features of each frame, averaged over a grid of 3 x 3 cells
-    hidden_BC: Tensor  # in front of the classifier
-    logits_BC: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +35,9 @@ class Reading:
     logits_KH: Tensor
     logits_bias_K: Tensor
 
-    def hidden(self, mean_BC: Tensor) -> Tensor:
-        """Return hidden_BH."""
-        return F.linear(mean_BC, self.hidden_HC, self.hidden_bias_H).clamp(0, 6)
+    def hidden(self, mean_BM: Tensor) -> Tensor:
+        """Return hidden_BH of mean cells of the last map."""
+        return F.linear(mean_BM, self.hidden_HC, self.hidden_bias_H).clamp(0, 6)
 
     def logits(self, hidden_BH: Tensor) -> Tensor:
         """Return logits_BK."""
@@ -71,21 +59,22 @@ class VideoTeacher(nn.Module):
             kept = tensor.contiguous(memory_format=torch.channels_last) if spatial else tensor
             self.register_buffer(name.replace(".", "__"), kept.float())
 
-    @torch.inference_mode()
-    def forward(self, pixels_BTCHW: Tensor) -> Answer:
-        """Run clips of RGB pixels in [0, 1], SIZE x SIZE."""
-        clips, frames = pixels_BTCHW.shape[:2]
-        inner_NCHW, maps_NCHW = self._maps(pixels_BTCHW)
-        cells = F.adaptive_avg_pool2d(maps_NCHW, GRID).flatten(2).transpose(1, 2)
-        mean_BC = maps_NCHW.mean((-2, -1)).unflatten(0, (clips, frames)).mean(1)
-        hidden = self._convolve(mean_BC[:, :, None, None], "classifier.hidden")
-        logits = self._convolve(hidden, "classifier.logits", active=False)
-        return Answer(
-            inner_BTPC=inner_NCHW.flatten(2).transpose(1, 2).unflatten(0, (clips, frames)),
-            maps_BTPC=cells.unflatten(0, (clips, frames)),
-            hidden_BC=hidden.flatten(1),
-            logits_BC=logits.flatten(1),
-        )
+    @torch.no_grad()
+    def forward(self, pixels_BTCSS: Tensor) -> list[Tensor]:
+        """Run clips of RGB pixels in [0, 1]; it was trained at 172 x 172.
+
+        Returns:
+            Cells [N, C, H, W] of the stem, of each layer, and the last map of FEATURES channels.
+        """
+        frames = pixels_BTCSS.shape[1]
+        x = pixels_BTCSS.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        states = [self._convolve(x, "stem", 2)]
+        for stage, layers in LAYERS:
+            for layer in range(layers):
+                stride = 2 if layer == 0 and stage != UNSTRIDED else 1
+                name = f"block{stage}_layer{layer}"
+                states.append(self._layer(states[-1], name, stride, frames))
+        return [*states, self._convolve(states[-1], "head.project")]
 
     def reading(self) -> Reading:
         """Return its last two layers."""
@@ -96,18 +85,6 @@ class VideoTeacher(nn.Module):
             self._tensor(f"{logits}.weight").flatten(1),
             self._tensor(f"{logits}.bias"),
         )
-
-    def _maps(self, pixels_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
-        frames = pixels_BTCHW.shape[1]
-        x = pixels_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self._convolve(x, "stem", 2)
-        for stage, layers in LAYERS:
-            for layer in range(layers):
-                stride = 2 if layer == 0 and stage != UNSTRIDED else 1
-                x = self._layer(x, f"block{stage}_layer{layer}", stride, frames)
-            if stage == UNSTRIDED:
-                inner = x
-        return inner, self._convolve(x, "head.project")
 
     def _layer(self, x_NCHW: Tensor, name: str, stride: int, frames: int) -> Tensor:
         y = self._convolve(x_NCHW, f"{name}.expansion")

@@ -1,12 +1,12 @@
 """A small causal video network: convolutions over a frame's cells, and over the frames before it.
 
-Factorised (2+1)D convolutions (Tran et al., arXiv 1711.11248) that see no later frame, as in
-MoViNets for streams (Kondratyuk et al., arXiv 2103.11511), in blocks of ConvNeXt's order (Liu et
-al., arXiv 2201.03545): depthwise convolution, norm, two linear maps. A frame's features say what
-was seen until then. Norms are of one cell each, so that nothing depends on a batch.
+Inverted residuals (Sandler et al., arXiv 1801.04381) whose depthwise convolution is factorised into
+space and time, and sees no later frame, as in MoViNets for streams (Kondratyuk et al., arXiv
+2103.11511). A frame's features say what was seen until then. There are no norms, so that nothing
+depends on a batch.
 
-Dimensions: B clips, T frames, N = B * T, H W cells, C channels, S pixels, M map channels, E feature
-width.
+Dimensions: B clips, T frames, N = B * T, H W cells, C channels, D channels inside a block, S
+pixels, M map channels, E feature width.
 """
 
 from collections.abc import Sequence
@@ -16,86 +16,76 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config.towers import CausalConfig
+from model.config.towers import CausalBlockConfig, CausalConfig
 from model.errors import MethodError
 from model.slots import TransformerBlock
 
-STEM, STRIDE = 7, 4  # pixels of the first convolution, and between two of its cells
-KERNEL = 5  # cells of a side of the depthwise convolutions
-RATIO = 3  # width inside a block / width of the block
+STEM, STRIDE = 3, 2  # pixels of the first convolution, and between two of its cells
+RELU6_GAIN = 1.6  # keeps the spread of cells through a depthwise convolution, about
 
 
 class AlongTime(nn.Module):
-    """A depthwise convolution over a frame and those before it; it starts as the frame alone.
-
-    In front of the first frame stands the first frame again: a scene at rest.
+    """A depthwise convolution over a frame and those before it; nothing stands before the first.
 
     Args:
-        width: C.
+        width: D.
         span: Frames that it sees.
     """
 
     def __init__(self, width: int, span: int) -> None:
         super().__init__()
-        weight = torch.zeros(span, width)
-        weight[0] = 1
+        weight = 0.05 * torch.randn(span, width)
+        weight[0] += 1
         self.weight = nn.Parameter(weight)  # the frame itself first, then back in time
+        self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x_BTHWC: Tensor) -> Tensor:
+    def forward(self, x_BTHWD: Tensor) -> Tensor:
         """Mix frames; the shape stays."""
-        mixed = x_BTHWC * self.weight[0]
-        for back in range(1, len(self.weight)):
-            kept = max(x_BTHWC.shape[1] - back, 0)
-            first = x_BTHWC[:, :1].expand(-1, x_BTHWC.shape[1] - kept, -1, -1, -1)
-            earlier = torch.cat([first, x_BTHWC[:, :kept]], dim=1)
-            mixed = mixed + earlier * self.weight[back]
+        mixed = x_BTHWD * self.weight[0] + self.bias
+        for back in range(1, min(len(self.weight), x_BTHWD.shape[1])):
+            earlier = x_BTHWD[:, :-back] * self.weight[back]
+            mixed = mixed + F.pad(earlier, (0, 0, 0, 0, 0, 0, back, 0))
         return mixed
 
 
 class CausalBlock(nn.Module):
-    """A residual block: along space, along time, then two linear maps; it starts as the identity.
-
-    Args:
-        width: C.
-        span: Frames that it sees; 1 sees the frame alone.
-    """
-
-    def __init__(self, width: int, span: int) -> None:
-        super().__init__()
-        self.space = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
-        self.time = AlongTime(width, span) if span > 1 else None
-        self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, RATIO * width)
-        self.down = nn.Linear(RATIO * width, width)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
-
-    def forward(self, x_BTHWC: Tensor) -> Tensor:
-        """Run the block; the shape stays."""
-        x_NCHW = x_BTHWC.flatten(0, 1).permute(0, 3, 1, 2)  # channels last in memory
-        y_BTHWC = self.space(x_NCHW).permute(0, 2, 3, 1).unflatten(0, x_BTHWC.shape[:2])
-        if self.time is not None:
-            y_BTHWC = self.time(y_BTHWC)
-        return x_BTHWC + self.down(F.relu(self.up(self.norm(y_BTHWC))))
-
-
-class Halve(nn.Module):
-    """Join 2 x 2 cells in a linear map.
+    """A residual block: wider, along space, along time, and back.
 
     Args:
         width: C before it.
-        wider: C after it.
+        config: Its sizes.
     """
 
-    def __init__(self, width: int, wider: int) -> None:
+    def __init__(self, width: int, config: CausalBlockConfig) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.join = nn.Linear(4 * width, wider)
+        self.config = config
+        inner, kernel = config.inner, config.kernel
+        self.up = nn.Conv2d(width, inner, 1)
+        self.space = nn.Conv2d(inner, inner, kernel, config.stride, groups=inner)
+        self.time = AlongTime(inner, config.span) if config.span > 1 else None
+        self.down = nn.Conv2d(inner, config.width, 1)
+        same = config.stride == 1 and config.width == width
+        self.skip = None if same else nn.Conv2d(width, config.width, 1)
+        nn.init.normal_(self.space.weight, std=RELU6_GAIN**0.5 / kernel)
+        nn.init.zeros_(self.space.bias)
 
-    def forward(self, x_BTHWC: Tensor) -> Tensor:
-        """Halve height and width."""
-        pairs = self.norm(x_BTHWC).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-        return self.join(pairs.transpose(3, 4).flatten(4))
+    def inside(self, x_NCHW: Tensor, frames: int) -> Tensor:
+        """Return what is inside [N, D, H, W], from 0 to 6, in front of the way back."""
+        y_NDHW = padded(F.relu6(self.up(x_NCHW)), self.config.kernel, self.config.stride)
+        y_NDHW = F.relu6(self.space(y_NDHW))
+        if self.time is None:
+            return y_NDHW
+        y_BTHWD = self.time(y_NDHW.permute(0, 2, 3, 1).unflatten(0, (-1, frames)))
+        return F.relu6(y_BTHWD).flatten(0, 1).permute(0, 3, 1, 2)
+
+    def forward(self, x_NCHW: Tensor, frames: int) -> Tensor:
+        """Run the block on clips of so many frames."""
+        y_NCHW: Tensor = self.down(self.inside(x_NCHW, frames))
+        if self.skip is None:
+            return x_NCHW + y_NCHW
+        if self.config.stride > 1:
+            x_NCHW = F.avg_pool2d(x_NCHW, self.config.stride)
+        return y_NCHW + self.skip(x_NCHW)
 
 
 class CausalNetwork(nn.Module):
@@ -107,39 +97,42 @@ class CausalNetwork(nn.Module):
 
     def __init__(self, config: CausalConfig) -> None:
         super().__init__()
-        widths = config.widths
-        self.stem = nn.Conv2d(3, widths[0], STEM, STRIDE, padding=STEM // 2)
-        stages = []
-        before: Sequence[int | None] = (None, *widths)
-        shapes = zip(before, widths, config.depths, config.spans, strict=False)
-        for narrow, width, depth, span in shapes:
-            halve = [] if narrow is None else [Halve(narrow, width)]
-            stages.append(nn.Sequential(*halve, *(CausalBlock(width, span) for _ in range(depth))))
-        self.stages = nn.ModuleList(stages)
-        self.norm = nn.LayerNorm(widths[-1])
-        self.project = nn.Linear(widths[-1], config.maps)
+        widths = [config.stem, *(block.width for block in config.blocks)]
+        self.stem = nn.Conv2d(3, config.stem, STEM, STRIDE)
+        self.blocks = nn.ModuleList(
+            CausalBlock(width, block) for width, block in zip(widths, config.blocks, strict=False)
+        )
+        self.project = nn.Conv2d(widths[-1], config.maps, 1)
         self.hidden = nn.Linear(config.maps, config.hidden)
         self.features = nn.Linear(config.hidden, config.features)
+        self.to(memory_format=torch.channels_last)
 
-    def states(self, pixels_BTCHW: Tensor) -> list[Tensor]:
-        """Return the cells [B, T, H, W, C] after each stage, and at last the map of M channels."""
-        pixels = pixels_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x_BTHWC = self.stem(pixels).permute(0, 2, 3, 1).unflatten(0, pixels_BTCHW.shape[:2])
-        states = []
-        for stage in self.stages:
-            x_BTHWC = stage(x_BTHWC)
-            states.append(x_BTHWC)
-        return [*states, F.relu(self.project(self.norm(x_BTHWC)))]
+    def begin(self, pixels_NCSS: Tensor) -> Tensor:
+        """Return the cells [N, C, H, W] of the first convolution."""
+        return F.relu6(self.stem(padded(pixels_NCSS, STEM, STRIDE)))
 
-    def read(self, map_BTHWM: Tensor) -> Tensor:
-        """Return features_BTE of maps."""
-        mean_BTM = map_BTHWM.mean(dim=(2, 3))
-        features: Tensor = self.features(F.relu(self.hidden(mean_BTM)))
+    def end(self, x_NCHW: Tensor) -> Tensor:
+        """Return the map [N, M, H, W] of the last block's cells."""
+        return F.relu6(self.project(x_NCHW))
+
+    def states(self, pixels_BTCSS: Tensor) -> list[Tensor]:
+        """Return the cells [N, C, H, W] of the stem, of each block, and the map."""
+        frames = pixels_BTCSS.shape[1]
+        x_NCHW = pixels_BTCSS.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        states = [self.begin(x_NCHW)]
+        for block in self.blocks:
+            states.append(block(states[-1], frames))
+        return [*states, self.end(states[-1])]
+
+    def read(self, mean_M: Tensor) -> Tensor:
+        """Return features [..., E] of mean maps [..., M]."""
+        features: Tensor = self.features(F.relu(self.hidden(mean_M)))
         return features
 
-    def forward(self, pixels_BTCHW: Tensor) -> Tensor:
+    def forward(self, pixels_BTCSS: Tensor) -> Tensor:
         """Return features_BTE."""
-        return self.read(self.states(pixels_BTCHW)[-1])
+        mean_NM = self.states(pixels_BTCSS)[-1].mean((-2, -1))
+        return self.read(mean_NM).unflatten(0, pixels_BTCSS.shape[:2])
 
 
 class CausalTower(nn.Module):
@@ -179,3 +172,10 @@ class CausalTower(nn.Module):
     def head(self, features_N1E: Tensor) -> Tensor:
         """Return the features; the one token of an instant is its feature already."""
         return features_N1E[:, 0]
+
+
+def padded(x_NCHW: Tensor, kernel: int, stride: int) -> Tensor:
+    """Pad for a convolution that keeps size / stride; the odd cell goes to the right and below."""
+    both = kernel - 1 if stride == 1 else max(kernel - stride, 0)
+    less = both // 2
+    return F.pad(x_NCHW, (less, both - less, less, both - less))

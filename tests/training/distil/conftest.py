@@ -1,4 +1,4 @@
-"""A video teacher with random weights, and what it says of a few small sources."""
+"""A narrow video teacher with random weights."""
 
 from pathlib import Path
 
@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.distil.targets import main
 from training.distil.teacher import CLASSES, FEATURES, HIDDEN, LAYERS
-
-LEFT_OUT = ("train action 0", "val action 2")
 
 
 def random_weights(seed: int = 0) -> dict[str, np.ndarray]:
@@ -50,22 +47,3 @@ def video_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("video_teacher") / "teacher.npz"
     np.savez(file, **random_weights())
     return file
-
-
-def targets_of(teacher: Path, indexed: Path, pictures: Path, out: Path) -> list[str]:
-    """The command line of small targets: 4 clips, 6 pictures, 4 synthetic actions, twice."""
-    return [
-        *("--video-teacher", str(teacher), "--clips", str(indexed / "index.csv")),
-        *("--pictures", str(pictures), "--synthetic", "4", "--leave-out", *LEFT_OUT),
-        *("--frames", "3", "--side", "32", "--draws", "2", "--out", str(out)),
-    ]
-
-
-@pytest.fixture(scope="session")
-def targets(
-    video_teacher: Path, indexed: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder of finished targets."""
-    out = tmp_path_factory.mktemp("targets")
-    assert main(targets_of(video_teacher, indexed, pictures, out)) == 0
-    return out

@@ -1,28 +1,68 @@
 """Students: what they learn, that a killed run ends alike, and that a finished one can go on."""
 
-import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from model.backbones.packaged.causal import CausalTower
 from model.checkpoint import load_recognizer
-from training.distil.batches import Batches, Pick
+from model.config.towers import CausalBlockConfig, CausalConfig
+from training.distil.beginning import begin
+from training.distil.distilling import distil
 from training.distil.fit import main
-from training.distil.recipe import VideoRecipe
-from training.distil.run import BEFORE_FALL, STATE, going_on, rate
+from training.distil.imitation import apart, whole
+from training.distil.recipe import StudentJob, VideoRecipe
+from training.distil.run import BEFORE_FALL, STATE, VideoRun, going_on, rate
+from training.distil.sources import clips_of, pictures_of
 from training.distil.space import fit_space
-from training.distil.target_files import TargetFiles
-from training.meta.muon import orthogonal
+from training.distil.teacher import CLASSES, HIDDEN, LAYERS, Reading, open_video_teacher
+from training.distil.views import Views
+from training.errors import InputError
 
-TOWER = ["--size", "32", "--widths", "8", "8", "16", "16", "--depths", "1", "1", "1", "1"]
-BRIEF = ["--pictures", "4", "--clips", "2", "--features", "8", "--check-every", "50"]
+WIDTHS = (8, 8, 8, 56, 16)  # of the narrow teacher's stages
+BLOCKS = tuple(
+    CausalBlockConfig(
+        inner=8, width=WIDTHS[stage], stride=1 if layer or stage == 3 else 2, span=2 if stage else 1
+    )
+    for stage, layers in LAYERS
+    for layer in range(layers)
+)
+TOWER = CausalConfig(size=32, blocks=BLOCKS, hidden=16, features=8)
+RECIPE = VideoRecipe(pictures=2, clips=1, synthetic=1, frames=3, apart=2)
+LEFT_OUT = ("train action 0", "val action 2")
+Job = Callable[..., StudentJob]
 
 
-def arguments(targets: Path, out: Path, steps: int = 4) -> list[str]:
-    return ["--targets", str(targets), "--out", str(out), "--steps", str(steps), *TOWER, *BRIEF]
+@pytest.fixture(scope="module")
+def job(video_teacher: Path, indexed: Path, pictures: Path) -> Job:
+    def job_of(out: Path, **changes: object) -> StudentJob:
+        whole_job = StudentJob(
+            teacher=video_teacher,
+            clips=(indexed / "index.csv",),
+            pictures=(pictures,),
+            leave_out=LEFT_OUT,
+            steps=4,
+            check_every=50,
+            max_seconds=float("inf"),
+            tower=TOWER,
+            recipe=RECIPE,
+            out=out,
+        )
+        return replace(whole_job, **changes)
+
+    return job_of
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert distil(job(out))["finished"]
+    return out
 
 
 def assert_same_weights(one: Path, two: Path) -> None:
@@ -31,11 +71,9 @@ def assert_same_weights(one: Path, two: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(targets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert main(arguments(targets, out)) == 0
-    return out
+def views_of(indexed: Path, pictures: Path, recipe: VideoRecipe = RECIPE) -> Views:
+    clips = clips_of([indexed / "index.csv"], LEFT_OUT)
+    return Views(clips, pictures_of([pictures]), 32, recipe)
 
 
 def test_the_folder_is_a_checkpoint(undisturbed: Path) -> None:
@@ -45,26 +83,25 @@ def test_the_folder_is_a_checkpoint(undisturbed: Path) -> None:
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights(
-    targets: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: Job, undisturbed: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        assert main([*arguments(targets, tmp_path), "--max-seconds", "0"]) == 0
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (last["finished"], last["steps"]) == (False, 2)
-    assert main(arguments(targets, tmp_path)) == 0
+        told = distil(job(tmp_path, max_seconds=0))
+    assert (told["finished"], told["steps"]) == (False, 2)
+    distil(job(tmp_path))
     assert_same_weights(tmp_path, undisturbed)
 
 
 def test_a_finished_run_goes_on_from_before_its_fall(
-    targets: Path, undisturbed: Path, tmp_path: Path
+    job: Job, undisturbed: Path, tmp_path: Path
 ) -> None:
-    longer, whole = tmp_path / "longer", tmp_path / "whole"
+    longer, full = tmp_path / "longer", tmp_path / "full"
     shutil.copytree(undisturbed, longer)
-    assert going_on(longer, 6, VideoRecipe()) == longer / BEFORE_FALL
-    assert going_on(longer, 4, VideoRecipe()) == longer / STATE
-    assert main(arguments(targets, longer, 6)) == 0
-    assert main(arguments(targets, whole, 6)) == 0
-    assert_same_weights(longer, whole)
+    assert going_on(longer, 6, RECIPE) == longer / BEFORE_FALL
+    assert going_on(longer, 4, RECIPE) == longer / STATE
+    for out in (longer, full):
+        distil(job(out, steps=6))
+    assert_same_weights(longer, full)
 
 
 def test_the_rate_is_level_until_it_falls_to_zero() -> None:
@@ -74,84 +111,92 @@ def test_the_rate_is_level_until_it_falls_to_zero() -> None:
     assert rates[11:] == [1, 1, 0.75, 0.5, 0.25, 0]
 
 
-def test_unseen_classes_are_told_of(
-    targets: Path, indexed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unseen_classes_are_told_of(undisturbed: Path, job: Job, indexed: Path) -> None:
+    told = distil(job(undisturbed))
+    assert 0 <= float(str(told[f"{indexed.name} 1-shot"])) <= 100
+
+
+@torch.no_grad()
+def test_a_student_that_has_the_teachers_cells_makes_no_error(
+    video_teacher: Path, indexed: Path, pictures: Path
 ) -> None:
-    held = ["--held-out", str(indexed / "index.csv")]
-    assert main([*arguments(targets, tmp_path, 2), *held]) == 0
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert 0 <= last[f"{indexed.name} 1-shot"] <= 100
+    views, teacher = views_of(indexed, pictures), open_video_teacher(video_teacher)
+    network = CausalTower(TOWER).model
+    with torch.enable_grad():
+        lesson = begin(network, teacher, views, 4)
+    pixels = views.draw(0)
+    own = [state.detach() for state in network.states(pixels)]
+    errors = dict(apart(network, pixels, own, lesson))
+    assert len(errors) == len(BLOCKS) + 2
+    assert max(float(error) for error in errors.values()) < 1e-8
+    assert float(whole(network, pixels, own, lesson)["states"]) < 1e-8
+    other = dict(apart(network, pixels, teacher(pixels), lesson))
+    assert min(float(error) for error in other.values()) > 1e-4
 
 
-def test_mirrored_maps_belong_to_mirrored_frames(targets: Path) -> None:
-    batches = Batches(TargetFiles.opened(targets), 0)
-    plain, mirrored = (batches.read([Pick(0, 3, 1, flag)], 2) for flag in (False, True))
-    assert plain.frames_BTSSC.shape == (1, 2, 32, 32, 3)
-    assert torch.equal(mirrored.frames_BTSSC, plain.frames_BTSSC.flip(3))
-    for part, side in (("inner_BTPC", 11), ("maps_BTPC", 3)):
-        grids = [getattr(one, part).unflatten(2, (side, side)) for one in (plain, mirrored)]
-        assert torch.equal(grids[1], grids[0].flip(3))
+@pytest.mark.parametrize("first", [0, 1000])
+def test_blocks_alone_and_the_whole_come_nearer_to_the_teacher(
+    first: int, video_teacher: Path, indexed: Path, pictures: Path
+) -> None:
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, warmup=1, apart=1000 - first, lr=1e-2, whole_lr=1e-2)
+    views, teacher = views_of(indexed, pictures, recipe), open_video_teacher(video_teacher)
+    network = CausalTower(TOWER).model
+    run = VideoRun(network, teacher, begin(network, teacher, views, 4), views, recipe)
+    errors = [sum(run.advance(100_000).values()) for _ in range(60)]
+    assert sum(errors[-5:]) < 0.8 * sum(errors[:5])
 
 
-def test_a_part_of_a_clip_is_asked_for_what_the_teacher_says_of_all_of_it(targets: Path) -> None:
-    files = TargetFiles.opened(targets)
-    batches = Batches(files, 0)
-    part, whole = batches.read([Pick(0, 3, 1, False)], 1), batches.read([Pick(0, 3, 0, False)], 4)
-    assert torch.equal(part.hidden_BC, whole.hidden_BC)
-    said = files.reading().hidden(whole.maps_BTPC.float().mean((1, 2)))
-    torch.testing.assert_close(whole.hidden_BC, said, atol=2e-2, rtol=1e-2)
+def test_a_batch_follows_from_its_number_and_has_every_kind(indexed: Path, pictures: Path) -> None:
+    views = views_of(indexed, pictures)
+    assert views.draw(3).shape == (4, 3, 3, 32, 32)
+    assert torch.equal(views.draw(3), views.draw(3))
+    assert not torch.equal(views.draw(3), views.draw(4))
+    alone = Views([], pictures_of([pictures]), 32, RECIPE)
+    assert len(alone.draw(0)) == RECIPE.pictures + RECIPE.synthetic
+    with pytest.raises(InputError, match="There is nothing to learn from"):
+        Views([], [], 32, RECIPE)
 
 
-def test_a_batch_has_its_kinds_alone(targets: Path) -> None:
-    files = TargetFiles.opened(targets)
-    batches = Batches(files, 0)
-    pictures = slice(*files.kinds["pictures"])
-    known = torch.cat(
-        [torch.from_numpy(files.rows(draw).rows["frames"][pictures].copy()) for draw in (0, 1)]
-    )
-    drawn = batches.draw(["pictures"], 8, 3, 0).frames_BTSSC
-    for view in drawn:
-        assert any(torch.equal(view, each) or torch.equal(view.flip(2), each) for each in known)
-    assert not torch.equal(drawn[0], drawn[1])
-
-
-def test_the_space_keeps_angles_and_the_classifier_says_the_same(targets: Path) -> None:
-    files = TargetFiles.opened(targets)
-    hidden, reading = Batches(files, 0).hidden(100), files.reading()
+def test_the_space_keeps_angles_and_the_classifier_says_the_same() -> None:
+    noise = torch.Generator().manual_seed(0)
+    reading = Reading(
+        torch.randn(HIDDEN, 4, generator=noise), torch.randn(HIDDEN, generator=noise),
+        torch.randn(CLASSES, HIDDEN, generator=noise) / 45, torch.randn(CLASSES, generator=noise),
+    )  # fmt: skip
+    hidden = reading.hidden(torch.randn(12, 4, generator=noise))
     space = fit_space(hidden, reading, len(hidden) - 1)  # all that so few clips differ in
     features = space.features(hidden)
     centred = hidden - hidden.mean(0)
-    torch.testing.assert_close(features @ features.T, centred @ centred.T, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(features @ features.T, centred @ centred.T, atol=1e-1, rtol=1e-3)
     torch.testing.assert_close(space.logits(features), reading.logits(hidden), atol=1e-2, rtol=1e-3)
     narrow = fit_space(hidden, reading, 2)
-    torch.testing.assert_close(narrow.features(hidden), features[:, :2], atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
-def test_muon_steps_along_nearly_orthogonal_matrices(shape: tuple[int, int]) -> None:
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonal(matrix))
-    assert values.min() > 0.6
-    assert values.max() < 1.3
+    torch.testing.assert_close(narrow.features(hidden), features[:, :2], atol=1e-2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (["--features", "64"], "features of width 64 need more"),
-        (["--size", "40"], "size"),
+        ([], "give the student blocks of the teacher's widths and strides"),
+        (["--leave-out", "flying"], "No list has the label 'flying'"),
+        (["--frames", "0"], "frames"),
+        (["--size", "40"], "multiple of 32"),
         (["--steps", "0"], "give such numbers"),
-        (["--targets", "/nowhere"], "/nowhere holds no targets"),
+        (["--pictures", "/nowhere"], "/nowhere holds no JPEG or PNG picture"),
     ],
 )
 def test_wrong_input_is_one_sentence(
     changes: list[str],
     sentence: str,
-    targets: Path,
+    video_teacher: Path,
+    indexed: Path,
+    pictures: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([*arguments(targets, tmp_path), *changes]) == 2
+    given = ["--video-teacher", str(video_teacher), "--clips", str(indexed / "index.csv")]
+    given += ["--pictures", str(pictures), "--out", str(tmp_path), "--size", "64"]
+    assert main([*given, "--pictures-a-step", "1", *changes]) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error

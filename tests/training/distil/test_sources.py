@@ -1,4 +1,4 @@
-"""Targets: what the teacher says, of which sources, on disk whole or not there."""
+"""What a student learns from: the teacher's cells, clips, and pictures that a camera moves over."""
 
 import sys
 from pathlib import Path
@@ -9,14 +9,12 @@ import torch
 
 from model.errors import BackboneError
 from tests.training.conftest import SHARED
-from tests.training.distil.conftest import LEFT_OUT, targets_of
 from training.distil.pseudo_clips import Camera, camera_path, move_camera
 from training.distil.sources import PICTURE_CHANGES, RealClip, clips_of
-from training.distil.target_files import TargetFiles
-from training.distil.targets import main
-from training.distil.teacher import SIZE, open_video_teacher
+from training.distil.teacher import open_video_teacher
 from training.features.augmentation import Augmentation
 
+SIZE = 96  # pixels
 PLAIN = Augmentation(min_area=0.5, max_stretch=1.0, mirror=0, jitter=0, grey=0, mixup=0)
 
 
@@ -30,14 +28,10 @@ def test_the_teacher_is_causal_and_reads_its_own_maps(video_teacher: Path) -> No
     changed = clip.clone()
     changed[:, 3] = 0
     before, after = teacher(clip), teacher(changed)
-    assert before.inner_BTPC.shape == (1, 4, 121, 56)
-    assert before.maps_BTPC.shape == (1, 4, 9, 480)
-    torch.testing.assert_close(after.maps_BTPC[:, :3], before.maps_BTPC[:, :3])
-    assert not torch.allclose(after.maps_BTPC[:, 3], before.maps_BTPC[:, 3])
-    reading = teacher.reading()
-    hidden = reading.hidden(before.maps_BTPC.mean((1, 2)))
-    torch.testing.assert_close(hidden, before.hidden_BC, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(reading.logits(hidden), before.logits_BC, atol=1e-3, rtol=1e-3)
+    assert [tuple(states.shape[2:]) for states in before[::15]] == [(48, 48), (3, 3)]
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(other[:3], one[:3])
+    assert not torch.allclose(after[-1][3], before[-1][3])
 
 
 def test_the_teacher_computes_what_the_given_tool_computes() -> None:
@@ -52,10 +46,12 @@ def test_the_teacher_computes_what_the_given_tool_computes() -> None:
     clip = torch.rand(1, 4, 3, SIZE, SIZE, generator=seeded())
     with torch.inference_mode():
         features, hidden, logits = MoViNetA0Stream(weights)(clip)
-    said = open_video_teacher(weights)(clip)
-    torch.testing.assert_close(said.maps_BTPC.mean((1, 2)), features, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(said.hidden_BC, hidden, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(said.logits_BC, logits, atol=1e-2, rtol=1e-3)
+    teacher = open_video_teacher(weights)
+    mean = teacher(clip)[-1].mean((0, 2, 3))[None]
+    reading = teacher.reading()
+    torch.testing.assert_close(mean, features, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(reading.hidden(mean), hidden, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(reading.logits(reading.hidden(mean)), logits, atol=1e-2, rtol=1e-3)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
@@ -97,66 +93,9 @@ def test_nothing_related_to_what_is_left_out_is_a_source(tmp_path: Path) -> None
     assert [one.clip.name for one in found] == ["c.mp4", "f.mp4"]
 
 
-def test_a_killed_run_ends_with_the_same_targets(
-    video_teacher: Path, indexed: Path, pictures: Path, targets: Path, tmp_path: Path
-) -> None:
-    half = tmp_path / "half"
-    assert main(targets_of(video_teacher, indexed, pictures, half)) == 0
-    files = TargetFiles.opened(half)
-    assert files.draws() == [0, 1]
-    done = half / "draw_001.npy"  # as a kill before the last rows leaves it
-    content = bytearray(done.read_bytes())
-    row = files.type.itemsize
-    content[-5 * row :] = bytes(5 * row)
-    done.unlink()
-    (half / "draw_001.part").write_bytes(content)
-    marks = bytes([1] * (len(files.names) - 5) + [0] * 5)
-    (half / "draw_001.marks").write_bytes(marks)
-    assert len(files.rows(1).done) == len(files.names) - 5
-    assert main(targets_of(video_teacher, indexed, pictures, half)) == 0
-    for draw in (0, 1):
-        assert (half / f"draw_00{draw}.npy").read_bytes() == (
-            targets / f"draw_00{draw}.npy"
-        ).read_bytes()
-
-
-def test_rows_hold_views_that_differ_by_draw(targets: Path) -> None:
-    files = TargetFiles.opened(targets)
-    assert files.counts == {"clips": 4, "pictures": 6, "synthetic": 4}
-    assert files.kinds["synthetic"] == (10, 14)
-    assert not [name for name in files.names if any(label in name for label in LEFT_OUT)]
-    first, second = (files.rows(draw).rows for draw in (0, 1))
-    assert first["frames"].shape == (14, 3, 32, 32, 3)
-    assert all(
-        (one != two).any() for one, two in zip(first["frames"], second["frames"], strict=True)
-    )
-    assert np.isfinite(first["logits"]).all()
-
-
 def test_a_clip_is_plain_in_draw_0(indexed: Path) -> None:
     clip = clips_of([indexed / "index.csv"], [])[0]
     assert isinstance(clip, RealClip)
     again = [clip.view(2, 48, draw, 0) for draw in (0, 0, 1)]
     assert (again[0] == again[1]).all()
     assert (again[0] != again[2]).any()
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        (["--leave-out", "flying"], "No list has the label 'flying'"),
-        (["--draws", "0"], "--draws is 0; give 1 or more"),
-        (["--seed", "1"], "belongs to a recipe with another 'seed'"),
-    ],
-)
-def test_wrong_input_is_one_sentence(
-    changes: list[str],
-    sentence: str,
-    video_teacher: Path,
-    indexed: Path,
-    pictures: Path,
-    targets: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main([*targets_of(video_teacher, indexed, pictures, targets), *changes]) == 2
-    assert sentence in capsys.readouterr().err
