@@ -128,8 +128,8 @@ class CausalBlockConfig(Config):
 
     inner: Count  # channels inside
     width: Count  # channels after it
-    kernel: Literal[1, 3, 5] = 3  # cells of a side that it sees
-    stride: Literal[1, 2] = 1
+    kernel: Annotated[int, Field(ge=1, le=7)] = 3  # cells of a side that it sees; odd
+    stride: Annotated[int, Field(ge=1, le=2)] = 1
     span: Count = 3  # frames that it sees, its own included
 
 
