@@ -39,6 +39,8 @@ from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
+from service.tasks.quota.keeper import Keeper
+from service.tasks.quota.starting import charged_when_limited, keeper_of
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
@@ -74,6 +76,7 @@ class Service:
     once: Once
     watch: Watch
     meters: Meters
+    keeper: Keeper  # of quotas
     ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
 
     @property
@@ -131,7 +134,9 @@ async def running(
         users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
         asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
         last = Once(store.once, settings.idempotency_s), Watch(supports, settings.max_watchers)
-        service = Service(*parts, *users, *asked, *last, meters, ring)
+        keeper = keeper_of(store, settings)
+        service = Service(*parts, *users, *asked, *last, meters, keeper, ring)
+        await stack.enter_async_context(charged_when_limited(keeper, store))
         await stack.enter_async_context(locked_when_keyed(service))
         yield service
 

@@ -57,6 +57,31 @@ class StoreCorruptError(StoreError):
     code = "store-corrupt"
 
 
+class QuotaFullError(StoreError):
+    """The tenant has as many tasks, or as many bytes of them, as it may have.
+
+    Args:
+        message: The sentence.
+        kind: Which of these.
+    """
+
+    code = "quota-full"
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def quota_full(kind: str, most: int | None) -> QuotaFullError:
+    """Return the error for a tenant that has no room for what it asks to keep."""
+    of = "tasks" if kind == "tasks" else "bytes of tasks"
+    return QuotaFullError(
+        f"You may keep {most} {of}, and this would be more; delete tasks that you need no more "
+        "(GET /v1/usage says how many you have).",
+        kind,
+    )
+
+
 def not_a_store(kind: str) -> StoreCorruptError:
     """Return the error for a store file of another kind."""
     return StoreCorruptError(

@@ -18,6 +18,8 @@ from service.stores.errors import StoreUnavailableError
 from service.stores.inboxes.redis import RedisInbox
 from service.stores.once.redis import RedisOnce
 from service.stores.protocol import Pictures, Shield
+from service.stores.quotas.kept import Quotas
+from service.stores.quotas.redis import RedisQuotas
 from service.stores.records import TaskRecord
 from service.stores.redis_cache import RedisCache
 from service.stores.redis_commit import Durability, durability_of
@@ -95,6 +97,7 @@ class RedisStore:
 
     inbox: RedisInbox
     once: RedisOnce
+    quotas: RedisQuotas
 
     def __init__(self, client: Redis, tasks: RedisTasks, cache: RedisCache) -> None:
         self._client = client
@@ -141,11 +144,14 @@ class RedisStore:
         store = cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
         store.inbox = RedisInbox(client, options.prefix, now, store._run)
         store.once = RedisOnce(client, options.prefix, store._run)
+        store.quotas = RedisQuotas(client, options.prefix, store._run)
         return store
 
-    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
+    async def create(
+        self, record: TaskRecord, pictures: Pictures, usual: Quotas | None = None
+    ) -> None:
         """Keep a new task; durable when this returns."""
-        await self._run(self._tasks.create(record, pictures))
+        await self._run(self._tasks.create(record, pictures, usual))
 
     async def get(self, task_id: str) -> TaskRecord:
         """Return a task."""
@@ -158,10 +164,15 @@ class RedisStore:
         return await self._run(self._tasks.pictures(task_id, clip_ids))
 
     async def replace(
-        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+        self,
+        record: TaskRecord,
+        *,
+        expected_revision: int,
+        pictures: Pictures | None = None,
+        usual: Quotas | None = None,
     ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._run(self._tasks.replace(record, expected_revision, pictures or {}))
+        await self._run(self._tasks.replace(record, expected_revision, pictures or {}, usual))
 
     async def uploaded(self) -> Sequence[str]:
         """Return the ids of the tasks that are uploaded."""
@@ -204,6 +215,10 @@ class RedisStore:
     async def keyed(self) -> bool:
         """Tell whether an API key was ever made."""
         return await self._run(self._tasks.keyed())
+
+    async def limited(self) -> bool:
+        """Tell whether a tenant has quotas of its own."""
+        return await self._run(self._tasks.limited())
 
     async def ping(self) -> None:
         """Return when the server answers and keeps what it acknowledges."""

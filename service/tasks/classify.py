@@ -121,6 +121,9 @@ class Classifier:
         inputs: Sequence[ClipInput],
         allowance: Allowance,
     ) -> TaskAnswer:
+        if (purse := allowance.purse) is not None:
+            async with allowance.deadline.bounding("decoding"):
+                await purse.charge_clips(self.pool, inputs, "classify", grows=False)
         start_s, calibration = time.monotonic(), support.calibration
         threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
         calibration = replace(calibration, threshold=threshold.value)

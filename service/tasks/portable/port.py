@@ -14,6 +14,7 @@ from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_clips, chec
 from service.tasks.portable import archive, queries
 from service.tasks.portable.archive import Exported
 from service.tasks.portable.queries import fitting
+from service.tasks.quota.keeper import asked_of
 from service.tasks.register import Tasks
 
 
@@ -77,9 +78,12 @@ class Porter:
         preparation = Preparation(len(inputs))
         async with allowance.deadline.bounding("decoding"):
             record = replace(record, labels=await self._labels(record))
-            faults = await check_clips(self.tasks.pool, inputs, "register", labels)
+            seconds, faults = await check_clips(self.tasks.pool, inputs, "register", labels)
             if faults:
                 raise refuse_clips(faults, len(inputs))
+            if allowance.purse is not None:
+                frames = self.tasks.pool.frames * len(inputs)
+                await allowance.purse.charge(asked_of(seconds, frames, tasks=1, grows=True))
             done = await self.tasks.arrivals.decode(record, inputs, preparation)
             bounds = self.tasks.limits.pictures
             held = await queries.decoded(self.tasks.pool, found.queries, bounds, len(inputs))
