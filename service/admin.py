@@ -24,12 +24,6 @@ QUOTAS = {
     "clip-seconds": "Most seconds of video a minute",
     "frames": "Most frames for the device a minute",
 }
-KINDS: "dict[str, Kind]" = {
-    "tasks": "tasks",
-    "bytes": "bytes",
-    "clip-seconds": "clip_ms",
-    "frames": "frames",
-}
 
 
 def main() -> int:
@@ -129,9 +123,10 @@ async def _look_after_quotas(url: str, arguments: argparse.Namespace) -> None:
 
 def _quotas(arguments: argparse.Namespace) -> "Own":
     from service.errors import SettingsError
+    from service.stores.quotas.kept import KIND
 
     given = {name: getattr(arguments, name.replace("-", "_")) for name in QUOTAS}
-    own = {KINDS[name]: _amount(name, text) for name, text in given.items() if text is not None}
+    own = {KIND[name]: _amount(name, text) for name, text in given.items() if text is not None}
     if not own:
         raise SettingsError(f"Nothing is set; give one of --{', --'.join(QUOTAS)}.")
     return own
@@ -148,14 +143,15 @@ def _amount(name: str, text: str) -> int | None:
         example = "10GB" if name == "bytes" else "100"
         raise SettingsError(f"--{name} is {text[:40]!r}; write a whole number, {example} or none.")
     power = "kMGT".index(found[2][0]) + 1 if found[2] and found[2] != "B" else 0
-    unit = (1024 if found[2] and "i" in found[2] else 1000) ** power
+    unit = int((1024 if found[2] and "i" in found[2] else 1000) ** power)
     return round(float(found[1]) * unit) * (1000 if name == "clip-seconds" else 1)
 
 
-def _shown(kind: str, most: int | None) -> str:
-    names = {kind: name for name, kind in KINDS.items()}
+def _shown(kind: "Kind", most: int | None) -> str:
+    from service.stores.quotas.kept import NAMES
+
     in_units = most // 1000 if most is not None and kind == "clip_ms" else most
-    return f"{names[kind]} {'none' if most is None else in_units}"
+    return f"{NAMES[kind]} {'none' if most is None else in_units}"
 
 
 def _tenant(text: str) -> str:

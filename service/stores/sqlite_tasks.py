@@ -13,7 +13,7 @@ from typing import Any
 from service.stores import records, sealing
 from service.stores.errors import StoreCorruptError
 from service.stores.quotas.kept import Quotas
-from service.stores.quotas.sqlite import hold
+from service.stores.quotas.rows import hold
 from service.stores.records import TaskRecord
 from service.stores.sealing import SealedRecords
 from service.stores.sqlite_file import SqliteFile

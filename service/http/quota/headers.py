@@ -11,8 +11,8 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
-from service.stores.quotas.kept import KINDS, RATES, WINDOW_S, Kind, Standing
-from service.tasks.quota.keeper import NAMES, Purse
+from service.stores.quotas.kept import KINDS, NAMES, RATES, WINDOW_S, Kind, Standing
+from service.tasks.quota.keeper import Purse
 
 MOST = 10**15 - 1  # of an integer of a structured field
 

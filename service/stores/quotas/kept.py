@@ -1,12 +1,19 @@
 """What a tenant may use, what it has used, and what is asked of every store of that."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 Kind = Literal["tasks", "bytes", "clip_ms", "frames"]
 KINDS: tuple[Kind, ...] = ("tasks", "bytes", "clip_ms", "frames")
 RATES: tuple[Kind, ...] = ("clip_ms", "frames")  # of a minute; of the others is counted what stands
+NAMES: dict[Kind, str] = {  # by which people know them
+    "tasks": "tasks",
+    "bytes": "bytes",
+    "clip_ms": "clip-seconds",
+    "frames": "frames",
+}
+KIND: dict[str, Kind] = {name: kind for kind, name in NAMES.items()}
 WINDOW_S = 60.0
 NO_LIMIT = -1  # as it is stored
 DEFAULT = "default"  # the tenant whose tasks have no tenant in their ids
@@ -60,7 +67,7 @@ class Quotas:
 
     def overridden(self, own: Own) -> "Quotas":
         """Return these, but for what a tenant has of its own."""
-        return replace(self, **own)
+        return Quotas(**{kind: own.get(kind, self.of(kind)) for kind in KINDS})
 
     def __bool__(self) -> bool:
         return any(most is not None for most in asdict(self).values())

@@ -20,7 +20,7 @@ local function let_go(held, ends, id)
   if not size then return end
   redis.call('HDEL', held, id)
   redis.call('ZREM', ends, id)
-  redis.call('HINCRBY', held, ':bytes', -tonumber(size))
+  redis.call('HINCRBY', held, ':bytes', 0 - size)
 end
 local function let_ended_go(held, ends)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms())) do

@@ -54,8 +54,8 @@ return answer
 # ARGV: name of a minute, clip_ms, frames
 GIVE_BACK = """
 if redis.call('HGET', KEYS[1], 'window') == ARGV[1] then
-  redis.call('HINCRBY', KEYS[1], 'clip_ms', -tonumber(ARGV[2]))
-  redis.call('HINCRBY', KEYS[1], 'frames', -tonumber(ARGV[3]))
+  redis.call('HINCRBY', KEYS[1], 'clip_ms', 0 - ARGV[2])
+  redis.call('HINCRBY', KEYS[1], 'frames', 0 - ARGV[3])
 end
 return 'done'
 """
@@ -74,14 +74,15 @@ return 1
 async def count_all(client: Redis, prefix: str) -> None:
     """Count tasks that no commit has counted, page by page."""
     begin, index = "-", f"{prefix}:index"
-    while places := await client.zrangebylex(index, begin, "+", start=0, num=PAGE):
+    while found := await client.zrangebylex(index, begin, "+", start=0, num=PAGE):
+        places = [place.decode() for place in cast("list[bytes]", found)]
         pipeline = client.pipeline(transaction=False)
-        for task_id in (records.task_at(place.decode()) for place in places):
+        for task_id in map(records.task_at, places):
             keys = [f"{prefix}:{kind}:{task_id}" for kind in ("task", "pictures")]
             keys += lua.keys_for(prefix, task_id)[:2]
             pipeline.eval(RECKON, len(keys), *keys, task_id)
         await pipeline.execute()
-        begin = f"({places[-1].decode()}"
+        begin = f"({places[-1]}"
 
 
 class RedisQuotas:
@@ -104,7 +105,7 @@ class RedisQuotas:
         """Charge a tenant, in one script."""
         keys = [self._rates(owner), *lua.keys_of(self._prefix, owner)]
         minute = [secrets.token_hex(8), milliseconds(self.window_s)]
-        values = [tenant_of(owner), *minute, *asked.values, *lua.usual_of(usual)]
+        values: list[Any] = [tenant_of(owner), *minute, *asked.values, *lua.usual_of(usual)]
 
         async def charge() -> list[Any]:
             return cast("list[Any]", await self._client.eval(CHARGE, len(keys), *keys, *values))

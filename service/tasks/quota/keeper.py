@@ -16,15 +16,13 @@ from service.decoding.pool import ClipRequest, DecodePool
 from service.decoding.turns import WorkClass
 from service.errors import FieldFault
 from service.stores.errors import QuotaFullError, StoreError, quota_full
-from service.stores.quotas.kept import RATES, Amounts, Kind, Quotas, QuotaStore, Standing
+from service.stores.quotas.kept import NAMES, RATES, Amounts, Kind, Quotas, QuotaStore, Standing
 from service.tasks.inputs import ClipInput, check_clips
 from service.tasks.quota.errors import QuotaExceededError, QuotaTooSmallError
 
 PATIENCE_S = 1.0  # with a store that hangs ...
 PAUSE_S = 2.0  # ... which is then not asked for so long
 REMEMBERED = 1000  # tenants of whom is known whether video is counted
-NAMES: dict[Kind, str] = {"clip_ms": "clip-seconds", "tasks": "tasks"}
-NAMES |= {"bytes": "bytes", "frames": "frames"}
 SHOWN: dict[Kind, str] = {"clip_ms": "seconds of video", "frames": "frames"}
 
 log = logging.getLogger("kshot.service")
