@@ -40,7 +40,7 @@ from service.tasks.kept_supports import KeptSupports
 from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
 from service.tasks.quota.keeper import Keeper
-from service.tasks.quota.starting import charged_when_limited, keeper_of
+from service.tasks.quota.starting import keeper_until
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
@@ -134,9 +134,8 @@ async def running(
         users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
         asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
         last = Once(store.once, settings.idempotency_s), Watch(supports, settings.max_watchers)
-        keeper = keeper_of(store, settings)
+        keeper = await stack.enter_async_context(keeper_until(store, settings))
         service = Service(*parts, *users, *asked, *last, meters, keeper, ring)
-        await stack.enter_async_context(charged_when_limited(keeper, store))
         await stack.enter_async_context(locked_when_keyed(service))
         yield service
 

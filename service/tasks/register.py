@@ -116,7 +116,7 @@ class Tasks:
         record = uploads.without(record, faults)
         if allowance.purse is not None:
             frames = self.pool.frames * len(sound)
-            await allowance.purse.charge(asked_of(seconds, frames, tasks=1, grows=True))
+            await allowance.purse.charge(asked_of(seconds, frames, tasks=1))
         return record, sound
 
     async def prepared(

@@ -42,7 +42,7 @@ OFFERED = {
     "diagnoseTask": "diagnose",
     "listInbox": "inbox",
     "readyz": "health",
-    **{name: name for name in ("classify", "timeline", "info", "limits")},
+    **{name: name for name in ("classify", "timeline", "info", "limits", "usage")},
     **{
         name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
         for name in (

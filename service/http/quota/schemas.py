@@ -8,7 +8,7 @@ LIMIT, LEFT = "Most of it; null is without a limit.", "Null where there is no li
 RESET = "Seconds until all of it is left again; null where waiting frees nothing."
 
 
-class CountView(BaseModel):
+class QuotaView(BaseModel):
     """How much of a quota is used."""
 
     limit: int | None = Field(description=LIMIT)
@@ -17,7 +17,7 @@ class CountView(BaseModel):
     reset_s: float | None = Field(description=RESET)
 
 
-class SecondsView(BaseModel):
+class SecondsQuotaView(BaseModel):
     """The same of seconds."""
 
     limit: float | None = Field(description=LIMIT)
@@ -29,10 +29,10 @@ class SecondsView(BaseModel):
 class UsageView(BaseModel):
     """What the caller's tenant uses of its quotas."""
 
-    tasks: CountView = Field(description="Tasks that live.")
-    bytes: CountView = Field(description="Of their pictures, or of uploads not yet decoded.")
-    clip_seconds: SecondsView = Field(description="Of video, in the minute that runs.")
-    frames: CountView = Field(description="For the device, in the minute that runs.")
+    tasks: QuotaView = Field(description="Tasks that live.")
+    bytes: QuotaView = Field(description="Of their pictures, or of uploads not yet decoded.")
+    clip_seconds: SecondsQuotaView = Field(description="Of video, in the minute that runs.")
+    frames: QuotaView = Field(description="For the device, in the minute that runs.")
     window_s: float = Field(description="How long such a minute is; it begins with its first use.")
 
 
@@ -42,7 +42,7 @@ def usage_view(standing: Standing) -> UsageView:
     return UsageView(
         tasks=_count("tasks", standing),
         bytes=_count("bytes", standing),
-        clip_seconds=SecondsView(
+        clip_seconds=SecondsQuotaView(
             limit=None if most is None else most / 1e3,
             used=standing.used.clip_ms / 1e3,
             left=None if left is None else left / 1e3,
@@ -53,8 +53,8 @@ def usage_view(standing: Standing) -> UsageView:
     )
 
 
-def _count(kind: Kind, standing: Standing) -> CountView:
-    return CountView(
+def _count(kind: Kind, standing: Standing) -> QuotaView:
+    return QuotaView(
         limit=standing.quotas.of(kind),
         used=standing.used.of(kind),
         left=standing.left(kind),

@@ -78,19 +78,16 @@ class Porter:
         preparation = Preparation(len(inputs))
         async with allowance.deadline.bounding("decoding"):
             record = replace(record, labels=await self._labels(record))
-            seconds, faults = await check_clips(self.tasks.pool, inputs, "register", labels)
+            _, faults = await check_clips(self.tasks.pool, inputs, "register", labels)
             if faults:
                 raise refuse_clips(faults, len(inputs))
-            if allowance.purse is not None:
-                frames = self.tasks.pool.frames * len(inputs)
-                await allowance.purse.charge(asked_of(seconds, frames, tasks=1, grows=True))
+            if (purse := allowance.purse) is not None:  # pictures are no seconds of video
+                await purse.charge(asked_of(0.0, self.tasks.pool.frames * len(inputs), tasks=1))
             done = await self.tasks.arrivals.decode(record, inputs, preparation)
             bounds = self.tasks.limits.pictures
             held = await queries.decoded(self.tasks.pool, found.queries, bounds, len(inputs))
-        clips = tuple(
-            _as_it_was(clip, old, len(found.pictures[old.clip_id]))
-            for clip, old in zip(done.record.clips, found.record.clips, strict=True)
-        )
+        pairs = zip(done.record.clips, found.record.clips, strict=True)
+        clips = tuple(_as_it_was(now, old, len(found.pictures[old.clip_id])) for now, old in pairs)
         done = replace(done, record=replace(done.record, clips=clips))
         record = await self.tasks.prepared(done, preparation, wait_s, allowance)
         try:

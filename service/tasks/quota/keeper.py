@@ -226,9 +226,13 @@ def keeping(purse: Purse | None) -> Iterator[Quotas | None]:
 
 
 def asked_of(seconds: float, frames: int, *, tasks: int = 0, grows: bool = False) -> Amounts:
-    """Return what clips ask for; how many bytes are kept of them is not known before."""
+    """Return what clips ask for.
+
+    How many bytes are kept of them is not known before; what makes a task or lets one grow asks
+    for one, so that it is refused at once where none is left.
+    """
     clip_ms = round(1e3 * seconds)
-    return Amounts(tasks=tasks, bytes=int(grows), clip_ms=clip_ms, frames=frames)
+    return Amounts(tasks=tasks, bytes=int(grows or tasks > 0), clip_ms=clip_ms, frames=frames)
 
 
 def _shown(kind: Kind, amount: int) -> str:

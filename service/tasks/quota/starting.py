@@ -16,21 +16,21 @@ LOOK_S = 2.0  # between two looks of a service without quotas for the first one
 log = logging.getLogger("kshot.service")
 
 
-def keeper_of(store: TaskStore, settings: Settings) -> Keeper:
-    """Make what charges requests, by the quotas of the settings and those in the store."""
+def usual_of(settings: Settings) -> Quotas:
+    """Read off the settings the quotas of tenants that have none of their own."""
     seconds = settings.quota_clip_seconds
-    usual = Quotas(
+    return Quotas(
         tasks=settings.quota_tasks,
         bytes=settings.quota_bytes,
         clip_ms=None if seconds is None else round(1e3 * seconds),
         frames=settings.quota_frames,
     )
-    return Keeper(store.quotas, usual)
 
 
 @asynccontextmanager
-async def charged_when_limited(keeper: Keeper, store: TaskStore) -> AsyncIterator[None]:
-    """Have requests charged from when there is a quota; until then none is asked about it."""
+async def keeper_until(store: TaskStore, settings: Settings) -> AsyncIterator[Keeper]:
+    """Make what charges requests, from when there is a quota; until then the store is not asked."""
+    keeper = Keeper(store.quotas, usual_of(settings))
 
     def begin(looked: "asyncio.Task[None]") -> None:
         if not looked.cancelled():
@@ -43,7 +43,7 @@ async def charged_when_limited(keeper: Keeper, store: TaskStore) -> AsyncIterato
     if looking is not None:
         looking.add_done_callback(begin)
     try:
-        yield
+        yield keeper
     finally:
         for work in (reckoning, looking):
             if work is not None:
