@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from service.http.access.scopes import SCOPES
 from service.http.document.examples import illustrate
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
+from service.http.quota.document import FIELDS, tell_of_quotas
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits
 
@@ -210,6 +211,7 @@ def _completed(document: dict[str, Any], limits: Limits, shapes: Sequence[Shape]
     for operations in document["paths"].values():
         for operation in operations.values():
             illustrate(operation, limits)
+            tell_of_quotas(operation)
             answer = operation["responses"].get("422", {})
             if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
                 del operation["responses"]["422"]
@@ -217,6 +219,7 @@ def _completed(document: dict[str, Any], limits: Limits, shapes: Sequence[Shape]
                 operation["security"] = [{}, {"key": []}]  # a service without keys asks for none
                 operation["x-scope"] = scope
                 operation["responses"] |= {str(n): one for n, one in problems(401, 403).items()}
+    document["components"]["headers"] = FIELDS
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return document
 
