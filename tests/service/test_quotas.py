@@ -2,12 +2,15 @@
 
 import asyncio
 import math
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from fastapi import FastAPI
 
 from service import admin
@@ -355,6 +358,52 @@ def test_while_the_store_is_away_what_is_at_hand_answers_uncharged(
         assert len(asked) == 1  # and then it is left alone for a while
     limited.keeper._away_until = 0.0
     problem(acme.classify(task, A), 429, "quota-exceeded")
+
+
+def heard(url: str, ask: Callable[[], None]) -> list[str]:
+    """Return the commands that clients sent to a Redis while something was done."""
+    commands, begun = list[str](), threading.Event()
+    own = redis.Redis.from_url(url, protocol=2)
+
+    def listen() -> None:
+        with own.monitor() as monitor:
+            begun.set()
+            for each in monitor.listen():
+                if each["command"] == "ECHO the end":
+                    return
+                if each["client_type"] != "lua":
+                    commands.append(each["command"])
+
+    listening = threading.Thread(target=listen)
+    listening.start()
+    assert begun.wait(20)
+    ask()
+    own.echo("the end")
+    listening.join(20)
+    own.close()
+    return commands
+
+
+def test_a_charged_request_costs_one_command_more_and_one_without_quotas_none(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run with `-s` to see how many commands there are in all."""
+    if limited.store.startswith("sqlite"):
+        pytest.skip("commands are counted on Redis")
+    acme = limited.tenant(frames=10**6)
+    task = acme.registered()
+
+    def ask() -> None:
+        for _ in range(10):
+            assert acme.classify(task, A).status_code == 200
+
+    ask()
+    charged = heard(limited.store, ask)
+    monkeypatch.setattr(limited.keeper, "on", False)
+    free = heard(limited.store, ask)
+    sys.stdout.write(f"\n10 classify: {len(charged)} commands charged, {len(free)} without\n")
+    assert len([one for one in charged if "kshot:rates:" in one]) == 10
+    assert not [one for one in free if "kshot:rates:" in one or "kshot:held:" in one]
 
 
 def test_an_open_service_asks_nothing_until_there_is_a_quota(
