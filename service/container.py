@@ -32,7 +32,7 @@ from service.stores.protocol import TaskStore
 from service.tasks.arrivals import Arrivals
 from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
-from service.tasks.describe import Describer, describer_from
+from service.tasks.describe import describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
@@ -115,8 +115,7 @@ async def running(
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
-        describer = describer_until(stack, store, limits, settings)
-        texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
+        texts = texts_until(stack, engine, store, limits, settings)
         supports = supports_of(store, engine, choice.runtime, texts, settings)
         stack.push_async_callback(supports.close)
         arrivals = Arrivals(store=store, pool=pool, supports=supports)
@@ -190,10 +189,10 @@ def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
     )
 
 
-def describer_until(
-    stack: AsyncExitStack, store: TaskStore, limits: Limits, settings: Settings
-) -> Describer | None:
-    """Make what asks the language model, where one is configured, until the stack ends."""
+def texts_until(
+    stack: AsyncExitStack, engine: Engine, store: TaskStore, limits: Limits, settings: Settings
+) -> TaskTexts:
+    """Make what words tasks, and asks a language model where there is one, until the stack ends."""
     key = settings.openai_api_key
     describer = describer_from(
         api_key=key.get_secret_value() if key else None,
@@ -205,7 +204,7 @@ def describer_until(
     )
     if describer is not None:
         stack.push_async_callback(describer.close)
-    return describer
+    return TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
 
 
 def warming_of(store: TaskStore, supports: Supports) -> Warming:

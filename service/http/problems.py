@@ -18,6 +18,7 @@ from model.errors import KshotError
 from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
 from service.http.statuses import INTERNAL, ROUTE_CODES, STATUS, UNANSWERED
 from service.logs import Seldom
+from service.stores.errors import StoreFullError
 from service.tasks.changes.errors import RevisionStaleError
 
 MEDIA_TYPE = "application/problem+json"
@@ -63,7 +64,8 @@ def code_of(error: KshotError) -> str:
 def problem_of(error: KshotError, instance: str) -> Problem:
     """Describe an error to the client; a fault of the server's own is not described."""
     status, code = status_of(error), code_of(error)
-    public = isinstance(error, refused.RequestError) or status < HTTPStatus.INTERNAL_SERVER_ERROR
+    told = isinstance(error, refused.RequestError | StoreFullError)
+    public = told or status < HTTPStatus.INTERNAL_SERVER_ERROR
     detail = str(error) + HINTS.get(type(error), "") if public else _own_fault(status)
     problem = blank(status, code, detail, instance)
     problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE

@@ -100,6 +100,7 @@ STATUS: dict[type[KshotError], int] = {
     stores.CursorError: 422,
     stores.QuotaFullError: 409,
     stores.StoreUnavailableError: 503,
+    stores.StoreFullError: 503,
     stores.StoreCorruptError: 500,
     decoding.DecoderUnavailableError: 503,
     refused.DescriptionUnavailableError: 500,

@@ -51,6 +51,12 @@ class StoreUnavailableError(StoreError):
     code = "store-unavailable"
 
 
+class StoreFullError(StoreUnavailableError):
+    """The disk, or the memory, of the store has no room; deleting tasks makes some."""
+
+    code = "store-full"
+
+
 class StoreCorruptError(StoreError):
     """A stored value is damaged, somebody else's, or of another schema."""
 
@@ -97,10 +103,10 @@ def damaged_file() -> StoreCorruptError:
     )
 
 
-def disk_full() -> StoreUnavailableError:
-    """Return the error for a disk without room."""
-    return StoreUnavailableError(
-        "The disk of the task store is full; delete tasks, or repeat the request once the "
+def store_full(place: str) -> StoreFullError:
+    """Return the error for a disk, or a memory, without room."""
+    return StoreFullError(
+        f"The {place} of the task store is full; delete tasks, or repeat the request once the "
         "operator has made room."
     )
 

@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl, urlencode
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.stores import sealing
-from service.stores.errors import StoreUnavailableError
+from service.stores.errors import StoreUnavailableError, store_full
 from service.stores.inboxes.redis import RedisInbox
 from service.stores.once.redis import RedisOnce
 from service.stores.protocol import Pictures, Shield
@@ -32,6 +32,7 @@ Result = TypeVar("Result")
 CONNECT_S = 3.0
 REPLY_S = 10.0  # longer than any wait for the append-only file
 CONNECTIONS = 32
+OUT_OF_MEMORY = "used memory > 'maxmemory'"  # a script has another code for it than a command
 CLOSED = "handler is closed"  # what uvloop says of a connection that a reset has just ended
 
 _OURS = {"durability", "prefix"}
@@ -252,6 +253,8 @@ def translated() -> Iterator[None]:
     except (RedisError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and CLOSED not in str(error):
             raise
+        if isinstance(error, ResponseError) and OUT_OF_MEMORY in str(error):
+            raise store_full("memory") from error
         raise StoreUnavailableError(
             f"The Redis of the task store does not do its work ({type(error).__name__}); "
             "repeat the request once the operator has seen to it."

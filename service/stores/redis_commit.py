@@ -225,9 +225,10 @@ async def durability_of(client: "Redis") -> Durability:
             f"Redis keeps no append-only file; start it with --appendonly yes, {_REMEDY}"
         )
     policy = str(server.get("maxmemory_policy", "noeviction"))
-    if int(server.get("maxmemory", 0)) > 0 and policy != "noeviction":
+    if policy != "noeviction":  # also without maxmemory, which may be set at any time
         raise StoreUnavailableError(
-            f"Redis may evict tasks (maxmemory-policy {policy}); set noeviction, {_REMEDY}"
+            f"Redis may evict tasks (maxmemory-policy {policy}); start it with --maxmemory-policy "
+            f"noeviction, or CONFIG SET maxmemory-policy noeviction, {_REMEDY}"
         )
     config = await _append_settings(client)
     if _version(server) >= (7, 2):

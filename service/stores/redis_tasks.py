@@ -102,11 +102,11 @@ class RedisTasks:
         _, task, expired = self._keys(task_id)
 
         async def read() -> tuple[list[bytes | None], bytes | None]:
-            pipeline = self._client.pipeline(transaction=True)
+            # a Redis without memory refuses transactions, and must let itself be read
+            pipeline = self._client.pipeline(transaction=False)
             pipeline.hmget(task, ["record", "revision", "place"])
             pipeline.get(expired)
-            fields, tombstone = await pipeline.execute()
-            return fields, tombstone
+            return cast("tuple[list[bytes | None], bytes | None]", await pipeline.execute())
 
         fields, tombstone = await retried(read)
         expired_at = None

@@ -266,7 +266,7 @@ def _translated() -> Iterator[None]:
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise errors.damaged_file() from error
         if code == sqlite3.SQLITE_FULL:
-            raise errors.disk_full() from error
+            raise errors.store_full("disk") from error
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise StoreUnavailableError(
                 "Another program locks the file of the task store; "

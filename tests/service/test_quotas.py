@@ -3,14 +3,12 @@
 import asyncio
 import math
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
-import redis
 from fastapi import FastAPI
 
 from service import admin
@@ -21,7 +19,7 @@ from service.keys.keeping import make_sure_of
 from service.settings import Settings
 from service.stores.quotas.kept import Kind
 from service.tasks.quota.keeper import Keeper
-from tests.redis_server import redis_server
+from tests.redis_server import heard, redis_server
 from tests.service.test_keys import bearer, make
 from tests.serving import (
     Files,
@@ -358,30 +356,6 @@ def test_while_the_store_is_away_what_is_at_hand_answers_uncharged(
         assert len(asked) == 1  # and then it is left alone for a while
     limited.keeper._away_until = 0.0
     problem(acme.classify(task, A), 429, "quota-exceeded")
-
-
-def heard(url: str, ask: Callable[[], None]) -> list[str]:
-    """Return the commands that clients sent to a Redis while something was done."""
-    commands, begun = list[str](), threading.Event()
-    own = redis.Redis.from_url(url, protocol=2)
-
-    def listen() -> None:
-        with own.monitor() as monitor:
-            begun.set()
-            for each in monitor.listen():
-                if each["command"] == "ECHO the end":
-                    return
-                if each["client_type"] != "lua":
-                    commands.append(each["command"])
-
-    listening = threading.Thread(target=listen)
-    listening.start()
-    assert begun.wait(20)
-    ask()
-    own.echo("the end")
-    listening.join(20)
-    own.close()
-    return commands
 
 
 def test_a_charged_request_costs_one_command_more_and_one_without_quotas_none(

@@ -102,8 +102,12 @@ def task_lines(task: Task) -> str:
 
 def usage_lines(usage: Usage) -> str:
     """Write how much of each quota is used."""
-    quotas = {"tasks": usage.tasks, "bytes": usage.bytes, "frames": usage.frames}
-    shown = {"clip-seconds": usage.clip_seconds, **quotas}
+    shown: dict[str, Quota | SecondsQuota] = {
+        "tasks": usage.tasks,
+        "bytes": usage.bytes,
+        "clip-seconds": usage.clip_seconds,
+        "frames": usage.frames,
+    }
     return "\n".join(f"{name}\t{_used(quota)}" for name, quota in shown.items())
 
 
