@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.http.access.guard import CALLER, identify
 from service.http.connection import CountedBody, UnreadBody, declared_bytes, too_large
+from service.http.head import headless
 from service.http.problems import TIMEOUT_HEADER, refusal
 from service.http.quota.headers import telling
 from service.keys.key import Caller
@@ -128,6 +129,9 @@ class Admission:
         except KshotError as error:
             response = refusal(error, scope)
             await response(scope, receive, UnreadBody(scope, receive, send).send)
+            return
+        if scope["method"] == "HEAD":
+            await headless(self.app, scope, receive, send)
             return
         if allowance is None:
             await self.app(scope, receive, send)

@@ -67,7 +67,7 @@ def named(schema: str) -> str:
 def references(schema: object) -> Iterator[str]:
     """Give the names of the schemas that one refers to."""
     if isinstance(schema, dict):
-        if "$ref" in schema:
+        if "/schemas/" in schema.get("$ref", ""):
             yield schema["$ref"].rpartition("/")[2]
         for inner in schema.values():
             yield from references(inner)
