@@ -48,7 +48,8 @@ async def beside(path: Path, table: str, work: Callable[[sqlite3.Connection], Re
                 return work(db)
         except sqlite3.Error as error:
             raise StoreUnavailableError(
-                "The file of the store gives no keys; repeat this once the operator has seen to it."
+                "The file of the store cannot be used beside a service; repeat this once the "
+                "operator has seen to it."
             ) from error
 
     return await asyncio.shield(asyncio.to_thread(guarded))

@@ -11,8 +11,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from model.media.windows import WindowGrid
 from service import admin
 from service.app import create_app
+from service.decoding.streams import OpenStream
 from service.errors import EngineError
 from service.keys.grants import open_grants
 from service.keys.keeping import make_sure_of
@@ -33,7 +35,6 @@ from tests.serving import (
 A, B = moving_clip(10), moving_clip(20)
 CLIPS = {"jump": [A], "wave": [B]}
 CLIP_S, T = 1.2, 8  # of each clip
-JSON = {"content-type": "application/json"}
 
 
 class Limited:
@@ -248,6 +249,7 @@ def test_bytes_hold_for_registrations_changes_and_imports(limited: Limited) -> N
     labels = f"/tasks/{task}/labels"
     for answer in (
         acme.register(),
+        acme.register(prefer="wait=0"),
         acme.http.post("/tasks/import", content=exported, headers=zip_file),
         acme.http.post(f"{labels}/jump/clips", files=query_files(B), headers=acme.headers),
         acme.http.put(f"{labels}/pour", files=query_files(A), headers=acme.headers),
@@ -286,6 +288,54 @@ def test_a_timeline_is_charged_by_its_headers_before_it_is_decoded(limited: Limi
     refused = acme.http.post(address, files=query_files(A), data=asked, headers=acme.headers)
     problem(refused, 413, "quota-too-small")
     assert acme.used("frames", "clip_seconds") == now
+
+
+def test_a_video_that_hides_its_length_is_charged_as_it_is_looked_at(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JSON it is a 429, as events a problem in the end; what was looked at stays charged."""
+    begin = OpenStream.begin
+
+    async def hiding(self: OpenStream, grid: WindowGrid) -> None:
+        await begin(self, grid)
+        self.claimed_s = None
+
+    monkeypatch.setattr(OpenStream, "begin", hiding)
+    monkeypatch.setattr("service.tasks.timeline.follow.UNKNOWN_S", 0.5)
+    monkeypatch.setattr("service.tasks.timeline.follow.SLACK_S", 0.1)
+    acme = limited.tenant(clip_ms=None)
+    path = f"/tasks/{acme.registered()}/timeline"
+
+    def follow(accept: str) -> httpx.Response:
+        headers = {**acme.headers, "accept": accept}
+        asked = {"window_s": "0.4"}
+        return acme.http.post(path, files=query_files(A), data=asked, headers=headers)
+
+    before = acme.used("clip_seconds")[0] or 0.0
+    assert follow("*/*").status_code == 200
+    used = acme.used("clip_seconds")[0] or 0.0
+    assert used == pytest.approx(before + CLIP_S, abs=0.11)
+    acme.limit(clip_ms=round(1e3 * used) + 800)
+    problem(follow("*/*"), 429, "quota-exceeded")
+    assert acme.used("clip_seconds")[0] == pytest.approx(used + 0.5, abs=0.01)
+    acme.limit(clip_ms=round(1e3 * used) + 1300)
+    events = follow("text/event-stream")
+    assert events.status_code == 200
+    assert '"code":"quota-exceeded"' in events.text.rpartition("event: ")[2]
+
+
+def test_a_query_that_becomes_an_example_is_charged(limited: Limited) -> None:
+    acme = limited.tenant(frames=5 * T)
+    task = acme.registered()
+    path = f"/tasks/{task}"
+    kept = acme.http.post(
+        f"{path}/classify", files=query_files(A), data={"remember": "true"}, headers=acme.headers
+    )
+    query = kept.json()["results"][0]["query_id"]
+    learnt = acme.http.post(f"{path}/inbox/{query}", json={"label": "jump"}, headers=acme.headers)
+    assert learnt.status_code == 200, learnt.text
+    assert fields(learnt, "ratelimit")["frames"]["r"] == T
+    assert acme.used("frames") == [4 * T]
 
 
 def test_what_fails_through_our_fault_is_given_back(

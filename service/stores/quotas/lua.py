@@ -21,6 +21,7 @@ local function let_go(held, ends, id)
   redis.call('HDEL', held, id)
   redis.call('ZREM', ends, id)
   redis.call('HINCRBY', held, ':bytes', 0 - size)
+  if redis.call('HLEN', held) == 1 then redis.call('DEL', held) end
 end
 local function let_ended_go(held, ends)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms())) do
