@@ -35,7 +35,7 @@ def test_f17_a_full_disk_is_told_and_what_was_acknowledged_answers_as_before(
     before, listed = classify(client, task, query), client.get("/tasks").json()
     with full_disk():
         refused = client.post("/tasks", files=support_files(CLIPS))
-        assert problem(refused, 503, "store-full")["retryable"]
+        assert problem(refused, 503, "store-unavailable")["retryable"]
         assert int(refused.headers["retry-after"]) >= 1
         assert scores(classify(client, task, query)) == scores(before)
         assert client.get("/tasks").json() == listed

@@ -7,6 +7,9 @@ Keys, under the store's prefix:
     ends:<tenant>   sorted set: ids of tasks that end, by unix time in milliseconds
     rates:<tenant>  hash: what was charged in the minute that runs, and its name; lives that minute
     reckoned        there once tasks from before all this are counted
+
+Rates stay out of the append-only file and of replicas: a minute is not worth a wait for the disk
+with each request, and begins anew where Redis does.
 """
 
 import secrets
@@ -36,6 +39,7 @@ for place, kind in ipairs({{'tasks', 'bytes', 'clip_ms', 'frames'}}) do
   answer[place] = most
 end
 local window = found[3]
+redis.set_repl(redis.REPL_NONE)
 if granted == 1 and (ARGV[6] ~= '0' or ARGV[7] ~= '0') then
   used[3] = redis.call('HINCRBY', KEYS[1], 'clip_ms', ARGV[6])
   used[4] = redis.call('HINCRBY', KEYS[1], 'frames', ARGV[7])
@@ -53,6 +57,7 @@ return answer
 # KEYS: the rates
 # ARGV: name of a minute, clip_ms, frames
 GIVE_BACK = """
+redis.set_repl(redis.REPL_NONE)
 if redis.call('HGET', KEYS[1], 'window') == ARGV[1] then
   redis.call('HINCRBY', KEYS[1], 'clip_ms', 0 - ARGV[2])
   redis.call('HINCRBY', KEYS[1], 'frames', 0 - ARGV[3])
