@@ -228,7 +228,8 @@ def _methods(route: BaseRoute, path: str) -> set[str]:
     """Return the verbs of a route, or of those included in it, whose path is this one exactly."""
     included = getattr(route, "effective_route_contexts", None)
     each = (route,) if included is None else included()
-    return {verb for one in each if getattr(one, "path", "") == path for verb in one.methods or ()}
+    exact = (one for one in each if getattr(one, "path", "") == path)
+    return {verb for one in exact for verb in getattr(one, "methods", None) or ()}
 
 
 def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) -> tuple[str, str]:
