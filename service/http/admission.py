@@ -141,7 +141,10 @@ class Admission:
             body = CountedBody(scope, receive, send, limits=self.limits, allowance=allowance)
             purse = allowance.purse
             try:
-                told = body.send if purse is None else telling(purse, body.send)
+                told = body.send
+                if purse is not None:
+                    hurried = TIMEOUT_HEADER in Headers(scope=scope)
+                    told = telling(purse, body.send, hurried=hurried)
                 await self.app(scope, body.receive, told)
             finally:
                 scope["kshot.body_bytes"] = body.seen_bytes

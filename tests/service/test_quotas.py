@@ -358,6 +358,27 @@ def test_what_fails_through_our_fault_is_given_back(
         time.sleep(0.02)
 
 
+def test_a_deadline_that_the_client_set_gives_nothing_back(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a short one would have clips decoded for nothing."""
+    acme = limited.tenant(frames=1000)
+    task = acme.registered()
+
+    async def stuck(*_: object, **__: object) -> None:
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(limited.app.state.service.engine, "classify", stuck)
+    answer = acme.http.post(
+        f"/tasks/{task}/classify",
+        files=query_files(A),
+        headers={**acme.headers, "x-request-timeout-ms": "3000"},
+    )
+    problem(answer, 504, "deadline-passed")
+    assert fields(answer, "ratelimit")["frames"]["r"] == 1000 - 3 * T
+    assert acme.used("frames") == [3 * T]
+
+
 def test_a_retry_of_what_was_done_is_charged_once(limited: Limited) -> None:
     acme = limited.tenant(frames=3 * T)
     key = {"idempotency-key": "one"}

@@ -17,12 +17,19 @@ from service.tasks.quota.keeper import Purse
 MOST = 10**15 - 1  # of an integer of a structured field
 
 
-def telling(purse: Purse, send: Send) -> Send:
-    """Have an answer tell how its tenant stands; of one that is our fault, without its charge."""
+def telling(purse: Purse, send: Send, *, hurried: bool) -> Send:
+    """Have an answer tell how its tenant stands; of one that is our fault, without its charge.
+
+    Args:
+        purse: Of the request.
+        send: To the client.
+        hurried: Whether its client set the deadline, so that passing it is no fault of ours.
+    """
 
     async def told(message: Message) -> None:
         if message["type"] == "http.response.start":
-            if message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            late = hurried and message["status"] == HTTPStatus.GATEWAY_TIMEOUT
+            if message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR and not late:
                 purse.give_back()
             if purse.standing is not None:
                 MutableHeaders(scope=message).update(fields_of(purse.standing))

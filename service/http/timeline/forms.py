@@ -91,7 +91,8 @@ async def as_events(
                     yield _event("ended", shown.ended(event))
     except KshotError as error:
         problem = problem_of(error, request_id)
-        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        late = problem.status == HTTPStatus.GATEWAY_TIMEOUT  # and was answered until then
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not late:
             failed()
         yield _event("problem", problem)
 
