@@ -5,6 +5,7 @@ While the store is away nothing is charged: a task that is at hand answers then,
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,7 @@ class Keeper:
 
     async def close(self) -> None:
         """Wait until all is given back."""
-        await asyncio.gather(*self._giving)
+        await asyncio.gather(*self._giving, return_exceptions=True)
 
     def refuse(self, standing: Standing, asked: Amounts) -> Exception:
         """Return why a request is not done that does not fit."""
@@ -116,7 +117,7 @@ class Keeper:
         return QuotaExceededError(
             f"The request asks for {_shown(over[0], asked.of(over[0]))}, and "
             f"{_shown(over[0], standing.left(over[0]) or 0)} are left of this minute; ask again in "
-            f"{standing.left_s:.0f} s, or send less.",
+            f"{math.ceil(standing.left_s)} s, or send less.",
             faults,
             retry_after_s=standing.left_s,
         )
