@@ -141,7 +141,7 @@ class Admission:
             body = CountedBody(scope, receive, send, limits=self.limits, allowance=allowance)
             purse = allowance.purse
             try:
-                told = body.send
+                told: Send = body.send
                 if purse is not None:
                     hurried = TIMEOUT_HEADER in Headers(scope=scope)
                     told = telling(purse, body.send, hurried=hurried)

@@ -452,13 +452,12 @@ def test_a_charged_request_costs_one_command_more_and_one_without_quotas_none(
 
 
 def test_an_open_service_asks_nothing_until_there_is_a_quota(
-    url: str,
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    store = f"sqlite:{tmp_path}/kshot.db" if url.startswith("sqlite") else f"{url}?prefix=open"
+    store = f"sqlite:{tmp_path}/kshot.db"
     monkeypatch.setattr("service.tasks.quota.starting.LOOK_S", 0.05)
     app = create_app(Settings(checkpoint=str(checkpoint), store=store, threads=1, decode_workers=1))
     with serving_app(app) as http:
