@@ -32,13 +32,15 @@ from service.stores.protocol import TaskStore
 from service.tasks.arrivals import Arrivals
 from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
-from service.tasks.describe import Describer, describer_from
+from service.tasks.describe import describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
+from service.tasks.quota.keeper import Keeper
+from service.tasks.quota.starting import keeper_until
 from service.tasks.register import Tasks
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
@@ -74,6 +76,7 @@ class Service:
     once: Once
     watch: Watch
     meters: Meters
+    keeper: Keeper  # of quotas
     ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
 
     @property
@@ -112,8 +115,7 @@ async def running(
         pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
         stack.push_async_callback(engine.close)
         await engine.start()
-        describer = describer_until(stack, store, limits, settings)
-        texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
+        texts = texts_until(stack, engine, store, limits, settings)
         supports = supports_of(store, engine, choice.runtime, texts, settings)
         stack.push_async_callback(supports.close)
         arrivals = Arrivals(store=store, pool=pool, supports=supports)
@@ -131,7 +133,8 @@ async def running(
         users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
         asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
         last = Once(store.once, settings.idempotency_s), Watch(supports, settings.max_watchers)
-        service = Service(*parts, *users, *asked, *last, meters, ring)
+        keeper = await stack.enter_async_context(keeper_until(store, settings))
+        service = Service(*parts, *users, *asked, *last, meters, keeper, ring)
         await stack.enter_async_context(locked_when_keyed(service))
         yield service
 
@@ -186,10 +189,10 @@ def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
     )
 
 
-def describer_until(
-    stack: AsyncExitStack, store: TaskStore, limits: Limits, settings: Settings
-) -> Describer | None:
-    """Make what asks the language model, where one is configured, until the stack ends."""
+def texts_until(
+    stack: AsyncExitStack, engine: Engine, store: TaskStore, limits: Limits, settings: Settings
+) -> TaskTexts:
+    """Make what words tasks, and asks a language model where there is one, until the stack ends."""
     key = settings.openai_api_key
     describer = describer_from(
         api_key=key.get_secret_value() if key else None,
@@ -201,7 +204,7 @@ def describer_until(
     )
     if describer is not None:
         stack.push_async_callback(describer.close)
-    return describer
+    return TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
 
 
 def warming_of(store: TaskStore, supports: Supports) -> Warming:

@@ -181,6 +181,14 @@ class Settings(BaseSettings):
         le=1,
         description="Part of these that one client holds while others ask; then 429.",
     )
+    quota_tasks: int | None = Field(None, ge=0, description="Most tasks of a tenant; unset: any.")
+    quota_bytes: int | None = Field(None, ge=0, description="Most bytes of a tenant's tasks.")
+    quota_clip_seconds: float | None = Field(
+        None, ge=0, description="Most seconds of video that a tenant sends in a minute."
+    )
+    quota_frames: int | None = Field(
+        None, ge=0, description="Most frames for the device that a tenant asks for in a minute."
+    )
     min_upload_bytes_s: int = Field(
         64 * 1024, ge=0, description="Slowest upload, bytes a second; slower is a 408."
     )

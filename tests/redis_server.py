@@ -6,8 +6,9 @@ REDIS_SERVER names another binary than the one on the path.
 import os
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -79,3 +80,27 @@ def redis_server(
         yield server
     finally:
         server.kill()
+
+
+def heard(url: str, ask: Callable[[], None]) -> list[str]:
+    """Return the commands that clients sent to a Redis while something was done."""
+    commands, begun = list[str](), threading.Event()
+    own = redis.Redis.from_url(url, protocol=2)
+
+    def listen() -> None:
+        with own.monitor() as monitor:
+            begun.set()
+            for each in monitor.listen():
+                if each["command"] == "ECHO the end":
+                    return
+                if each["client_type"] != "lua":
+                    commands.append(each["command"])
+
+    listening = threading.Thread(target=listen)
+    listening.start()
+    assert begun.wait(20)
+    ask()
+    own.echo("the end")
+    listening.join(20)
+    own.close()
+    return commands

@@ -22,7 +22,7 @@ TARGETS = [target for panel in BOARD["panels"] for target in panel["targets"]]
 LABELS = {
     *("job", "instance", "le", "method", "route", "status", "code", "outcome", "stage", "class"),
     *("codec", "reason", "state", "op", "text_source", "kind", "version", "model"),
-    "model_revision",
+    *("model_revision", "quota"),
 }
 
 

@@ -152,6 +152,7 @@ class Client:
     query_frames = Returning(questions.query_frames)
     info = Returning(questions.info)
     limits = Returning(questions.limits)
+    usage = Returning(questions.usage)
     health = Returning(questions.health)
 
 

@@ -1,6 +1,7 @@
 """Why a call failed: refusals in the service's own words, and what is no answer at all."""
 
 import email.utils
+import re
 import time
 
 import httpx
@@ -103,6 +104,8 @@ class ProblemError(KshotError):
 def problem_of(answer: httpx.Response) -> ProblemError:
     """Read a refusal; what is none of the service's, such as a proxy's page, becomes one."""
     after_s = retry_after_s(answer.headers.get("retry-after", ""))
+    if after_s is None and answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        after_s = reset_s(answer.headers.get("ratelimit", ""))
     if answer.headers.get("content-type", "").startswith(PROBLEM):
         try:
             return ProblemError(Problem.model_validate_json(answer.content), after_s)
@@ -130,3 +133,10 @@ def retry_after_s(header: str) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def reset_s(header: str) -> float | None:
+    """Read from `RateLimit` (IETF draft) when all quotas are whole again; None: it does not say."""
+    without_names = re.sub(r'"[^"]*"', "", header)
+    found = re.findall(r";\s*t=(\d{1,9})(?=\s*[;,]|\s*$)", without_names)
+    return max(map(float, found), default=None)

@@ -159,6 +159,7 @@ class AsyncClient:
     query_frames = Returning(questions.query_frames)
     info = Returning(questions.info)
     limits = Returning(questions.limits)
+    usage = Returning(questions.usage)
     health = Returning(questions.health)
 
 

@@ -78,8 +78,11 @@ def check_clip(
     limits: MediaLimits,
     start_s: float | None = None,
     end_s: float | None = None,
-) -> None:
+) -> float:
     """Refuse a video that its headers give away, without decoding: as `read_clip` would.
+
+    Returns:
+        Seconds of it, or of its span.
 
     Raises:
         ClipError: One of its children, when the clip cannot be used.
@@ -87,6 +90,7 @@ def check_clip(
     span = _Span(start_s, end_s)
     header = read_header(_bytes(data, limits), limits)
     span.choose(header.timeline, [0.5] * frames, limits)
+    return float(min(span.end_s, header.timeline.duration_s) - span.start_s)
 
 
 class _Span:

@@ -81,7 +81,7 @@ class DecodePool:
         self.pace = DecodePace()
         self._decoders: set[Decoder] = set()
         self.turns: Turns[Decoder] = Turns(workers)
-        self._serving: set[asyncio.Task[Clip | None]] = set()
+        self._serving: set[asyncio.Task[Clip | float]] = set()
         self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -146,32 +146,37 @@ class DecodePool:
             DecoderUnavailableError: The pool is closed.
         """
         read = await self._ask(clip, work, headers_only=False)
-        assert read is not None
+        assert isinstance(read, Clip)
         return read
 
-    async def check(self, clip: ClipRequest, work: WorkClass) -> None:
+    async def check(self, clip: ClipRequest, work: WorkClass) -> float:
         """Refuse a clip that its headers give away; nothing is decoded.
+
+        Returns:
+            Seconds of video, or of the span of it, by its headers; 0 of pictures.
 
         Raises:
             ClipError, DecoderBusyError, DecoderUnavailableError: As `decode`.
         """
-        await self._ask(clip, work, headers_only=True)
+        seconds = await self._ask(clip, work, headers_only=True)
+        assert isinstance(seconds, float)
+        return seconds
 
-    async def _ask(self, clip: ClipRequest, work: WorkClass, *, headers_only: bool) -> Clip | None:
+    async def _ask(self, clip: ClipRequest, work: WorkClass, *, headers_only: bool) -> Clip | float:
         decoder = await self._take(work)
         task = spawn(self._watched(self._serve(decoder, clip, work, headers_only)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
         return await asyncio.shield(task)
 
-    async def _watched(self, reading: Coroutine[Any, Any, Clip | None]) -> Clip | None:
+    async def _watched(self, reading: Coroutine[Any, Any, Clip | float]) -> Clip | float:
         begun = time.monotonic()
         try:
             clip = await reading
         except KshotError as error:
             self.watch(error.code, None, time.monotonic() - begun)
             raise
-        if clip is not None:
+        if isinstance(clip, Clip):
             self.watch("ok", clip, time.monotonic() - begun)
         return clip
 
@@ -191,7 +196,7 @@ class DecodePool:
 
     async def _serve(
         self, decoder: Decoder, clip: ClipRequest, work: WorkClass, headers_only: bool
-    ) -> Clip | None:
+    ) -> Clip | float:
         blobs = clip.pictures if clip.video is None else (clip.video,)
         kind = "pictures" if clip.video is None else "video"
         span = {"start_s": clip.start_s, "end_s": clip.end_s}
@@ -225,7 +230,7 @@ class DecodePool:
 
     def _outcome(
         self, answer: Message, memory: PixelMemory, headers_only: bool
-    ) -> Clip | ClipError | None:
+    ) -> Clip | ClipError | float:
         """Check an answer as untrusted data, and copy its frames out of the decoder's memory."""
         fields = answer.header
         try:
@@ -234,7 +239,9 @@ class DecodePool:
             if "code" in fields:
                 return CLIP_ERRORS[fields["code"]](str(fields["message"]))
             if headers_only:
-                return None
+                if not 0 <= (seconds := float(fields["seconds"])) <= self.media.max_duration_s:
+                    raise ValueError(seconds)
+                return seconds
             times_s = tuple(float(time_s) for time_s in fields["times_s"])
             duration_s = float(fields["duration_s"])
             codec, distinct = str(fields["codec"]), int(fields["distinct"])

@@ -96,8 +96,8 @@ def _answer(
         clip = _read(request, frames, framing, media)
     except Exception as error:  # the one place: whatever a clip provokes is that clip's refusal
         return refusal(error)
-    if clip is None:
-        return Message({})
+    if isinstance(clip, float):
+        return Message({"seconds": clip})
     memory[:] = clip.frames_THWC.reshape(-1)
     header = {
         "times_s": clip.times_s,
@@ -118,15 +118,14 @@ def refusal(error: Exception) -> Message:
     return Message({**said.header, "unexpected": repr(error)[:500]})
 
 
-def _read(request: Message, frames: int, framing: Framing, media: MediaLimits) -> Clip | None:
-    """Read a clip; None where its headers alone were to be read."""
+def _read(request: Message, frames: int, framing: Framing, media: MediaLimits) -> Clip | float:
+    """Read a clip; its seconds where its headers alone were to be read, 0 of pictures."""
     start_s, end_s = request.header["start_s"], request.header["end_s"]
     headers_only = request.header["headers_only"]
     if request.header["kind"] == "video":
         span = {"start_s": start_s, "end_s": end_s}
         if headers_only:
-            check_clip(request.blobs[0], frames=frames, limits=media, **span)
-            return None
+            return check_clip(request.blobs[0], frames=frames, limits=media, **span)
         made = {"frames": frames, "limits": media, **framing._asdict()}
         return read_clip(request.blobs[0], **made, **span)
     if start_s is not None or end_s is not None:
@@ -136,7 +135,7 @@ def _read(request: Message, frames: int, framing: Framing, media: MediaLimits) -
         )
     if headers_only:
         check_pictures(request.blobs, media)
-        return None
+        return 0.0
     return read_pictures(request.blobs, frames=frames, limits=media, **framing._asdict())
 
 

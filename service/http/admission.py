@@ -25,12 +25,15 @@ from service.errors import (
 )
 from service.http.access.guard import CALLER, identify
 from service.http.connection import CountedBody, UnreadBody, declared_bytes, too_large
+from service.http.head import headless
 from service.http.problems import TIMEOUT_HEADER, refusal
+from service.http.quota.headers import telling
 from service.keys.key import Caller
 from service.keys.ring import KeyRing
 from service.limits import Limits
 from service.logs import hashed, note
 from service.tasks.allowance import Allowance, Cost, Deadline, Ledger
+from service.tasks.quota.keeper import Keeper
 
 MOST_DIGITS = 9
 UNPRICED = frozenset({"GET", "HEAD", "OPTIONS"})  # they have no body that is read
@@ -76,6 +79,13 @@ def keys_of(scope: Scope) -> KeyRing | None:
     return service.ring
 
 
+def keeper_of(scope: Scope) -> Keeper | None:
+    """Return what charges requests to the service; None where nobody has a quota."""
+    service = scope["app"].state.service
+    assert isinstance(service, Service)
+    return service.keeper if service.keeper.on else None
+
+
 class Admission:
     """Lets in who has a key, where there are any, and gives work its allowance, or refuses it.
 
@@ -85,6 +95,7 @@ class Admission:
         limits: What a request may be.
         pace: How fast the service works now.
         ring: The keys.
+        keeper: What charges requests.
     """
 
     def __init__(
@@ -95,12 +106,14 @@ class Admission:
         limits: Limits,
         pace: Callable[[Scope], Pace] = pace_of,
         ring: Callable[[Scope], KeyRing | None] = keys_of,
+        keeper: Callable[[Scope], Keeper | None] = keeper_of,
     ) -> None:
         self.app = app
         self.ledger = ledger
         self.limits = limits
         self.pace = pace
         self.ring = ring
+        self.keeper = keeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -117,14 +130,22 @@ class Admission:
             response = refusal(error, scope)
             await response(scope, receive, UnreadBody(scope, receive, send).send)
             return
+        if scope["method"] == "HEAD":
+            await headless(self.app, scope, receive, send)
+            return
         if allowance is None:
             await self.app(scope, receive, send)
             return
         with allowance.credits:
             scope["kshot.allowance"] = allowance
             body = CountedBody(scope, receive, send, limits=self.limits, allowance=allowance)
+            purse = allowance.purse
             try:
-                await self.app(scope, body.receive, body.send)
+                told: Send = body.send
+                if purse is not None:
+                    hurried = TIMEOUT_HEADER in Headers(scope=scope)
+                    told = telling(purse, body.send, hurried=hurried)
+                await self.app(scope, body.receive, told)
             finally:
                 scope["kshot.body_bytes"] = body.seen_bytes
                 scope["kshot.receive_s"] = body.waited_s
@@ -157,7 +178,9 @@ class Admission:
             raise
         caller = scope.get(CALLER)
         owner = caller.owner if isinstance(caller, Caller) else ""
-        return Allowance(tenant, deadline, credits, owner)
+        keeper = self.keeper(scope)
+        purse = None if keeper is None else keeper.purse(owner)
+        return Allowance(tenant, deadline, credits, owner, purse=purse)
 
     def _estimate(self, scope: Scope, declared: int | None, pace: Pace) -> Cost:
         """Guess what a request costs, by its route and the length of its body."""

@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from service.http.access.scopes import SCOPES
 from service.http.document.examples import illustrate
 from service.http.problems import MEDIA_TYPE, TIMEOUT_HEADER
+from service.http.quota.document import FIELDS, tell_of_quotas
 from service.http.schemas import Body, Problem, QueryBody, TaskBody
 from service.limits import Limits
 
@@ -25,14 +26,15 @@ MEANINGS = {
     403: "The key lacks the scope of this route.",
     404: "No such task.",
     406: "None of the forms that `Accept` names.",
-    409: "Not now: still getting ready, or changed meanwhile.",
+    409: "Not now: still getting ready, or changed meanwhile; or its tenant's quota is full.",
     408: "The body came too slowly.",
     410: "The task has expired, or what an Idempotency-Key made is gone.",
     412: "The task is at another revision than If-Match says; `revision` and ETag say at which.",
-    413: "More bytes than the limit.",
+    413: "More bytes than the limit, or more than its tenant may ask for in a minute.",
     415: "A content type, container or codec that is not taken.",
     422: "Readable, but it cannot be used.",
-    429: "This client has more work here than its share, and others wait too; see Retry-After.",
+    429: "The minute's quota is used up, or this client has more work here than its share while "
+    "others wait; see Retry-After.",
     503: "The service cannot at the moment, or not in time; Retry-After says when.",
     504: "The request took too long.",
 }
@@ -209,6 +211,7 @@ def _completed(document: dict[str, Any], limits: Limits, shapes: Sequence[Shape]
     for operations in document["paths"].values():
         for operation in operations.values():
             illustrate(operation, limits)
+            tell_of_quotas(operation)
             answer = operation["responses"].get("422", {})
             if "HTTPValidationError" in str(answer):  # replaced by our own shape everywhere
                 del operation["responses"]["422"]
@@ -216,6 +219,7 @@ def _completed(document: dict[str, Any], limits: Limits, shapes: Sequence[Shape]
                 operation["security"] = [{}, {"key": []}]  # a service without keys asks for none
                 operation["x-scope"] = scope
                 operation["responses"] |= {str(n): one for n, one in problems(401, 403).items()}
+    document["components"]["headers"] = FIELDS
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return document
 

@@ -10,19 +10,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 import service.errors as refused
 from model.errors import KshotError
+from service.http.head import ASKED
 from service.http.schemas import BASE64_FAULT, ClipProblem, FieldProblem, Problem
 from service.http.statuses import INTERNAL, ROUTE_CODES, STATUS, UNANSWERED
 from service.logs import Seldom
+from service.stores.errors import StoreFullError
 from service.tasks.changes.errors import RevisionStaleError
 
 MEDIA_TYPE = "application/problem+json"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 RETRYABLE = frozenset({429, 503, 504})
 # How a remedy is written in HTTP, which the errors of the use cases do not know.
@@ -63,7 +65,8 @@ def code_of(error: KshotError) -> str:
 def problem_of(error: KshotError, instance: str) -> Problem:
     """Describe an error to the client; a fault of the server's own is not described."""
     status, code = status_of(error), code_of(error)
-    public = isinstance(error, refused.RequestError) or status < HTTPStatus.INTERNAL_SERVER_ERROR
+    told = isinstance(error, refused.RequestError | StoreFullError)
+    public = told or status < HTTPStatus.INTERNAL_SERVER_ERROR
     detail = str(error) + HINTS.get(type(error), "") if public else _own_fault(status)
     problem = blank(status, code, detail, instance)
     problem.retryable = getattr(error, "retryable", False) or status in RETRYABLE
@@ -204,13 +207,29 @@ def _fault(error: Mapping[str, object]) -> refused.FieldFault:
 
 
 def _verbs(request: Request) -> str:
-    """List all verbs of a path: each is a route of its own, and the framework names the first."""
-    return ", ".join(
-        verb
-        for verb in VERBS
-        for route in request.app.router.routes
-        if route.matches({**request.scope, "method": verb})[0] is Match.FULL
-    )
+    """List all verbs of a path: each is a route of its own, and the framework names the first.
+
+    HEAD is one wherever GET is. A path that is a route's own, letter by letter, has none of those
+    that routes with parameters would take.
+    """
+    routes, scope = request.app.router.routes, request.scope
+    own = {verb for route in routes for verb in _methods(route, scope["path"])}
+    if not own:
+        taken = {
+            verb: any(route.matches({**scope, "method": verb})[0] is Match.FULL for route in routes)
+            for verb in VERBS
+        }
+        own = {verb for verb, is_taken in taken.items() if is_taken}
+    own |= {"HEAD"} if "GET" in own else set()
+    return ", ".join(verb for verb in VERBS if verb in own)
+
+
+def _methods(route: BaseRoute, path: str) -> set[str]:
+    """Return the verbs of a route, or of those included in it, whose path is this one exactly."""
+    included = getattr(route, "effective_route_contexts", None)
+    each = (route,) if included is None else included()
+    exact = (one for one in each if getattr(one, "path", "") == path)
+    return {verb for one in exact for verb in getattr(one, "methods", None) or ()}
 
 
 def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) -> tuple[str, str]:
@@ -221,7 +240,8 @@ def _http(request: Request, error: HTTPException, headers: Mapping[str, str]) ->
             )
         case 405:
             return ROUTE_CODES[405], (
-                f"{request.method} is not a verb of {request.url.path[:200]!r}; "
+                f"{request.scope.get(ASKED, request.method)} is not a verb of "
+                f"{request.url.path[:200]!r}; "
                 f"use {headers.get('Allow', 'another')}."
             )
         case _:

@@ -10,6 +10,7 @@ from service.tasks.changes import errors as changes
 from service.tasks.inbox import errors as inbox
 from service.tasks.once import errors as once
 from service.tasks.portable import errors as portable
+from service.tasks.quota import errors as quota
 from service.tasks.timeline import errors as timeline
 
 STATUS: dict[type[KshotError], int] = {
@@ -49,6 +50,8 @@ STATUS: dict[type[KshotError], int] = {
     refused.RequestTooLargeError: 413,
     refused.TaskTooLargeError: 413,
     refused.UploadTooSlowError: 408,
+    quota.QuotaExceededError: 429,
+    quota.QuotaTooSmallError: 413,
     refused.ClientLeftError: 400,
     refused.Base64Error: 422,
     once.IdempotencyKeyInvalidError: 400,
@@ -95,7 +98,9 @@ STATUS: dict[type[KshotError], int] = {
     stores.TaskExpiredError: 410,
     stores.RevisionConflictError: 500,
     stores.CursorError: 422,
+    stores.QuotaFullError: 409,
     stores.StoreUnavailableError: 503,
+    stores.StoreFullError: 503,
     stores.StoreCorruptError: 500,
     decoding.DecoderUnavailableError: 503,
     refused.DescriptionUnavailableError: 500,

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServerStoppingError
 from service.http.problems import refusal
+from service.tasks.allowance import Allowance
 
 
 class StoppingAnswer:
@@ -33,6 +34,9 @@ class StoppingAnswer:
             request = asyncio.current_task()
             assert request is not None
             request.uncancel()
+            admitted = scope.get("kshot.allowance")
+            if isinstance(admitted, Allowance) and admitted.purse is not None:
+                admitted.purse.give_back()
             if not answering:
                 error = ServerStoppingError("The server stops; send the request again.")
                 await refusal(error, scope)(scope, receive, send)

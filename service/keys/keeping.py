@@ -18,9 +18,41 @@ from service.stores.redis_commit import Commits, Durability, durability_of
 Result = TypeVar("Result")
 
 BUSY_S = 5.0
+TABLE = "keys (key_id TEXT PRIMARY KEY, record)"
 # KEYS: of keys
 # ARGV: id, sealed record
 PUT = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return 'done'"
+
+
+async def beside(path: Path, table: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    """Do something with the file of an embedded store, whether or not a service runs on it.
+
+    Args:
+        path: The file, which is there.
+        table: Is made where it is not.
+        work: Gets a connection of its own.
+
+    Raises:
+        StoreUnavailableError: The file does not let itself be used.
+    """
+
+    def guarded() -> Result:
+        address = f"{path.expanduser().resolve().as_uri()}?mode=rw"  # it is made by the store alone
+        try:
+            with contextlib.closing(
+                sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
+            ) as db:
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute("PRAGMA secure_delete=FAST")
+                db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+                return work(db)
+        except sqlite3.Error as error:
+            raise StoreUnavailableError(
+                "The file of the store cannot be used beside a service; repeat this once the "
+                "operator has seen to it."
+            ) from error
+
+    return await asyncio.shield(asyncio.to_thread(guarded))
 
 
 class KeyStore(Protocol):
@@ -51,7 +83,7 @@ class SqliteKeys:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.expanduser().resolve()
+        self._path = path
 
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return a key."""
@@ -84,23 +116,7 @@ class SqliteKeys:
         """Nothing is held between two operations."""
 
     async def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        def guarded() -> Result:
-            address = f"{self._path.as_uri()}?mode=rw"  # it is made by the store alone
-            try:
-                with contextlib.closing(
-                    sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
-                ) as db:
-                    db.execute("PRAGMA synchronous=FULL")
-                    db.execute("PRAGMA secure_delete=FAST")
-                    db.execute("CREATE TABLE IF NOT EXISTS keys (key_id TEXT PRIMARY KEY, record)")
-                    return work(db)
-            except sqlite3.Error as error:
-                raise StoreUnavailableError(
-                    "The file of the store gives no keys; "
-                    "repeat this once the operator has seen to it."
-                ) from error
-
-        return await asyncio.shield(asyncio.to_thread(guarded))
+        return await beside(self._path, TABLE, work)
 
 
 class RedisKeys:

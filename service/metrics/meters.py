@@ -25,7 +25,8 @@ OTHER, NONE = "other", "-"
 # What admission says, by the code of the problem; every other answer was admitted.
 REFUSED = {
     "server-full": "full",
-    "tenant-over-share": "quota",
+    **dict.fromkeys(("tenant-over-share", "quota-exceeded"), "quota"),
+    **dict.fromkeys(("quota-too-small", "quota-full"), "quota"),
     "deadline-passed": "deadline",
     "deadline-unmet": "deadline",
     "server-stopping": "draining",

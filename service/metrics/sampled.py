@@ -42,6 +42,8 @@ class Sampled(Collector):
         pool = self.service.pool
         running = {"alive": pool.alive, "wanted": pool.workers}
         yield gauges("kshot_decoders", "Decoder processes.", "state", running)
+        text = "Requests that were more than their tenant's quota."
+        yield counters("kshot_quota_refused", text, "quota", self.service.keeper.refused)
         text = "Labels that a language model was asked about."
         yield counters("kshot_llm_calls", text, "outcome", self.service.texts.outcomes)
 

@@ -51,10 +51,41 @@ class StoreUnavailableError(StoreError):
     code = "store-unavailable"
 
 
+class StoreFullError(StoreUnavailableError):
+    """The disk, or the memory, of the store has no room; deleting tasks makes some."""
+
+    code = "store-full"
+
+
 class StoreCorruptError(StoreError):
     """A stored value is damaged, somebody else's, or of another schema."""
 
     code = "store-corrupt"
+
+
+class QuotaFullError(StoreError):
+    """The tenant has as many tasks, or as many bytes of them, as it may have.
+
+    Args:
+        message: The sentence.
+        kind: Which of these.
+    """
+
+    code = "quota-full"
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def quota_full(kind: str, most: int | None) -> QuotaFullError:
+    """Return the error for a tenant that has no room for what it asks to keep."""
+    of = "tasks" if kind == "tasks" else "bytes of tasks"
+    return QuotaFullError(
+        f"You may keep {most} {of}, and this would be more; delete tasks that you need no more "
+        "(GET /v1/usage says how many you have).",
+        kind,
+    )
 
 
 def not_a_store(kind: str) -> StoreCorruptError:
@@ -72,10 +103,10 @@ def damaged_file() -> StoreCorruptError:
     )
 
 
-def disk_full() -> StoreUnavailableError:
-    """Return the error for a disk without room."""
-    return StoreUnavailableError(
-        "The disk of the task store is full; delete tasks, or repeat the request once the "
+def store_full(place: str) -> StoreFullError:
+    """Return the error for a disk, or a memory, without room."""
+    return StoreFullError(
+        f"The {place} of the task store is full; delete tasks, or repeat the request once the "
         "operator has made room."
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from service.background import spawn
 from service.stores.inboxes.kept import InboxStore
 from service.stores.once.kept import OnceStore
+from service.stores.quotas.kept import Quotas, QuotaStore
 from service.stores.records import TaskRecord
 
 Result = TypeVar("Result")
@@ -14,7 +15,7 @@ Result = TypeVar("Result")
 OPS = (
     *("create", "get", "pictures", "replace", "uploaded", "delete", "list"),
     *("get_text", "put_text", "get_supports", "put_supports", "note_uses", "recent", "ping"),
-    "keyed",
+    *("keyed", "limited"),
 )
 Pictures = Mapping[str, tuple[bytes, ...]]  # by clip id
 
@@ -36,16 +37,25 @@ class TaskStore(Protocol):
         """Requests that their clients may send again, and the first answers to them."""
         ...
 
-    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
+    @property
+    def quotas(self) -> QuotaStore:
+        """What tenants may use, and have used."""
+        ...
+
+    async def create(
+        self, record: TaskRecord, pictures: Pictures, usual: Quotas | None = None
+    ) -> None:
         """Keep a new task; when this returns, it survives the machine's loss of power.
 
         Args:
             record: The task.
             pictures: For each of its clips, by id, the sampled frames as encoded pictures; the
                 parts of its upload where the task is `uploaded`.
+            usual: Limits of tenants that have none of their own; None asks for no limit.
 
         Raises:
             RevisionConflictError: the id is in use.
+            QuotaFullError: its tenant has no room for it.
         """
         ...
 
@@ -71,7 +81,12 @@ class TaskStore(Protocol):
         ...
 
     async def replace(
-        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+        self,
+        record: TaskRecord,
+        *,
+        expected_revision: int,
+        pictures: Pictures | None = None,
+        usual: Quotas | None = None,
     ) -> None:
         """Put a new revision in the place of `expected_revision`; durable when it returns.
 
@@ -80,8 +95,10 @@ class TaskStore(Protocol):
             expected_revision: Of the stored record.
             pictures: Of the clips that the stored record lacks; those of clips that it alone has
                 go. Of an uploaded task that has been decoded, all: they take the uploads' place.
+            usual: As `create`.
 
         Raises:
+            QuotaFullError: the task grows, and its tenant has no room for that.
             RevisionConflictError: somebody else was faster; its `stored` is the revision there.
             TaskNotFoundError, TaskExpiredError: as `get`.
         """
@@ -148,6 +165,10 @@ class TaskStore(Protocol):
 
     async def keyed(self) -> bool:
         """Tell whether an API key was ever made for this store."""
+        ...
+
+    async def limited(self) -> bool:
+        """Tell whether a tenant has quotas of its own."""
         ...
 
     async def ping(self) -> None:

@@ -11,13 +11,15 @@ from urllib.parse import parse_qsl, urlencode
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.stores import sealing
-from service.stores.errors import StoreUnavailableError
+from service.stores.errors import StoreUnavailableError, store_full
 from service.stores.inboxes.redis import RedisInbox
 from service.stores.once.redis import RedisOnce
 from service.stores.protocol import Pictures, Shield
+from service.stores.quotas.kept import Quotas
+from service.stores.quotas.redis import RedisQuotas
 from service.stores.records import TaskRecord
 from service.stores.redis_cache import RedisCache
 from service.stores.redis_commit import Durability, durability_of
@@ -30,6 +32,7 @@ Result = TypeVar("Result")
 CONNECT_S = 3.0
 REPLY_S = 10.0  # longer than any wait for the append-only file
 CONNECTIONS = 32
+OUT_OF_MEMORY = "used memory > 'maxmemory'"  # a script has another code for it than a command
 CLOSED = "handler is closed"  # what uvloop says of a connection that a reset has just ended
 
 _OURS = {"durability", "prefix"}
@@ -95,6 +98,7 @@ class RedisStore:
 
     inbox: RedisInbox
     once: RedisOnce
+    quotas: RedisQuotas
 
     def __init__(self, client: Redis, tasks: RedisTasks, cache: RedisCache) -> None:
         self._client = client
@@ -141,11 +145,14 @@ class RedisStore:
         store = cls(client, tasks, RedisCache(client, prefix=options.prefix, now=now))
         store.inbox = RedisInbox(client, options.prefix, now, store._run)
         store.once = RedisOnce(client, options.prefix, store._run)
+        store.quotas = RedisQuotas(client, options.prefix, store._run)
         return store
 
-    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
+    async def create(
+        self, record: TaskRecord, pictures: Pictures, usual: Quotas | None = None
+    ) -> None:
         """Keep a new task; durable when this returns."""
-        await self._run(self._tasks.create(record, pictures))
+        await self._run(self._tasks.create(record, pictures, usual))
 
     async def get(self, task_id: str) -> TaskRecord:
         """Return a task."""
@@ -158,10 +165,15 @@ class RedisStore:
         return await self._run(self._tasks.pictures(task_id, clip_ids))
 
     async def replace(
-        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+        self,
+        record: TaskRecord,
+        *,
+        expected_revision: int,
+        pictures: Pictures | None = None,
+        usual: Quotas | None = None,
     ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._run(self._tasks.replace(record, expected_revision, pictures or {}))
+        await self._run(self._tasks.replace(record, expected_revision, pictures or {}, usual))
 
     async def uploaded(self) -> Sequence[str]:
         """Return the ids of the tasks that are uploaded."""
@@ -205,6 +217,10 @@ class RedisStore:
         """Tell whether an API key was ever made."""
         return await self._run(self._tasks.keyed())
 
+    async def limited(self) -> bool:
+        """Tell whether a tenant has quotas of its own."""
+        return await self._run(self._tasks.limited())
+
     async def ping(self) -> None:
         """Return when the server answers and keeps what it acknowledges."""
         await self._run(self._ping())
@@ -237,6 +253,8 @@ def translated() -> Iterator[None]:
     except (RedisError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and CLOSED not in str(error):
             raise
+        if isinstance(error, ResponseError) and OUT_OF_MEMORY in str(error):
+            raise store_full("memory") from error
         raise StoreUnavailableError(
             f"The Redis of the task store does not do its work ({type(error).__name__}); "
             "repeat the request once the operator has seen to it."

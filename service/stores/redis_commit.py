@@ -21,16 +21,22 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from service.stores import sealing
 from service.stores.errors import StoreError, StoreUnavailableError
+from service.stores.quotas.lua import FUNCTIONS
 
 WAIT_MS = 5000
 _REMEDY = "or add ?durability=none to the URL to accept losing acknowledged tasks."
 
 
-# KEYS: aside, pictures, task, expired, index, uploaded
-# ARGV: record, revision, place, chunks, ttl_ms or "", tombstone, tombstone_ttl_ms, id if uploaded
-CREATE = """
+# KEYS: aside, pictures, task, expired, index, uploaded; held, ends, quotas
+# ARGV: record, revision, place, chunks, ttl_ms or "", tombstone, tombstone_ttl_ms, id if uploaded;
+#       from 9 on `quotas.lua.values_of`
+CREATE = f"""{FUNCTIONS}
 if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then return 'taken' end
 if redis.call('HLEN', KEYS[1]) ~= tonumber(ARGV[4]) then return 'lost' end
+local size = size_of(KEYS[1])
+local over = full(KEYS[7], KEYS[8], KEYS[9], size, 9)
+if over then return over end
+hold(KEYS[7], KEYS[8], ARGV[9], size, ARGV[11])
 redis.call('DEL', KEYS[2])
 if tonumber(ARGV[4]) > 0 then
   redis.call('RENAME', KEYS[1], KEYS[2])
@@ -47,23 +53,33 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, aside, uploaded; then what is kept beside a task
+# KEYS: pictures, task, expired, supports, aside, uploaded; held, ends, quotas; then what is kept
+#       beside a task
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
-#       chunks aside, "whole" where all old pictures go, id; then the clips whose pictures go
-REPLACE = """
+#       chunks aside, "whole" where all old pictures go; from 9 on `quotas.lua.values_of`; then the
+#       clips whose pictures go
+REPLACE = f"""{FUNCTIONS}
 local stored = redis.call('HGET', KEYS[2], 'revision')
 if not stored then return 'absent' end
 if stored ~= ARGV[1] then return stored end
 if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[7]) then return 'lost' end
+local gone, names, size = {{}}, {{}}, size_of(KEYS[5])
+for place = 15, #ARGV do gone[ARGV[place]] = true end
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if ARGV[8] == 'whole' or gone[string.match(name, '^[^/]+')] then
+    names[#names + 1] = name
+  else
+    size = size + redis.call('HSTRLEN', KEYS[1], name)
+  end
+end
+local over = full(KEYS[7], KEYS[8], KEYS[9], size, 9)
+if over then return over end
+hold(KEYS[7], KEYS[8], ARGV[9], size, ARGV[11])
 if ARGV[8] == 'whole' then
   redis.call('UNLINK', KEYS[1])
   redis.call('SREM', KEYS[6], ARGV[9])
-elseif #ARGV > 9 then
-  local gone = {}
-  for place = 10, #ARGV do gone[ARGV[place]] = true end
-  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if gone[string.match(name, '^[^/]+')] then redis.call('HDEL', KEYS[1], name) end
-  end
+else
+  for _, name in ipairs(names) do redis.call('HDEL', KEYS[1], name) end
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   if tonumber(ARGV[7]) > 0 then redis.call('RENAME', KEYS[5], KEYS[1]) end
@@ -79,7 +95,7 @@ if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
   redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
-  for place = 7, #KEYS do
+  for place = 10, #KEYS do
     if redis.call('PTTL', KEYS[place]) > tonumber(ARGV[4]) then
       redis.call('PEXPIRE', KEYS[place], ARGV[4])
     end
@@ -92,9 +108,10 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, index, used, uploaded; then what is kept beside a task
+# KEYS: pictures, task, expired, supports, index, used, uploaded; held, ends; then what is kept
+#       beside a task
 # ARGV: the id of the task, expected revision or ""
-DELETE = """
+DELETE = f"""{FUNCTIONS}
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
 local stored = redis.call('HGET', KEYS[2], 'revision')
 if ARGV[2] ~= '' and stored ~= ARGV[2] then return stored end
@@ -104,7 +121,8 @@ redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('UNLINK', KEYS[1])
 redis.call('SREM', KEYS[7], ARGV[1])
-for place = 8, #KEYS do redis.call('UNLINK', KEYS[place]) end
+let_go(KEYS[8], KEYS[9], ARGV[1])
+for place = 10, #KEYS do redis.call('UNLINK', KEYS[place]) end
 return 'done'
 """
 
@@ -207,9 +225,10 @@ async def durability_of(client: "Redis") -> Durability:
             f"Redis keeps no append-only file; start it with --appendonly yes, {_REMEDY}"
         )
     policy = str(server.get("maxmemory_policy", "noeviction"))
-    if int(server.get("maxmemory", 0)) > 0 and policy != "noeviction":
+    if policy != "noeviction":  # also without maxmemory, which may be set at any time
         raise StoreUnavailableError(
-            f"Redis may evict tasks (maxmemory-policy {policy}); set noeviction, {_REMEDY}"
+            f"Redis may evict tasks (maxmemory-policy {policy}); start it with --maxmemory-policy "
+            f"noeviction, or CONFIG SET maxmemory-policy noeviction, {_REMEDY}"
         )
     config = await _append_settings(client)
     if _version(server) >= (7, 2):

@@ -27,6 +27,8 @@ from service.stores.errors import (
     TaskNotFoundError,
 )
 from service.stores.protocol import Pictures
+from service.stores.quotas import lua
+from service.stores.quotas.kept import Quotas
 from service.stores.records import TaskRecord
 from service.stores.redis_commit import Commits, Durability
 from service.stores.sealing import SealedRecords
@@ -62,6 +64,10 @@ class RedisTasks:
         """Tell whether there is an API key, also a revoked one."""
         return bool(await self._client.exists(self._key("keys")))
 
+    async def limited(self) -> bool:
+        """Tell whether a tenant has quotas of its own."""
+        return bool(await self._client.exists(self._key("quotas")))
+
     async def check(self) -> None:
         """Return when the server answers, and still keeps what it acknowledges."""
         if self._durability is Durability.NONE:
@@ -69,19 +75,21 @@ class RedisTasks:
         else:
             await redis_commit.durability_of(self._client)
 
-    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
+    async def create(self, record: TaskRecord, pictures: Pictures, usual: Quotas | None) -> None:
         """Bring the pictures aside, then commit them with the record in one step."""
         task_id = record.task_id
         place = records.place_of(record)
         uploaded = task_id if record.state == "uploaded" else ""
-        sealed = sealing.seal_record(record)
+        fields, counted = [sealing.seal_record(record), record.revision, place], self._life(record)
+        counted += [uploaded, *lua.values_of(record, usual)]
         records.check_pictures(record, pictures)
+        keys = [*self._keys(task_id), self._key("index"), self._key("uploaded")]
+        keys += lua.keys_for(self._prefix, task_id)
         async with self._aside(task_id, pictures) as (aside, chunks):
             status = await self._commits.run(
-                redis_commit.CREATE,
-                [aside, *self._keys(task_id), self._key("index"), self._key("uploaded")],
-                [sealed, record.revision, place, chunks, *self._life(record), uploaded],
+                redis_commit.CREATE, [aside, *keys], [*fields, chunks, *counted]
             )
+            lua.check_room(status)
             if status == b"taken":
                 raise records.already_taken(task_id)
             if status != b"done":
@@ -94,11 +102,11 @@ class RedisTasks:
         _, task, expired = self._keys(task_id)
 
         async def read() -> tuple[list[bytes | None], bytes | None]:
-            pipeline = self._client.pipeline(transaction=True)
+            # a Redis without memory refuses transactions, and must let itself be read
+            pipeline = self._client.pipeline(transaction=False)
             pipeline.hmget(task, ["record", "revision", "place"])
             pipeline.get(expired)
-            fields, tombstone = await pipeline.execute()
-            return fields, tombstone
+            return cast("tuple[list[bytes | None], bytes | None]", await pipeline.execute())
 
         fields, tombstone = await retried(read)
         expired_at = None
@@ -134,7 +142,9 @@ class RedisTasks:
             found[clip_id] = await asyncio.to_thread(sealing.join_chunks, task_id, clip_id, chunks)
         return found
 
-    async def replace(self, record: TaskRecord, expected_revision: int, pictures: Pictures) -> None:
+    async def replace(
+        self, record: TaskRecord, expected_revision: int, pictures: Pictures, usual: Quotas | None
+    ) -> None:
         """Put a new revision of a task in place, with the pictures of its new clips."""
         task_id = record.task_id
         old = await self.get(task_id)
@@ -143,12 +153,14 @@ class RedisTasks:
         whole, gone = ("whole", []) if change.whole else ("", sorted(change.removed))
         keys = [*self._keys(task_id), self._key("supports", task_id)]
         beside = self._beside(task_id)
+        held = lua.keys_for(self._prefix, task_id)
         async with self._aside(task_id, pictures) as (aside, chunks):
             status = await self._commits.run(
                 redis_commit.REPLACE,
-                [*keys, aside, self._key("uploaded"), *beside],
-                [expected_revision, *fields, chunks, whole, task_id, *gone],
+                [*keys, aside, self._key("uploaded"), *held, *beside],
+                [expected_revision, *fields, chunks, whole, *lua.values_of(record, usual), *gone],
             )
+            lua.check_room(status)
             if status == b"absent":
                 raise records.absent(task_id, None, self._now())
             if status == b"lost":
@@ -173,7 +185,7 @@ class RedisTasks:
         self._records.forget(task_id)
         keys = [*self._keys(task_id), self._key("supports", task_id)]
         keys += [self._key("index"), self._key("used"), self._key("uploaded")]
-        keys += self._beside(task_id)
+        keys += [*lua.keys_for(self._prefix, task_id)[:2], *self._beside(task_id)]
         expected = "" if expected_revision is None else expected_revision
         status = await self._commits.run(redis_commit.DELETE, keys, [task_id, expected])
         if status not in (b"done", b"absent"):

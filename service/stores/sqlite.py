@@ -22,6 +22,8 @@ from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.inboxes.sqlite import SqliteInbox
 from service.stores.once.sqlite import SqliteOnce
 from service.stores.protocol import Pictures, Shield
+from service.stores.quotas.kept import Quotas
+from service.stores.quotas.sqlite import SqliteQuotas
 from service.stores.records import TaskRecord
 from service.stores.sqlite_cache import SqliteCache
 from service.stores.sqlite_file import SqliteFile
@@ -46,6 +48,7 @@ class SqliteStore:
         self._cache = SqliteCache(self._file, self._tasks, now, text_entries)
         self.inbox = SqliteInbox(self._file, now, self._look, self._change)
         self.once = SqliteOnce(self._file, now, self._look, self._change)
+        self.quotas = SqliteQuotas(self._file, now, self._look)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="kshot-store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="kshot-store-reader")
         self._shield = Shield()
@@ -83,9 +86,11 @@ class SqliteStore:
         store._sweeper = spawn(store._keep_swept(sweep_s))
         return store
 
-    async def create(self, record: TaskRecord, pictures: Pictures) -> None:
+    async def create(
+        self, record: TaskRecord, pictures: Pictures, usual: Quotas | None = None
+    ) -> None:
         """Keep a new task; durable when this returns."""
-        await self._shield.run(self._create(record, pictures))
+        await self._shield.run(self._create(record, pictures, usual))
 
     async def get(self, task_id: str) -> TaskRecord:
         """Return a task."""
@@ -98,10 +103,15 @@ class SqliteStore:
         return await self._shield.run(self._read(lambda: self._tasks.pictures(task_id, clip_ids)))
 
     async def replace(
-        self, record: TaskRecord, *, expected_revision: int, pictures: Pictures | None = None
+        self,
+        record: TaskRecord,
+        *,
+        expected_revision: int,
+        pictures: Pictures | None = None,
+        usual: Quotas | None = None,
     ) -> None:
         """Put a new revision in the place of `expected_revision`."""
-        await self._shield.run(self._replace(record, expected_revision, pictures or {}))
+        await self._shield.run(self._replace(record, expected_revision, pictures or {}, usual))
 
     async def uploaded(self) -> Sequence[str]:
         """Return the ids of the tasks that are uploaded."""
@@ -145,6 +155,10 @@ class SqliteStore:
         """Tell whether an API key was ever made."""
         return await self._shield.run(self._read(self._tasks.keyed))
 
+    async def limited(self) -> bool:
+        """Tell whether a tenant has quotas of its own."""
+        return await self._shield.run(self._read(self._tasks.limited))
+
     async def ping(self) -> None:
         """Return when the file is in its place and can be read."""
         await self._shield.run(self._read(self._tasks.ping))
@@ -165,16 +179,18 @@ class SqliteStore:
         self._writer.shutdown()
         self._readers.shutdown()
 
-    async def _create(self, record: TaskRecord, pictures: Pictures) -> None:
+    async def _create(self, record: TaskRecord, pictures: Pictures, usual: Quotas | None) -> None:
         sealed = await self._read(lambda: sealed_pictures(record.task_id, pictures))
-        await self._write(lambda: self._tasks.create(record, sealed))
+        await self._write(lambda: self._tasks.create(record, sealed, usual))
         self._shield.start(self._merge())
 
     async def _replace(
-        self, record: TaskRecord, expected_revision: int, pictures: Pictures
+        self, record: TaskRecord, expected_revision: int, pictures: Pictures, usual: Quotas | None
     ) -> None:
         sealed = await self._read(lambda: sealed_pictures(record.task_id, pictures))
-        went = await self._write(lambda: self._tasks.replace(record, expected_revision, sealed))
+        went = await self._write(
+            lambda: self._tasks.replace(record, expected_revision, sealed, usual)
+        )
         # Nothing of pictures or uploads that went stays in the file.
         self._shield.start(self._give_room_back() if went else self._merge())
 
@@ -250,7 +266,7 @@ def _translated() -> Iterator[None]:
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise errors.damaged_file() from error
         if code == sqlite3.SQLITE_FULL:
-            raise errors.disk_full() from error
+            raise errors.store_full("disk") from error
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise StoreUnavailableError(
                 "Another program locks the file of the task store; "

@@ -237,7 +237,7 @@ class SqliteFile:
     def _check_room(self, size: int) -> None:
         free = shutil.disk_usage(self._path.parent).free
         if free < 2 * size + self._unmerged + RESERVE_BYTES:  # in the log, and then in the file
-            raise errors.disk_full()
+            raise errors.store_full("disk")
 
     def _check_in_place(self) -> None:
         """Assert that the open files still bear their names: else their tasks are lost soon."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from service.stores import records, sealing
 from service.stores.errors import StoreCorruptError
+from service.stores.quotas.kept import Quotas
+from service.stores.quotas.rows import hold
 from service.stores.records import TaskRecord
 from service.stores.sealing import SealedRecords
 from service.stores.sqlite_file import SqliteFile
@@ -27,7 +29,7 @@ class SqliteTasks:
         self._now = now
         self._records = SealedRecords()
 
-    def create(self, record: TaskRecord, sealed: Mapping[str, bytes]) -> None:
+    def create(self, record: TaskRecord, sealed: Mapping[str, bytes], usual: Quotas | None) -> None:
         """Insert a task and what `sealed_pictures` returned, in one transaction."""
         task_id = record.task_id
         records.check_pictures(record, sealed)
@@ -42,6 +44,7 @@ class SqliteTasks:
             row = (task_id, records.place_of(record), record.expires_at, document)
             db.execute("INSERT INTO tasks VALUES (?, ?, ?, ?)", row)
             _insert_pictures(db, task_id, sealed)
+            hold(db, record, usual, self._now())
             if record.state == "uploaded":
                 db.execute("INSERT INTO uploaded VALUES (?)", (task_id,))
 
@@ -69,7 +72,11 @@ class SqliteTasks:
         return found
 
     def replace(
-        self, record: TaskRecord, expected_revision: int, sealed: Mapping[str, bytes]
+        self,
+        record: TaskRecord,
+        expected_revision: int,
+        sealed: Mapping[str, bytes],
+        usual: Quotas | None,
     ) -> bool:
         """Put a new revision of a task in place; tell whether pictures went."""
         task_id = record.task_id
@@ -89,6 +96,7 @@ class SqliteTasks:
                 gone = [(task_id, clip_id) for clip_id in change.removed]
                 db.executemany("DELETE FROM pictures WHERE task_id = ? AND clip_id = ?", gone)
             _insert_pictures(db, task_id, sealed)
+            hold(db, record, usual, self._now())
         return bool(change.removed)
 
     def uploaded(self) -> list[str]:
@@ -142,6 +150,11 @@ class SqliteTasks:
         with self._file.reading() as db:
             return first(db, "SELECT 1 FROM keys LIMIT 1") is not None
 
+    def limited(self) -> bool:
+        """Tell whether a tenant has quotas of its own."""
+        with self._file.reading() as db:
+            return first(db, "SELECT 1 FROM quotas LIMIT 1") is not None
+
     def due(self, now: float) -> list[str]:
         """Return the ids of tasks whose time has run out."""
         with self._file.reading() as db:
@@ -189,7 +202,9 @@ class SqliteTasks:
 
     def _remove(self, db: Connection, task_id: str) -> None:
         self._records.forget(task_id)
-        for table in ("tasks", "pictures", "uploaded", "supports", "uses", "inbox", "answers"):
+        for table in (
+            *("tasks", "pictures", "uploaded", "supports", "uses", "inbox", "answers", "held"),
+        ):
             db.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))
 
 

@@ -19,6 +19,7 @@ from typing import Self
 
 from service.decoding.turns import WorkClass
 from service.errors import DeadlineError, ServerFullError, TenantOverShareError
+from service.tasks.quota.keeper import Purse
 
 ACTIVE_S = 10.0  # a tenant counts as active this long after it last asked
 REGISTER_PART = 0.75  # of all, that registrations may hold together
@@ -180,6 +181,7 @@ class Allowance:
     credits: Credits
     owner: str = ""  # whose the tasks are that it makes
     seed: str | None = None  # its client may send it again: what it makes has ids made of this
+    purse: Purse | None = None  # where tenants have quotas
 
 
 class Ledger:

@@ -38,6 +38,7 @@ from service.tasks import uploads
 from service.tasks.allowance import Credits
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, decode_clips
+from service.tasks.quota.keeper import Purse
 from service.tasks.supports import Supports
 
 LOOK_S = 30.0  # between two looks for tasks that nobody decodes
@@ -123,11 +124,12 @@ class Arrivals:
         decoding: "asyncio.Task[Decoded]",
         preparation: Preparation,
         credits: Credits | None = None,
+        purse: Purse | None = None,
     ) -> "asyncio.Task[None]":
         """Finish a task whose uploads are stored; the credits go back when that has ended."""
         task_id = record.task_id
         self.supports.preparations.setdefault(task_id, preparation)
-        finishing = self._finish(record, decoding, preparation, credits)
+        finishing = self._finish(record, decoding, preparation, credits, purse)
         work = self._running[task_id] = self.supports.start(task_id, finishing)
 
         def ended(_: "asyncio.Task[None]") -> None:
@@ -168,9 +170,10 @@ class Arrivals:
         decoding: "asyncio.Task[Decoded]",
         preparation: Preparation,
         credits: Credits | None,
+        purse: Purse | None,
     ) -> None:
         try:
-            done = await self._outcome(record, decoding)
+            done = await self._outcome(record, decoding, purse)
             newer = replace(done.record, revision=record.revision + 1)
             await self.store.replace(
                 newer, expected_revision=record.revision, pictures=done.pictures
@@ -189,7 +192,9 @@ class Arrivals:
         credits.correct(bytes=0, decode_ms=0, frames=len(done.frames) * self.pool.frames)
         await self.supports.prepare(newer, done.frames, preparation, 0.0, credits.hand_over())
 
-    async def _outcome(self, record: TaskRecord, decoding: "asyncio.Task[Decoded]") -> Decoded:
+    async def _outcome(
+        self, record: TaskRecord, decoding: "asyncio.Task[Decoded]", purse: Purse | None
+    ) -> Decoded:
         """Return what becomes of an uploaded task: decoded, or failed.
 
         Raises:
@@ -206,6 +211,8 @@ class Arrivals:
             if self._tries[record.task_id] < MOST_TRIES:
                 raise
             error = busy
+            if purse is not None:
+                purse.give_back()
         except StoreCorruptError as corrupt:
             error = corrupt
         log.warning("Task %s failed (%s)", record.task_id, error.code)

@@ -112,6 +112,9 @@ class Classifier:
         with self.supports.pinned(record):
             async with deadline.bounding("waiting for the task"):
                 support = await self.supports.get(record, wait_s, deadline)
+            if (purse := allowance.purse) is not None:
+                async with deadline.bounding("decoding"):
+                    await purse.charge_clips(self.pool, inputs, "classify", grows=False)
             return await self._answer(record, support, inputs, allowance)
 
     async def _answer(

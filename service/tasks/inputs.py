@@ -109,10 +109,14 @@ def check_query_count(count: int, limits: Limits) -> None:
 
 async def check_clips(
     pool: DecodePool, inputs: Sequence[ClipInput], work: WorkClass, labels: Mapping[int, str]
-) -> list[ClipFault]:
-    """Read the headers of clips, and return the faults that they show, in order; see below."""
+) -> tuple[float, list[ClipFault]]:
+    """Read the headers of clips; see below.
+
+    Returns:
+        Seconds of video of those that are sound, and the faults of the others, in order.
+    """
     outcomes = await _each(pool, inputs, labels, lambda source: pool.check(source, work))
-    return _faults(outcomes)
+    return sum(each for each in outcomes if isinstance(each, float)), _faults(outcomes)
 
 
 async def decode_clips(

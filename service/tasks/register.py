@@ -20,6 +20,7 @@ from service.tasks.arrivals import Arrivals, Decoded
 from service.tasks.changes.edits import Revisions, check_revision, stale
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import ClipInput, NewTask, check_clips
+from service.tasks.quota.keeper import asked_of, keeping
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
@@ -75,7 +76,7 @@ class Tasks:
         """
         begun = time.monotonic()
         async with allowance.deadline.bounding("decoding"):
-            record, inputs = await self._checked(task, allowance.seed or new_id(allowance.owner))
+            record, inputs = await self._checked(task, allowance)
         self.supports.check_size(record)
         record = replace(record, labels=await self.texts.first(task.labels, allowance.owner))
         await self.texts.check_clipless(record)
@@ -88,7 +89,7 @@ class Tasks:
             if not decoding.done():
                 await self._create(record, uploads.parts_of(inputs), allowance)
                 credits = allowance.credits.hand_over(whole=True)
-                self.arrivals.follow(record, decoding, preparation, credits)
+                self.arrivals.follow(record, decoding, preparation, credits, allowance.purse)
                 return record
         except BaseException:
             decoding.cancel()
@@ -96,19 +97,27 @@ class Tasks:
         left_s = self.limits.wait_s if wait_s is None else wait_s + begun - time.monotonic()
         return await self.prepared(decoding.result(), preparation, max(0.0, left_s), allowance)
 
-    async def _checked(self, task: NewTask, task_id: str) -> tuple[TaskRecord, list[ClipInput]]:
+    async def _checked(
+        self, task: NewTask, allowance: Allowance
+    ) -> tuple[TaskRecord, list[ClipInput]]:
         """Read the headers of all clips; return the record, and the clips that may be used.
 
         Raises:
             ClipsRefusedError: What is left is no task.
+            RequestError: It is more than its tenant may ask for.
         """
+        task_id = allowance.seed or new_id(allowance.owner)
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
         record = await asyncio.to_thread(uploads.uploaded, task, task_id)
-        faults = await check_clips(self.pool, inputs, "register", labels)
+        seconds, faults = await check_clips(self.pool, inputs, "register", labels)
         refused = {fault.index for fault in faults}
         sound = [clip for clip in inputs if clip.index not in refused]
-        return uploads.without(record, faults), sound
+        record = uploads.without(record, faults)
+        if allowance.purse is not None:
+            frames = self.pool.frames * len(sound)
+            await allowance.purse.charge(asked_of(seconds, frames, tasks=1))
+        return record, sound
 
     async def prepared(
         self, done: Decoded, preparation: Preparation, wait_s: float, allowance: Allowance
@@ -131,9 +140,10 @@ class Tasks:
 
     async def _create(self, record: TaskRecord, kept: Pictures, allowance: Allowance) -> None:
         """Make a task durable; it goes again when its client leaves meanwhile."""
-        creating = spawn(self.store.create(record, kept))
         try:
-            await asyncio.shield(creating)
+            with keeping(allowance.purse) as usual:
+                creating = spawn(self.store.create(record, kept, usual))
+                await asyncio.shield(creating)
         except asyncio.CancelledError:
             self._undo(record.task_id, allowance, creating)
             raise

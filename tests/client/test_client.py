@@ -47,6 +47,7 @@ async def test_both_clients_get_the_same_answers(
         events = [event async for event in other.timeline(task.id, query, window_s=0.5)]
         copy = await other.import_task(await other.export_task(task.id))
         await other.delete(copy.id)
+        assert await other.usage() == client.usage()
     assert [result.name for result in given.results] == ["q.mp4", "clip"]
     assert given.results == wanted.results
     assert (type(events[0]), type(events[-1])) == (Begun, Ended)

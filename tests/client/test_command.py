@@ -12,6 +12,8 @@ import pytest
 
 from kshot_client import Client
 from kshot_client.command.main import main
+from kshot_client.command.showing import usage_lines
+from kshot_client.models.operations import Quota, SecondsQuota, Usage
 from tests.client.faulty import ANSWERED, faulty
 
 
@@ -158,3 +160,18 @@ def test_a_busy_service_is_waited_for(kshot: Kshot, url: str) -> None:
     with faulty(url, ANSWERED) as proxy:
         assert kshot("--url", proxy.url, "info").status == 0
         assert len(proxy.requests) == 2
+
+
+def test_usage_says_what_is_used_and_of_how_much(kshot: Kshot, task: str) -> None:
+    assert task
+    lines = dict(line.split("\t") for line in kshot("usage").out.splitlines())
+    assert set(lines) == {"tasks", "bytes", "clip-seconds", "frames"}
+    assert lines["tasks"].endswith(", no limit")
+    shown = json.loads(kshot("usage", "--json").out)
+    assert shown["tasks"]["used"] >= 1
+    assert shown["bytes"]["used"] > 0
+    count = Quota(limit=100, used=12, left=88, reset_s=None)
+    seconds = SecondsQuota(limit=600.0, used=37.25, left=562.75, reset_s=21.5)
+    usage = Usage(tasks=count, bytes=count, clip_seconds=seconds, frames=count, window_s=60.0)
+    assert "clip-seconds\t37.25 of 600, whole again in 22 s" in usage_lines(usage)
+    assert "tasks\t12 of 100" in usage_lines(usage)

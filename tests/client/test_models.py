@@ -42,7 +42,7 @@ OFFERED = {
     "diagnoseTask": "diagnose",
     "listInbox": "inbox",
     "readyz": "health",
-    **{name: name for name in ("classify", "timeline", "info", "limits")},
+    **{name: name for name in ("classify", "timeline", "info", "limits", "usage")},
     **{
         name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
         for name in (
@@ -67,7 +67,7 @@ def named(schema: str) -> str:
 def references(schema: object) -> Iterator[str]:
     """Give the names of the schemas that one refers to."""
     if isinstance(schema, dict):
-        if "$ref" in schema:
+        if "/schemas/" in schema.get("$ref", ""):
             yield schema["$ref"].rpartition("/")[2]
         for inner in schema.values():
             yield from references(inner)

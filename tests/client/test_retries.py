@@ -11,7 +11,7 @@ import pytest
 from kshot_client import AsyncClient, Client, NoAnswerError, ProblemError, Retries
 from kshot_client.calls import Call, Pause, Send
 from kshot_client.events import Events
-from kshot_client.problems import retry_after_s
+from kshot_client.problems import reset_s, retry_after_s
 from kshot_client.retries import persistent
 from tests.client.faulty import ANSWERED, CUT, LOST, PROBLEM, faulty
 
@@ -150,3 +150,22 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after_s("") is None
     assert retry_after_s("soon") is None
     assert retry_after_s(formatdate(0, usegmt=True)) == 0.0
+
+
+def test_a_quota_without_retry_after_is_waited_for_by_its_own_field() -> None:
+    spent = {"ratelimit": '"tasks";r=3, "frames";r=0;t=12, "day;t=99";r=0;t=7'}
+    limited = httpx.Response(
+        429,
+        content=PROBLEM,
+        headers={"content-type": FULL["content_type"], **spent},
+        request=httpx.Request("GET", "http://here/v1/info"),
+    )
+    assert asked(READ, [limited, answer(200)], Retries())[1] == Pause(12.0)
+    both = answer(429, PROBLEM, retry_after="3", **FULL)
+    assert asked(READ, [both, answer(200)], Retries())[1] == Pause(3.0)
+    assert [reset_s(header) for header in ("", '"a";r=1', "default;r=5;t=30", "a;t=x")] == [
+        None,
+        None,
+        30.0,
+        None,
+    ]

@@ -99,9 +99,8 @@ class Held:
 
 
 def admission(app: Held, pace: Pace = PACE) -> Admission:
-    return Admission(
-        app, ledger=app.ledger, limits=LIMITS, pace=lambda _: pace, ring=lambda _: None
-    )
+    none = dict.fromkeys(("ring", "keeper"), lambda _: None)
+    return Admission(app, ledger=app.ledger, limits=LIMITS, pace=lambda _: pace, **none)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,12 @@ def test_the_page_needs_no_other_host(client: httpx.Client) -> None:
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize(
     ("path", "verbs"),
-    [("/tasks", "GET, POST"), (f"/tasks/{'0' * 32}", "GET, PATCH, DELETE"), ("/limits", "GET")],
+    [
+        ("/tasks", "GET, HEAD, POST"),
+        (f"/tasks/{'0' * 32}", "GET, HEAD, PATCH, DELETE"),
+        ("/limits", "GET, HEAD"),
+        ("/tasks/import", "POST"),
+    ],
 )
 def test_a_verb_that_is_none_is_told_all_that_are(
     client: httpx.Client, prefix: str, path: str, verbs: str

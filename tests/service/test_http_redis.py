@@ -3,15 +3,17 @@
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.app import create_app
 from service.settings import Settings
 from service.tasks import arrivals
 from tests.held_decoding import decoding_held
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer, heard, redis_server
 from tests.serving import (
     classify,
     moving_clip,
@@ -140,3 +142,78 @@ def test_tasks_at_hand_answer_while_redis_hangs_and_while_it_is_away(
         assert client.delete(f"/tasks/{task['id']}").status_code == 204
         asked = {"url": f"/tasks/{task['id']}/classify", "files": query_files(QUERY)}
         problem(client.post(**asked), 404, "task-not-found")
+
+
+def keys(server: RedisServer) -> set[bytes]:
+    with server.client() as behind:
+        return set(behind.keys("*"))
+
+
+def test_a_redis_that_is_full_is_a_503_with_its_remedy_and_keeps_nothing_half_written(
+    shared: Settings, server: RedisServer, clips: Clips
+) -> None:
+    limited = shared.model_copy(update={"quota_frames": 10_000})
+    with serving(limited) as client, server.client() as behind:
+        task = register(client, clips)
+        path = f"/tasks/{task['id']}"
+        before = classify(client, task["id"], QUERY)
+        shown = client.get(path).json()
+        exported = client.get(f"{path}/export").content
+        behind.config_set("maxmemory", 1)
+        there = keys(server)
+        zip_file = {"content-type": "application/zip"}
+        for answer in (
+            client.post("/tasks", files=support_files(clips)),
+            client.post("/tasks", files=support_files(clips), headers={"prefer": "wait=0"}),
+            client.post("/tasks/import", content=exported, headers=zip_file),
+            client.post(f"{path}/labels/wave/clips", files=query_files(QUERY)),
+            client.put(f"{path}/labels/swim", files=query_files(QUERY)),
+        ):
+            body = problem(answer, 503, "store-full")
+            assert body["retryable"]
+            assert "delete tasks" in body["detail"]
+            assert int(answer.headers["retry-after"]) >= 1
+        assert keys(server) <= there
+        assert client.get(path).json() == shown
+        assert [one["id"] for one in client.get("/tasks").json()["tasks"]] == [task["id"]]
+        assert classify(client, task["id"], QUERY)["results"] == before["results"]
+        behind.config_set("maxmemory", 0)
+        other = register(client, clips)
+        behind.config_set("maxmemory", 1)
+        assert client.delete(f"/tasks/{other['id']}").status_code == 204  # which makes room
+        behind.config_set("maxmemory", 0)
+        assert keys(server) <= there | {b"kshot:rates:default"}
+
+
+def test_pictures_are_read_when_supports_are_encoded_again_and_else_never(
+    shared: Settings, server: RedisServer, clips: Clips
+) -> None:
+    with serving(shared) as one:
+        task = register(one, clips)["id"]
+
+        def ask(client: httpx.Client) -> None:
+            classify(client, task, QUERY)
+            assert client.get(f"/tasks/{task}").status_code == 200
+            assert client.get("/tasks").json()["tasks"]
+            assert client.get(f"/tasks/{task}/diagnosis").status_code == 200
+            assert client.patch(f"/tasks/{task}", json={"name": "moves"}).status_code == 200
+
+        assert not [each for each in heard(server.url, lambda: ask(one)) if reads(each)]
+    with serving(shared) as again:  # with what the store has of it
+        assert not [each for each in heard(server.url, lambda: ask(again)) if reads(each)]
+    with server.client() as behind:
+        behind.delete(f"kshot:supports:{task}")
+    with ExitStack() as stack:
+        third: list[httpx.Client] = []
+
+        def start() -> None:
+            third.append(stack.enter_context(serving(shared)))
+            ask(third[0])
+
+        assert [each for each in heard(server.url, start) if reads(each)]
+        assert not [each for each in heard(server.url, lambda: ask(third[0])) if reads(each)]
+
+
+def reads(command: str) -> bool:
+    """Tell whether a command of a client reads pictures."""
+    return command.startswith(("HMGET kshot:pictures:", "HKEYS kshot:pictures:", "HGETALL kshot:p"))

@@ -13,6 +13,7 @@ from service.errors import RequestError
 from service.http.statuses import ROUTE_CODES, STATUS
 from service.metrics.meters import METHODS, NONE, OTHER, REFUSED
 from service.stores.protocol import OPS, TaskStore
+from service.stores.quotas.kept import KIND
 from tests.metric_table import documented
 from tests.serving import classify, moving_clip, register
 
@@ -107,6 +108,7 @@ def test_no_metric_label_comes_from_a_client(
         "code": codes,
         "stage": {*KINDS, "decode", "receive", "text", "llm"},
         "op": set(OPS),
+        "quota": set(KIND),
         "text_source": {"client", "llm", "template", "mixed"},
         "reason": {"full", "deadline", "delay", "idle", "disconnect", "shutdown", "failed"},
     }

@@ -23,6 +23,7 @@ from service.keys.keeping import make_sure_of
 from service.settings import Settings
 from service.stores.errors import StoreUnavailableError
 from service.stores.protocol import Pictures
+from service.stores.quotas.kept import Quotas
 from service.stores.records import TaskRecord
 from service.tasks.inputs import ClipInput, NewLabel, NewTask
 from service.tasks.once import fingerprint
@@ -280,8 +281,8 @@ def test_a_client_that_leaves_finds_the_task_that_was_made_meanwhile(
     store, made, over = served.service.store, threading.Event(), asyncio.Event()
     create = store.create
 
-    async def slowly(record: TaskRecord, pictures: Pictures) -> None:
-        await create(record, pictures)
+    async def slowly(record: TaskRecord, pictures: Pictures, usual: Quotas | None) -> None:
+        await create(record, pictures, usual)
         made.set()
         await over.wait()  # meanwhile the client goes
 
@@ -304,8 +305,8 @@ def test_what_was_stored_before_its_answer_was_lost_is_found_again(
     store = served.service.store
     create, once = store.create, store.once
 
-    async def lost(record: TaskRecord, pictures: Pictures) -> None:
-        await create(record, pictures)
+    async def lost(record: TaskRecord, pictures: Pictures, usual: Quotas | None) -> None:
+        await create(record, pictures, usual)
         raise StoreUnavailableError("Gone before it said so.")
 
     async def cut(name: str, *_: object, **__: object) -> None:

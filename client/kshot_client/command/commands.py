@@ -149,6 +149,13 @@ def info(client: Client, options: argparse.Namespace) -> int:
     return DONE
 
 
+def usage(client: Client, options: argparse.Namespace) -> int:
+    """Tell what may be used, and is."""
+    found = client.usage()
+    print(showing.as_json(found) if options.json else showing.usage_lines(found))
+    return DONE
+
+
 def _made(task: Task, options: argparse.Namespace) -> int:
     print(showing.as_json(task) if options.json else task.id)
     return SOME_FAILED if task.refused_clips else DONE

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         _command(commands, name, said).add_argument("task", help="its id")
     _command(commands, "tasks", "list the tasks, newest first")
     _command(commands, "info", "tell what runs there")
+    _command(commands, "usage", "tell what may be used, and is")
     export = _command(commands, "export", "write a task into a file")
     export.add_argument("task", help="its id")
     export.add_argument("-o", "--out", type=Path, help="the file (default kshot-TASK.zip)")
@@ -121,6 +122,7 @@ def main() -> int:
         "export": commands.export,
         "import": commands.take_in,
         "info": commands.info,
+        "usage": commands.usage,
     }
     try:
         with blocking.Client(options.url, options.key) as client:

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from pydantic import BaseModel
 
+from kshot_client.models.operations import Quota, SecondsQuota, Usage
 from kshot_client.models.results import ClipResult
 from kshot_client.models.tasks import Task, TaskLine
 from kshot_client.models.timelines import Span
@@ -97,6 +98,24 @@ def task_lines(task: Task) -> str:
     """Write a task, with its labels."""
     first = f"{task.id}\t{task.status}\trevision {task.revision}\t{task.name or NONE}"
     return "\n".join([first, *(f"  {label.label}\t{label.clips} clips" for label in task.labels)])
+
+
+def usage_lines(usage: Usage) -> str:
+    """Write how much of each quota is used."""
+    shown: dict[str, Quota | SecondsQuota] = {
+        "tasks": usage.tasks,
+        "bytes": usage.bytes,
+        "clip-seconds": usage.clip_seconds,
+        "frames": usage.frames,
+    }
+    return "\n".join(f"{name}\t{_used(quota)}" for name, quota in shown.items())
+
+
+def _used(quota: Quota | SecondsQuota) -> str:
+    if quota.limit is None:
+        return f"{quota.used:.12g}, no limit"
+    again = "" if quota.reset_s is None else f", whole again in {quota.reset_s:.0f} s"
+    return f"{quota.used:.12g} of {quota.limit:.12g}{again}"
 
 
 def _clock(at_s: float) -> str:

@@ -109,6 +109,34 @@ class Limits(Answer):
     timeline_deadline_s: float
 
 
+class Quota(Answer):
+    """How much of a quota is used."""
+
+    limit: int | None
+    used: int
+    left: int | None
+    reset_s: float | None
+
+
+class SecondsQuota(Answer):
+    """The same of seconds."""
+
+    limit: float | None
+    used: float
+    left: float | None
+    reset_s: float | None
+
+
+class Usage(Answer):
+    """What the tenant of the key uses of its quotas; null is without a limit."""
+
+    tasks: Quota
+    bytes: Quota
+    clip_seconds: SecondsQuota
+    frames: Quota
+    window_s: float
+
+
 class Health(Answer):
     """Whether the parts do their work."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import httpx
 
 from kshot_client.calls import Call, Flow, Give, Items, Send
-from kshot_client.models.operations import Health, Info, Limits
+from kshot_client.models.operations import Health, Info, Limits, Usage
 from kshot_client.models.results import Classification, ClipResult, Inbox
 from kshot_client.operations.requests import LONG_S, form_of, headers_of, sizes_of, task_path
 from kshot_client.uploads import AnyClip, Progress
@@ -105,6 +105,12 @@ def limits() -> Flow[Limits]:
     """Tell what a request may be."""
     answer: httpx.Response = yield Send(Call("GET", "/v1/limits", repeatable=True))
     return Limits.model_validate_json(answer.content)
+
+
+def usage() -> Flow[Usage]:
+    """Tell what the tenant of the key may use, and has used."""
+    answer: httpx.Response = yield Send(Call("GET", "/v1/usage", repeatable=True))
+    return Usage.model_validate_json(answer.content)
 
 
 def health() -> Flow[Health]:

@@ -11,6 +11,7 @@ SCOPES: dict[str, Scope | None] = {
     "inferenceLive": None,
     "inferenceReady": None,
     "limits": "read",
+    "usage": "read",
     "info": "read",
     "inferenceModel": "read",
     "listTasks": "read",

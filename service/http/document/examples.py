@@ -186,6 +186,14 @@ INFERENCE: Value = {
     "inputs": [{"name": "clips", "datatype": "UINT8", "shape": [-1, 8, 112, 112, 3]}],
     "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, -1]}],
 }
+NO_RESET: Value = {"reset_s": None}
+USAGE: Value = {
+    "tasks": {"limit": 100, "used": 12, "left": 88} | NO_RESET,
+    "bytes": {"limit": None, "used": 48_000_000, "left": None} | NO_RESET,
+    "clip_seconds": {"limit": 600.0, "used": 37.2, "left": 562.8, "reset_s": 21.5},
+    "frames": {"limit": 6000, "used": 600, "left": 5400, "reset_s": 21.5},
+    "window_s": 60.0,
+}
 READY = LIVE | {"parts": {"model": True, "decoders": True, "store": True}}
 
 # Of JSON bodies, by the operation's id.
@@ -222,6 +230,7 @@ ANSWERS: dict[str, Value] = {
     "timeline": TIMELINE,
     "diagnoseTask": DIAGNOSIS,
     "info": INFO,
+    "usage": USAGE,
     "inferenceModel": INFERENCE,
     "listInbox": INBOX,
     **dict.fromkeys(("livez", "inferenceLive"), LIVE),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request, status
 from fastapi.routing import APIRoute
 
 from service.container import Service
@@ -30,6 +30,7 @@ from service.tasks.changes.edits import Revisions
 from service.tasks.inputs import ClipInput, NewTask, check_task
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=re.IGNORECASE)
+NO_TASKS = frozenset({"import"})  # what stands in the place of an id in paths of other routes
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
 
@@ -65,6 +66,8 @@ async def entrance(request: Request, running: ServiceDep, owner: OwnerDep) -> No
     if running.ring is not None:
         allow(request)
     task_id = request.path_params.get("task_id")
+    if task_id in NO_TASKS and request.url.path.endswith(f"/tasks/{task_id}"):
+        raise HTTPException(status.HTTP_405_METHOD_NOT_ALLOWED)  # another route's, with other verbs
     if task_id is not None and owner_of(task_id) != owner:
         raise absent(task_id, None, 0.0)
 

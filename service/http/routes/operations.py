@@ -8,8 +8,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.container import Service
 from service.http.openapi import problems
+from service.http.quota.schemas import UsageView, usage_view
 from service.http.reports import Health, InfoView, ModelView
-from service.http.routes.dependencies import ServiceDep
+from service.http.routes.dependencies import OwnerDep, ServiceDep
 from service.http.views import runtime_view
 from service.limits import Limits
 
@@ -33,6 +34,12 @@ async def info(service: ServiceDep) -> InfoView:
         store=service.settings.store.partition(":")[0],
         descriptions=service.texts.describer is not None,
     )
+
+
+@router.get("/usage", responses=problems(422, 503), operation_id="usage")
+async def usage(service: ServiceDep, owner: OwnerDep) -> UsageView:
+    """Show what the caller's tenant may use, and has used."""
+    return usage_view(await service.keeper.standing(owner))
 
 
 @router.get(

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from http import HTTPStatus
 
 from pydantic import BaseModel
 
@@ -59,7 +60,11 @@ def as_vtt(found: TimelineView) -> str:
 
 
 async def as_events(
-    begun: Begun, events: AsyncIterator[Event], shown: Shown, request_id: str
+    begun: Begun,
+    events: AsyncIterator[Event],
+    shown: Shown,
+    request_id: str,
+    failed: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[str]:
     """Write an event for each thing that has become known; the last is `ended` or `problem`.
 
@@ -68,6 +73,7 @@ async def as_events(
         events: The others.
         shown: What is shown of the video.
         request_id: Of the request, for a problem to name.
+        failed: Is called where a fault of ours ended it.
     """
     yield _event("begun", shown.begun(begun))
     windows = 0
@@ -84,7 +90,11 @@ async def as_events(
                 case Ended():
                     yield _event("ended", shown.ended(event))
     except KshotError as error:
-        yield _event("problem", problem_of(error, request_id))
+        problem = problem_of(error, request_id)
+        late = problem.status == HTTPStatus.GATEWAY_TIMEOUT  # and was answered until then
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not late:
+            failed()
+        yield _event("problem", problem)
 
 
 def _event(name: str, data: BaseModel) -> str:

@@ -123,7 +123,7 @@ class RedisInbox:
         """Return a query and its pictures."""
 
         async def read() -> list[bytes | None]:
-            pipeline = self._client.pipeline(transaction=True)
+            pipeline = self._client.pipeline(transaction=False)
             for key in keys_of(self._prefix, task_id)[:2]:
                 pipeline.hget(key, query_id)
             return cast("list[bytes | None]", await pipeline.execute())

@@ -28,6 +28,7 @@ from service.tasks.changes import edits
 from service.tasks.changes.edits import Edit, Revisions, check_revision
 from service.tasks.encoding import Preparation
 from service.tasks.inputs import NewLabel, NewTask
+from service.tasks.quota.keeper import asked_of, keeping
 from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 
@@ -171,6 +172,9 @@ class Changer:
             record = await self._standing(asked)
             self.supports.check_size(trial(record))  # before all work
             await self.supports.recall(record)
+            if (purse := asked.allowance.purse) is not None:
+                pool = self.arrivals.pool
+                await purse.charge_clips(pool, new.clips, "register", grows=True)
             clips = await self._decoded(sent, new)
         frames = len(clips.frames) * self.arrivals.pool.frames
         asked.allowance.credits.correct(decode_ms=0, frames=frames)
@@ -188,6 +192,9 @@ class Changer:
             record = await self._standing(asked)
             self.supports.check_size(edit(record))
             await self.supports.recall(record)
+            if (purse := asked.allowance.purse) is not None:
+                frames = self.arrivals.pool.frames * len(clips.records)
+                await purse.charge(asked_of(0.0, frames, grows=True))
         return await self._add(asked, edit, clips)
 
     async def _add(self, asked: Asked, edit: Edit, clips: NewClips) -> Changed:
@@ -238,7 +245,10 @@ class Changer:
                 self.supports.check_size(new)
                 await self.texts.check_clipless(new)
                 try:
-                    await self.store.replace(new, expected_revision=old.revision, pictures=pictures)
+                    with keeping(asked.allowance.purse) as usual:
+                        await self.store.replace(
+                            new, expected_revision=old.revision, pictures=pictures, usual=usual
+                        )
                 except RevisionConflictError:
                     continue  # another replica was faster
                 return new

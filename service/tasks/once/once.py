@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from service.errors import DeadlineError, RequestError, ServerStoppingError
-from service.stores.errors import RevisionConflictError, StoreError
+from service.stores.errors import QuotaFullError, RevisionConflictError, StoreError
 from service.stores.once.kept import OnceStore
 from service.tasks.once.errors import (
     IdempotencyAnswerGoneError,
@@ -119,4 +119,4 @@ class Once:
 def _made_nothing(error: BaseException) -> bool:
     """Tell whether a request that failed so certainly left nothing: no write of it was begun."""
     passed = isinstance(error, (DeadlineError, ServerStoppingError))
-    return isinstance(error, RequestError) and not passed
+    return isinstance(error, (RequestError, QuotaFullError)) and not passed

@@ -14,6 +14,7 @@ from service.tasks.inputs import ClipInput, NewLabel, NewTask, check_clips, chec
 from service.tasks.portable import archive, queries
 from service.tasks.portable.archive import Exported
 from service.tasks.portable.queries import fitting
+from service.tasks.quota.keeper import asked_of
 from service.tasks.register import Tasks
 
 
@@ -77,16 +78,16 @@ class Porter:
         preparation = Preparation(len(inputs))
         async with allowance.deadline.bounding("decoding"):
             record = replace(record, labels=await self._labels(record))
-            faults = await check_clips(self.tasks.pool, inputs, "register", labels)
+            _, faults = await check_clips(self.tasks.pool, inputs, "register", labels)
             if faults:
                 raise refuse_clips(faults, len(inputs))
+            if (purse := allowance.purse) is not None:  # pictures are no seconds of video
+                await purse.charge(asked_of(0.0, self.tasks.pool.frames * len(inputs), tasks=1))
             done = await self.tasks.arrivals.decode(record, inputs, preparation)
             bounds = self.tasks.limits.pictures
             held = await queries.decoded(self.tasks.pool, found.queries, bounds, len(inputs))
-        clips = tuple(
-            _as_it_was(clip, old, len(found.pictures[old.clip_id]))
-            for clip, old in zip(done.record.clips, found.record.clips, strict=True)
-        )
+        pairs = zip(done.record.clips, found.record.clips, strict=True)
+        clips = tuple(_as_it_was(now, old, len(found.pictures[old.clip_id])) for now, old in pairs)
         done = replace(done, record=replace(done.record, clips=clips))
         record = await self.tasks.prepared(done, preparation, wait_s, allowance)
         try:

@@ -19,9 +19,13 @@ from service.stores.errors import RevisionConflictError
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Allowance
 from service.tasks.arrivals import Arrivals
+from service.tasks.quota.keeper import asked_of
 from service.tasks.supports import Supports
 from service.tasks.timeline.asked import TimelineOptions, TimelinePlan, plan_of
 from service.tasks.timeline.errors import WindowTooLongError
+
+UNKNOWN_S = 10.0  # charged at once of a video that is longer than its headers say
+SLACK_S = 1.0  # by which they may be wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,19 @@ class _Followed:
     windows: int = 0  # that are complete
     reached: int = -1  # the last instant whose picture is there
     begun: float = field(default_factory=time.monotonic)
+    paid_s: float = 0.0  # that the tenant was charged
+
+    async def pay(self, until_s: float) -> None:
+        """Charge the tenant for the video up to an instant.
+
+        Raises:
+            RequestError: It may not ask for as much.
+        """
+        purse, paid_s, grid = self.allowance.purse, self.paid_s, self.plan.grid
+        if purse is not None and until_s > paid_s + SLACK_S * (paid_s > 0):
+            self.paid_s = max(until_s, paid_s + UNKNOWN_S) if paid_s else until_s
+            frames = _pictures(grid, self.paid_s) - _pictures(grid, paid_s)
+            await purse.charge(asked_of(self.paid_s - paid_s, frames))
 
     def complete(self, piece: Piece) -> range:
         """Return the windows that a piece completes: all their pictures, and time to their end."""
@@ -149,6 +166,7 @@ class Follower:
             segmenter = Segmenter(plan.grid, plan.rule)
             followed = _Followed(plan, calibration, allowance, Reel(support), segmenter)
             async with self.streams.open(video, plan.grid) as stream:
+                await followed.pay(stream.claimed_s or UNKNOWN_S)
                 yield Begun(record, plan, stream.codec, stream.claimed_s)
                 async with aclosing(self._advance(stream, followed)) as events:
                     async for event in events:
@@ -175,6 +193,7 @@ class Follower:
             while True:
                 async with followed.allowance.deadline.bounding("decoding"):
                     piece = await anext(pieces)
+                await followed.pay(piece.reached_s)
                 windows, spans = await self._score(piece, followed)
                 if piece.end is None:
                     if windows:
@@ -221,6 +240,12 @@ class Follower:
 
 def _scores_of(scores: MatchScores, calibration: TaskCalibration) -> WindowScores:
     return WindowScores(calibration.probabilities(scores.logits_N), scores.nearest)
+
+
+def _pictures(grid: WindowGrid, seconds: float) -> int:
+    """Return how many pictures the windows look at within the first seconds of a video, at most."""
+    windows = grid.count(seconds)
+    return min(grid.frames * windows, grid.last_of(windows - 1) + 1) if windows else 0
 
 
 def _no_window(grid: WindowGrid, duration_s: float) -> WindowTooLongError:

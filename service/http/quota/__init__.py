@@ -1,0 +1,1 @@
+"""Quotas in HTTP: header fields and the answer of `GET /usage`."""

@@ -1,0 +1,1 @@
+"""What requests are charged of the quotas of their tenant."""
