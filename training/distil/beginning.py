@@ -44,6 +44,7 @@ def begin(network: CausalNetwork, teacher: VideoTeacher, views: Views, batches: 
     changes = [seen[0]]
     for block, before, after in zip(network.blocks, seen, seen[1:], strict=False):
         changes.append(after - before if block.skip is None else after)
+        assert isinstance(block, CausalBlock)
         start_block(block, before, changes[-1], frames)
     lesson = Lesson(
         scales=[channel_scale(one) for one in (*changes, seen[-1])],
@@ -122,7 +123,7 @@ def _closure(
         open_NCHW = layer(x_NCHW)
         got_NCHW = (1 - leak) * F.relu6(open_NCHW) + leak * open_NCHW
         error = ((got_NCHW - wanted_NCHW) * scale_C11).square().mean()
-        error.backward()  # type: ignore[no-untyped-call]
+        error.backward()
         return float(error.detach())
 
     return closure

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -48,8 +48,9 @@ def distil(job: StudentJob) -> dict[str, object]:
     watch = Watch(job, run)
     done = train(run, job.out, job.steps, pause=watch.pause, every=watch.step)
     found = watch.check()
-    tower.model.load_state_dict(run.average)
-    recognizer = build_recognizer(compact_method(job.tower), tower.eval(), None)
+    served = CausalTower(replace(job.tower, size=job.served)).eval()
+    served.model.load_state_dict(run.average)
+    recognizer = build_recognizer(compact_method(replace(job.tower, size=job.served)), served, None)
     save_checkpoint(recognizer, job.out, _card(run, job, found), half=True)
     return {"finished": done, "steps": run.step, **found, "out": job.out.name}
 
@@ -86,7 +87,7 @@ class Watch:
         self.held: list[HeldOut] = []
         if job.leave_out:
             frames = job.recipe.frames
-            self.held = read_held_out(job.clips, job.leave_out, frames, job.tower.size)
+            self.held = read_held_out(job.clips, job.leave_out, frames, job.served)
         self.began = time.monotonic()
         self.bar = progress(total=job.steps, desc="video tower", unit="step")
 

@@ -47,6 +47,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         option = f"--{name}" if name not in ("clips", "pictures") else f"--{name}-a-step"
         add(option, type=int, default=getattr(recipe, name), help=text)
     add("--size", type=int, default=CausalConfig().size, help="Pixels of a side of its frames.")
+    text = "The same of what is served: things are larger in views than in whole frames."
+    add("--served-size", type=int, default=192, help=text)
 
 
 def job_of(options: argparse.Namespace) -> StudentJob:
@@ -61,7 +63,7 @@ def job_of(options: argparse.Namespace) -> StudentJob:
     sizes = {name: given.get(f"{name}_a_step", given[name]) for name in STEP_OPTIONS}
     try:
         recipe = VideoRecipe(**sizes)
-        tower = TypeAdapter(CausalConfig).validate_python({"size": options.size})
+        tower, served = map(_tower, (options.size, options.served_size))
     except ValidationError as error:
         raise refusal(error) from error
     return StudentJob(
@@ -73,9 +75,14 @@ def job_of(options: argparse.Namespace) -> StudentJob:
         check_every=options.check_every,
         max_seconds=options.max_seconds,
         tower=tower,
+        served=served.size,
         recipe=recipe,
         out=options.out,
     )
+
+
+def _tower(size: int) -> CausalConfig:
+    return TypeAdapter(CausalConfig).validate_python({"size": size})
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:

@@ -76,7 +76,7 @@ def whole(
     """Return the parts of the error of the network from pixels to features, weighed."""
     shape = pixels_BTCSS.shape[:2]
     own = network.states(pixels_BTCSS)
-    halves = [n for n, block in enumerate(network.blocks) if block.config.stride > 1 and n]
+    halves = [n for n, block in enumerate(network.config.blocks) if block.stride > 1 and n]
     states = [
         _error(own[number], seen[number], lesson.state_scales[number])
         for number in (*halves, len(own) - 2, len(own) - 1)

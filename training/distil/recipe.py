@@ -43,5 +43,6 @@ class StudentJob:
     check_every: int
     max_seconds: float
     tower: CausalConfig
+    served: int  # pixels of a side of what is served
     recipe: VideoRecipe
     out: Path

@@ -67,6 +67,7 @@ class CausalBlock(nn.Module):
         same = config.stride == 1 and config.width == width
         self.skip = None if same else nn.Conv2d(width, config.width, 1)
         nn.init.normal_(self.space.weight, std=RELU6_GAIN**0.5 / kernel)
+        assert self.space.bias is not None
         nn.init.zeros_(self.space.bias)
 
     def inside(self, x_NCHW: Tensor, frames: int) -> Tensor:
@@ -97,6 +98,7 @@ class CausalNetwork(nn.Module):
 
     def __init__(self, config: CausalConfig) -> None:
         super().__init__()
+        self.config = config
         widths = [config.stem, *(block.width for block in config.blocks)]
         self.stem = nn.Conv2d(3, config.stem, STEM, STRIDE)
         self.blocks = nn.ModuleList(

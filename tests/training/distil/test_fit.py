@@ -50,6 +50,7 @@ def job(video_teacher: Path, indexed: Path, pictures: Path) -> Job:
             check_every=50,
             max_seconds=float("inf"),
             tower=TOWER,
+            served=64,
             recipe=RECIPE,
             out=out,
         )
@@ -79,6 +80,7 @@ def views_of(indexed: Path, pictures: Path, recipe: VideoRecipe = RECIPE) -> Vie
 def test_the_folder_is_a_checkpoint(undisturbed: Path) -> None:
     recognizer = load_recognizer(str(undisturbed))
     assert recognizer.video.token_shape() == (8, 1, 8)
+    assert recognizer.config.backbone.size == 64
     assert "train action 0" in (undisturbed / "card.md").read_text()
 
 
