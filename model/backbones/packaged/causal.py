@@ -5,8 +5,8 @@ MoViNets for streams (Kondratyuk et al., arXiv 2103.11511), in blocks of ConvNeX
 al., arXiv 2201.03545): depthwise convolution, norm, two linear maps. A frame's features say what
 was seen until then. Norms are of one cell each, so that nothing depends on a batch.
 
-Dimensions: B clips, T frames, N = B * T, H W cells, C channels, S pixels, M map channels, E feature
-width.
+Dimensions: B clips, T frames, N = B * T, H W or L cells, C channels, S pixels, M map channels, E
+feature width.
 """
 
 from collections.abc import Sequence
@@ -174,6 +174,15 @@ class CausalTower(nn.Module):
     def clip(self, pixels_BTCHW: Tensor) -> Tensor:
         """Turn normalised pixels of whole clips into features_BTE."""
         features: Tensor = self.model(pixels_BTCHW)
+        return features
+
+    def cells(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Return the last map of each frame, cells_BTLM."""
+        return self.model.states(pixels_BTCHW)[-1].flatten(2, 3)
+
+    def read(self, cells_BTLM: Tensor) -> Tensor:
+        """Return features_BTE of them."""
+        features: Tensor = self.model.read(cells_BTLM[:, :, None])
         return features
 
     def head(self, features_N1E: Tensor) -> Tensor:
