@@ -7,8 +7,8 @@ from service.engine.saliency_work import Explained
 
 EXPLAIN = Field(
     False,
-    description="Add where each answer was seen, at the cost of two more passes a clip; for few "
-    "clips, see `explained_clips` of /limits.",
+    description="Add where each answer was seen, at the cost of one to two more passes a clip; for "
+    "few clips, see `explained_clips` of /limits.",
 )
 WHERE = Field(None, description="With `explain`: where the answer's label was seen.")
 

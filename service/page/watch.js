@@ -2,7 +2,8 @@
 import { T } from './text.js'
 import { button, failed, h, own, percent, spinner } from './dom.js'
 import { camera, recording } from './media.js'
-import { classify, ranking } from './ask.js'
+import { classify } from './api.js'
+import { ranking } from './ask.js'
 import { timeline } from './timeline.js'
 
 const WINDOW_MS = 2000

@@ -164,7 +164,10 @@ def test_axe_finds_nothing_serious_in_any_view_light_or_dark(
         page.goto(f"/{path}")
         expect(page.locator("main > :not(noscript)")).to_be_visible()
         if path.endswith("ask"):
-            ask(page, files[0]).get_by_text("How it came to this").click()
+            answer = ask(page, files[0])
+            answer.get_by_text("How it came to this").click()
+            answer.get_by_role("button", name="Where it was seen").click()
+            expect(answer.locator(".heats")).to_be_visible()
         page.emulate_media(color_scheme="light")
         seen[path] = grave_faults(page)
         page.emulate_media(color_scheme="dark")
