@@ -44,7 +44,8 @@ function heated(rows, film, place, said) {
   const pen = canvas.getContext('2d')
   if (film) pen.drawImage(film, place * SIDE, 0, SIDE, SIDE, 0, 0, SIDE, SIDE)
   const grid = new ImageData(rows[0].length, rows.length)
-  rows.flat().forEach((share, cell) => grid.data.set([...HOT.map(value => value * Math.min(1, 2 * share)), 255 * (0.35 + 0.25 * share)], 4 * cell))
+  rows.flat().map(Math.sqrt).forEach((glow, cell) =>
+    grid.data.set([...HOT.map(value => value * glow), 255 * (0.4 + 0.25 * glow)], 4 * cell))
   const small = h('canvas', { width: grid.width, height: grid.height })
   small.getContext('2d').putImageData(grid, 0, 0)
   pen.imageSmoothingQuality = 'high'
