@@ -43,9 +43,7 @@ def classify(
         task_path(task_id, "classify"),
         repeatable=True,
         headers=headers_of(deadline_s=deadline_s),
-        form=form_of(
-            clips, {"remember": remember, "explain": explain or None}, progress=progress
-        ),
+        form=form_of(clips, {"remember": remember, "explain": explain or None}, progress=progress),
     )
     answer: httpx.Response = yield Send(call)
     return Classification.model_validate_json(answer.content)
@@ -100,10 +98,11 @@ def inbox(task_id: str) -> Flow[Inbox]:
     return Inbox.model_validate_json(answer.content)
 
 
-def query_frames(task_id: str, query_id: str) -> Flow[bytes]:
-    """Return the pictures of a query that were looked at, side by side, as JPEG."""
+def query_frames(task_id: str, query_id: str, *, width: int | None = None) -> Flow[bytes]:
+    """Return the pictures of a query that were looked at, side by side, as `clip_frames` does."""
     path = task_path(task_id, "inbox", query_id, "frames")
-    answer: httpx.Response = yield Send(Call("GET", path, repeatable=True))
+    params = {} if width is None else {"width": width}
+    answer: httpx.Response = yield Send(Call("GET", path, repeatable=True, params=params))
     return answer.content
 
 

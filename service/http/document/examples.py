@@ -246,6 +246,7 @@ PARAMETERS: dict[str, object] = {
     "cursor": f"{'0' * 16}-{TASK_ID}",
     "diagnosis": True,
     "remembered": True,
+    "width": 96,
 }
 
 
