@@ -91,7 +91,7 @@ export function camera() {
   })
 }
 
-// Record a stream until `stop` is called; give the file.
+// Record a stream until `stop` is called; give the file. It lasts from `started` on, which may be a while after the call.
 export function recording(stream, name) {
   const mimeType = FORMATS.find(type => MediaRecorder.isTypeSupported(type))
   const recorder = new MediaRecorder(stream, { mimeType, videoBitsPerSecond: 2_500_000 })
@@ -104,14 +104,17 @@ export function recording(stream, name) {
       resolve(new File(parts, `${name}.${type.split('/')[1]}`, { type }))
     }
   })
+  const started = new Promise(resolve => {
+    for (const name of ['start', 'stop', 'error']) recorder.addEventListener(name, resolve, { once: true })
+  })
   recorder.start()
-  return { file, stop: () => recorder.state !== 'inactive' && recorder.stop() }
+  return { file, started, stop: () => recorder.state !== 'inactive' && recorder.stop() }
 }
 
 // Record a span of a video that is too long or too large to be sent, as fast as it plays.
 export async function recordedSpan(video, start_s, end_s, name) {
   await seek(video, start_s)
-  const taken = recording(video.captureStream(), name)
+  const taken = recording(video.captureStream(), name) // which has nothing to start with until it plays
   await video.play()
   await new Promise(resolve => {
     const look = () => (video.currentTime >= end_s || video.ended ? resolve() : requestAnimationFrame(look))

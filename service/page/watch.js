@@ -47,6 +47,7 @@ async function watching(on, stream, view, signal, tell) {
   let asked = Promise.resolve()
   while (on()) {
     const taken = recording(stream, 'window')
+    await taken.started
     await new Promise(resolve => setTimeout(resolve, WINDOW_MS))
     taken.stop()
     const file = await taken.file

@@ -279,8 +279,9 @@ def test_an_example_is_moved_and_words_are_changed(page: Page, client: httpx.Cli
     ],
 )
 def test_every_part_is_there_by_keyboard(
-    page: Page, moving: dict[str, object], part: str, shows: str
+    shared: Page, moving: dict[str, object], part: str, shows: str
 ) -> None:
+    page = shared
     opened(page, moving, "ask" if part == "Examples" else "examples")
     page.locator("h1").click()
     for _ in range(20):  # the head's buttons and the tabs before it
