@@ -1,6 +1,5 @@
 """Queries that a task remembers: the least certain first, and what people say they are."""
 
-
 from fastapi import APIRouter, Request, Response
 
 from service.container import Service
