@@ -111,6 +111,14 @@ class Shown:
         self.page.locator(".answer img.strip").wait_for()
         self.page.locator(".answer canvas.strip").wait_for()
 
+    def seen(self) -> None:
+        """Show where an answer was seen."""
+        self._open("ask")
+        self.page.get_by_label("Choose files").set_input_files(self._query(1))
+        self.page.get_by_role("button", name="Where it was seen").click()
+        self.page.locator(".heats").wait_for()
+        self.page.get_by_text("In words").click()
+
     def inbox(self) -> None:
         """Show answers that wait for somebody."""
         self._open("inbox")
@@ -141,7 +149,7 @@ class Shown:
 
 VIEWS: Mapping[str, Callable[[Shown], None]] = {
     name: getattr(Shown, name)
-    for name in ("make", "judge", "ask", "watch", "examples", "inbox", "tasks")
+    for name in ("make", "judge", "ask", "seen", "watch", "examples", "inbox", "tasks")
 }
 IN_DOCUMENTS = ("make", "judge", "ask", "watch")
 

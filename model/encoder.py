@@ -4,7 +4,8 @@ Dimensions: B clips, N classes, A stages, T frames, C H W pixels, L tokens, D to
 E feature width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -14,11 +15,14 @@ from model.slots import (
     AdaptedBlock,
     AdaptedTextBlock,
     Backbone,
+    Block,
     ClipBackbone,
     Temporal,
     TextBackbone,
     View,
 )
+
+Run = Callable[[Tensor], Tensor]
 
 
 class Normalize(nn.Module):
@@ -130,21 +134,29 @@ class VideoEncoder(nn.Module):
         Returns:
             tokens_BTLD in front of the first adapted block.
         """
+        return self.trunk_of_pixels(self.pixels(frames_BTHWC))
+
+    def pixels(self, frames_BTHWC: Tensor) -> Tensor:
+        """Return normalised pixels_BTCHW as the tower takes them."""
         pixels_BTCHW = frames_BTHWC.permute(0, 1, 4, 2, 3)
         pixels_NCHW = self.normalize(pixels_BTCHW.flatten(0, 1))
         dtype = next(self.tower.model.parameters()).dtype
-        return self.trunk_of_pixels(pixels_NCHW.to(dtype).unflatten(0, pixels_BTCHW.shape[:2]))
+        return pixels_NCHW.to(dtype).unflatten(0, pixels_BTCHW.shape[:2])
 
     def trunk_of_pixels(self, pixels_BTCHW: Tensor) -> Tensor:
         """Run the trunk on pixels that are normalised already."""
+        tokens_BTLD = self.embedded(pixels_BTCHW)
+        for block in self.plain_blocks:
+            tokens_BTLD = _frame_by_frame(block, tokens_BTLD)
+        return tokens_BTLD
+
+    def embedded(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Return the tokens in front of the first block."""
         tokens_NLD = self.tower.patches(pixels_BTCHW.flatten(0, 1))
         tokens_BTLD = tokens_NLD.unflatten(0, pixels_BTCHW.shape[:2])
         if self.at_input and self.temporal_embedding is not None:
             tokens_BTLD = tokens_BTLD + self.temporal_embedding
-        tokens_NLD = self.tower.norm(tokens_BTLD.flatten(0, 1))
-        for block in self.plain_blocks:
-            tokens_NLD = block.run(tokens_NLD)
-        return tokens_NLD.unflatten(0, tokens_BTLD.shape[:2])
+        return self.tower.norm(tokens_BTLD.flatten(0, 1)).unflatten(0, tokens_BTLD.shape[:2])
 
     def token_shape(self) -> tuple[int, int, int]:
         """Return T, L and D of the trunk's output."""
@@ -168,28 +180,43 @@ class VideoEncoder(nn.Module):
             features_BTE.
         """
         maps: dict[int, Tensor] = {}  # of the levels that are read, by the blocks below each
-        for place, block in enumerate(self.kept_blocks, len(self.plain_blocks) + 1):
-            run_NLD = block.run(tokens_BTLD.flatten(0, 1))
-            tokens_BTLD = run_NLD.unflatten(0, tokens_BTLD.shape[:2])
-            self._keep(maps, place, tokens_BTLD)
-        if self.temporal_embedding is not None and not self.at_input:
-            tokens_BTLD = tokens_BTLD + self.temporal_embedding
-        first = len(self.tower.blocks) - len(self.adapted) + 1
-        for place, adapted in enumerate(self.adapted):
-            told = (text_BE,) if adapted.reads_text and text_BE is not None else ()
-            tokens_BTLD = adapted(tokens_BTLD, view.at(place), *told)
-            self._keep(maps, first + place, tokens_BTLD)
+        for level, run in self.steps(view, text_BE)[len(self.plain_blocks) :]:
+            tokens_BTLD = run(tokens_BTLD)
+            self.keep(maps, level, tokens_BTLD)
+        return self.above(tokens_BTLD, maps)
+
+    def steps(self, view: View, text_BE: Tensor | None = None) -> list[tuple[int, Run]]:
+        """Return what runs each block, the lowest first, with its number from 1.
+
+        Each takes tokens_BTLD of clips and returns theirs; the arguments are those of `forward`.
+        """
+        plain = [partial(_frame_by_frame, block) for block in self.plain_blocks]
+        plain += [partial(_frame_by_frame, block) for block in self.kept_blocks]
+        adapted = [partial(self._adapt, place, view, text_BE) for place in range(len(self.adapted))]
+        return list(enumerate([*plain, *adapted], 1))
+
+    def above(self, tokens_BTLD: Tensor, maps: Mapping[int, Tensor]) -> Tensor:
+        """Run what stands above the blocks, on their tokens and the levels' maps."""
         if self.temporal is not None and self.levels:
             return self.temporal([maps[level] for level in self.levels])
         features_NE = self.pool(tokens_BTLD.flatten(0, 1))
         features_BTE = features_NE.unflatten(0, tokens_BTLD.shape[:2])
         return features_BTE if self.temporal is None else self.temporal(features_BTE)
 
+    def _adapt(self, place: int, view: View, text_BE: Tensor | None, tokens_BTLD: Tensor) -> Tensor:
+        """Run one adapted block, with the embedding of places in front of the first."""
+        if place == 0 and self.temporal_embedding is not None and not self.at_input:
+            tokens_BTLD = tokens_BTLD + self.temporal_embedding
+        adapted = cast(AdaptedBlock, self.adapted[place])
+        told = (text_BE,) if adapted.reads_text and text_BE is not None else ()
+        return adapted(tokens_BTLD, view.at(place), *told)
+
     def pool(self, tokens_NLD: Tensor) -> Tensor:
         """Turn the last block's tokens into one feature [N, E] a frame."""
         return (self.tower.head if self.projected else self.tower.pooled)(tokens_NLD)
 
-    def _keep(self, maps: dict[int, Tensor], level: int, tokens_BTLD: Tensor) -> None:
+    def keep(self, maps: dict[int, Tensor], level: int, tokens_BTLD: Tensor) -> None:
+        """Keep the map after so many blocks, where it is one of the levels that are read."""
         if level in self.levels:
             map_NCHW = self.tower.map(tokens_BTLD.flatten(0, 1))
             maps[level] = map_NCHW.unflatten(0, tokens_BTLD.shape[:2])
@@ -220,6 +247,10 @@ class ClipEncoder(VideoEncoder):
     def token_shape(self) -> tuple[int, int, int]:
         """Return the shape of a clip's tokens."""
         return self.instants, 1, self.tower.features
+
+
+def _frame_by_frame(block: Block, tokens_BTLD: Tensor) -> Tensor:
+    return block.run(tokens_BTLD.flatten(0, 1)).unflatten(0, tokens_BTLD.shape[:2])
 
 
 class TextEncoder(nn.Module):

@@ -106,6 +106,12 @@ class ClipBackbone(Protocol):
     def clip(self, pixels_BTCHW: Tensor) -> Tensor:
         """Turn normalised pixels into features [B, U, E], one of each instant."""
 
+    def cells(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Return its last tokens [B, U, L, C], which lie on a square grid, row by row."""
+
+    def read(self, cells_BULC: Tensor) -> Tensor:
+        """Turn these into features [B, U, E]; `clip` is both."""
+
     def head(self, features_N1E: Tensor) -> Tensor:
         """Take the features [N, E] out of what `clip` gave as tokens."""
 

@@ -7,6 +7,7 @@ from model.text import MAX_STAGE_CHARS, STAGES
 from service.settings import Settings
 
 MIN_LABELS = 2
+MOST_EXPLAINED = 4  # clips of a request, as each costs some passes by itself
 MOST_RATE = 120  # pictures a second of a long video, on the average
 
 
@@ -31,6 +32,7 @@ class Limits:
     shots: tuple[int, int]
     support_clips: int
     query_clips: int
+    explained_clips: int  # of a request that asks where its answers were seen
     label_chars: int
     name_chars: int
     stages: int  # sentences that describe a label; the checkpoint's method says how many
@@ -69,6 +71,7 @@ def limits_of(settings: Settings, stages: int = STAGES, least_shots: int = 1) ->
         shots=(least_shots, settings.max_shots),
         support_clips=settings.max_support_clips,
         query_clips=settings.max_query_clips,
+        explained_clips=min(MOST_EXPLAINED, settings.max_query_clips),
         label_chars=settings.max_label_chars,
         name_chars=settings.max_name_chars,
         stages=stages,

@@ -50,7 +50,7 @@ MODEL_STEPS = (
     {"encoder"},
     {"passes"},
     {"recognizer"},
-    {"assembly"},
+    {"assembly", "saliency"},
     {"checkpoint"},
     {"export"},
 )

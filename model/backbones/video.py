@@ -57,9 +57,16 @@ class VideoTower(nn.Module):
 
     def clip(self, pixels_BTCHW: Tensor) -> Tensor:
         """Turn normalised pixels of whole clips into features_BUE."""
-        tokens_BLE = self.model["network"](pixels_BTCHW).last_hidden_state
-        instants = self.instants(pixels_BTCHW.shape[1])
-        return self.model["head"](tokens_BLE.unflatten(1, (instants, -1)).mean(dim=2))
+        return self.read(self.cells(pixels_BTCHW))
+
+    def cells(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Return the patches of each instant, cells_BULE."""
+        tokens_BNE: Tensor = self.model["network"](pixels_BTCHW).last_hidden_state
+        return tokens_BNE.unflatten(1, (self.instants(pixels_BTCHW.shape[1]), -1))
+
+    def read(self, cells_BULE: Tensor) -> Tensor:
+        """Return features_BUE, the means over patches."""
+        return self.model["head"](cells_BULE.mean(dim=2))
 
     def head(self, features_N1E: Tensor) -> Tensor:
         """Return the features; the one token of an instant is its feature already."""

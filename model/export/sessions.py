@@ -145,6 +145,7 @@ class OnnxVideoEncoder(VideoEncoder):
             frames=config.frames,
             temporal_embedding=config.temporal_embedding,
             temporal=video.temporal,
+            projected=video.projected,
         )
         self.temporal_embedding = video.temporal_embedding
         self._trunk = sessions.open("trunk")

@@ -23,6 +23,7 @@ PIXELS = 224 * 224
 # Of one clip the first that fits. The last fits every clip: its steps of 255 leave a block of
 # 8 x 8 pixels at most 64 values of 3 bits, so 20 KB a picture at 224 px.
 QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20, 10, 1)
+SMALL_QUALITY = 70  # of pictures made smaller, to be looked at alone
 COLOURS = "420"  # one value of colour for 2 x 2 pixels, as nearly every video has it
 PNG_MARK = b"\x89PNG"
 
@@ -68,10 +69,20 @@ def motion_of(frames_THWC: np.ndarray) -> float:
     return float(np.mean(steps))
 
 
-def strip_of(pictures: Sequence[bytes]) -> bytes:
-    """Return kept pictures side by side, as one JPEG. For trusted bytes alone."""
+def strip_of(pictures: Sequence[bytes], width: int | None = None) -> bytes:
+    """Return kept pictures side by side, as one JPEG. For trusted bytes alone.
+
+    Args:
+        pictures: At least one, all of one size.
+        width: Of each, pixels, where they are larger; None leaves them as they are.
+    """
     strip_HWC = np.concatenate([*decode_pictures(pictures)], axis=1)
-    jpeg: bytes = encode_jpeg(np.ascontiguousarray(strip_HWC), quality=QUALITIES[0])
+    quality = QUALITIES[0]
+    if width is not None and width < len(strip_HWC):
+        size = width * len(pictures), width
+        strip_HWC = np.asarray(Image.fromarray(strip_HWC).resize(size, Image.Resampling.BOX))
+        quality = SMALL_QUALITY
+    jpeg: bytes = encode_jpeg(np.ascontiguousarray(strip_HWC), quality=quality)
     return jpeg
 
 

@@ -19,9 +19,9 @@ from service.engine.cost import CostModel, Forecast
 from service.engine.device import DeviceThread
 from service.engine.queue import Batcher, Closing, Reason
 from service.engine.runtimes.protocol import Runtime, served_model
+from service.engine.saliency_work import SaliencyWork
 from service.engine.slices import measured_slice
 from service.engine.support_cache import SupportSize, support_size
-from service.engine.window_work import WindowWork
 from service.engine.work import Classified, Query, WatchPass
 
 Made = TypeVar("Made")
@@ -30,7 +30,7 @@ RELIEF_S = 2.0  # longest the device waits for caches to be freed
 PROBES = ((0, 0, 1), (0, 1))  # classes of clips: they differ in one clip
 
 
-class Engine(WindowWork):
+class Engine(SaliencyWork):
     """The runtime, shared by all requests.
 
     Args:

@@ -34,10 +34,11 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class SentQuery:
-    """Clips to classify, and whether they shall be remembered; None leaves it to the task."""
+    """Clips to classify; whether they are remembered (None leaves it to the task), explained."""
 
     clips: tuple[ClipInput, ...]
     remember: bool | None = None
+    explain: bool = False
 
 
 def task_of_json(body: TaskBody, limits: Limits) -> NewTask:
@@ -77,8 +78,8 @@ def query_of_json(body: QueryBody, limits: Limits) -> SentQuery:
     Raises:
         RequestError: A clip is not written as it must be.
     """
-    check_query_count(len(body.clips), limits)
-    return SentQuery(clips_of_json(body.clips, "clips", limits), body.remember)
+    check_query_count(len(body.clips), limits, explain=body.explain)
+    return SentQuery(clips_of_json(body.clips, "clips", limits), body.remember, body.explain)
 
 
 def clips_of_json(

@@ -147,10 +147,10 @@ async def query_of_form(form: FormData, limits: Limits) -> SentQuery:
     Raises:
         RequestError: A field is unknown or not written as it must be.
     """
-    clips, texts = await _clips_beside(form, ("remember",))
-    check_query_count(len(clips.files), limits)
-    remember = truth_of("remember", texts["remember"]) if texts else None
-    return SentQuery(await _inputs(clips, "", limits), remember)
+    clips, texts = await _clips_beside(form, ("remember", "explain"))
+    said = {name: truth_of(name, text) for name, text in texts.items()}
+    check_query_count(len(clips.files), limits, explain=said.get("explain", False))
+    return SentQuery(await _inputs(clips, "", limits), **said)
 
 
 async def clips_of_form(

@@ -129,6 +129,7 @@ QUERY_REQUEST = form_or_json(
         "start_s": spans(""),
         "end_s": spans(""),
         "remember": {"type": "boolean"},
+        "explain": {"type": "boolean", "default": False},
     },
 )
 PREFER: dict[str, Any] = {

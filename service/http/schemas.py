@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from model.config.method import QueryContext
 from service.http.diagnosis.views import DiagnosisShort
 from service.http.inbox.policy import WHOSE, InboxPolicyBody
+from service.http.saliency import EXPLAIN, WHERE, SaliencyView
 from service.stores.inboxes.policy import ThresholdBy
 from service.tasks.inputs import TextSource
 
@@ -117,6 +118,7 @@ class QueryBody(Body):
     remember: bool | None = Field(
         None, description="Keep the clips in the task's inbox; none leaves it to its policy."
     )
+    explain: bool = EXPLAIN
 
 
 class FieldProblem(BaseModel):
@@ -156,8 +158,6 @@ CONTEXT = Field(
     "means of its labels), `self` or `none`.",
     examples=["none"],
 )
-
-
 WARNINGS = "What was wrong with a clip that is used all the same, in sentences."
 
 
@@ -271,6 +271,7 @@ class ClipResult(BaseModel):
     margin: float | None = Field(None, description="Score of the first label less the second.")
     ranking: list[Ranked] = []
     frames_s: list[float] = Field([], description="When the sampled frames are shown, seconds.")
+    saliency: SaliencyView | None = WHERE
     warnings: list[str] = Field([], description=WARNINGS)
     error: Problem | None = None
 

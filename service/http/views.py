@@ -14,6 +14,7 @@ from service.engine.runtimes.protocol import ServedModel
 from service.http.inbox.policy import InboxPolicyBody
 from service.http.problems import problem_of
 from service.http.reports import RuntimeView
+from service.http.saliency import saliency_view
 from service.http.schemas import (
     Classification,
     ClipProblem,
@@ -124,6 +125,8 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str], threshold: float) ->
     ]
     ranking.sort(key=lambda ranked: -ranked.score)
     first, second = ranking[:2]
+    explained = answer.explained
+    missing = [] if explained is None or explained.reason is None else [explained.reason]
     return ClipResult(
         clip_index=answer.index,
         name=answer.name,
@@ -135,7 +138,8 @@ def _clip_result(answer: ClipAnswer, labels: Sequence[str], threshold: float) ->
         margin=first.score - second.score,
         ranking=ranking,
         frames_s=list(answer.clip.times_s),
-        warnings=list(answer.clip.warnings),
+        saliency=None if explained is None else saliency_view(explained, first.label),
+        warnings=[*answer.clip.warnings, *missing],
     )
 
 

@@ -112,6 +112,8 @@ export function formOf(clips, fields = {}) {
   return form
 }
 
+export const classify = (task, clips, fields, options) => json('POST', to(task, 'classify'), { body: formOf(clips, fields), ...options })
+
 let told = null
 export function limits() {
   told ??= get('v1/limits').catch(error => { told = null; throw error })

@@ -37,6 +37,7 @@ async function show() {
   }
   if (!first) main.focus({ preventScroll: true })
   first = false
+  document.getElementById('foot').hidden = false // not before there is something above it, which would move it
 }
 
 function goneView(error) {

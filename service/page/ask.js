@@ -1,8 +1,9 @@
 // Ask: what is this clip? The answer as a person reads it, and a way to say that it is wrong.
 import { T } from './text.js'
 import { bar, doing, h, own, percent, progress, toast } from './dom.js'
-import { formOf, json, to } from './api.js'
+import { classify, json, to } from './api.js'
 import { addClips, askLabel, keptStrip, ownStrip, putLabel, sayProblem } from './clips.js'
+import { seenPart } from './seen.js'
 import { sources } from './sources.js'
 
 const SHOWN = 5
@@ -33,8 +34,6 @@ export async function askTab(view, { signal }) {
     h('div', { class: 'check' }, remember, h('label', { for: 'remember' }, T.askRemember)), state, empty, answers)
 }
 
-export const classify = (task, clips, fields, options) => json('POST', to(task, 'classify'), { body: formOf(clips, fields), ...options })
-
 function card(view, clip, result, answer) {
   if (result.error) {
     return h('li', { class: 'answer card' }, h('h2', {}, own(clip.name)), ownStrip(clip), sayProblem(result.error))
@@ -45,7 +44,7 @@ function card(view, clip, result, answer) {
       h('figure', {}, ownStrip(clip, result.frames_s), h('figcaption', { class: 'small muted' }, T.asked, ' ', own(clip.name))),
       example && h('figure', {}, keptStrip(view.id, example), h('figcaption', { class: 'small muted' }, T.exampleOf, ' ', own(result.label)))),
     verdict(result), result.warnings.map(warning => h('p', { class: 'warning' }, warning)),
-    ranking(result.ranking, result.unknown), parts(result, answer), correction(view, clip, result))
+    ranking(result.ranking, result.unknown), seenPart(view, clip), parts(result, answer), correction(view, clip, result))
 }
 
 function verdict(result) {

@@ -4,6 +4,8 @@ import { asked, h, own, seconds, told } from './dom.js'
 import { blob, formOf, json, limits, strip, to } from './api.js'
 import { cut, pictures } from './media.js'
 
+const SIDE = 96 // pixels of a picture in a strip, of which eight stand side by side
+
 // The room that square pictures side by side need, so that nothing moves when they come.
 function framed(name, count = 8) {
   return h('div', { class: 'film', role: 'img', 'aria-label': T.picturesOf(name), vars: { '--pictures': count } })
@@ -19,7 +21,7 @@ function stripAt(path, name, count) {
   const seen = new IntersectionObserver(entries => {
     if (!entries.some(entry => entry.isIntersecting)) return
     seen.disconnect()
-    strip(path).then(url => { image.src = url; film.append(image) },
+    strip(`${path}?width=${SIDE}`).then(url => { image.src = url; film.append(image) },
       error => film.replaceChildren(h('span', { class: 'small muted' }, error.detail)))
   }, { rootMargin: '100px' })
   seen.observe(film)

@@ -49,27 +49,27 @@ export function moments(start, end, count = 8) {
 }
 
 // Draw pictures of a file side by side; one file at a time, so that many do not fill the memory.
-export function pictures(file, times, start_s, end_s) {
-  const mine = turn.then(() => drawn(file, times, start_s, end_s))
+export function pictures(file, times, start_s, end_s, look) {
+  const mine = turn.then(() => drawn(file, times, start_s, end_s, look))
   turn = mine.catch(() => {})
   return mine
 }
 
-async function drawn(file, times, start_s, end_s) {
+// Each is the square in its middle, or that part of its width and its height, made a square.
+async function drawn(file, times, start_s, end_s, { side = 96, part = null } = {}) {
   const video = await opened(file)
   try {
     const duration = video.duration
     times ??= moments(start_s ?? 0, end_s ?? duration)
-    const side = 96
     const canvas = document.createElement('canvas')
     canvas.width = side * times.length
     canvas.height = side
     const pen = canvas.getContext('2d')
-    const square = Math.min(video.videoWidth, video.videoHeight)
+    const size = [video.videoWidth, video.videoHeight]
+    const [width, height] = size.map(length => (part ? part * length : Math.min(...size)))
     for (const [place, time] of times.entries()) {
       await seek(video, time)
-      pen.drawImage(video, (video.videoWidth - square) / 2, (video.videoHeight - square) / 2,
-        square, square, place * side, 0, side, side)
+      pen.drawImage(video, (size[0] - width) / 2, (size[1] - height) / 2, width, height, place * side, 0, side, side)
     }
     return { canvas, duration, times }
   } finally {
@@ -91,7 +91,7 @@ export function camera() {
   })
 }
 
-// Record a stream until `stop` is called; give the file.
+// Record a stream until `stop` is called; give the file. It lasts from `started` on, which may be a while after the call.
 export function recording(stream, name) {
   const mimeType = FORMATS.find(type => MediaRecorder.isTypeSupported(type))
   const recorder = new MediaRecorder(stream, { mimeType, videoBitsPerSecond: 2_500_000 })
@@ -104,14 +104,17 @@ export function recording(stream, name) {
       resolve(new File(parts, `${name}.${type.split('/')[1]}`, { type }))
     }
   })
+  const started = new Promise(resolve => {
+    for (const name of ['start', 'stop', 'error']) recorder.addEventListener(name, resolve, { once: true })
+  })
   recorder.start()
-  return { file, stop: () => recorder.state !== 'inactive' && recorder.stop() }
+  return { file, started, stop: () => recorder.state !== 'inactive' && recorder.stop() }
 }
 
 // Record a span of a video that is too long or too large to be sent, as fast as it plays.
 export async function recordedSpan(video, start_s, end_s, name) {
   await seek(video, start_s)
-  const taken = recording(video.captureStream(), name)
+  const taken = recording(video.captureStream(), name) // which has nothing to start with until it plays
   await video.play()
   await new Promise(resolve => {
     const look = () => (video.currentTime >= end_s || video.ended ? resolve() : requestAnimationFrame(look))

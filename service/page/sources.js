@@ -67,9 +67,10 @@ export async function recorder(take, name) {
     for (let left = COUNTDOWN_S; left && open; left--) { count.textContent = left; await pause(still.matches ? 700 : 800) }
     if (!open) return
     taken = recording(stream, `${name}-${new Date().toISOString().slice(11, 19).replaceAll(':', '')}`)
+    await taken.started
     const end = performance.now() + 1e3 * lasts
-    offer(button(T.stop, () => { lastMoment = 0 }))
     let lastMoment = end
+    offer(button(T.stop, () => { lastMoment = 0 }))
     while (open && performance.now() < lastMoment) {
       count.textContent = T.recordingLeft(Math.ceil((end - performance.now()) / 1e3))
       await pause(100)

@@ -14,6 +14,8 @@ const TABS = {
 const DAY_S = 86_400
 
 export async function taskView(context, id, tab = 'examples') {
+  const part = (TABS[tab] ?? TABS.examples)() // read while the task is
+  part.catch(() => {})
   const view = await get(to(id), { signal: context.signal })
   const body = h('div', { class: 'tab stack' })
   const head = h('div', { class: 'head' })
@@ -23,7 +25,7 @@ export async function taskView(context, id, tab = 'examples') {
   drawHead(head, view, context)
   if (view.status === 'failed') body.append(failedTask(view))
   else if (view.status === 'processing') wait(body, view, context).catch(failed)
-  else body.append(await (await (TABS[tab] ?? TABS.examples)())(view, { ...context, redraw: after => drawHead(head, after, context) }))
+  else body.append(await (await part)(view, { ...context, redraw: after => drawHead(head, after, context) }))
   return page
 }
 

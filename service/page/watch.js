@@ -2,7 +2,8 @@
 import { T } from './text.js'
 import { button, failed, h, own, percent, spinner } from './dom.js'
 import { camera, recording } from './media.js'
-import { classify, ranking } from './ask.js'
+import { classify } from './api.js'
+import { ranking } from './ask.js'
 import { timeline } from './timeline.js'
 
 const WINDOW_MS = 2000
@@ -46,6 +47,7 @@ async function watching(on, stream, view, signal, tell) {
   let asked = Promise.resolve()
   while (on()) {
     const taken = recording(stream, 'window')
+    await taken.started
     await new Promise(resolve => setTimeout(resolve, WINDOW_MS))
     taken.stop()
     const file = await taken.file

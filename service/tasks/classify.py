@@ -12,6 +12,7 @@ from model.fusion import TaskCalibration
 from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
+from service.engine.saliency_work import PASSES, Explained
 from service.errors import ClipFault
 from service.stores.errors import RevisionConflictError
 from service.stores.inboxes.policy import Threshold
@@ -33,6 +34,7 @@ class ClipAnswer:
     scores: MatchScores
     probabilities_N: tuple[float, ...]  # in the order of the task's labels; they sum to 1
     unknown: bool  # none of the labels, by `scores.nearest`
+    explained: Explained | None = None  # where the first label was seen, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,13 @@ class Classifier:
         self.engine = engine
 
     async def classify(
-        self, task_id: str, inputs: Sequence[ClipInput], wait_s: float, allowance: Allowance
+        self,
+        task_id: str,
+        inputs: Sequence[ClipInput],
+        wait_s: float,
+        allowance: Allowance,
+        *,
+        explain: bool = False,
     ) -> TaskAnswer:
         """Classify clips; one that cannot be read does not affect the others.
 
@@ -86,6 +94,7 @@ class Classifier:
             inputs: The clips.
             wait_s: How long to wait for a task that is getting ready.
             allowance: Its deadline bounds all of this.
+            explain: Whether to say where each answer was seen; the scores stay the same.
 
         Raises:
             ClipsRefusedError: None of the clips can be read.
@@ -95,12 +104,18 @@ class Classifier:
         """
         while True:
             try:
-                return await self._classify(task_id, inputs, wait_s, allowance)
+                return await self._classify(task_id, inputs, wait_s, allowance, explain=explain)
             except RevisionConflictError:  # changed, and what this revision needs is gone
                 allowance.deadline.check("looking up the task")
 
     async def _classify(
-        self, task_id: str, inputs: Sequence[ClipInput], wait_s: float, allowance: Allowance
+        self,
+        task_id: str,
+        inputs: Sequence[ClipInput],
+        wait_s: float,
+        allowance: Allowance,
+        *,
+        explain: bool,
     ) -> TaskAnswer:
         """Classify by the revision that stands now, to the end."""
         deadline = allowance.deadline
@@ -115,7 +130,28 @@ class Classifier:
             if (purse := allowance.purse) is not None:
                 async with deadline.bounding("decoding"):
                     await purse.charge_clips(self.pool, inputs, "classify", grows=False)
-            return await self._answer(record, support, inputs, allowance)
+            answer = await self._answer(record, support, inputs, allowance)
+            return await self._explained(answer, support, allowance) if explain else answer
+
+    async def _explained(
+        self, answer: TaskAnswer, support: EncodedSupport, allowance: Allowance
+    ) -> TaskAnswer:
+        """Say of each clip, one after another, where the label that came first was seen."""
+        clips, frames = [], PASSES * len(answer.clips) * self.engine.model.frames
+        allowance.credits.correct(frames=frames)
+        for clip in answer.clips:
+            probabilities_N = clip.probabilities_N
+            async with allowance.deadline.bounding("explaining"):
+                explained = await self.engine.explain(
+                    clip.clip.frames_THWC,
+                    support,
+                    max(range(len(probabilities_N)), key=probabilities_N.__getitem__),
+                    tenant=allowance.tenant,
+                    deadline=allowance.deadline.at,
+                )
+            clips.append(replace(clip, explained=explained))
+        spent_ms = sum(clip.explained.compute_ms for clip in clips if clip.explained is not None)
+        return replace(answer, clips=tuple(clips), compute_ms=answer.compute_ms + spent_ms)
 
     async def _answer(
         self,

@@ -92,7 +92,7 @@ def check_task(task: NewTask, limits: Limits) -> NewTask:
     return task
 
 
-def check_query_count(count: int, limits: Limits) -> None:
+def check_query_count(count: int, limits: Limits, *, explain: bool = False) -> None:
     """Refuse a classify request with no clip, or with too many.
 
     Raises:
@@ -104,6 +104,11 @@ def check_query_count(count: int, limits: Limits) -> None:
     if count > limits.query_clips:
         raise TooManyClipsError(
             f"The request has {count} clips; give at most {limits.query_clips}."
+        )
+    if explain and count > limits.explained_clips:
+        raise TooManyClipsError(
+            f"The request has {count} clips to explain; give at most {limits.explained_clips}, or "
+            "leave out explain."
         )
 
 

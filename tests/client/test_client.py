@@ -91,10 +91,22 @@ def test_any_number_of_clips_is_classified_in_order(
 def test_requests_keep_to_the_number_of_clips_and_their_bytes(client: Client) -> None:
     limits = client.limits()
     most, room = limits.query_clips, limits.request_bytes
-    assert list(_batches([1] * (most + 1), limits)) == [(0, most), (most, most + 1)]
-    assert list(_batches([room // 2, room // 2, 9], limits)) == [(0, 1), (1, 3)]
-    assert list(_batches([2 * room, 1], limits)) == [(0, 1), (1, 2)], "the service refuses it"
-    assert list(_batches([], limits)) == []
+    assert list(_batches([1] * (most + 1), most, room)) == [(0, most), (most, most + 1)]
+    assert list(_batches([room // 2, room // 2 + 1, 9], most, room)) == [(0, 1), (1, 3)]
+    assert list(_batches([2 * room, 1], most, room)) == [(0, 1), (1, 2)], "the service refuses it"
+    assert list(_batches([], most, room)) == []
+
+
+def test_few_clips_at_a_time_are_explained(client: Client, task: Task, query: Path) -> None:
+    (answer,) = client.classify(task.id, [query], explain=True).results
+    seen = answer.saliency
+    assert seen is not None
+    assert (seen.method, seen.label, len(seen.frames)) == ("gradient", answer.label, 8)
+    more = client.limits().explained_clips + 1
+    with pytest.raises(ProblemError, match="too-many-clips"):
+        client.classify(task.id, [query] * more, explain=True)
+    found = list(client.classify_all(task.id, [query] * more, explain=True))
+    assert [result.saliency for result in found] == [seen] * more
 
 
 def test_a_task_is_changed_step_by_step(client: Client, support: Support, query: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 import kshot_client.operations.changes as changes
+import kshot_client.operations.questions as questions
 import kshot_client.operations.tasks as tasks
 import kshot_client.operations.timelines as timelines
 from deploy.openapi import PLACE
@@ -153,6 +154,7 @@ def form_fields(path: str, verb: str) -> set[str]:
     ("path", "verb", "flow", "otherwise"),
     [
         ("/v1/tasks", "post", tasks.register, {"label", "clip"}),
+        ("/v1/tasks/{task_id}/classify", "post", questions.classify, {"clip"}),
         ("/v1/tasks/{task_id}/labels/{label}", "put", changes.put_label, {"clip"}),
         ("/v1/tasks/{task_id}/labels/{label}/clips", "post", changes.add_clips, {"clip"}),
     ],

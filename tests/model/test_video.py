@@ -26,6 +26,7 @@ from model.errors import BackboneError, CheckpointError, ExportError, MethodErro
 from model.export.writing import export
 from model.methods import bare_method
 from model.recognizer import Recognizer
+from model.saliency import saliency
 from tests.episodes import score_episode
 from tests.model.families import VIDEO, save_published
 from tests.model.tiny import clips
@@ -63,6 +64,15 @@ def test_a_clip_of_sixteen_frames_has_a_feature_for_every_two(family: str) -> No
     assert tokens.shape[1:] == recognizer.video.token_shape() == (8, 1, 48)
     assert not recognizer.trained
     assert not recognizer.has_text
+
+
+def test_an_instant_of_two_frames_tells_where_for_both(family: str) -> None:
+    recognizer = recognizer_of(family).requires_grad_(False)
+    support = recognizer.encode_support(tokens_of(recognizer, 3), CLASSES, None)
+    shown = clips(1, frames=16, size=recognizer.size)[0]
+    grid_TSS = saliency(recognizer, shown, support, 0)
+    assert (len(grid_TSS), grid_TSS.min(), grid_TSS.max()) == (16, 0, 1)
+    assert (grid_TSS[::2] == grid_TSS[1::2]).all()
 
 
 @torch.inference_mode()

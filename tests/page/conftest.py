@@ -1,4 +1,4 @@
-"""One server for all tests of the page, and one browser a module."""
+"""One server and one browser for all tests of the page."""
 
 import shutil
 from collections.abc import Iterator
@@ -47,11 +47,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Start a browser. While it runs, its event loop does, and no test with a loop can run.
 
-    So it ends with its module; a package without `__init__.py` ends with the session.
+    So it ends with this package, as which pytest knows a folder with `__init__.py` alone.
     """
     if CHROMIUM is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
@@ -65,7 +65,7 @@ def browser() -> Iterator[Browser]:
             started.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def window(browser: Browser, client: httpx.Client) -> Iterator[BrowserContext]:
     """Open a window, whose tabs have the page's files at hand once one has read them."""
     with browser.new_context(
@@ -73,6 +73,13 @@ def window(browser: Browser, client: httpx.Client) -> Iterator[BrowserContext]:
     ) as window:
         window.set_default_timeout(PATIENCE_MS)
         yield window
+
+
+@pytest.fixture(scope="module")
+def shared(window: BrowserContext) -> Iterator[Page]:
+    """Give a tab that the tests of a module use in turn, each in a view of its own."""
+    with watched(window.new_page()) as page:
+        yield page
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from playwright.sync_api import Locator, Page, expect
 
 def opened(page: Page, task: Mapping[str, Any], part: str) -> None:
     """Open a part of a task."""
-    page.goto(f"/#/task/{task['id']}/{part}")
-    expect(page.locator(".tabs")).to_be_visible()
+    path = f"#/task/{task['id']}/{part}"
+    page.goto(f"/{path}")
+    expect(page.locator(f'.tabs a[href="{path}"]')).to_have_attribute("aria-current", "page")
 
 
 def tab(page: Page, name: str) -> Locator:

@@ -1,5 +1,6 @@
 """What people come for, each as one way through the page, in a real browser on a real server."""
 
+import re
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,10 @@ JUMP = """button => {
     video.currentTime = video.duration
     button.click()
     return video.currentTime
+}"""
+GLOWS = """canvas => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+    return data.some((red, at) => at % 4 === 0 && red > data[at + 2] + 60)
 }"""
 CAN_BE_PLAYED = """urls => Promise.all(urls.map(url => new Promise(resolve => {
     const video = document.createElement("video")
@@ -109,6 +114,32 @@ def test_ask_ranks_every_label_and_says_how_it_came_to_it(
     client.patch(f"/tasks/{task['id']}", json={"unknown_below": 1}).raise_for_status()
     unknown = ask(page, files[1])
     expect(unknown.get_by_role("heading", name="None of these")).to_be_visible()
+
+
+def test_where_an_answer_was_seen_is_shown_on_demand_and_said_in_words(
+    page: Page, moving: dict[str, object], files: list[Path]
+) -> None:
+    opened(page, moving, "ask")
+    answer = ask(page, files[4])
+    expect(answer.locator(".heats")).to_have_count(0)
+    toggle = answer.get_by_role("button", name="Where it was seen")
+    expect(toggle).to_have_attribute("aria-expanded", "false")
+    with page.expect_response("**/classify") as asked:
+        toggle.press("Enter")
+    (result,) = asked.value.json()["results"]
+    assert result["saliency"]["label"] == result["label"]
+    expect(answer.locator(".seen")).to_contain_text(f"What speaks for {result['label']}")
+    expect(answer.locator(".seen")).to_contain_text("Grad-CAM")
+    pictures = answer.locator(".heats").get_by_role("img")
+    expect(pictures).to_have_count(len(result["frames_s"]))
+    expect(toggle).to_have_attribute("aria-expanded", "true")
+    most = [max(map(max, rows)) for rows in result["saliency"]["frames"]]
+    brightest = pictures.nth(most.index(1))
+    expect(brightest).to_have_attribute("aria-label", re.compile("100.% of the most anywhere"))
+    assert brightest.evaluate(GLOWS)
+    toggle.press("Enter")
+    expect(answer.locator(".heats")).to_be_hidden()
+    expect(toggle).to_have_attribute("aria-expanded", "false")
 
 
 def test_a_wrong_answer_is_corrected_and_learned(
@@ -248,8 +279,9 @@ def test_an_example_is_moved_and_words_are_changed(page: Page, client: httpx.Cli
     ],
 )
 def test_every_part_is_there_by_keyboard(
-    page: Page, moving: dict[str, object], part: str, shows: str
+    shared: Page, moving: dict[str, object], part: str, shows: str
 ) -> None:
+    page = shared
     opened(page, moving, "ask" if part == "Examples" else "examples")
     page.locator("h1").click()
     for _ in range(20):  # the head's buttons and the tabs before it

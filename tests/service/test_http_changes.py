@@ -297,6 +297,31 @@ def test_the_pictures_of_a_clip_are_shown_side_by_side(
     firsts = [strip[:, k * side : (k + 1) * side] for k in (0, 7)]
     assert np.abs(firsts[0].astype(int) - firsts[1]).mean() > 10  # pictures of their own
 
+    path = f"/tasks/{task['id']}/clips/{task['clips'][1]['clip_id']}/frames"
+    whole, same, small = (
+        apart.get(path, params=width) for width in ({}, {"width": 1024}, {"width": 16})
+    )
+    sizes = [Image.open(io.BytesIO(each.content)).size for each in (whole, same, small)]
+    assert sizes == [(8 * side, side), (8 * side, side), (8 * 16, 16)]
+    problem(apart.get(path, params={"width": 15}), 422, "invalid-request")
+
+
+def test_pictures_that_are_at_hand_are_not_sent_again_and_never_to_others(
+    apart: httpx.Client,
+) -> None:
+    task = register(apart, CLIPS)
+    paths = [f"/tasks/{task['id']}/clips/{clip['clip_id']}/frames" for clip in task["clips"][:2]]
+    first, other = (apart.get(path, params={"width": 96}) for path in paths)
+    tag = first.headers["etag"]
+    assert tag != other.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+    again = apart.get(paths[0], params={"width": 96}, headers={"if-none-match": tag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert apart.get(paths[0], headers={"if-none-match": tag}).status_code == 200
+    apart.delete(f"/tasks/{task['id']}").raise_for_status()
+    gone = apart.get(paths[0], params={"width": 96}, headers={"if-none-match": tag})
+    problem(gone, 404, "task-not-found")
+
 
 def test_a_query_answers_by_one_revision_while_the_task_changes(apart: httpx.Client) -> None:
     task = register(apart, CLIPS)

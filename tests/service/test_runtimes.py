@@ -74,6 +74,22 @@ def supports_of(runtime: Runtime, seed: int) -> EncodedSupport:
 
 
 @torch.inference_mode()
+def seen_by(runtime: Runtime, support: EncodedSupport) -> np.ndarray:
+    return runtime.saliency(clips(1, seed=9)[0].numpy(), support, 1)
+
+
+@pytest.mark.parametrize("kind", ["onnx-fp32", "torch-bf16"])
+def test_every_runtime_tells_where_an_answer_was_seen(
+    kind: str, exported: tuple[Path, Path]
+) -> None:
+    """By torch, since it needs gradients; in half precision about the same cells stand out."""
+    plain, other = runtime_of("torch-fp32", exported), runtime_of(kind, exported)
+    want_TSS, got_TSS = (seen_by(each, supports_of(each, 1)) for each in (plain, other))
+    assert want_TSS.max() == got_TSS.max() == 1
+    np.testing.assert_allclose(got_TSS, want_TSS, atol=1e-4 if kind == "onnx-fp32" else 0.1)
+
+
+@torch.inference_mode()
 def scored(runtime: Runtime, frames: Tensor, supports: list[EncodedSupport]) -> Tensor:
     """Video and text factors [clip, class of both]."""
     features = runtime.encode_query(runtime.trunk(frames), supports)

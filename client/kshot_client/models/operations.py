@@ -97,6 +97,7 @@ class Limits(Answer):
     shots: list[int]
     support_clips: int
     query_clips: int
+    explained_clips: int
     label_chars: int
     name_chars: int
     stages: int

@@ -17,6 +17,17 @@ class Ranked(Answer):
     stages: list[float] | None
 
 
+class Saliency(Answer):
+    """Where in the sampled frames the answer's label was seen.
+
+    `frames` holds the rows of a grid of square cells for each frame, 0 to 1.
+    """
+
+    method: str
+    label: str
+    frames: list[list[list[float]]]
+
+
 class ClipResult(Answer):
     """What one query clip is, or why it could not be read."""
 
@@ -31,6 +42,7 @@ class ClipResult(Answer):
     margin: float | None = None
     ranking: list[Ranked] = Field(default_factory=list)
     frames_s: list[float] = Field(default_factory=list)
+    saliency: Saliency | None = None
     warnings: list[str] = Field(default_factory=list)
     error: Problem | None = None
 

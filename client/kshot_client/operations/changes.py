@@ -145,10 +145,14 @@ def remove_clip(task_id: str, clip_id: str, *, if_revision: int | None = None) -
     )
 
 
-def clip_frames(task_id: str, clip_id: str) -> Flow[bytes]:
-    """Return the pictures of a support clip that are looked at, side by side, as JPEG."""
+def clip_frames(task_id: str, clip_id: str, *, width: int | None = None) -> Flow[bytes]:
+    """Return the pictures of a support clip that are looked at, side by side, as JPEG.
+
+    Each is `width` pixels wide where it is kept larger; None gives them as they are kept.
+    """
     path = task_path(task_id, "clips", clip_id, "frames")
-    answer: httpx.Response = yield Send(Call("GET", path, repeatable=True))
+    params = {} if width is None else {"width": width}
+    answer: httpx.Response = yield Send(Call("GET", path, repeatable=True, params=params))
     return answer.content
 
 

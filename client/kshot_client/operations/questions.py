@@ -18,6 +18,7 @@ def classify(
     clips: Sequence[AnyClip],
     *,
     remember: bool | None = None,
+    explain: bool = False,
     deadline_s: float = LONG_S,
     progress: Progress | None = None,
 ) -> Flow[Classification]:
@@ -27,6 +28,8 @@ def classify(
         task_id: Among whose labels.
         clips: Files, bytes or `Clip`s; no one affects another's answer.
         remember: Keep them in the task's inbox; None leaves it to its policy.
+        explain: Add where each answer was seen, `saliency`, for `explained_clips` of `limits()` at
+            most.
         deadline_s: How long the service may take.
         progress: Is told of the bytes that went out.
 
@@ -40,7 +43,7 @@ def classify(
         task_path(task_id, "classify"),
         repeatable=True,
         headers=headers_of(deadline_s=deadline_s),
-        form=form_of(clips, {"remember": remember}, progress=progress),
+        form=form_of(clips, {"remember": remember, "explain": explain or None}, progress=progress),
     )
     answer: httpx.Response = yield Send(call)
     return Classification.model_validate_json(answer.content)
@@ -51,6 +54,7 @@ def classify_all(
     clips: Sequence[AnyClip],
     *,
     remember: bool | None = None,
+    explain: bool = False,
     deadline_s: float = LONG_S,
     progress: Progress | None = None,
 ) -> Items[ClipResult]:
@@ -61,20 +65,26 @@ def classify_all(
     """
     answered: httpx.Response = yield Send(Call("GET", "/v1/limits", repeatable=True))
     known = Limits.model_validate_json(answered.content)
-    for start, end in _batches(sizes_of(clips), known):
+    most = known.explained_clips if explain else known.query_clips
+    for start, end in _batches(sizes_of(clips), most, known.request_bytes - HEADS_BYTES):
         found = yield from classify(
-            task_id, clips[start:end], remember=remember, deadline_s=deadline_s, progress=progress
+            task_id,
+            clips[start:end],
+            remember=remember,
+            explain=explain,
+            deadline_s=deadline_s,
+            progress=progress,
         )
         for result in found.results:
             yield Give(result.model_copy(update={"clip_index": start + result.clip_index}))
 
 
-def _batches(sizes: Sequence[int], limits: Limits) -> Iterator[tuple[int, int]]:
+def _batches(sizes: Sequence[int], most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
     """Part clips of these sizes into requests; gives where each begins and ends."""
     start, held = 0, 0
     for place, size in enumerate(sizes):
-        full = place - start == limits.query_clips
-        if place > start and (full or held + size > limits.request_bytes - HEADS_BYTES):
+        full = place - start == most
+        if place > start and (full or held + size > most_bytes):
             yield start, place
             start, held = place, 0
         held += size
@@ -88,10 +98,11 @@ def inbox(task_id: str) -> Flow[Inbox]:
     return Inbox.model_validate_json(answer.content)
 
 
-def query_frames(task_id: str, query_id: str) -> Flow[bytes]:
-    """Return the pictures of a query that were looked at, side by side, as JPEG."""
+def query_frames(task_id: str, query_id: str, *, width: int | None = None) -> Flow[bytes]:
+    """Return the pictures of a query that were looked at, side by side, as `clip_frames` does."""
     path = task_path(task_id, "inbox", query_id, "frames")
-    answer: httpx.Response = yield Send(Call("GET", path, repeatable=True))
+    params = {} if width is None else {"width": width}
+    answer: httpx.Response = yield Send(Call("GET", path, repeatable=True, params=params))
     return answer.content
 
 

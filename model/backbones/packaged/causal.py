@@ -5,7 +5,7 @@ space and time, and sees no later frame, as in MoViNets for streams (Kondratyuk 
 2103.11511). A frame's features say what was seen until then. There are no norms, so that nothing
 depends on a batch.
 
-Dimensions: B clips, T frames, N = B * T, H W cells, C channels, D channels inside a block, S
+Dimensions: B clips, T frames, N = B * T, H W or L cells, C channels, D channels inside a block, S
 pixels, M map channels, E feature width.
 """
 
@@ -169,6 +169,19 @@ class CausalTower(nn.Module):
     def clip(self, pixels_BTCHW: Tensor) -> Tensor:
         """Turn normalised pixels of whole clips into features_BTE."""
         features: Tensor = self.model(pixels_BTCHW)
+        return features
+
+    def cells(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Return the last map of each frame, cells_BTLM."""
+        map_NMHW = self.model.states(pixels_BTCHW)[-1]
+        cells_BTLM: Tensor = (
+            map_NMHW.flatten(2).transpose(1, 2).unflatten(0, pixels_BTCHW.shape[:2])
+        )
+        return cells_BTLM
+
+    def read(self, cells_BTLM: Tensor) -> Tensor:
+        """Return features_BTE of them."""
+        features: Tensor = self.model.read(cells_BTLM.mean(dim=2))
         return features
 
     def head(self, features_N1E: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from service.engine.runtimes.pytorch import TorchRuntime
 class OnnxRuntime(TorchRuntime):
     """A `Runtime` whose trunk, text tower and, where they are exported, adapted blocks are ONNX.
 
-    What is not exported (matching; adapted blocks that read supports) runs in torch.
+    What is not exported (matching; adapted blocks that read supports) runs in torch, and so does
+    `saliency`, which needs gradients.
     """
 
     kind: Kind = "onnx"

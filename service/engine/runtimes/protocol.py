@@ -137,6 +137,9 @@ class Runtime(Protocol):
     def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
         """Score queries, each against the classes of its own task; does not wait for the device."""
 
+    def saliency(self, frames_THWC: np.ndarray, support: EncodedSupport, label: int) -> np.ndarray:
+        """Tell where a label's score comes from in one clip, as `model.saliency`; grid_TSS."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:

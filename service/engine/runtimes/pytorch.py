@@ -19,6 +19,7 @@ from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig
 from model.episode import EncodedSupport, Scored, Scores, check_supports
 from model.recognizer import Recognizer
+from model.saliency import saliency
 from model.text import StageTexts
 from model.views import ALONE, alone_view
 from service.engine.passes.memory_table import TableView, kernel_or_none, table_of
@@ -192,6 +193,10 @@ class TorchRuntime:
     def score(self, features_QTE: Tensor, supports: Sequence[EncodedSupport]) -> list[Scored]:
         """Score queries, each against the classes of its own task."""
         return self.recognizer.score(features_QTE, supports)
+
+    def saliency(self, frames_THWC: np.ndarray, support: EncodedSupport, label: int) -> np.ndarray:
+        """Tell where a label's score comes from, by the weights as torch runs them."""
+        return saliency(self.recognizer, frames_THWC, support, label)
 
 
 def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:

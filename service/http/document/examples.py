@@ -77,7 +77,7 @@ TOP: Value = {
     "margin": 0.82,
 }
 RESULT: Value = {"clip_index": 0, "name": "q.mp4", **TOP, "query_id": None, "ranking": RANKING}
-RESULT |= {"frames_s": FRAMES_S, "warnings": [], "error": None}
+RESULT |= {"frames_s": FRAMES_S, "saliency": None, "warnings": [], "error": None}
 OF_TASK = {"task_id": TASK_ID, "task_revision": 1, "model_revision": REVISION}
 CLASSIFICATION: Value = {
     **OF_TASK,
@@ -212,7 +212,7 @@ REQUESTS: dict[str, Value] = {
     "putLabel": {"descriptions": STAGES, "clips": [VIDEO]},
     "renameLabel": {"label": "wave slowly"},
     "answerQuery": {"label": "wave"},
-    "classify": {"clips": [{**VIDEO, "name": "q.mp4"}], "remember": False},
+    "classify": {"clips": [{**VIDEO, "name": "q.mp4"}], "remember": False, "explain": False},
     "timeline": {"clip": {**VIDEO, "name": "day.mp4"}, "window_s": 1.2},
 }
 ANSWERS: dict[str, Value] = {
@@ -255,6 +255,7 @@ PARAMETERS: dict[str, object] = {
     "cursor": f"{'0' * 16}-{TASK_ID}",
     "diagnosis": True,
     "remembered": True,
+    "width": 96,
 }
 
 

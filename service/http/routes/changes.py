@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, status
 
-from model.media.keeping import strip_of
 from service.container import Service
+from service.http import strips
 from service.http.body import read_label, read_stages
 from service.http.changes.document import clips_request, headers, json_request
 from service.http.changes.reading import (
@@ -43,7 +43,6 @@ from service.tasks.changes.change import Asked, Changed
 from service.tasks.once import fingerprint
 
 router = APIRouter(prefix="/tasks/{task_id}", tags=["changes"])
-JPEG = "image/jpeg"
 CHANGE = (400, 404, 408, 409, 410, 412, 413, 415, 422, 429, 503, 504)
 GETTING_READY: Responses = {
     202: {"model": ChangedTask, "description": "Durable, and still getting ready."}
@@ -208,20 +207,24 @@ async def remove_clip(
 @router.get(
     "/clips/{clip_id}/frames",
     response_class=Response,
-    responses={
-        200: {"content": {JPEG: {"schema": {"type": "string", "format": "binary"}}}},
-        **problems(404, 409, 410, 422, 503),
-    },
+    responses=strips.ANSWERS,
+    openapi_extra=strips.IF_NONE_MATCH,
     operation_id="clipFrames",
 )
-async def clip_frames(task_id: TaskId, clip_id: str, service: ServiceDep) -> Response:
+async def clip_frames(
+    task_id: TaskId,
+    clip_id: str,
+    service: ServiceDep,
+    request: Request,
+    width: strips.Width = None,
+) -> Response:
     """Show the pictures of a clip that are looked at, side by side in their order, as JPEG."""
     record = await service.tasks.get_decoded(task_id)
     clip = edits.clip_of(record, clip_id)
     pictures = await service.store.pictures(task_id, [clip.clip_id])
     if clip_id not in pictures:  # removed meanwhile
         raise edits.no_clip(clip_id)
-    return Response(await asyncio.to_thread(strip_of, pictures[clip_id]), media_type=JPEG)
+    return await strips.strip_answer(pictures[clip_id], width, request)
 
 
 def _counted(sent: SentLabel, asked: Asked, service: Service) -> SentLabel:

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from service.container import Service
 from service.decoding.pool import ClipRequest
+from service.engine.saliency_work import PASSES
 from service.errors import FieldFault, UnknownFieldError
 from service.http.access.guard import CALLER, allow
 from service.http.body import SentQuery, parse_json, query_of_json, task_of_json, validate
@@ -151,17 +152,19 @@ async def query_clips(request: Request, admitted: AllowanceDep, running: Service
     """Return the clips that the body asks about."""
     admitted.deadline.check("receiving")
     query = await read_query(request, running.limits)
-    correct_cost(admitted, query.clips, running)
+    correct_cost(admitted, query.clips, running, PASSES if query.explain else 1)
     return query
 
 
-def correct_cost(admitted: Allowance, clips: Sequence[ClipInput], running: Service) -> None:
+def correct_cost(
+    admitted: Allowance, clips: Sequence[ClipInput], running: Service, passes: int = 1
+) -> None:
     """Replace the cost that was guessed from the body's length by that of its clips."""
     sources = [clip.source for clip in clips if isinstance(clip.source, ClipRequest)]
     size = sum(source.size for source in sources)
     admitted.credits.correct(
         decode_ms=math.ceil(1e3 * running.pool.pace.s_byte * size),
-        frames=running.engine.model.frames * len(sources),
+        frames=passes * running.engine.model.frames * len(sources),
     )
 
 

@@ -1,12 +1,10 @@
 """Queries that a task remembers: the least certain first, and what people say they are."""
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 
-from model.media.keeping import strip_of
 from service.container import Service
 from service.errors import FieldFault, InvalidRequestError
+from service.http import strips
 from service.http.body import read_label
 from service.http.changes.document import headers, json_request
 from service.http.changes.reading import read_json
@@ -15,7 +13,7 @@ from service.http.inbox.schemas import AnswerBody, InboxView
 from service.http.inbox.views import inbox_view
 from service.http.once.repeat import RepeatDep
 from service.http.openapi import problems
-from service.http.routes.changes import CHANGE, GETTING_READY, JPEG, AskedDep, changed_view
+from service.http.routes.changes import CHANGE, GETTING_READY, AskedDep, changed_view
 from service.http.routes.dependencies import ServiceDep, TaskId
 from service.stores.records import new_id
 from service.tasks.once import fingerprint
@@ -32,16 +30,20 @@ async def list_inbox(task_id: TaskId, service: ServiceDep) -> InboxView:
 @router.get(
     "/{query_id}/frames",
     response_class=Response,
-    responses={
-        200: {"content": {JPEG: {"schema": {"type": "string", "format": "binary"}}}},
-        **problems(404, 409, 410, 422, 503),
-    },
+    responses=strips.ANSWERS,
+    openapi_extra=strips.IF_NONE_MATCH,
     operation_id="queryFrames",
 )
-async def query_frames(task_id: TaskId, query_id: str, service: ServiceDep) -> Response:
+async def query_frames(
+    task_id: TaskId,
+    query_id: str,
+    service: ServiceDep,
+    request: Request,
+    width: strips.Width = None,
+) -> Response:
     """Show the pictures of a query that were looked at, side by side in their order, as JPEG."""
     pictures = await service.inbox.pictures(task_id, query_id)
-    return Response(await asyncio.to_thread(strip_of, pictures), media_type=JPEG)
+    return await strips.strip_answer(pictures, width, request)
 
 
 @router.post(

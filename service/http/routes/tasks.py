@@ -158,7 +158,9 @@ async def classify(
     request_id: RequestId,
 ) -> Classification:
     """Tell what each clip is, among the labels of the task; no clip affects another's answer."""
-    answer = await service.classifier.classify(task_id, query.clips, wait_s, allowance)
+    answer = await service.classifier.classify(
+        task_id, query.clips, wait_s, allowance, explain=query.explain
+    )
     service.meters.classified(answer)
     note(
         frames=len(answer.clips) * service.engine.model.frames,

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.media.keeping import QUALITIES, decode_pictures, encode_pictures, most_bytes
+from model.media.keeping import QUALITIES, decode_pictures, encode_pictures, most_bytes, strip_of
 
 Pixels = NDArray[np.uint8]
 BOUND = 200_000  # of 8 frames at 224 px: the design's figure
@@ -82,3 +82,14 @@ def test_pictures_of_older_stores_are_still_read() -> None:
         Image.fromarray(pixels_HWC).save(buffer, format="PNG", compress_level=1)
         stored.append(buffer.getvalue())
     assert (decode_pictures(stored) == frames_THWC).all()
+
+
+def test_a_strip_is_as_large_as_the_pictures_or_smaller_and_shows_the_same() -> None:
+    pictures = encode_pictures(scene(224))
+    strips = [strip_of(pictures, width) for width in (None, 300, 96)]
+    whole, _, small = (Image.open(io.BytesIO(strip)) for strip in strips)
+    assert (whole.size, small.size) == ((8 * 224, 224), (8 * 96, 96))
+    assert strips[0] == strips[1]
+    assert len(strips[2]) < len(strips[0]) / 6
+    likewise = np.asarray(whole.resize(small.size), dtype=int)
+    assert np.abs(likewise - np.asarray(small)).mean() < 4
