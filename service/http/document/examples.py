@@ -186,6 +186,22 @@ INFERENCE: Value = {
     "inputs": [{"name": "clips", "datatype": "UINT8", "shape": [-1, 8, 112, 112, 3]}],
     "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, -1]}],
 }
+SERVED: Value = {
+    "model": "compact",
+    "model_revision": REVISION,
+    "allowed": ["gym-2", "compact"],
+    "swap": {
+        "checkpoint": "gym-2",
+        "state": "encoding",
+        "failure": None,
+        "model_revision": "5a0e" + REVISION[4:],
+        "tasks": 120,
+        "encoded": 17,
+        "left": 0,
+        "begun_at": MADE,
+        "ended_at": None,
+    },
+}
 READY = LIVE | {"parts": {"model": True, "decoders": True, "store": True}}
 
 # Of JSON bodies, by the operation's id.
@@ -204,6 +220,7 @@ REQUESTS: dict[str, Value] = {
     "putLabel": {"descriptions": STAGES, "clips": [VIDEO]},
     "renameLabel": {"label": "wave slowly"},
     "answerQuery": {"label": "wave"},
+    "swapModel": {"checkpoint": "gym-2"},
     "classify": {"clips": [{**VIDEO, "name": "q.mp4"}], "remember": False},
     "timeline": {"clip": {**VIDEO, "name": "day.mp4"}, "window_s": 1.2},
 }
@@ -224,6 +241,7 @@ ANSWERS: dict[str, Value] = {
     "info": INFO,
     "inferenceModel": INFERENCE,
     "listInbox": INBOX,
+    **dict.fromkeys(("servedModel", "swapModel"), SERVED),
     **dict.fromkeys(("livez", "inferenceLive"), LIVE),
     **dict.fromkeys(("readyz", "inferenceReady"), READY),
 }

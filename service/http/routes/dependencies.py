@@ -6,7 +6,7 @@ All are coroutines, since FastAPI calls a plain function in a thread.
 import asyncio
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -33,11 +33,16 @@ WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", flags=r
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
 
-async def service(request: Request) -> Service:
-    """Return the running service."""
-    running = request.app.state.service
+async def service(request: Request) -> AsyncIterator[Service]:
+    """Give what answers for the task of the path; it stands until the answer is sent."""
+    models = request.app.state.models
+    running = models.elsewhere.get(request.path_params.get("task_id"), models.current)
     assert isinstance(running, Service)
-    return running
+    running.requests += 1
+    try:
+        yield running
+    finally:
+        running.requests -= 1
 
 
 ServiceDep = Annotated[Service, Depends(service)]
