@@ -160,6 +160,8 @@ class AsyncClient:
     info = Returning(questions.info)
     limits = Returning(questions.limits)
     health = Returning(questions.health)
+    model = Returning(questions.model)
+    swap_model = Returning(questions.swap_model)
 
 
 class _Doing:
