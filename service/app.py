@@ -8,25 +8,26 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
-from service.container import running
+from service.container import Service, running
 from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
 from service.http.inbox import schemas as inbox_schemas
 from service.http.routes import (
+    admin,
     changes,
     diagnosis,
     events,
     inbox,
     inference,
-    models,
     operations,
     page,
     portable,
     tasks,
     timeline,
 )
+from service.http.routes.admin import ModelBody
 from service.http.routes.dependencies import entrance, known_parameters
 from service.http.stopping import StoppingAnswer
 from service.http.timeline import document
@@ -35,11 +36,12 @@ from service.metrics.meters import Meters
 from service.metrics.sampled import Sampled
 from service.settings import Settings
 from service.tasks.allowance import Cost, Ledger
+from service.tasks.swapping.swap import Models
 from service.tracing.starting import tracing_from_env
 
 ROUTERS = tuple(
     routes.router
-    for routes in (tasks, events, portable, changes, diagnosis, inbox, timeline, operations, models)
+    for routes in (tasks, events, portable, changes, diagnosis, inbox, timeline, operations, admin)
 )
 
 
@@ -51,11 +53,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(settings, meters, tracing) as models:
-            app.state.models, app.state.service = models, models.current
-            models.switched = lambda service: setattr(app.state, "service", service)
+            follow(app, models)
             registry.register(Sampled(lambda: models.current, app.state.ledger))
             with without_long_collections():
-                models.let_go = collect_again
                 yield
 
     app = FastAPIOffline(  # its /docs takes its scripts from the package, not from another host
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, include_in_schema=False, dependencies=known)  # for ever
     app.include_router(inference.router, dependencies=known)
     app.include_router(page.router)
-    bodies = (*BODIES, *inbox_schemas.BODIES, *document.BODIES, models.ModelBody)
+    bodies = (*BODIES, *inbox_schemas.BODIES, *document.BODIES, ModelBody)
     openapi.install(app, limits, bodies, document.DATA)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
@@ -85,6 +85,13 @@ def create_app(settings: Settings) -> FastAPI:
     if tracing is not None:
         tracing.instrument(app)
     return app
+
+
+def follow(app: FastAPI, models: Models[Service]) -> None:
+    """Have an application ask the model that is served, whichever it is."""
+    app.state.models, app.state.service = models, models.current
+    models.switched = lambda service: setattr(app.state, "service", service)
+    models.let_go = collect_again
 
 
 def capacity_of(settings: Settings) -> Cost:
