@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
-from service.container import Service, running
+from service.container import Load, Service, loaded_here, running
 from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.changes.schemas import BODIES
@@ -31,7 +31,7 @@ from service.http.routes.admin import ModelBody
 from service.http.routes.dependencies import entrance, known_parameters
 from service.http.stopping import StoppingAnswer
 from service.http.timeline import document
-from service.limits import limits_of
+from service.limits import Limits, limits_of
 from service.metrics.meters import Meters
 from service.metrics.sampled import Sampled
 from service.settings import Settings
@@ -45,14 +45,14 @@ ROUTERS = tuple(
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application; nothing is opened before its lifespan begins."""
+def create_app(settings: Settings, load: Load = loaded_here) -> FastAPI:
+    """Make the application; nothing is opened before its lifespan begins, `load` is called then."""
     registry = CollectorRegistry()
     meters, tracing = Meters(registry), tracing_from_env()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, meters, tracing) as models:
+        async with running(settings, meters, tracing, load) as models:
             follow(app, models)
             registry.register(Sampled(lambda: models.current, app.state.ledger))
             with without_long_collections():
@@ -77,14 +77,18 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app, limits, bodies, document.DATA)
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
-    # the last one added is outermost
+    add_layers(app, limits, meters)
+    if tracing is not None:
+        tracing.instrument(app)
+    return app
+
+
+def add_layers(app: FastAPI, limits: Limits, meters: Meters) -> None:
+    """Put an application into the layers that every request passes; the last is outermost."""
     app.add_middleware(Admission, ledger=app.state.ledger, limits=limits)
     app.add_middleware(DisconnectWatcher)
     app.add_middleware(StoppingAnswer)
     app.add_middleware(RequestLog, meters=meters)
-    if tracing is not None:
-        tracing.instrument(app)
-    return app
 
 
 def follow(app: FastAPI, models: Models[Service]) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from service.tracing.spans import Tracing
 
 STORE_ANSWERS_S = 2.0
+Load = Callable[[Settings], Awaitable[tuple[Choice, Engine]]]
 
 log = logging.getLogger("kshot.service")
 
@@ -65,6 +66,11 @@ class Service:
     """All that answers with one model; nothing in it changes but the number of requests."""
 
     ground: Ground
+    settings: Settings
+    store: TaskStore
+    pool: DecodePool
+    once: Once
+    meters: Meters
     limits: Limits
     choice: Choice
     engine: Engine
@@ -79,36 +85,6 @@ class Service:
     watch: Watch
     stack: AsyncExitStack  # closes its parts
     requests: int = 0  # that are being answered
-
-    @property
-    def settings(self) -> Settings:
-        """Of the process."""
-        return self.ground.settings
-
-    @property
-    def store(self) -> TaskStore:
-        """Where tasks are safe."""
-        return self.ground.store
-
-    @property
-    def pool(self) -> DecodePool:
-        """Reads clips."""
-        return self.ground.pool
-
-    @property
-    def once(self) -> Once:
-        """Does what may be sent again once."""
-        return self.ground.once
-
-    @property
-    def meters(self) -> Meters:
-        """Count."""
-        return self.ground.meters
-
-    @property
-    def ring(self) -> KeyRing | None:
-        """Who is let in; None is everybody."""
-        return self.ground.ring
 
     @property
     def device_works(self) -> bool:
@@ -131,18 +107,32 @@ class Service:
         await self.stack.aclose()
 
 
+async def loaded_here(settings: Settings) -> tuple[Choice, Engine]:
+    """Load a checkpoint into this process."""
+    choice = await asyncio.to_thread(choose_runtime, settings)
+    return choice, assembly.engine_of(choice.runtime, settings)
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, meters: Meters, tracing: "Tracing | None" = None
+    settings: Settings,
+    meters: Meters,
+    tracing: "Tracing | None" = None,
+    load: Load = loaded_here,
 ) -> AsyncIterator[Models[Service]]:
     """Start the service, and stop its parts in the opposite order.
+
+    Args:
+        settings: Of the process.
+        meters: Count.
+        tracing: Traces; None where nobody wants that.
+        load: Loads the checkpoint of settings, here or elsewhere.
 
     Raises:
         KshotError: A part cannot start; its sentence says why.
     """
     async with AsyncExitStack() as stack:
-        choice = await asyncio.to_thread(choose_runtime, settings)
-        engine = assembly.engine_of(choice.runtime, settings)
+        choice, engine = await load(settings)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
         ring = await keys_until(stack, settings)
@@ -152,7 +142,7 @@ async def running(
         once = Once(store.once, settings.idempotency_s)
         ground = Ground(settings, store, pool, once, meters, tracing, ring)
         first = await service_of(ground, choice, engine)
-        models = Models(first, store, allowed_by(settings), opening_on(ground))
+        models = Models(first, store, allowed_by(settings), opening_on(ground, load))
         stack.push_async_callback(models.close)
         first.tasks.arrivals.start()
         del choice, engine, first  # so that nothing here holds a model that is let go
@@ -165,13 +155,12 @@ def allowed_by(settings: Settings) -> Allowed:
     return Allowed(settings.models_dir, settings.checkpoint, settings.backbone_weights)
 
 
-def opening_on(ground: Ground) -> Callable[[str, Loaded], Awaitable[Service]]:
+def opening_on(ground: Ground, load: Load) -> Callable[[str, Loaded], Awaitable[Service]]:
     """Return what starts another checkpoint beside the one that is served."""
 
     async def opening(source: str, loaded: Loaded) -> Service:
         settings = ground.settings.model_copy(update={"checkpoint": source, "onnx": None})
-        choice = await asyncio.to_thread(choose_runtime, settings)
-        engine = assembly.engine_of(choice.runtime, settings)
+        choice, engine = await load(settings)
         loaded(engine.model)
         return await service_of(ground, choice, engine, ahead=False)
 
@@ -208,11 +197,12 @@ async def service_of(
         stack.push_async_callback(assembly.warming_of(store, supports, ahead=ahead).close)
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
         changer, porter = assembly.changer_of(tasks), Porter(tasks, settings.inbox_s)
-        parts = ground, limits, choice, engine, texts, tasks, changer
+        under = ground, settings, store, pool, ground.once, ground.meters
+        parts = limits, choice, engine, texts, tasks, changer
         users = Diagnoser(tasks, engine), porter, assembly.classifier_of(tasks, engine)
         asked = assembly.follower_of(tasks, engine, settings), assembly.inbox_of(changer, settings)
         watch = Watch(supports, settings.max_watchers)
-        service = Service(*parts, *users, *asked, watch, stack.pop_all())
+        service = Service(*under, *parts, *users, *asked, watch, stack.pop_all())
     return service  # noqa: RET504 (mypy thinks that a stack may swallow an error)
 
 

@@ -67,7 +67,7 @@ async def entrance(request: Request, running: ServiceDep, owner: OwnerDep) -> No
         KeyMissingError, ScopeMissingError: It may not use the route.
         TaskNotFoundError: The task of the path can be none of its tasks.
     """
-    if running.ring is not None:
+    if running.ground.ring is not None:
         allow(request)
     task_id = request.path_params.get("task_id")
     if task_id is not None and owner_of(task_id) != owner:
