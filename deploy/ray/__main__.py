@@ -1,4 +1,4 @@
-"""`python -m deploy.ray`: the service on Ray Serve, on this machine or on a cluster, until Ctrl-C."""
+"""`python -m deploy.ray`: the service on Ray Serve, here or on a cluster, until Ctrl-C."""
 
 import argparse
 import sys

@@ -147,10 +147,10 @@ def application(
     Raises:
         SettingsError: The store is a file, which one process has for itself.
     """
-    settings = settings_of(env)
-    if not settings.store.startswith("redis"):
+    store = env.get(f"{PREFIX}STORE", Settings.model_fields["store"].default)
+    if not store.startswith("redis"):
         raise SettingsError(
-            f"KSHOT_STORE is {settings.store!r}, which one process has for itself; on Ray replicas "
+            f"KSHOT_STORE is {store!r}, which one process has for itself; on Ray replicas "
             "come and go, so set it to redis://HOST:PORT/DB."
         )
     gpus = 1 if ray.is_initialized() and ray.cluster_resources().get("GPU") else 0

@@ -40,9 +40,8 @@ class Warming:
         Args:
             ahead: Whether tasks get ready; else their uses are noted alone.
         """
-        self._running = [spawn(self._note_again_and_again())]
-        if ahead:
-            self._running.append(spawn(self._warm()))
+        self._running = [spawn(self._warm())] if ahead else []
+        self._running.append(spawn(self._note_again_and_again()))
 
     async def close(self) -> None:
         """Stop, and note the uses of the last seconds."""
