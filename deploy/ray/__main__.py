@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from model.errors import KshotError
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Read the settings and serve."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.ray",
@@ -18,7 +19,7 @@ def main() -> int:
     parser.add_argument("--engines", type=int, default=1, help="most engine replicas")
     parser.add_argument("--ingress-cpus", type=float, default=1.0, help="of one ingress")
     parser.add_argument("--engine-cpus", type=float, default=1.0, help="of one engine")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         import ray
         from ray import serve

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -91,12 +91,13 @@ class RemoteEngine(Engine):
     """
 
     def __init__(self, ask: Ask, source: str, facts: Facts, settings: Settings) -> None:
-        self.model = facts.model
+        self.model = replace(facts.model, device=str(HERE))  # where its tensors are here
         self.cost = CostModel()
         self.batcher = Batcher(
             budget_frames=settings.batch_frames or usual_batch_frames(HERE),
             clip_frames=facts.model.frames,
             cost=self.cost,
+            max_wait_s=0.0,
         )
         self.forecast = Forecast(self.batcher, self.cost, facts.slice_frames, facts.alone_s)
         self._support_bytes = settings.support_cache_bytes
