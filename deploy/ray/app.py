@@ -192,7 +192,8 @@ def settings_of(env: Mapping[str, str]) -> Settings:
 
 def _scaled(most: int, queued: int) -> dict[str, Any]:
     """Say how many replicas there are, and how one takes another's place: first comes the new."""
-    common = {"graceful_shutdown_timeout_s": DRAIN_S, "max_surge_percent": 100}
+    common: dict[str, Any] = {"graceful_shutdown_timeout_s": DRAIN_S, "max_surge_percent": 100}
+    common["logging_config"] = {"enable_access_log": False}  # the service has its own
     if most == 1:
         return {**common, "num_replicas": 1}
     scaling = {"min_replicas": 1, "max_replicas": most, "target_ongoing_requests": queued}

@@ -72,8 +72,15 @@ def runtime_of(facts: Facts) -> RemoteRuntime:
     """Tell of the runtime of a model that is elsewhere."""
     model = facts.model
     return RemoteRuntime(
-        *(facts.kind, facts.precision, facts.provider, facts.buckets),
-        *(model.name, model.fingerprint, model.device, model.needs_text, model.calibration),
+        kind=facts.kind,
+        precision=facts.precision,
+        provider=facts.provider,
+        buckets=facts.buckets,
+        name=model.name,
+        fingerprint=model.fingerprint,
+        device=model.device,
+        needs_text=model.needs_text,
+        calibration=model.calibration,
     )
 
 

@@ -123,7 +123,9 @@ def on_ray(stack: contextlib.ExitStack, env: Mapping[str, str]) -> tuple[str, An
 
     from deploy.ray.app import Sizes, application
 
-    os.environ.update(RAY_enable_worker_prestart="0")  # a busy machine starts one by one
+    # a busy machine starts one by one; lanes as many as the plain service has
+    cores = str(len(os.sched_getaffinity(0)))
+    os.environ.update(RAY_enable_worker_prestart="0", OMP_NUM_THREADS=cores)
     ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
     stack.callback(ray.shutdown)
     port = free_port()
