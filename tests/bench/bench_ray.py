@@ -123,9 +123,7 @@ def on_ray(stack: contextlib.ExitStack, env: Mapping[str, str]) -> tuple[str, An
 
     from deploy.ray.app import Sizes, application
 
-    # a busy machine starts one by one; lanes as many as the plain service has
-    cores = str(len(os.sched_getaffinity(0)))
-    os.environ.update(RAY_enable_worker_prestart="0", OMP_NUM_THREADS=cores)
+    os.environ.update(RAY_enable_worker_prestart="0")  # a busy machine starts one by one
     ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
     stack.callback(ray.shutdown)
     port = free_port()
@@ -160,7 +158,8 @@ def main() -> None:
         for seed, name in enumerate(("second", "third"), 1):
             tiny_checkpoint(folder / "models" / name, seed=seed)
         settings = {"checkpoint": str(tiny_checkpoint(folder / "tiny")), "store": server.url}
-        settings |= {"threads": "1", "decode_workers": "2", "models_dir": str(folder / "models")}
+        cores = str(len(os.sched_getaffinity(0)))  # as many lanes, so devices, on both
+        settings |= {"threads": cores, "decode_workers": "2", "models_dir": str(folder / "models")}
         env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
         plain = ForkedService(
             settings,
