@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,19 +12,15 @@ import torch
 from model.checkpoint import load_recognizer
 from model.errors import KshotError
 from model.recognizer import Recognizer
+from service import assembly
 from service.decoding.pool import DecodePool
-from service.decoding.process import usable_cores
-from service.decoding.streams import VideoStreams
 from service.engine.engine import Engine
-from service.engine.passes.batching import lanes_of, usual_batch_frames
 from service.engine.passes.choice import Choice, onnx_folder, open_runtime
-from service.engine.runtimes.protocol import Runtime, supports_from
-from service.engine.support_cache import SupportCache
 from service.errors import SettingsError
 from service.keys.locking import keys_until, locked_when_keyed
 from service.keys.ring import KeyRing
-from service.limits import Limits, limits_of, media_limits, stream_limits
-from service.metrics.attached import observe
+from service.limits import Limits, limits_of
+from service.metrics.attached import observe, observe_model
 from service.metrics.meters import Meters
 from service.settings import Settings
 from service.stores.opening import open_store
@@ -32,37 +28,54 @@ from service.stores.protocol import TaskStore
 from service.tasks.arrivals import Arrivals
 from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
-from service.tasks.describe import describer_from
 from service.tasks.diagnosis.diagnose import Diagnoser
 from service.tasks.events.watch import Watch
 from service.tasks.inbox.inbox import Inbox
-from service.tasks.kept_supports import KeptSupports
 from service.tasks.once.once import Once
 from service.tasks.portable.port import Porter
 from service.tasks.quota.keeper import Keeper
 from service.tasks.quota.starting import keeper_until
 from service.tasks.register import Tasks
-from service.tasks.supports import Supports
+from service.tasks.swapping.allowed import Allowed
+from service.tasks.swapping.swap import Loaded, Models
 from service.tasks.texts import TaskTexts
 from service.tasks.timeline.follow import Follower
-from service.tasks.warming import Warming
 
 if TYPE_CHECKING:
     from service.tracing.spans import Tracing
 
 STORE_ANSWERS_S = 2.0
+Load = Callable[[Settings], Awaitable[tuple[Choice, Engine]]]
 
 log = logging.getLogger("kshot.service")
 
 
 @dataclass(slots=True)
-class Service:
-    """One running service; nothing in it changes but `ring`, once."""
+class Ground:
+    """What stands under every model; nothing in it changes but `ring`, once."""
 
     settings: Settings
-    limits: Limits
     store: TaskStore
     pool: DecodePool
+    once: Once
+    meters: Meters
+    keeper: Keeper  # of quotas
+    tracing: "Tracing | None"
+    ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
+
+
+@dataclass(slots=True)
+class Service:
+    """All that answers with one model; nothing in it changes but the number of requests."""
+
+    ground: Ground
+    settings: Settings
+    store: TaskStore
+    pool: DecodePool
+    once: Once
+    meters: Meters
+    keeper: Keeper  # of quotas
+    limits: Limits
     choice: Choice
     engine: Engine
     texts: TaskTexts
@@ -73,11 +86,9 @@ class Service:
     classifier: Classifier
     follower: Follower
     inbox: Inbox
-    once: Once
     watch: Watch
-    meters: Meters
-    keeper: Keeper  # of quotas
-    ring: KeyRing | None  # of keys; None lets everybody in, until the first key is made
+    stack: AsyncExitStack  # closes its parts
+    requests: int = 0  # that are being answered
 
     @property
     def device_works(self) -> bool:
@@ -95,28 +106,91 @@ class Service:
             return f"The store did not answer within {STORE_ANSWERS_S:g} s."
         return None
 
+    async def close(self) -> None:
+        """Stop its parts, in the opposite order of their start."""
+        await self.stack.aclose()
+
+
+async def loaded_here(settings: Settings) -> tuple[Choice, Engine]:
+    """Load a checkpoint into this process."""
+    choice = await asyncio.to_thread(choose_runtime, settings)
+    return choice, assembly.engine_of(choice.runtime, settings)
+
 
 @asynccontextmanager
 async def running(
-    settings: Settings, meters: Meters, tracing: "Tracing | None" = None
-) -> AsyncIterator[Service]:
+    settings: Settings,
+    meters: Meters,
+    tracing: "Tracing | None" = None,
+    load: Load = loaded_here,
+) -> AsyncIterator[Models[Service]]:
     """Start the service, and stop its parts in the opposite order.
+
+    Args:
+        settings: Of the process.
+        meters: Count.
+        tracing: Traces; None where nobody wants that.
+        load: Loads the checkpoint of settings, here or elsewhere.
 
     Raises:
         KshotError: A part cannot start; its sentence says why.
     """
     async with AsyncExitStack() as stack:
-        choice = await asyncio.to_thread(choose_runtime, settings)
-        engine = engine_of(choice.runtime, settings)
-        limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
+        choice, engine = await load(settings)
         store = await open_store(settings.store)
         stack.push_async_callback(store.close)
         ring = await keys_until(stack, settings)
-        pool = await stack.enter_async_context(pool_of(engine, limits, settings, meters))
+        pool = assembly.pool_of(engine, limits_of(settings), settings, meters)
+        await stack.enter_async_context(pool)
+        observe(store, pool, meters, tracing, stack)
+        once = Once(store.once, settings.idempotency_s)
+        keeper = await stack.enter_async_context(keeper_until(store, settings))
+        ground = Ground(settings, store, pool, once, meters, keeper, tracing, ring)
+        first = await service_of(ground, choice, engine)
+        models = Models(first, store, allowed_by(settings), opening_on(ground, load))
+        stack.push_async_callback(models.close)
+        first.tasks.arrivals.start()
+        del choice, engine, first  # so that nothing here holds a model that is let go
+        await stack.enter_async_context(locked_when_keyed(ground))
+        yield models
+
+
+def allowed_by(settings: Settings) -> Allowed:
+    """Return which checkpoints may take the place of that of the settings."""
+    return Allowed(settings.models_dir, settings.checkpoint, settings.backbone_weights)
+
+
+def opening_on(ground: Ground, load: Load) -> Callable[[str, Loaded], Awaitable[Service]]:
+    """Return what starts another checkpoint beside the one that is served."""
+
+    async def opening(source: str, loaded: Loaded) -> Service:
+        settings = ground.settings.model_copy(update={"checkpoint": source, "onnx": None})
+        choice, engine = await load(settings)
+        loaded(engine.model)
+        return await service_of(ground, choice, engine, ahead=False)
+
+    return opening
+
+
+async def service_of(
+    ground: Ground, choice: Choice, engine: Engine, *, ahead: bool = True
+) -> Service:
+    """Start all that answers with one model.
+
+    Args:
+        ground: What stands under it.
+        choice: What runs the model.
+        engine: Around it.
+        ahead: Whether tasks get ready unasked.
+    """
+    settings, store, pool = ground.settings, ground.store, ground.pool
+    limits = limits_of(settings, engine.model.stages, 0 if engine.model.text_alone else 1)
+    async with AsyncExitStack() as stack:
         stack.push_async_callback(engine.close)
         await engine.start()
-        texts = texts_until(stack, engine, store, limits, settings)
-        supports = supports_of(store, engine, choice.runtime, texts, settings)
+        describer = assembly.describer_until(stack, store, limits, settings)
+        texts = TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
+        supports = assembly.supports_of(store, engine, choice.runtime, texts, settings)
         stack.push_async_callback(supports.close)
         arrivals = Arrivals(store=store, pool=pool, supports=supports)
         stack.push_async_callback(arrivals.close)
@@ -124,19 +198,17 @@ async def running(
             store=store, pool=pool, arrivals=arrivals, supports=supports, texts=texts, limits=limits
         )
         stack.push_async_callback(tasks.close)
-        observe(tasks, engine, meters, tracing, stack)
-        stack.push_async_callback(warming_of(store, supports).close)
-        arrivals.start()
+        observe_model(tasks, engine, ground.meters, ground.tracing)
+        stack.push_async_callback(assembly.warming_of(store, supports, ahead=ahead).close)
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        changer, porter = changer_of(tasks), Porter(tasks, settings.inbox_s)
-        parts = settings, limits, store, pool, choice, engine, texts, tasks, changer
-        users = Diagnoser(tasks, engine), porter, classifier_of(tasks, engine)
-        asked = follower_of(tasks, engine, settings), inbox_of(changer, settings)
-        last = Once(store.once, settings.idempotency_s), Watch(supports, settings.max_watchers)
-        keeper = await stack.enter_async_context(keeper_until(store, settings))
-        service = Service(*parts, *users, *asked, *last, meters, keeper, ring)
-        await stack.enter_async_context(locked_when_keyed(service))
-        yield service
+        changer, porter = assembly.changer_of(tasks), Porter(tasks, settings.inbox_s)
+        under = ground, settings, store, pool, ground.once, ground.meters, ground.keeper
+        parts = limits, choice, engine, texts, tasks, changer
+        users = Diagnoser(tasks, engine), porter, assembly.classifier_of(tasks, engine)
+        asked = assembly.follower_of(tasks, engine, settings), assembly.inbox_of(changer, settings)
+        watch = Watch(supports, settings.max_watchers)
+        service = Service(*under, *parts, *users, *asked, watch, stack.pop_all())
+    return service  # noqa: RET504 (mypy thinks that a stack may swallow an error)
 
 
 def choose_runtime(settings: Settings) -> Choice:
@@ -147,127 +219,8 @@ def choose_runtime(settings: Settings) -> Choice:
         wanted=settings.runtime,
         folder=onnx_folder(settings.onnx, settings.checkpoint),
         threads=torch.get_num_threads(),
-        batch_frames=batch_frames(recognizer.device, settings),
+        batch_frames=assembly.batch_frames(recognizer.device, settings),
     )
-
-
-def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) -> DecodePool:
-    """Make the pool of decoders for the frames that the model takes."""
-    return DecodePool(
-        workers=settings.decode_workers or usable_cores() + 1,
-        frames=engine.model.frames,
-        size=engine.model.size,
-        squash=engine.model.squash,
-        media=media_limits(limits),
-        sandbox=settings.sandbox,
-        watch=meters.read,
-    )
-
-
-def follower_of(tasks: Tasks, engine: Engine, settings: Settings) -> Follower:
-    """Make what follows long videos."""
-    streams = VideoStreams(
-        size=engine.model.size,
-        squash=engine.model.squash,
-        media=stream_limits(tasks.limits),
-        sandbox=settings.sandbox,
-        most=settings.max_timelines,
-    )
-    return Follower(
-        arrivals=tasks.arrivals, supports=tasks.supports, streams=streams, engine=engine
-    )
-
-
-def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
-    """Make what classifies clips."""
-    return Classifier(
-        arrivals=tasks.arrivals,
-        supports=tasks.supports,
-        texts=tasks.texts,
-        pool=tasks.pool,
-        engine=engine,
-    )
-
-
-def texts_until(
-    stack: AsyncExitStack, engine: Engine, store: TaskStore, limits: Limits, settings: Settings
-) -> TaskTexts:
-    """Make what words tasks, and asks a language model where there is one, until the stack ends."""
-    key = settings.openai_api_key
-    describer = describer_from(
-        api_key=key.get_secret_value() if key else None,
-        base_url=settings.llm_base_url,
-        model=settings.llm_model,
-        store=store,
-        stages=limits.stages,
-        ttl_s=settings.text_ttl_s,
-    )
-    if describer is not None:
-        stack.push_async_callback(describer.close)
-    return TaskTexts(engine, store, describer, ttl_s=settings.text_ttl_s)
-
-
-def warming_of(store: TaskStore, supports: Supports) -> Warming:
-    """Begin to get the tasks ready that were used last."""
-    warming = Warming(store, supports)
-    warming.start()
-    return warming
-
-
-def changer_of(tasks: Tasks) -> Changer:
-    """Make what changes the tasks that are registered there."""
-    return Changer(
-        store=tasks.store,
-        arrivals=tasks.arrivals,
-        supports=tasks.supports,
-        texts=tasks.texts,
-        limits=tasks.limits,
-    )
-
-
-def inbox_of(changer: Changer, settings: Settings) -> Inbox:
-    """Make what remembers queries, and has tasks learn from them."""
-    engine = changer.supports.engine
-    return Inbox(store=changer.store, engine=engine, changer=changer, keep_s=settings.inbox_s)
-
-
-def batch_frames(device: torch.device, settings: Settings) -> int:
-    """Return the most frames of one batch."""
-    return settings.batch_frames or usual_batch_frames(device)
-
-
-def engine_of(runtime: Runtime, settings: Settings) -> Engine:
-    """Make the engine around a runtime."""
-    return Engine(
-        runtime,
-        batch_frames=batch_frames(runtime.device, settings),
-        slice_clips=settings.slice_clips,
-        max_wait_s=settings.max_wait_ms / 1e3,
-        support_bytes=settings.support_cache_bytes,
-        lanes=lanes_of(runtime),
-    )
-
-
-def supports_of(
-    store: TaskStore, engine: Engine, runtime: Runtime, texts: TaskTexts, settings: Settings
-) -> Supports:
-    """Make what gives the encoded supports of tasks, at hand or kept in the store."""
-    kept = KeptSupports(
-        store=store,
-        engine=engine,
-        texts=texts,
-        made_by=supports_from(runtime),
-        most_bytes=settings.kept_support_bytes,
-    )
-    cache = cache_of(engine, settings)
-    return Supports(store=store, engine=engine, cache=cache, texts=texts, kept=kept)
-
-
-def cache_of(engine: Engine, settings: Settings) -> SupportCache:
-    """Make the support cache; the engine empties it when the device runs out of memory."""
-    cache = SupportCache(settings.support_cache_bytes)
-    engine.relieve_with(cache.free)
-    return cache
 
 
 def load_model(settings: Settings) -> Recognizer:

@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     backbone_weights: Path | None = Field(
         None, description="File with a backbone's weights (safetensors, npz), for no hub."
     )
+    models_dir: Path | None = Field(
+        None,
+        description="Folder of the checkpoint folders that `POST /v1/admin/model` may serve in the "
+        "place of this one; unset allows none.",
+    )
     model_cache: Path = Field(DEFAULT_CACHE, description="Folder of downloaded weights.")
     device: str = Field(
         "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one."

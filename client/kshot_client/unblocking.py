@@ -161,6 +161,8 @@ class AsyncClient:
     limits = Returning(questions.limits)
     usage = Returning(questions.usage)
     health = Returning(questions.health)
+    model = Returning(questions.model)
+    swap_model = Returning(questions.swap_model)
 
 
 class _Doing:

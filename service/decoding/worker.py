@@ -4,11 +4,13 @@ It imports what decoding needs (no torch), decodes one small clip of each kind s
 left to import, locks itself down, and then answers one clip after the other until its input ends.
 """
 
+import contextlib
 import importlib
 import io
 import os
 import pkgutil
 import sys
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
@@ -57,7 +59,16 @@ def main() -> None:
 
 
 def own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the answers' pipe for answers: whatever prints goes to standard error."""
+    """Keep the answers' pipe for answers: whatever prints goes to standard error.
+
+    Some parents (Ray's workers) leave descriptors of their own to their children: those are closed,
+    so that the answers' pipe is among the lowest, which `lock_down` leaves open.
+    """
+    ours = {0, 1, 2, *map(int, sys.argv[1:])}
+    for descriptor in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+        if descriptor not in ours:
+            with contextlib.suppress(OSError):  # that of the list itself is closed already
+                os.close(descriptor)
     answers = os.dup(1)
     os.dup2(2, 1)
     return sys.stdin.buffer, os.fdopen(answers, "wb")

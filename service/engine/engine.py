@@ -138,6 +138,11 @@ class Engine(SaliencyWork):
         """Works that the device had no memory for, though some was freed."""
         return self._thread.memory_failures
 
+    @property
+    def support_size(self) -> SupportSize:
+        """What the supports of a task take, as the start found it."""
+        return self._support_size
+
     def watch_with(self, watch: WatchPass) -> None:
         """Have `watch` told of each pass, in the device's thread."""
         self._thread.watches.append(watch)

@@ -76,7 +76,7 @@ def keys_of(scope: Scope) -> KeyRing | None:
     """Return the keys of the service that a request came to; None lets everybody in."""
     service = scope["app"].state.service
     assert isinstance(service, Service)
-    return service.ring
+    return service.ground.ring
 
 
 def keeper_of(scope: Scope) -> Keeper | None:

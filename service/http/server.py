@@ -178,9 +178,8 @@ async def serve(app: FastAPI, settings: Settings, listening: socket.socket) -> N
     server = server_of(app, settings)
     server.heed_signals()
     async with app.router.lifespan_context(app):
-        server.at_stop = app.state.service.watch.close  # type: ignore[method-assign]
-        engine = app.state.service.engine
-        server.works = lambda: math.isfinite(engine.silent_s)
+        server.at_stop = app.state.models.end_watches  # type: ignore[method-assign]
+        server.works = lambda: math.isfinite(app.state.service.engine.silent_s)
         await server.serve([listening])
         if not server.works():
             raise EngineError("The device is lost; start the service again, on another one.")

@@ -11,6 +11,7 @@ from service.tasks.inbox import errors as inbox
 from service.tasks.once import errors as once
 from service.tasks.portable import errors as portable
 from service.tasks.quota import errors as quota
+from service.tasks.swapping import errors as swapping
 from service.tasks.timeline import errors as timeline
 
 STATUS: dict[type[KshotError], int] = {
@@ -68,6 +69,10 @@ STATUS: dict[type[KshotError], int] = {
     portable.ExportDamagedError: 422,
     portable.ExportNewerError: 422,
     timeline.WindowTooLongError: 422,
+    swapping.CheckpointNotAllowedError: 422,
+    swapping.CheckpointUnusableError: 422,
+    swapping.SwapRunningError: 409,
+    swapping.ModelShapeError: 422,
     changes.LabelNotFoundError: 404,
     changes.ClipNotFoundError: 404,
     inbox.QueryNotFoundError: 404,
@@ -116,6 +121,7 @@ UNANSWERED: frozenset[type[KshotError]] = frozenset(
         refused.ClientLeftError,  # nobody is there to read it; the log has it
         refused.DescriptionUnavailableError,  # no request waits for a language model
         stores.RevisionConflictError,  # a change is tried again, and ids are drawn at random
+        swapping.ModelShapeError,  # GET /admin/model tells its sentence
     )
 )
 INTERNAL = "internal-error"

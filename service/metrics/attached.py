@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
 from service.metrics.meters import Meters, timed
 from service.stores.protocol import OPS, TaskStore
@@ -16,18 +17,24 @@ if TYPE_CHECKING:
 
 
 def observe(
-    tasks: Tasks,
-    engine: Engine,
+    store: TaskStore,
+    pool: DecodePool,
     meters: Meters,
     tracing: "Tracing | None",
     stack: AsyncExitStack,
 ) -> None:
-    """Have what the parts do counted, and traced where somebody wants traces."""
-    count_store(tasks.store, meters)
+    """Have what every model's parts share counted, and traced where somebody wants traces."""
+    count_store(store, meters)
+    if tracing is not None:
+        tracing.attach(store, pool)
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+
+
+def observe_model(tasks: Tasks, engine: Engine, meters: Meters, tracing: "Tracing | None") -> None:
+    """Have what one model's parts do counted and traced."""
     count_work(engine, tasks, meters)
     if tracing is not None:
-        tracing.attach(tasks.store, tasks.pool, engine, tasks)
-        stack.push_async_callback(asyncio.to_thread, tracing.close)
+        tracing.attach_model(engine, tasks)
 
 
 def count_store(store: TaskStore, meters: Meters) -> None:

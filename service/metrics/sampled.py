@@ -1,7 +1,7 @@
 """What is read off the running service when Prometheus asks: queues, caches, memory, versions."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import av
@@ -18,13 +18,18 @@ class Sampled(Collector):
     """The state of a service.
 
     Args:
-        service: Runs.
-        ledger: What its requests hold now.
+        current: Tells what answers new tasks now.
+        ledger: What requests hold now.
     """
 
-    def __init__(self, service: Service, ledger: Ledger) -> None:
-        self.service = service
+    def __init__(self, current: Callable[[], Service], ledger: Ledger) -> None:
+        self.current = current
         self.ledger = ledger
+
+    @property
+    def service(self) -> Service:
+        """What answers new tasks now."""
+        return self.current()
 
     def collect(self) -> Iterator[Metric]:
         """Read the state; nothing is asked of a store or of the device."""

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 OPS = (
     *("create", "get", "pictures", "replace", "uploaded", "delete", "list"),
     *("get_text", "put_text", "get_supports", "put_supports", "note_uses", "recent", "ping"),
-    *("keyed", "limited"),
+    *("keyed", "ids", "limited"),
 )
 Pictures = Mapping[str, tuple[bytes, ...]]  # by clip id
 
@@ -161,6 +161,10 @@ class TaskStore(Protocol):
 
     async def recent(self, limit: int) -> Sequence[str]:
         """Return the ids of tasks, the one that was used last first; without use, none."""
+        ...
+
+    async def ids(self) -> Sequence[str]:
+        """Return the ids of all tenants' tasks, newest first; some may have gone meanwhile."""
         ...
 
     async def keyed(self) -> bool:

@@ -213,6 +213,10 @@ class RedisStore:
         """Return the ids of the tasks that were used last."""
         return await self._run(self._cache.recent(limit))
 
+    async def ids(self) -> Sequence[str]:
+        """Return the ids of all tasks."""
+        return await self._run(self._tasks.ids())
+
     async def keyed(self) -> bool:
         """Tell whether an API key was ever made."""
         return await self._run(self._tasks.keyed())

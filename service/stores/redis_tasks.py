@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 PAGE = 100  # records fetched at once for a listing
+IDS = 1000
 
 
 class RedisTasks:
@@ -59,6 +60,16 @@ class RedisTasks:
         self._now = now
         self._chunk_bytes = chunk_bytes
         self._records = SealedRecords()
+
+    async def ids(self) -> list[str]:
+        """Return the ids of all tasks, newest first: a part at a time, as Redis does one thing."""
+        found: list[str] = []
+        before, index = "+", self._key("index")
+        while part := await self._client.zrevrangebylex(index, before, "-", start=0, num=IDS):
+            places = [place.decode() for place in cast("list[bytes]", part)]
+            found += [records.task_at(place) for place in places]
+            before = f"({places[-1]}"
+        return found
 
     async def keyed(self) -> bool:
         """Tell whether there is an API key, also a revoked one."""

@@ -151,6 +151,10 @@ class SqliteStore:
         """Return the ids of the tasks that were used last."""
         return await self._shield.run(self._read(lambda: self._cache.recent(limit)))
 
+    async def ids(self) -> Sequence[str]:
+        """Return the ids of all tasks."""
+        return await self._shield.run(self._read(self._tasks.ids))
+
     async def keyed(self) -> bool:
         """Tell whether an API key was ever made."""
         return await self._shield.run(self._read(self._tasks.keyed))

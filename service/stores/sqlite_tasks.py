@@ -145,6 +145,12 @@ class SqliteTasks:
         with self._file.reading() as db:
             first(db, "SELECT 1 FROM tasks LIMIT 1")
 
+    def ids(self) -> list[str]:
+        """Return the ids of all tasks, newest first."""
+        with self._file.reading() as db:
+            rows = db.execute("SELECT place FROM tasks ORDER BY place DESC").fetchall()
+        return [records.task_at(place) for (place,) in rows]
+
     def keyed(self) -> bool:
         """Tell whether there is an API key, also a revoked one."""
         with self._file.reading() as db:

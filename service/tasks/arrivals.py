@@ -78,9 +78,15 @@ class Arrivals:
         self._keeper = ThreadPoolExecutor(1, "keeper", initializer=_go_last)
         self._looking: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to look for tasks that nobody decodes."""
-        self._looking = spawn(self._look(time.time()))
+    def start(self, *, after: "Arrivals | None" = None) -> None:
+        """Begin to look for tasks that nobody decodes.
+
+        Args:
+            after: What looks for them until now; the tasks that it decodes it finishes.
+        """
+        if after is not None and after._looking is not None:
+            after._looking.cancel()
+        self._looking = spawn(self._look(time.time() if after is None else 0.0))
 
     async def close(self) -> None:
         """Decode no more; what is left is taken up after the next start."""

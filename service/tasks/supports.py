@@ -183,6 +183,16 @@ class Supports:
         self.cache.age(key)
         return True
 
+    async def encoded(self, task_id: str) -> int:
+        """Have a task's supports encoded, at hand or in the store; returns at which revision.
+
+        Raises:
+            KshotError: The task is gone, or cannot be encoded.
+        """
+        if not await self.warm(task_id):
+            await self.encoding.again(await self.record(task_id), WARMING)
+        return (await self.record(task_id)).revision
+
     def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:
         """Keep a task's encoded supports in the cache during the context, once they are there."""
         return self.cache.pinned(self._key(record))
@@ -206,6 +216,16 @@ class Supports:
         """Show a task as ready, unless something else of it is being prepared."""
         if self.preparations.get(task_id) is preparation:
             del self.preparations[task_id]
+
+    def busy(self, task_id: str) -> bool:
+        """Tell whether something is done for a task, or getting ready."""
+        preparation = self.preparations.get(task_id)
+        return task_id in self._background or (preparation is not None and not preparation.failed)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is done for any task."""
+        return not self._background
 
     def end_work(self, task_id: str) -> None:
         """Stop what runs for a task in the background, and answer no more queries of it."""

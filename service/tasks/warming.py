@@ -34,9 +34,14 @@ class Warming:
         self.supports = supports
         self._running: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin in the background; requests and registrations go first."""
-        self._running = [spawn(self._warm()), spawn(self._note_again_and_again())]
+    def start(self, *, ahead: bool = True) -> None:
+        """Begin in the background; requests and registrations go first.
+
+        Args:
+            ahead: Whether tasks get ready; else their uses are noted alone.
+        """
+        self._running = [spawn(self._warm())] if ahead else []
+        self._running.append(spawn(self._note_again_and_again()))
 
     async def close(self) -> None:
         """Stop, and note the uses of the last seconds."""

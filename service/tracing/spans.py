@@ -76,11 +76,14 @@ class Tracing:
             server_request_hook=begun,
         )
 
-    def attach(self, store: TaskStore, pool: DecodePool, engine: Engine, tasks: Tasks) -> None:
-        """Have the parts of a service traced where a traced request enters them."""
+    def attach(self, store: TaskStore, pool: DecodePool) -> None:
+        """Have what every model's parts share traced where a traced request enters it."""
         for op in OPS:
             setattr(store, op, self.around(f"store.{op}", getattr(store, op)))
         pool.decode = self.around("decode", pool.decode, of_clip)  # type: ignore[method-assign]
+
+    def attach_model(self, engine: Engine, tasks: Tasks) -> None:
+        """Have the parts of one model traced."""
         encode = self.around("support.encode", engine.encode_support)
         engine.encode_support = encode  # type: ignore[method-assign]
         texts = tasks.texts

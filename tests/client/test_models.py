@@ -43,6 +43,8 @@ OFFERED = {
     "diagnoseTask": "diagnose",
     "listInbox": "inbox",
     "readyz": "health",
+    "servedModel": "model",
+    "swapModel": "swap_model",
     **{name: name for name in ("classify", "timeline", "info", "limits", "usage")},
     **{
         name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name)

@@ -98,7 +98,7 @@ class Locked:
 
     def forget(self) -> None:
         """Have the service ask the store for every key, and forgive every failure."""
-        ring = self.app.state.service.ring
+        ring = self.app.state.service.ground.ring
         assert isinstance(ring, KeyRing)
         ring._known.clear()
         ring.failures = Failures(ring._clock)

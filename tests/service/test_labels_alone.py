@@ -16,6 +16,7 @@ from model.errors import EpisodeError
 from model.recognizer import Recognizer
 from model.text import TEMPLATES
 from service.settings import Settings
+from tests.faults.load import until
 from tests.model.tiny import LABELS, TOWERS, WORDS, tiny_recognizer, tiny_text
 from tests.serving import (
     base64_of,
@@ -161,3 +162,24 @@ def test_one_label_alone_is_no_task() -> None:
     recognizer = tiny_recognizer("actionclip_text")
     with pytest.raises(EpisodeError, match="1 classes"):
         supported(recognizer, tiny_text(recognizer, SAID[:1]))
+
+
+def test_a_task_that_another_model_cannot_encode_stays_with_the_older_one(
+    settings: Settings, tmp_path: Path
+) -> None:
+    tiny_checkpoint(tmp_path / "models" / "second", backbone=BACKBONE)
+    changed = {"store": f"sqlite:{tmp_path / 'kshot.db'}", "models_dir": tmp_path / "models"}
+    with serving(settings.model_copy(update=changed)) as client:
+        task, query = named(client), moving_clip(3)
+        before = classify(client, task["id"], query)
+        swapped = client.post("/v1/admin/model", json={"checkpoint": "second"})
+        assert swapped.status_code == 202
+
+        def swap() -> dict[str, Any]:
+            return dict(client.get("/v1/admin/model").json()["swap"])
+
+        until(lambda: swap()["state"] == "done", "the other model")
+        assert (swap()["left"], swap()["encoded"]) == (1, 0)
+        assert scores(classify(client, task["id"], query)) == scores(before)
+        clips = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
+        assert register(client, clips)["model_revision"] != before["model_revision"]

@@ -23,7 +23,7 @@ from service.stores.errors import (
     TaskNotFoundError,
 )
 from service.stores.protocol import TaskStore
-from service.stores.records import ClipRecord, LabelRecord, TaskRecord
+from service.stores.records import ClipRecord, LabelRecord, TaskRecord, new_id
 from service.stores.redis import RedisStore
 from service.stores.sqlite import SqliteStore
 from tests.redis_server import RedisServer, redis_server
@@ -318,6 +318,16 @@ async def test_a_failed_an_expired_and_a_deleted_task_keep_nothing_of_their_uplo
     assert await store.uploaded() == []
     await store.close()
     assert UPLOAD not in backend.stored_bytes()
+
+
+async def test_the_ids_of_all_tenants_tasks_are_told(store: TaskStore) -> None:
+    owners = ("", "a" * 8, "b" * 8)
+    ids = [new_id(owner) for owner in owners for _ in range(2)]
+    for moment, task_id in enumerate(ids):
+        await keep(store, task_id=task_id, created_at=float(moment))
+    assert sorted(await store.ids()) == sorted(ids)
+    await store.delete(ids[0])
+    assert ids[0] not in await store.ids()
 
 
 async def test_of_concurrent_replacements_one_wins(store: TaskStore) -> None:

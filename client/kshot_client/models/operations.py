@@ -145,3 +145,26 @@ class Health(Answer):
     degraded: bool = False
     parts: dict[str, bool]
     reasons: dict[str, str] = Field(default_factory=dict)
+
+
+class Swap(Answer):
+    """How far a checkpoint is on its way into the place of another."""
+
+    checkpoint: str
+    state: str
+    failure: str | None
+    model_revision: str | None
+    tasks: int
+    encoded: int
+    left: int
+    begun_at: str
+    ended_at: str | None
+
+
+class Served(Answer):
+    """Which model answers for new tasks, and what is on its way into its place."""
+
+    model: str
+    model_revision: str
+    allowed: list[str]
+    swap: Swap | None

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import httpx
 
 from kshot_client.calls import Call, Flow, Give, Items, Send
-from kshot_client.models.operations import Health, Info, Limits, Usage
+from kshot_client.models.operations import Health, Info, Limits, Served, Usage
 from kshot_client.models.results import Classification, ClipResult, Inbox
 from kshot_client.operations.requests import LONG_S, form_of, headers_of, sizes_of, task_path
 from kshot_client.uploads import AnyClip, Progress
 
+MODEL = "/v1/admin/model"
 HEADS_BYTES = 2**16  # of a form's parts, at most
 
 
@@ -132,3 +133,23 @@ def health() -> Flow[Health]:
     """
     answer: httpx.Response = yield Send(Call("GET", "/v1/readyz", repeatable=True))
     return Health.model_validate_json(answer.content)
+
+
+def model() -> Flow[Served]:
+    """Tell which model answers, and how far another one is on its way into its place."""
+    answer: httpx.Response = yield Send(Call("GET", MODEL, repeatable=True))
+    return Served.model_validate_json(answer.content)
+
+
+def swap_model(checkpoint: str) -> Flow[Served]:
+    """Have another checkpoint served; `model` tells how far that is.
+
+    Args:
+        checkpoint: Name of one that the operator has allowed.
+
+    Raises:
+        ProblemError: There is none of this name, it cannot be used, or another is on its way.
+    """
+    call = Call("POST", MODEL, repeatable=False, json={"checkpoint": checkpoint})
+    answer: httpx.Response = yield Send(call)
+    return Served.model_validate_json(answer.content)

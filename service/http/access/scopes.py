@@ -36,6 +36,8 @@ SCOPES: dict[str, Scope | None] = {
     "removeLabel": "write",
     "removeClip": "write",
     "metrics": "admin",  # it tells of all tenants together
+    "servedModel": "admin",
+    "swapModel": "admin",
 }
 # What is the same for everybody and whoever asks: health, the page, the OpenAPI document.
 PUBLIC = {f"{v}/{name}" for v in ("", "/v1") for name in ("livez", "readyz")}

@@ -194,6 +194,22 @@ USAGE: Value = {
     "frames": {"limit": 6000, "used": 600, "left": 5400, "reset_s": 21.5},
     "window_s": 60.0,
 }
+SERVED: Value = {
+    "model": "compact",
+    "model_revision": REVISION,
+    "allowed": ["gym-2", "compact"],
+    "swap": {
+        "checkpoint": "gym-2",
+        "state": "encoding",
+        "failure": None,
+        "model_revision": "5a0e" + REVISION[4:],
+        "tasks": 120,
+        "encoded": 17,
+        "left": 0,
+        "begun_at": MADE,
+        "ended_at": None,
+    },
+}
 READY = LIVE | {"parts": {"model": True, "decoders": True, "store": True}}
 
 # Of JSON bodies, by the operation's id.
@@ -212,6 +228,7 @@ REQUESTS: dict[str, Value] = {
     "putLabel": {"descriptions": STAGES, "clips": [VIDEO]},
     "renameLabel": {"label": "wave slowly"},
     "answerQuery": {"label": "wave"},
+    "swapModel": {"checkpoint": "gym-2"},
     "classify": {"clips": [{**VIDEO, "name": "q.mp4"}], "remember": False, "explain": False},
     "timeline": {"clip": {**VIDEO, "name": "day.mp4"}, "window_s": 1.2},
 }
@@ -233,6 +250,7 @@ ANSWERS: dict[str, Value] = {
     "usage": USAGE,
     "inferenceModel": INFERENCE,
     "listInbox": INBOX,
+    **dict.fromkeys(("servedModel", "swapModel"), SERVED),
     **dict.fromkeys(("livez", "inferenceLive"), LIVE),
     **dict.fromkeys(("readyz", "inferenceReady"), READY),
 }

@@ -6,7 +6,7 @@ All are coroutines, since FastAPI calls a plain function in a thread.
 import asyncio
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request, status
@@ -35,11 +35,16 @@ NO_TASKS = frozenset({"import"})  # what stands in the place of an id in paths o
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?=$|[,;\s])", flags=re.IGNORECASE)
 
 
-async def service(request: Request) -> Service:
-    """Return the running service."""
-    running = request.app.state.service
+async def service(request: Request) -> AsyncIterator[Service]:
+    """Give what answers for the task of the path; it stands until the answer is sent."""
+    models = request.app.state.models
+    running = models.elsewhere.get(request.path_params.get("task_id"), models.current)
     assert isinstance(running, Service)
-    return running
+    running.requests += 1
+    try:
+        yield running
+    finally:
+        running.requests -= 1
 
 
 ServiceDep = Annotated[Service, Depends(service)]
@@ -64,7 +69,7 @@ async def entrance(request: Request, running: ServiceDep, owner: OwnerDep) -> No
         KeyMissingError, ScopeMissingError: It may not use the route.
         TaskNotFoundError: The task of the path can be none of its tasks.
     """
-    if running.ring is not None:
+    if running.ground.ring is not None:
         allow(request)
     task_id = request.path_params.get("task_id")
     if task_id in NO_TASKS and request.url.path.endswith(f"/tasks/{task_id}"):

@@ -1,0 +1,1 @@
+"""kshot on Ray Serve: an ingress that reads requests, and engines that compute."""

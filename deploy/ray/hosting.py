@@ -1,0 +1,236 @@
+"""An engine that ingresses ask over the network; it knows no Ray.
+
+Each call names the checkpoint that it means, and a host loads what it does not have yet: so an
+ingress that serves another checkpoint, or is of another deployment, never gets answers of a model
+that it did not ask for. Tensors come and go as numpy arrays, encoded supports as safetensors.
+
+Dimensions: S Q clips, N classes, A stages, T frames, H W pixels, C colours, E feature width.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from model.backbones.wording import TextFault
+from model.diagnosis.splits import Split
+from model.episode import EncodedSupport
+from model.passes.kept_support import from_bytes, to_bytes
+from model.text import StageTexts
+from service.assembly import engine_of
+from service.background import spawn
+from service.container import choose_runtime
+from service.engine.engine import Engine
+from service.engine.passes.choice import Choice
+from service.engine.runtimes.protocol import ServedModel, supports_from
+from service.engine.support_cache import SupportCache, SupportKey, SupportSize
+from service.engine.work import Classified
+from service.settings import Settings
+
+IDLE_S = 120.0  # after which a model goes that nobody asks for while another is asked for
+
+log = logging.getLogger("kshot.ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an ingress knows of a model that it does not have."""
+
+    model: ServedModel
+    kind: str
+    precision: str
+    provider: str
+    buckets: tuple[int, ...]
+    why: str
+    clips_s: Mapping[str, float]
+    refused: Mapping[str, str]
+    supports_apart: bool
+    size: SupportSize
+    slice_frames: int
+    alone_s: float
+    made_by: str  # hash of what makes supports
+
+
+@dataclass(slots=True)
+class Hosted:
+    """A model that is loaded."""
+
+    engine: Engine
+    choice: Choice
+    cache: SupportCache
+    used: float = field(default_factory=time.monotonic)
+
+
+class EngineHost:
+    """Computes for ingresses.
+
+    Args:
+        settings: Of the service; its checkpoint is loaded at the start.
+        choose: Loads a checkpoint and chooses what runs it.
+    """
+
+    def __init__(
+        self, settings: Settings, choose: Callable[[Settings], Choice] = choose_runtime
+    ) -> None:
+        self.settings = settings
+        self.choose = choose
+        self._hosted: dict[str, asyncio.Task[Hosted]] = {}
+
+    async def facts(self, source: str) -> Facts:
+        """Load a checkpoint, unless that is done, and tell of it."""
+        hosted = await self._of(source)
+        engine, runtime = hosted.engine, hosted.choice.runtime
+        return Facts(
+            model=engine.model,
+            kind=runtime.kind,
+            precision=runtime.precision,
+            provider=runtime.provider,
+            buckets=runtime.buckets,
+            why=hosted.choice.why,
+            clips_s=dict(hosted.choice.clips_s),
+            refused=dict(hosted.choice.refused),
+            supports_apart=engine.supports_apart,
+            size=engine.support_size,
+            slice_frames=engine.forecast.slice_frames,
+            alone_s=engine.forecast.alone_s,
+            made_by=supports_from(runtime),
+        )
+
+    async def silent_s(self, source: str) -> float:
+        """Return the seconds since the device last showed that it works."""
+        return (await self._of(source)).engine.silent_s
+
+    async def classify(
+        self,
+        source: str,
+        frames: Sequence[np.ndarray],
+        digest: str,
+        support: bytes | None,
+        tenant: str,
+        left_s: float | None,
+    ) -> list[Classified] | None:
+        """Score clips, as `Engine.classify`; None asks for the supports, which are not here."""
+        hosted = await self._of(source)
+        found = await self._support(hosted, digest, support)
+        if found is None:
+            return None
+        return await hosted.engine.classify(
+            frames, found, tenant=tenant, deadline=deadline_of(left_s)
+        )
+
+    async def encode_support(
+        self,
+        source: str,
+        frames_STHWC: np.ndarray,
+        classes: Sequence[int],
+        text_NAE: np.ndarray | None,
+        work: Literal["register", "rebuild"],
+        tenant: str,
+        left_s: float | None,
+        known: Mapping[int, np.ndarray],
+    ) -> bytes:
+        """Encode supports, as `Engine.encode_support`."""
+        engine = (await self._of(source)).engine
+        device = torch.device(engine.model.device)
+        support = await engine.encode_support(
+            frames_STHWC,
+            classes,
+            None if text_NAE is None else torch.from_numpy(text_NAE.copy()),
+            work=work,
+            tenant=tenant,
+            deadline=deadline_of(left_s),
+            known={n: torch.from_numpy(one.copy()).to(device) for n, one in known.items()},
+        )
+        return await asyncio.to_thread(to_bytes, support)
+
+    async def encode_features(
+        self, source: str, frames_STHWC: np.ndarray, tenant: str
+    ) -> np.ndarray:
+        """Encode clips that are of no task yet."""
+        engine = (await self._of(source)).engine
+        return (await engine.encode_features(frames_STHWC, tenant=tenant)).float().cpu().numpy()
+
+    async def score_splits(
+        self,
+        source: str,
+        digest: str,
+        support: bytes | None,
+        splits: Sequence[Split],
+        tenant: str,
+    ) -> list[np.ndarray] | None:
+        """Score clips of a task by others; None asks for the supports, which are not here."""
+        hosted = await self._of(source)
+        found = await self._support(hosted, digest, support)
+        if found is None:
+            return None
+        return await hosted.engine.score_splits(found, splits, tenant=tenant)
+
+    async def encode_text(
+        self, source: str, labels: Sequence[str], stages: Sequence[StageTexts], tenant: str
+    ) -> np.ndarray:
+        """Encode stage texts; returns text_NAE."""
+        engine = (await self._of(source)).engine
+        return (await engine.encode_text(labels, stages, tenant=tenant)).float().cpu().numpy()
+
+    async def text_fault(self, source: str, label: str, stages: StageTexts) -> TextFault | None:
+        """Say why the text tower cannot read a class's text."""
+        return (await self._of(source)).engine.text_fault(label, stages)
+
+    async def close(self) -> None:
+        """Stop."""
+        for opening in self._hosted.values():
+            await (await opening).engine.close()
+
+    async def _of(self, source: str) -> Hosted:
+        """Return a model, loaded by whoever asks first."""
+        if (opening := self._hosted.get(source)) is None:
+            opening = self._hosted[source] = spawn(self._opened(source))
+        try:
+            hosted = await asyncio.shield(opening)
+        except Exception:
+            if self._hosted.get(source) is opening:
+                del self._hosted[source]  # so that it can be tried again
+            raise
+        hosted.used = time.monotonic()
+        return hosted
+
+    async def _opened(self, source: str) -> Hosted:
+        settings = self.settings
+        if source != settings.checkpoint:
+            settings = settings.model_copy(update={"checkpoint": source, "onnx": None})
+        choice = await asyncio.to_thread(self.choose, settings)
+        engine = engine_of(choice.runtime, settings)
+        await engine.start()
+        cache = SupportCache(settings.support_cache_bytes)
+        engine.relieve_with(cache.free)
+        await self._let_idle_go()
+        return Hosted(engine, choice, cache)
+
+    async def _let_idle_go(self) -> None:
+        """Close the models that nobody has asked for lately."""
+        for source, opening in [*self._hosted.items()]:
+            if opening.done() and not opening.exception():
+                hosted = opening.result()
+                if time.monotonic() - hosted.used > IDLE_S and not hosted.engine.queued_frames:
+                    del self._hosted[source]
+                    await hosted.engine.close()
+
+    async def _support(
+        self, hosted: Hosted, digest: str, content: bytes | None
+    ) -> EncodedSupport | None:
+        key = SupportKey(digest, 0, hosted.engine.model.fingerprint)
+        if (found := hosted.cache.peek(key)) is None and content is not None:
+            device = torch.device(hosted.engine.model.device)
+            found = await asyncio.to_thread(from_bytes, content, device)
+            hosted.cache.put(key, found)
+        return found
+
+
+def deadline_of(left_s: float | None) -> float | None:
+    """Return the instant of this machine's clock at which so many seconds are over."""
+    return None if left_s is None else time.monotonic() + left_s

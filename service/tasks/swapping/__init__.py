@@ -1,0 +1,1 @@
+"""Serving another checkpoint without a stop."""

@@ -1,0 +1,207 @@
+"""The service on Ray Serve against the plain service, and an upgrade under load through Ray.
+
+    python -m tests.bench.bench_ray
+    python -m tests.bench.bench_ray --clip-ms 100 --rounds 5
+
+Both run on tiny weights whose device waits for each clip, on one Redis. Clips come as 8 JPEG
+pictures in JSON. First one client asks, for the median latency, then many, for the throughput; both
+are measured in turns. Then another checkpoint takes over on Ray while clients ask: once by
+`POST /v1/admin/model`, once by deploying with other settings. The last line of stdout is JSON.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from deploy.local_service import ROOT, free_port
+from service.container import choose_runtime
+from service.engine.passes.choice import Choice
+from service.settings import Settings
+from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
+from tests.bench.generator import Plan
+from tests.bench.schedule import percentile
+from tests.devices import Device
+from tests.faults.failing import Faulty
+from tests.faults.load import asking, until
+from tests.faults.stage import Asked, asked, query_body
+from tests.forked import ForkedService
+from tests.redis_server import redis_server
+from tests.serving import tiny_checkpoint
+
+QUERIES = 8
+AGAIN = ("right", "503", "429", "409 not-ready")
+UPGRADE_S = 300.0
+
+
+def simulated(settings: Settings) -> Choice:
+    """Choose what runs a checkpoint, behind a device that waits."""
+    choice = choose_runtime(settings)
+    runtime: Any = Device(choice.runtime, Faulty(Path(os.environ["FAULTY_DEVICE"])))
+    return replace(choice, runtime=runtime)
+
+
+def measured(url: str, task: str, bodies: Sequence[str], clients: int, requests: int) -> Any:  # noqa: ANN401
+    """Have a generator ask; returns what it tells."""
+    plan = Plan(
+        port=int(url.rpartition(":")[2]),
+        target=f"/v1/tasks/{task}/classify",
+        bodies=bodies,
+        headers={"X-Request-Timeout-Ms": "60000"},
+        clients=clients,
+        requests=requests,
+    )
+    command = [sys.executable, "-m", "tests.bench.generator"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        input=json.dumps(asdict(plan)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert {sample["status"] for sample in told["samples"]} == {200}
+    return told
+
+
+def p50_ms(told: Mapping[str, Any]) -> float:
+    """Return the median latency."""
+    return 1e3 * percentile([each["done"] - each["sent"] for each in told["samples"]], 50)
+
+
+def upgrade(known: Asked, folder: Path, redeploy: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Have another checkpoint take over twice, and tell what clients were answered meanwhile."""
+    client, found = known.client(), {}
+
+    def ask(number: int) -> str:
+        known.expected.clear()  # either model may answer
+        path = f"/tasks/{known.tasks[number % len(known.tasks)]}/classify"
+        headers = {"content-type": "application/json", "x-request-timeout-ms": "60000"}
+        answer = known.client(number).post(path, content=known.bodies[0], headers=headers)
+        return "right" if answer.status_code == 200 else f"{answer.status_code} {answer.text[:200]}"
+
+    def model() -> Any:  # noqa: ANN401
+        return client.get("/v1/admin/model").json()
+
+    before = model()["model_revision"]
+    for name in ("swap", "deploy"):
+        begun = time.monotonic()
+        with asking(ask, 3) as load:
+            load.wait(5)
+            if name == "swap":
+                client.post("/v1/admin/model", json={"checkpoint": "second"}).raise_for_status()
+                until(lambda: model()["swap"]["state"] in ("done", "failed"), within_s=UPGRADE_S)
+                assert model()["model_revision"] != before, model()
+            else:
+                redeploy(folder / "models" / "third")
+            load.wait(5)
+        counts: Counter[str] = load.counts()
+        lost = [t for t in known.tasks if client.get(f"/tasks/{t}").status_code != 200]
+        found[name] = {
+            "seconds": round(time.monotonic() - begun, 1),
+            "answers": counts,
+            "lost": len(lost),
+            "not_retryable": sum(n for what, n in counts.items() if not what.startswith(AGAIN)),
+        }
+    return found
+
+
+def on_ray(stack: contextlib.ExitStack, env: Mapping[str, str]) -> tuple[str, Any]:
+    """Start Ray and the application on it; returns its address, and what deploys it anew."""
+    import ray
+    from ray import serve
+
+    from deploy.ray.app import Sizes, application
+
+    os.environ.update(RAY_enable_worker_prestart="0")  # a busy machine starts one by one
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+    stack.callback(ray.shutdown)
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    stack.callback(serve.shutdown)
+    sizes = Sizes(ingress_cpus=0.1, engine_cpus=0.1)
+
+    def deploy(checkpoint: Path) -> None:
+        changed = {**env, "KSHOT_CHECKPOINT": str(checkpoint)}
+        serve.run(application(changed, sizes, simulated), name="kshot", route_prefix="/")
+
+    deploy(Path(env["KSHOT_CHECKPOINT"]))
+    return f"http://127.0.0.1:{port}", deploy
+
+
+def main() -> None:
+    """Measure, and tell."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clip-ms", type=float, default=50.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=100, help="of each round")
+    options = parser.parse_args()
+    before = machine()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kshot-ray-")))
+        server = stack.enter_context(redis_server(folder / "redis"))
+        (folder / "device.json").write_text(json.dumps({"clip_s": options.clip_ms / 1e3}))
+        os.environ["FAULTY_DEVICE"] = str(folder / "device.json")
+        for seed, name in enumerate(("second", "third"), 1):
+            tiny_checkpoint(folder / "models" / name, seed=seed)
+        settings = {"checkpoint": str(tiny_checkpoint(folder / "tiny")), "store": server.url}
+        cores = str(len(os.sched_getaffinity(0)))  # as many lanes, so devices, on both
+        settings |= {"threads": cores, "decode_workers": "2", "models_dir": str(folder / "models")}
+        env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
+        plain = ForkedService(
+            settings,
+            folder / "log",
+            "tests.faults.failing",
+            {"FAULTY_DEVICE": os.environ["FAULTY_DEVICE"]},
+        )
+        stack.callback(plain.kill)
+        url, deploy = on_ray(stack, env)
+        known = stack.enter_context(asked(url, tasks=2, bodies=1))
+        bodies = [folder / f"{number}.json" for number in range(QUERIES)]
+        for number, path in enumerate(bodies):
+            path.write_bytes(query_body(number))
+        names, places = list(map(str, bodies)), {"plain": plain.url, "ray": url}
+        one, many = (
+            interleaved(
+                options.rounds,
+                {
+                    name: lambda at=at, n=n, r=r, of=of: of(
+                        measured(at, known.tasks[0], names, n, r)
+                    )
+                    for name, at in places.items()
+                },
+            )
+            for n, r, of in (
+                (1, options.requests // 4, p50_ms),
+                (options.clients, options.requests, lambda t: len(t["samples"]) / t["wall_s"]),
+            )
+        )
+        found = upgrade(known, folder, deploy)
+    more_ms = sorted(r - p for r, p in zip(one["ray"], one["plain"], strict=True))
+    bars = [
+        Bar("p50 on Ray - plain", more_ms[len(more_ms) // 2], "<=", 5, "ms"),
+        Bar("clips a second: on Ray / plain", median_ratio(many["ray"], many["plain"]), ">=", 0.9),
+        *(Bar(f"{n}: tasks lost", each["lost"], "<=", 0) for n, each in found.items()),
+        *(
+            Bar(f"{n}: refused for good", each["not_retryable"], "<=", 0)
+            for n, each in found.items()
+        ),
+    ]
+    tell("ray", bars, before, clip_ms=options.clip_ms, p50_ms=one, clips_s=many, upgrades=found)
+
+
+if __name__ == "__main__":
+    main()
