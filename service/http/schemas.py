@@ -8,8 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from model.config.method import QueryContext
 from service.http.diagnosis.views import DiagnosisShort
+from service.http.explained.views import EXPLAIN, WHERE, SaliencyView
 from service.http.inbox.policy import WHOSE, InboxPolicyBody
-from service.http.saliency import EXPLAIN, WHERE, SaliencyView
 from service.stores.inboxes.policy import ThresholdBy
 from service.tasks.inputs import TextSource
 

@@ -11,10 +11,10 @@ import torch
 
 from service.engine.passes.choice import Choice
 from service.engine.runtimes.protocol import ServedModel
+from service.http.explained.views import saliency_view
 from service.http.inbox.policy import InboxPolicyBody
 from service.http.problems import problem_of
 from service.http.reports import RuntimeView
-from service.http.saliency import saliency_view
 from service.http.schemas import (
     Classification,
     ClipProblem,

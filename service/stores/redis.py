@@ -22,8 +22,8 @@ from service.stores.quotas.kept import Quotas
 from service.stores.quotas.redis import RedisQuotas
 from service.stores.records import TaskRecord
 from service.stores.redis_cache import RedisCache
-from service.stores.redis_commit import Durability, durability_of
-from service.stores.redis_tasks import RedisTasks, retried
+from service.stores.redis_commit import Durability, durability_of, retried
+from service.stores.redis_tasks import RedisTasks
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from service.stores import records, sealing
 from service.stores.records import TaskRecord
-from service.stores.redis_tasks import milliseconds, retried
+from service.stores.redis_commit import milliseconds, retried
 
 USES = 10_000  # kept at most, the latest
 

@@ -9,19 +9,23 @@ Debian's 7.0, must run with `appendfsync always`, which fsyncs before it replies
 again with each write, since a server can be replaced or reconfigured behind its address.
 """
 
+import math
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from service.stores import sealing
 from service.stores.errors import StoreError, StoreUnavailableError
 from service.stores.quotas.lua import FUNCTIONS
+
+Result = TypeVar("Result")
 
 WAIT_MS = 5000
 _REMEDY = "or add ?durability=none to the URL to accept losing acknowledged tasks."
@@ -271,3 +275,16 @@ def _texts(config: Mapping[Any, Any]) -> dict[str, str]:
 
 def _version(server: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", str(server.get("redis_version", "0"))))
+
+
+async def retried(read: Callable[[], Awaitable[Result]]) -> Result:
+    """Read again, once, when the connection turns out to be gone."""
+    try:
+        return await read()
+    except RedisConnectionError:
+        return await read()
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time to live as Redis takes it: whole, and at least 1."""
+    return max(1, math.ceil(seconds * 1000))

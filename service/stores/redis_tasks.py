@@ -11,13 +11,11 @@ Keys, under a prefix (`kshot:` unless the URL says otherwise); a Redis Cluster i
 import asyncio
 import contextlib
 import logging
-import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service.stores import records, redis_commit, sealing
 from service.stores.errors import (
@@ -30,12 +28,10 @@ from service.stores.protocol import Pictures
 from service.stores.quotas import lua
 from service.stores.quotas.kept import Quotas
 from service.stores.records import TaskRecord
-from service.stores.redis_commit import Commits, Durability
+from service.stores.redis_commit import Commits, Durability, milliseconds, retried
 from service.stores.sealing import SealedRecords
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 PAGE = 100  # records fetched at once for a listing
 IDS = 1000
@@ -292,20 +288,7 @@ class RedisTasks:
         return ":".join((self._prefix, *parts))
 
 
-async def retried(read: Callable[[], Awaitable[Result]]) -> Result:
-    """Read again, once, when the connection turns out to be gone."""
-    try:
-        return await read()
-    except RedisConnectionError:
-        return await read()
-
-
 def _lost(task_id: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"Redis lost pictures of task {task_id} before they were complete; try again."
     )
-
-
-def milliseconds(seconds: float) -> int:
-    """Return a time to live as Redis takes it: whole, and at least 1."""
-    return max(1, math.ceil(seconds * 1000))

@@ -134,6 +134,17 @@ def test_the_packaged_sizes_stay_under_20_megabytes_in_half_precision() -> None:
     assert 2 * count < 20e6
 
 
+def test_the_packaged_one_is_served_by_its_name_with_its_calibration() -> None:
+    packaged = load_recognizer("causal")
+    backbone = packaged.config.backbone
+    assert isinstance(backbone, CausalConfig)
+    assert (packaged.config.frames, backbone.size, packaged.text) == (8, 192, None)
+    assert packaged.calibration.source == "jhmdb+ucf5, val classes"
+    with torch.inference_mode():
+        tokens = packaged.trunk(clips(2, size=192))
+    assert tokens.shape == (2, 8, 1, 384)
+
+
 def test_a_folder_holds_its_weights(tmp_path: Path) -> None:
     made = recognizer_of()
     save_checkpoint(made, tmp_path, "", half=True)

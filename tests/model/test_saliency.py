@@ -103,7 +103,7 @@ def test_every_method_tells_where_and_scores_as_before(preset: str) -> None:
 
 def test_a_network_that_sees_whole_clips_tells_where_in_its_last_map() -> None:
     torch.manual_seed(0)
-    config = CausalConfig(size=64, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1), maps=24, hidden=32)
+    config = CausalConfig(size=64, maps=24, hidden=32)
     recognizer = build_recognizer(compact_method(config), CausalTower(config), None)
     support, frames = supported(recognizer), clips(1, seed=4, size=64)
     grid_TSS = saliency(recognizer, frames[0], support, 0)

@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response, status
 
 from service.container import Service
-from service.http import strips
 from service.http.body import read_label, read_stages
 from service.http.changes.document import clips_request, headers, json_request
 from service.http.changes.reading import (
@@ -27,6 +26,7 @@ from service.http.changes.schemas import (
 )
 from service.http.once.repeat import RepeatDep
 from service.http.openapi import Responses, problems
+from service.http.routes import strips
 from service.http.routes.dependencies import (
     AllowanceDep,
     ExpectedDep,

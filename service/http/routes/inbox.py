@@ -4,7 +4,6 @@ from fastapi import APIRouter, Request, Response
 
 from service.container import Service
 from service.errors import FieldFault, InvalidRequestError
-from service.http import strips
 from service.http.body import read_label
 from service.http.changes.document import headers, json_request
 from service.http.changes.reading import read_json
@@ -13,6 +12,7 @@ from service.http.inbox.schemas import AnswerBody, InboxView
 from service.http.inbox.views import inbox_view
 from service.http.once.repeat import RepeatDep
 from service.http.openapi import problems
+from service.http.routes import strips
 from service.http.routes.changes import CHANGE, GETTING_READY, AskedDep, changed_view
 from service.http.routes.dependencies import ServiceDep, TaskId
 from service.stores.records import new_id

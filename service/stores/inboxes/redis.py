@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from service.stores.inboxes import kept
 from service.stores.inboxes.kept import Bounds, Remembered
-from service.stores.redis_tasks import milliseconds, retried
+from service.stores.redis_commit import milliseconds, retried
 
 Result = TypeVar("Result")
 

@@ -20,7 +20,7 @@ from service.background import spawn
 from service.stores.inboxes.redis import Run
 from service.stores.once import kept
 from service.stores.once.kept import Standing
-from service.stores.redis_tasks import milliseconds, retried
+from service.stores.redis_commit import milliseconds, retried
 
 LEASE_S = 12.0  # after which somebody who is gone holds nothing
 RENEW_S = 3.0

@@ -21,7 +21,7 @@ from service.stores import records
 from service.stores.inboxes.redis import Run
 from service.stores.quotas import lua
 from service.stores.quotas.kept import KINDS, WINDOW_S, Amounts, Quotas, Standing, tenant_of
-from service.stores.redis_tasks import milliseconds
+from service.stores.redis_commit import milliseconds
 
 PAGE = 500  # tasks that are reckoned at once
 

@@ -1,0 +1,1 @@
+"""Where answers were seen, over HTTP."""
