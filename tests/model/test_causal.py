@@ -139,7 +139,7 @@ def test_the_packaged_one_is_served_by_its_name_with_its_calibration() -> None:
     backbone = packaged.config.backbone
     assert isinstance(backbone, CausalConfig)
     assert (packaged.config.frames, backbone.size, packaged.text) == (8, 192, None)
-    assert packaged.calibration.source == "jhmdb+ucf5, val classes"
+    assert packaged.calibration.source == "jhmdb, train and val classes"
     with torch.inference_mode():
         tokens = packaged.trunk(clips(2, size=192))
     assert tokens.shape == (2, 8, 1, 384)
