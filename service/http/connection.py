@@ -232,8 +232,7 @@ class DisconnectWatcher:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        client = _Client(receive, send)
-        request = asyncio.current_task()
+        client, request = _Client(receive, send), asyncio.current_task()
         assert request is not None
         watching = spawn(client.watch(request))
         try:
@@ -258,6 +257,7 @@ class _Client:
         self._gone = asyncio.Event()
         self._answering = False
         self._answered = False
+        self._sending = asyncio.Lock()  # no message is cut off: it would go out twice, or never
 
     async def receive(self) -> Message:
         """Pass a message of the body on; after the last one, wait until the client has left."""
@@ -265,9 +265,9 @@ class _Client:
             await self._gone.wait()
             return {"type": "http.disconnect"}
         message = await self._outer_receive()
+        if message["type"] == "http.disconnect":
+            self._gone.set()
         if not message.get("more_body", False):
-            if message["type"] == "http.disconnect":
-                self._gone.set()
             self._read.set()
         return message
 
@@ -275,8 +275,9 @@ class _Client:
         """Pass a message on."""
         self._answering = True
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        await self._outer_send(message)
-        self._answered = self._answered or last
+        async with self._sending:
+            await self._outer_send(message)
+            self._answered = self._answered or last
 
     async def complete_answer(self) -> None:
         """Complete the answer, which nobody reads: the log outside expects one."""
@@ -293,6 +294,7 @@ class _Client:
         while (await self._outer_receive())["type"] != "http.disconnect":
             pass
         self._gone.set()
-        if not self._answered:
-            self.left = True
-            request.cancel()
+        async with self._sending:
+            if not self._answered:
+                self.left = True
+                request.cancel()

@@ -269,3 +269,36 @@ async def test_the_servers_own_cancellation_is_passed_on() -> None:
     with pytest.raises(asyncio.CancelledError):
         await request
     assert not wire.sent
+
+
+async def test_a_client_that_leaves_while_the_head_is_sent_gets_head_and_body_in_order() -> None:
+    """What is outside may take its time with a message, as `BaseHTTPMiddleware` does."""
+    head_begun, gone = asyncio.Event(), asyncio.Event()
+    sent: list[str] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(60)  # it is cancelled here at the latest
+
+    async def receive() -> Message:
+        if not head_begun.is_set() and not asked:
+            asked.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await head_begun.wait()
+        gone.set()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            head_begun.set()
+            await gone.wait()
+            await asyncio.sleep(0.05)
+        sent.append(message["type"])
+
+    asked: list[bool] = []
+    scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    async with asyncio.timeout(20):
+        await DisconnectWatcher(app)(scope, receive, send)
+    assert sent == ["http.response.start", "http.response.body"]
+    assert scope["kshot.code"] == "client-left"
