@@ -2,6 +2,8 @@
 
 import base64
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
+from deploy.local_service import ROOT
 from model.checkpoint import save_checkpoint
 from service.app import create_app
 from service.http.server import Protocol
@@ -142,3 +145,16 @@ def _until(reached: Callable[[], bool], what: str) -> None:
     while not reached():
         assert time.monotonic() < deadline, f"Waited {START_S:g} s for {what}."
         time.sleep(0.02)
+
+
+def make_key(store: str, scopes: str = "read,classify,write") -> str:
+    """Make a key as an operator does, and give its token."""
+    command = [sys.executable, "-m", "service.admin", "keys", "--store", store]
+    done = subprocess.run(
+        [*command, "make", "--name", "A person", "--scopes", scopes],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip().split()[-1]

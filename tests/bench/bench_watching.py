@@ -4,47 +4,31 @@
     python -m tests.bench.bench_watching --rounds 9 --requests 200
 
 Three servers on one checkpoint, asked in turns: open; with a key; with a key and every request
-traced to a receiver in a process of its own. Clips come as JPEG pictures in JSON. Metrics are
-always counted; their figure is that of reading them once a second. The last line of stdout is JSON.
+traced to a receiver in this process. Clips come as JPEG pictures in JSON. Metrics are always
+counted; their figure is that of reading them once a second. The last line of stdout is JSON.
 """
 
 import argparse
 import contextlib
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from deploy.local_service import ROOT
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell
 from tests.bench.target import Target, target
+from tests.service.test_tracing import Receiver
 
 BAR = 0.97
-RECEIVER = """
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-class Posted(BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-server = ThreadingHTTPServer(("127.0.0.1", 0), Posted)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
 
 
 @contextlib.contextmanager
-def receiver() -> Iterator[str]:
-    """Run what takes traces and forgets them; gives its URL."""
-    command = [sys.executable, "-c", RECEIVER]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        finally:
-            process.kill()
+def receiving() -> Iterator[str]:
+    """Take traces in this process, which has little else to do; gives the URL."""
+    with Receiver() as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{receiver.server_port}"
+        receiver.shutdown()
+        assert receiver.bodies, "no trace came"
 
 
 @contextlib.contextmanager
@@ -56,13 +40,13 @@ def scraped(server: Target, every_s: float = 1.0) -> Iterator[None]:
         while not ends.wait(every_s):
             server.client.get("/metrics").raise_for_status()
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield
-    finally:
-        ends.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            yield
+        finally:
+            ends.set()
+        reading.result()
 
 
 def answers_s(server: Target, options: argparse.Namespace, *, watched: bool) -> float:
@@ -84,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     before = machine()
     with contextlib.ExitStack() as stack:
-        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(receiver())}
+        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(receiving())}
         plain = stack.enter_context(target())
         locked = stack.enter_context(target(key=True))
         whole = stack.enter_context(target(traces, key=True))

@@ -19,6 +19,7 @@ from deploy.local_service import ROOT, START_S, free_port
 from tests.bench.bodies import task_body, write_queries
 from tests.bench.generator import Plan
 from tests.bench.schedule import Sample
+from tests.serving import make_key
 
 PATIENCE_S = 120.0
 QUERIES = 16  # different bodies
@@ -118,7 +119,8 @@ def target(settings: Mapping[str, str] | None = None, *, key: bool = False) -> I
         folder, port = Path(name), free_port()
         store = f"sqlite:{name}/kshot.db"
         env = os.environ | {"KSHOT_PORT": str(port), "KSHOT_STORE": store}
-        headers = {"Authorization": f"Bearer {made_key(store)}"} if key else {}
+        scopes = "read,classify,write,admin"
+        headers = {"Authorization": f"Bearer {make_key(store, scopes)}"} if key else {}
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.server"],
@@ -139,19 +141,6 @@ def target(settings: Mapping[str, str] | None = None, *, key: bool = False) -> I
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def made_key(store: str) -> str:
-    """Make a key as an operator does, and give its token."""
-    command = [sys.executable, "-m", "service.admin", "keys", "--store", store]
-    done = subprocess.run(
-        [*command, "make", "--name", "bench", "--scopes", "read,classify,write,admin"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip().split()[-1]
 
 
 def _prepared(port: int, client: httpx.Client, folder: Path) -> Target:

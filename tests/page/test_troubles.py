@@ -1,7 +1,5 @@
 """What goes wrong, what is odd, and who cannot see or point: the page says it and goes on."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from service.settings import Settings
 from tests.page.conftest import watched
 from tests.page.looking import ask, opened
-from tests.serving import moving_clip, register, serving
+from tests.serving import make_key, moving_clip, register, serving
 
 GRAVE = {"serious", "critical"}
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -144,15 +142,6 @@ def test_a_locked_service_is_used_with_a_key_that_this_tab_alone_keeps(
             expect(other.get_by_role("dialog")).to_be_visible()
             other.get_by_role("button", name="Cancel").click()
             expect(other.locator(".empty .problem")).to_contain_text("Report number")
-
-
-def make_key(store: str) -> str:
-    """Make a key as an operator does, and give it."""
-    command = [sys.executable, "-m", "service.admin", "keys", "--store", store]
-    words = subprocess.run(
-        [*command, "make", "--name", "A person"], capture_output=True, text=True, check=True
-    )
-    return words.stdout.strip().split()[-1]
 
 
 def test_axe_finds_nothing_serious_in_any_view_light_or_dark(

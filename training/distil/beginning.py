@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model.backbones.packaged.causal import STEM, STRIDE, CausalBlock, CausalNetwork, padded
 from training.distil.imitation import Lesson, channel_scale
-from training.distil.space import fit_space
+from training.distil.space import Space, fit_space
 from training.distil.teacher import VideoTeacher
 from training.distil.views import Views
 from training.errors import InputError
@@ -49,10 +49,8 @@ def begin(network: CausalNetwork, teacher: VideoTeacher, views: Views, batches: 
     lesson = Lesson(
         scales=[channel_scale(one) for one in (*changes, seen[-1])],
         state_scales=[channel_scale(one) for one in seen],
-        space=fit_space(
-            _hidden(teacher, views, batches), teacher.reading(), network.features.out_features
-        ),
-        reading=teacher.reading(),
+        space=_space(teacher, views, batches, network.features.out_features),
+        teacher=teacher,
     )
     some = pixels.flatten(0, 1)[::EVERY]
     for layer, cells, wanted, scale in (
@@ -129,13 +127,19 @@ def _closure(
     return closure
 
 
-def _hidden(teacher: VideoTeacher, views: Views, batches: int) -> Tensor:
-    """Return hidden layers of whole clips, of their first halves and of their last frames."""
+def _space(teacher: VideoTeacher, views: Views, batches: int, width: int) -> Space:
+    """Find the space in whole clips, in their first halves and in their last frames."""
     found = []
     for number in range(batches):
         pixels = views.draw(MEASURED + CELL_BATCHES + number)
         mean_BTM = teacher(pixels)[-1].mean((-2, -1)).unflatten(0, pixels.shape[:2])
         half = -(-pixels.shape[1] // 2)
         means = [mean_BTM.mean(1), mean_BTM[:, :half].mean(1), mean_BTM[:, -1]]
-        found.append(teacher.reading().hidden(torch.cat(means)))
-    return torch.cat(found)
+        found.append(teacher.hidden(torch.cat(means)))
+    hidden_CH = torch.cat(found)
+    if len(hidden_CH) <= width:
+        raise InputError(
+            f"Features of width {width} need more views than {len(hidden_CH)} to find their space "
+            "in; give more pictures, clips or synthetic actions a step."
+        )
+    return fit_space(hidden_CH, width)

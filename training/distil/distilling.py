@@ -34,23 +34,24 @@ def distil(job: StudentJob) -> dict[str, object]:
     Raises:
         InputError: There is nothing to learn from, or the folder belongs to another recipe.
     """
-    recipe, torch_seed = job.recipe, job.recipe.seed
+    recipe = job.recipe
     views = Views(
         clips_of(job.clips, job.leave_out), pictures_of(job.pictures), job.tower.size, recipe
     )
     teacher = open_video_teacher(job.teacher)
     asked = {"leave_out": list(job.leave_out), "tower": asdict(job.tower)}
     claim_folder(job.out, asked | {"recipe": asdict(recipe)})
-    torch.manual_seed(torch_seed)
+    torch.manual_seed(recipe.seed)
     tower = CausalTower(job.tower)
     lesson = open_lesson(job.out, tower.model, teacher, views)
-    run = VideoRun(tower.model, teacher, lesson, views, recipe)
+    run = VideoRun(tower.model, lesson, views, recipe)
     watch = Watch(job, run)
     done = train(run, job.out, job.steps, pause=watch.pause, every=watch.step)
     found = watch.check()
-    served = CausalTower(replace(job.tower, size=job.served)).eval()
+    config = replace(job.tower, size=job.served)
+    served = CausalTower(config).eval()
     served.model.load_state_dict(run.average)
-    recognizer = build_recognizer(compact_method(replace(job.tower, size=job.served)), served, None)
+    recognizer = build_recognizer(compact_method(config), served, None)
     save_checkpoint(recognizer, job.out, _card(run, job, found), half=True)
     return {"finished": done, "steps": run.step, **found, "out": job.out.name}
 
@@ -59,7 +60,7 @@ def open_lesson(out: Path, network: CausalNetwork, teacher: VideoTeacher, views:
     """Return the run's lesson; it is measured once, when the run begins.
 
     Raises:
-        InputError: The network's cells are not shaped as the teacher's.
+        InputError: The network's cells are not shaped as the teacher's, or clips are too few.
     """
     file = out / LESSON
     if not file.is_file():
@@ -70,7 +71,7 @@ def open_lesson(out: Path, network: CausalNetwork, teacher: VideoTeacher, views:
     kept = torch.load(file, weights_only=True)
     network.load_state_dict(kept["network"])
     space = Space(**kept["space"])
-    return Lesson(kept["scales"], kept["state_scales"], space, teacher.reading())
+    return Lesson(kept["scales"], kept["state_scales"], space, teacher)
 
 
 class Watch:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from model.backbones.packaged.causal import CausalNetwork
 from training.distil.space import Space
-from training.distil.teacher import Reading
+from training.distil.teacher import VideoTeacher
 
 FLOOR = 0.1  # share of the mean channel variance added to each channel's own
 FEW_CELLS = 400  # of a frame; blocks with more of them learn from fewer clips of a batch
@@ -35,17 +35,17 @@ class Lesson:
         scales: 1 / deviation of each channel of the stem, of each layer's change, and of the map.
         state_scales: The same of the cells themselves.
         space: Where features live.
-        reading: The teacher's last layers.
+        teacher: Answers.
     """
 
     scales: Sequence[Tensor]
     state_scales: Sequence[Tensor]
     space: Space
-    reading: Reading
+    teacher: VideoTeacher
 
     def features(self, mean_BM: Tensor) -> Tensor:
         """Return the teacher's features_BE of mean maps."""
-        return self.space.features(self.reading.hidden(mean_BM))
+        return self.space.features(self.teacher.hidden(mean_BM))
 
 
 def apart(

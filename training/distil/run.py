@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from model.backbones.packaged.causal import CausalNetwork
 from training.distil.imitation import Lesson, apart, reading_error, whole
 from training.distil.recipe import VideoRecipe
-from training.distil.teacher import VideoTeacher
 from training.distil.views import Views
 from training.run_folder import write_state
 
@@ -30,8 +29,7 @@ class VideoRun:
 
     Args:
         network: Learns.
-        teacher: Answers each batch.
-        lesson: How its answers are measured.
+        lesson: What the teacher says of each batch, and how that is measured.
         views: Where batches come from.
         recipe: How the network learns.
     """
@@ -39,12 +37,11 @@ class VideoRun:
     def __init__(
         self,
         network: CausalNetwork,
-        teacher: VideoTeacher,
         lesson: Lesson,
         views: Views,
         recipe: VideoRecipe,
     ) -> None:
-        self.network, self.teacher = network.train(), teacher
+        self.network = network.train()
         self.lesson, self.views, self.recipe = lesson, views, recipe
         self.step = 0
         self.optimizer = torch.optim.AdamW(
@@ -70,7 +67,7 @@ class VideoRun:
         return told
 
     def _learn(self, pixels_BTCSS: Tensor) -> dict[str, float]:
-        seen = self.teacher(pixels_BTCSS)
+        seen = self.lesson.teacher(pixels_BTCSS)
         told = dict[str, float]()
         if self.step < self.recipe.apart:
             for name, error in apart(self.network, pixels_BTCSS, seen, self.lesson):

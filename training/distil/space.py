@@ -1,10 +1,9 @@
 """The space that a student's features live in: the teacher's hidden layer, centred and turned.
 
 The hidden layer is wide and much of it says the same. Its principal directions keep the angles
-between clips in a fraction of the width, and the teacher's classifier is a linear map of them, so
-that the student is asked for logits through the teacher's own, frozen classifier.
+between clips in a fraction of the width.
 
-Dimensions: C clips, B of a batch, H hidden width, E feature width, K classes.
+Dimensions: C clips, B of a batch, H hidden width, E feature width.
 """
 
 from dataclasses import dataclass
@@ -12,34 +11,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.distil.teacher import Reading
-
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where features live, and the teacher's classifier there."""
+    """Where features live."""
 
     mean_H: Tensor
     basis_HE: Tensor  # orthonormal
-    classifier_KE: Tensor
-    bias_K: Tensor
     variance: float  # of a feature, all directions together
 
     def features(self, hidden_BH: Tensor) -> Tensor:
         """Return features_BE of the teacher."""
         return (hidden_BH - self.mean_H) @ self.basis_HE
 
-    def logits(self, features_BE: Tensor) -> Tensor:
-        """Return what the teacher's classifier says of features."""
-        return features_BE @ self.classifier_KE.T + self.bias_K
 
-
-def fit_space(hidden_CH: Tensor, reading: Reading, width: int) -> Space:
+def fit_space(hidden_CH: Tensor, width: int) -> Space:
     """Find the principal directions of hidden layers.
 
     Args:
         hidden_CH: Of many clips.
-        reading: The teacher's last layers.
         width: E, less than there are clips.
     """
     mean_H = hidden_CH.mean(0)
@@ -48,8 +38,6 @@ def fit_space(hidden_CH: Tensor, reading: Reading, width: int) -> Space:
     return Space(
         mean_H=mean_H,
         basis_HE=basis_HE.contiguous(),
-        classifier_KE=reading.logits_KH @ basis_HE,
-        bias_K=reading.logits(mean_H[None])[0],
         variance=float(features.square().sum(1).mean()),
     )
 

@@ -6,11 +6,10 @@ batch normalisation folded into the convolutions. A temporal convolution sees a 
 before it.
 
 Dimensions: B clips, T frames, N = B * T, C channels, H W cells, S pixels, M channels of the last
-map, H also the width of the hidden layer, K classes.
+map, H also the width of the hidden layer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,24 +23,6 @@ FEATURES, HIDDEN, CLASSES = 480, 2048, 600
 LAYERS = ((0, 1), (1, 3), (2, 3), (3, 4), (4, 4))  # stage and its layers
 UNSTRIDED = 3  # the stage that keeps its map's size
 LAST = "classifier.logits.weight"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How the teacher reads a mean of map cells: to its hidden layer, then to logits."""
-
-    hidden_HC: Tensor
-    hidden_bias_H: Tensor
-    logits_KH: Tensor
-    logits_bias_K: Tensor
-
-    def hidden(self, mean_BM: Tensor) -> Tensor:
-        """Return hidden_BH of mean cells of the last map."""
-        return F.linear(mean_BM, self.hidden_HC, self.hidden_bias_H).clamp(0, 6)
-
-    def logits(self, hidden_BH: Tensor) -> Tensor:
-        """Return logits_BK."""
-        return F.linear(hidden_BH, self.logits_KH, self.logits_bias_K)
 
 
 class VideoTeacher(nn.Module):
@@ -76,15 +57,10 @@ class VideoTeacher(nn.Module):
                 states.append(self._layer(states[-1], name, stride, frames))
         return [*states, self._convolve(states[-1], "head.project")]
 
-    def reading(self) -> Reading:
-        """Return its last two layers."""
-        hidden, logits = "classifier.hidden", "classifier.logits"
-        return Reading(
-            self._tensor(f"{hidden}.weight").flatten(1),
-            self._tensor(f"{hidden}.bias"),
-            self._tensor(f"{logits}.weight").flatten(1),
-            self._tensor(f"{logits}.bias"),
-        )
+    def hidden(self, mean_BM: Tensor) -> Tensor:
+        """Return hidden_BH, the layer in front of the classifier, of mean cells of the last map."""
+        weight_HM = self._tensor("classifier.hidden.weight").flatten(1)
+        return F.linear(mean_BM, weight_HM, self._tensor("classifier.hidden.bias")).clamp(0, 6)
 
     def _layer(self, x_NCHW: Tensor, name: str, stride: int, frames: int) -> Tensor:
         y = self._convolve(x_NCHW, f"{name}.expansion")

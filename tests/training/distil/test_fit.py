@@ -20,7 +20,7 @@ from training.distil.recipe import StudentJob, VideoRecipe
 from training.distil.run import BEFORE_FALL, STATE, VideoRun, going_on, rate
 from training.distil.sources import clips_of, pictures_of
 from training.distil.space import fit_space
-from training.distil.teacher import CLASSES, HIDDEN, LAYERS, Reading, open_video_teacher
+from training.distil.teacher import HIDDEN, LAYERS, open_video_teacher
 from training.distil.views import Views
 from training.errors import InputError
 
@@ -60,10 +60,14 @@ def job(video_teacher: Path, indexed: Path, pictures: Path) -> Job:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def told(job: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     out = tmp_path_factory.mktemp("undisturbed")
-    assert distil(job(out))["finished"]
-    return out
+    return out, distil(job(out))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(told: tuple[Path, dict[str, object]]) -> Path:
+    return told[0]
 
 
 def assert_same_weights(one: Path, two: Path) -> None:
@@ -88,8 +92,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     job: Job, undisturbed: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        told = distil(job(tmp_path, max_seconds=0))
-    assert (told["finished"], told["steps"]) == (False, 2)
+        stopped = distil(job(tmp_path, max_seconds=0))
+    assert (stopped["finished"], stopped["steps"]) == (False, 2)
     distil(job(tmp_path))
     assert_same_weights(tmp_path, undisturbed)
 
@@ -113,9 +117,11 @@ def test_the_rate_is_level_until_it_falls_to_zero() -> None:
     assert rates[11:] == [1, 1, 0.75, 0.5, 0.25, 0]
 
 
-def test_unseen_classes_are_told_of(undisturbed: Path, job: Job, indexed: Path) -> None:
-    told = distil(job(undisturbed))
-    assert 0 <= float(str(told[f"{indexed.name} 1-shot"])) <= 100
+def test_a_finished_run_tells_of_unseen_classes(
+    told: tuple[Path, dict[str, object]], indexed: Path
+) -> None:
+    assert (told[1]["finished"], told[1]["steps"]) == (True, 4)
+    assert 0 <= float(str(told[1][f"{indexed.name} 1-shot"])) <= 100
 
 
 @torch.no_grad()
@@ -144,7 +150,7 @@ def test_blocks_alone_and_the_whole_come_nearer_to_the_teacher(
     recipe = replace(RECIPE, warmup=1, apart=1000 - first, lr=1e-2, whole_lr=1e-2)
     views, teacher = views_of(indexed, pictures, recipe), open_video_teacher(video_teacher)
     network = CausalTower(TOWER).model
-    run = VideoRun(network, teacher, begin(network, teacher, views, 4), views, recipe)
+    run = VideoRun(network, begin(network, teacher, views, 4), views, recipe)
     errors = [sum(run.advance(100_000).values()) for _ in range(60)]
     assert sum(errors[-5:]) < 0.8 * sum(errors[:5])
 
@@ -160,20 +166,23 @@ def test_a_batch_follows_from_its_number_and_has_every_kind(indexed: Path, pictu
         Views([], [], 32, RECIPE)
 
 
-def test_the_space_keeps_angles_and_the_classifier_says_the_same() -> None:
-    noise = torch.Generator().manual_seed(0)
-    reading = Reading(
-        torch.randn(HIDDEN, 4, generator=noise), torch.randn(HIDDEN, generator=noise),
-        torch.randn(CLASSES, HIDDEN, generator=noise) / 45, torch.randn(CLASSES, generator=noise),
-    )  # fmt: skip
-    hidden = reading.hidden(torch.randn(12, 4, generator=noise))
-    space = fit_space(hidden, reading, len(hidden) - 1)  # all that so few clips differ in
+def test_the_space_keeps_angles() -> None:
+    hidden = torch.randn(12, HIDDEN, generator=torch.Generator().manual_seed(0))
+    space = fit_space(hidden, len(hidden) - 1)  # all that so few clips differ in
     features = space.features(hidden)
     centred = hidden - hidden.mean(0)
     torch.testing.assert_close(features @ features.T, centred @ centred.T, atol=1e-1, rtol=1e-3)
-    torch.testing.assert_close(space.logits(features), reading.logits(hidden), atol=1e-2, rtol=1e-3)
-    narrow = fit_space(hidden, reading, 2)
+    assert space.variance == pytest.approx(float(centred.square().sum(1).mean()), rel=1e-4)
+    narrow = fit_space(hidden, 2)
     torch.testing.assert_close(narrow.features(hidden), features[:, :2], atol=1e-2, rtol=1e-3)
+
+
+def test_features_wider_than_the_views_that_find_their_space_are_refused(
+    video_teacher: Path, indexed: Path, pictures: Path
+) -> None:
+    network = CausalTower(replace(TOWER, features=12)).model
+    with pytest.raises(InputError, match="Features of width 12 need more views than 12"):
+        begin(network, open_video_teacher(video_teacher), views_of(indexed, pictures), 1)
 
 
 @pytest.mark.parametrize(

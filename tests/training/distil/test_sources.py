@@ -45,13 +45,11 @@ def test_the_teacher_computes_what_the_given_tool_computes() -> None:
         sys.path.remove(str(tools))
     clip = torch.rand(1, 4, 3, SIZE, SIZE, generator=seeded())
     with torch.inference_mode():
-        features, hidden, logits = MoViNetA0Stream(weights)(clip)
+        features, hidden, _ = MoViNetA0Stream(weights)(clip)
     teacher = open_video_teacher(weights)
     mean = teacher(clip)[-1].mean((0, 2, 3))[None]
-    reading = teacher.reading()
     torch.testing.assert_close(mean, features, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(reading.hidden(mean), hidden, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(reading.logits(reading.hidden(mean)), logits, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(teacher.hidden(mean), hidden, atol=1e-3, rtol=1e-3)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
