@@ -8,8 +8,10 @@ LayerNorm, a token times its own gradient is always zero. To first order, a cell
 score would lose if that cell showed what the frame shows on the average.
 
 The layer is what goes into the last block, adapted or not, and the last map of a network that sees
-whole clips. Dimensions: T frames, U instants, S side of the grid, L tokens, P patches, D width, H W
-pixels, C colours.
+whole clips. What a method reads of levels further below stands still.
+
+Dimensions: T frames, U instants, S side of the grid, L tokens, P patches, D width, H W pixels, C
+colours.
 """
 
 from collections.abc import Callable
@@ -101,6 +103,7 @@ def _layer(video: VideoEncoder, frames_1THWC: Tensor, view: View) -> _Layer:
         video.keep(maps, level, tokens)
 
     def finish(tokens_1TLD: Tensor) -> Tensor:
+        video.keep(maps, last - 1, tokens_1TLD)  # a level may be read by itself, too
         tokens_1TRD = run(tokens_1TLD)
         video.keep(maps, last, tokens_1TRD)
         return video.above(tokens_1TRD, maps)

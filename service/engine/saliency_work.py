@@ -14,7 +14,7 @@ from model.episode import EncodedSupport
 from model.errors import MethodError
 from service.engine.runtimes.protocol import Runtime
 from service.engine.window_work import WindowWork
-from service.engine.work import Outcome, Step
+from service.engine.work import Outcome, Step, is_out_of_memory
 
 PASSES = 3  # that a clip costs which is explained, its answer among them, rounded up
 
@@ -24,7 +24,7 @@ class Explained:
     """Where an answer was seen in a clip.
 
     Args:
-        grid_TSS: In [0, 1], by frame, row and column; None where the network keeps no places.
+        grid_TSS: In [0, 1], by frame, row and column; None where it cannot be said.
         reason: Why there is none.
         compute_ms: What it took on the device.
     """
@@ -57,7 +57,6 @@ class SaliencyWork(WindowWork):
 
         Raises:
             DeadlineError: The deadline has passed.
-            DeviceMemoryError: The device has no memory for it.
         """
         done: asyncio.Future[Explained] = asyncio.get_running_loop().create_future()
         step = Step(
@@ -73,11 +72,15 @@ class SaliencyWork(WindowWork):
 
 
 def _explain(
-    runtime: Runtime, frames_THWC: np.ndarray, support: EncodedSupport, label: int, _: int
+    runtime: Runtime, frames_THWC: np.ndarray, support: EncodedSupport, label: int, parts: int
 ) -> Outcome:
     started, grid_TSS, reason = time.monotonic(), None, None
     try:
         grid_TSS = runtime.saliency(frames_THWC, support, label)
-    except MethodError as error:  # no square grid: the network's, not the clip's fault
-        reason = f"It cannot be said where it was seen. {error}"
+    except MethodError:
+        reason = "It cannot be said where it was seen: the network keeps no square grid of places."
+    except Exception as error:
+        if parts == 1 or not is_out_of_memory(error):
+            raise
+        reason = "The device has no memory to say where it was seen; ask again later."
     return Outcome(Explained(grid_TSS, reason, 1e3 * (time.monotonic() - started)))

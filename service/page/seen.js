@@ -21,8 +21,9 @@ export function seenPart(view, clip) {
 async function shown(view, clip) {
   const [answer, told] = await Promise.all([classify(view.id, [clip], { explain: true, remember: false }), get('v1/info')])
   const [result] = answer.results
+  if (result.error) throw Object.assign(new Error(), result.error)
   const seen = result.saliency
-  if (!seen) return [h('p', { class: 'warning', role: 'status' }, result.error?.detail ?? result.warnings.at(-1))]
+  if (!seen) return [h('p', { class: 'warning', role: 'status' }, result.warnings.at(-1))]
   const film = await pictures(clip.file, result.frames_s, clip.start_s, clip.end_s, { side: SIDE, part: part(told.model) }).catch(() => null)
   const said = seen.frames.map((rows, place) => words(rows, place, result.frames_s[place]))
   return [

@@ -16,6 +16,7 @@ from model.episode import EncodedSupport, plain
 from model.methods import METHODS, compact_method
 from model.recognizer import Recognizer
 from model.saliency import saliency
+from model.views import query_view
 from tests.model.tiny import TOWERS, clips, tiny_recognizer, tiny_text
 
 SIDE = 4  # cells of a side of what the toy sees
@@ -108,3 +109,23 @@ def test_a_network_that_sees_whole_clips_tells_where_in_its_last_map() -> None:
     support, frames = supported(recognizer), clips(1, seed=4, size=64)
     grid_TSS = saliency(recognizer, frames[0], support, 0)
     assert (grid_TSS.shape, grid_TSS.min(), grid_TSS.max()) == ((8, 2, 2), 0, 1)
+
+
+def test_a_level_that_is_read_by_itself_counts_beside_what_goes_into_the_last_block() -> None:
+    """SloshNet reads the level in front of the last block, too: the slope has both ways in it."""
+    recognizer = tiny_recognizer("sloshnet_vit")
+    support, frames = supported(recognizer), clips(1, seed=4)
+    video, view = recognizer.video, query_view(recognizer.config.query_context, [()])
+    *_, (last, _) = video.steps(view)
+    assert last - 1 in video.levels
+    read = saliency(recognizer, frames[0], support, 0)
+    kept, real = [], video.keep
+
+    def but_that_one(maps: dict[int, Tensor], level: int, tokens_BTLD: Tensor) -> None:
+        kept.append(level)
+        real(maps, level, tokens_BTLD.detach() if level == last - 1 else tokens_BTLD)
+
+    video.keep = but_that_one  # type: ignore[method-assign]
+    one_way = saliency(recognizer, frames[0], support, 0)
+    assert kept.count(last - 1) == 2
+    assert not np.allclose(read, one_way, atol=1e-4)

@@ -1,13 +1,21 @@
 """Where an answer was seen: asked for in both forms, of few clips, and nothing else changes."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import torch
 
+from model.episode import EncodedSupport
+from model.errors import MethodError
+from service.app import create_app
+from service.engine.runtimes.protocol import Runtime
 from service.limits import MOST_EXPLAINED
-from tests.serving import base64_of, moving_clip, problem, query_files, register
+from service.settings import Settings
+from tests.serving import base64_of, moving_clip, problem, query_files, register, serving_app
 
 EXPLAIN = {"explain": "true"}
 
@@ -62,10 +70,11 @@ def test_more_clips_than_are_explained_are_refused_before_they_are_decoded(
     client: httpx.Client, path: str, clip: bytes
 ) -> None:
     many = [clip] * (MOST_EXPLAINED + 1)
-    shown = [{"video": base64_of(each)} for each in many]
+    damaged = [each[:300] for each in many]  # decoding would refuse them otherwise
+    shown = [{"video": base64_of(each)} for each in damaged]
     assert client.get("/limits").json()["explained_clips"] == MOST_EXPLAINED
     for answer in (
-        client.post(path, files=query_files(*many), data=EXPLAIN),
+        client.post(path, files=query_files(*damaged), data=EXPLAIN),
         client.post(path, json={"clips": shown, "explain": True}),
     ):
         assert "leave out explain" in problem(answer, 422, "too-many-clips")["detail"]
@@ -93,3 +102,64 @@ def test_the_document_describes_both_forms(client: httpx.Client) -> None:
         document["components"]["schemas"]["QueryBody"]["properties"]["explain"]["default"] is False
     )
     assert "SaliencyView" in document["components"]["schemas"]
+
+
+@pytest.fixture
+def watched(
+    checkpoint: Path, clips: dict[str, list[bytes]], tmp_path: Path
+) -> Iterator[tuple[httpx.Client, str, Runtime]]:
+    """A service of one's own, the path of its task, and what runs its model."""
+    store = f"sqlite:{tmp_path / 'store'}"
+    app = create_app(Settings(checkpoint=str(checkpoint), store=store, threads=1, decode_workers=1))
+    with serving_app(app) as http:
+        path = f"/v1/tasks/{register(http, dict(reversed(clips.items())))['id']}/classify"
+        yield http, path, app.state.service.engine._recognizer
+
+
+def test_the_grid_is_asked_of_the_label_that_won(
+    watched: tuple[httpx.Client, str, Runtime],
+    clips: dict[str, list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    http, path, runtime = watched
+    asked: list[int] = []
+    real = runtime.saliency
+
+    def noted(frames: np.ndarray, support: EncodedSupport, label: int) -> np.ndarray:
+        asked.append(label)
+        return real(frames, support, label)
+
+    monkeypatch.setattr(runtime, "saliency", noted)
+    queries = [given[0] for given in clips.values()]
+    found = results(http.post(path, files=query_files(*queries), data=EXPLAIN))
+    named = [each["label"] for each in http.get(path.removesuffix("/classify")).json()["labels"]]
+    assert [named[label] for label in asked] == [each["label"] for each in found]
+    assert any(asked), "the first label won everywhere, which tells nothing"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MethodError("patches=1"), "keeps no square grid of places"),
+        (torch.OutOfMemoryError("CUDA"), "no memory to say where it was seen; ask again"),
+    ],
+)
+def test_an_answer_that_cannot_be_explained_is_still_an_answer(
+    error: Exception,
+    reason: str,
+    watched: tuple[httpx.Client, str, Runtime],
+    clip: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    http, path, runtime = watched
+
+    def fails(*_: object) -> np.ndarray:
+        raise error
+
+    monkeypatch.setattr(runtime, "saliency", fails)
+    for _ in range(3):  # a device that gave up work twice in a row would be called lost
+        (result,) = results(http.post(path, files=query_files(clip), data=EXPLAIN))
+        assert result["saliency"] is None
+        assert reason in result["warnings"][-1]
+        assert str(error) not in result["warnings"][-1]
+    assert http.get("/readyz").status_code == 200

@@ -168,8 +168,7 @@ class CausalTower(nn.Module):
 
     def clip(self, pixels_BTCHW: Tensor) -> Tensor:
         """Turn normalised pixels of whole clips into features_BTE."""
-        features: Tensor = self.model(pixels_BTCHW)
-        return features
+        return self.read(self.cells(pixels_BTCHW))
 
     def cells(self, pixels_BTCHW: Tensor) -> Tensor:
         """Return the last map of each frame, cells_BTLM."""

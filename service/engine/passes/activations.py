@@ -16,7 +16,7 @@ QUICK_GELU = 1.702  # its factor in front of the sigmoid
 
 
 class InPlaceGelu(nn.Module):
-    """GELU that writes over what it reads; nothing can be trained through it."""
+    """GELU that writes over what it reads: gradients of its input pass, as saliency needs them."""
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         """Apply it."""

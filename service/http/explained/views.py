@@ -26,9 +26,9 @@ class SaliencyView(BaseModel):
     )
 
 
-def saliency_view(explained: Explained | None, label: str) -> SaliencyView | None:
-    """Show where a label was seen; None where nobody asked, or nobody knows."""
-    if explained is None or explained.grid_TSS is None:
+def saliency_view(explained: Explained, label: str) -> SaliencyView | None:
+    """Show where a label was seen; None where nobody knows."""
+    if explained.grid_TSS is None:
         return None
     rows = explained.grid_TSS.astype(float).round(3).tolist()
     return SaliencyView(method=METHOD, label=label, frames=rows)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response, status
 
+from service.http.routes.tags import at_hand
+
 FOLDER = Path(__file__).resolve().parents[2] / "page"
 INDEX = "index.html"
 TYPES = {
@@ -82,7 +84,7 @@ async def file(name: str, request: Request) -> Response:
 
 def _sent(found: PageFile, request: Request) -> Response:
     headers = HEADERS | {"ETag": found.tag}
-    if found.tag in request.headers.get("if-none-match", ""):
+    if at_hand(request, found.tag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         packed = headers | {"Content-Encoding": "gzip"}
