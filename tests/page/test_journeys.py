@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
@@ -19,10 +20,11 @@ JUMP = """button => {
     button.click()
     return video.currentTime
 }"""
-GLOWS = """canvas => {
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
-    return data.some((red, at) => at % 4 === 0 && red > data[at + 2] + 60)
-}"""
+WARMTH = """(canvas, [row, column, side]) => {
+    const [wide, high] = [canvas.width / side, canvas.height / side]
+    const { data } = canvas.getContext("2d").getImageData(column * wide, row * high, wide, high)
+    return data.reduce((sum, value, at) => sum + [value, 0, -value, 0][at % 4], 0) / (wide * high)
+}"""  # mean of red minus blue over a cell
 CAN_BE_PLAYED = """urls => Promise.all(urls.map(url => new Promise(resolve => {
     const video = document.createElement("video")
     video.onloadeddata = () => resolve(true)
@@ -136,7 +138,12 @@ def test_where_an_answer_was_seen_is_shown_on_demand_and_said_in_words(
     most = [max(map(max, rows)) for rows in result["saliency"]["frames"]]
     brightest = pictures.nth(most.index(1))
     expect(brightest).to_have_attribute("aria-label", re.compile("100.% of the most anywhere"))
-    assert brightest.evaluate(GLOWS)
+    cells = np.array(result["saliency"]["frames"][most.index(1)])
+    warm, cold = (
+        brightest.evaluate(WARMTH, [*map(int, np.unravel_index(place, cells.shape)), len(cells)])
+        for place in (cells.argmax(), cells.argmin())
+    )
+    assert warm > cold + 40
     toggle.press("Enter")
     expect(answer.locator(".heats")).to_be_hidden()
     expect(toggle).to_have_attribute("aria-expanded", "false")
