@@ -272,6 +272,7 @@ async def test_an_ingress_keeps_no_supports_alive(tmp_path: Path) -> None:
     await host.close()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Ray imports
 def test_a_store_of_one_process_is_refused() -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'kshot[ray]'")
     from deploy.ray.app import Sizes, application
