@@ -18,8 +18,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deploy.ray.facts import runtime_of
 from deploy.ray.hosting import EngineHost
-from deploy.ray.remote import RemoteEngine, runtime_of
+from deploy.ray.remote import RemoteEngine
 from model.errors import KshotError
 from service.app import create_app
 from service.container import choose_runtime

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from deploy.ray.facts import Facts, Pulse
 from model.backbones.wording import TextFault
 from model.diagnosis.splits import Split
 from model.episode import EncodedSupport
@@ -27,9 +28,9 @@ from service.background import spawn
 from service.container import choose_runtime
 from service.engine.engine import Engine
 from service.engine.passes.choice import Choice
-from service.engine.runtimes.protocol import ServedModel, supports_from
+from service.engine.runtimes.protocol import supports_from
 from service.engine.saliency_work import Explained
-from service.engine.support_cache import SupportCache, SupportKey, SupportSize
+from service.engine.support_cache import SupportCache, SupportKey
 from service.engine.work import Classified
 from service.errors import EngineError
 from service.settings import Settings
@@ -37,34 +38,6 @@ from service.settings import Settings
 IDLE_S = 120.0  # after which a model goes that nobody asks for, where there is another
 
 log = logging.getLogger("kshot.ray")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What an ingress knows of a model that it does not have."""
-
-    model: ServedModel
-    kind: str
-    precision: str
-    provider: str
-    buckets: tuple[int, ...]
-    why: str
-    clips_s: Mapping[str, float]
-    refused: Mapping[str, str]
-    supports_apart: bool
-    size: SupportSize
-    slice_frames: int
-    alone_s: float
-    made_by: str  # hash of what makes supports
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """How an engine fares, as `Engine.silent_s`, `drain_rate` and `query_rate`."""
-
-    silent_s: float
-    frames_s: float
-    query_frames_s: float
 
 
 @dataclass(slots=True)

@@ -9,16 +9,15 @@ import hashlib
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deploy.ray.hosting import Facts, Pulse
+from deploy.ray.facts import Facts, Pulse
 from model.backbones.wording import TextFault
-from model.calibration.fitted import Calibration
 from model.diagnosis.splits import Split
 from model.episode import EncodedSupport, MatchScores
 from model.errors import KshotError
@@ -54,37 +53,6 @@ class Ask(Protocol):
 
     async def engines(self) -> int:
         """Return how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteRuntime:
-    """What is told of the runtime that is elsewhere."""
-
-    kind: str
-    precision: str
-    provider: str
-    buckets: tuple[int, ...]
-    name: str
-    fingerprint: str
-    device: str
-    needs_text: bool
-    calibration: Calibration
-
-
-def runtime_of(facts: Facts) -> RemoteRuntime:
-    """Tell of the runtime of a model that is elsewhere."""
-    model = facts.model
-    return RemoteRuntime(
-        kind=facts.kind,
-        precision=facts.precision,
-        provider=facts.provider,
-        buckets=facts.buckets,
-        name=model.name,
-        fingerprint=model.fingerprint,
-        device=model.device,
-        needs_text=model.needs_text,
-        calibration=model.calibration,
-    )
 
 
 class RemoteEngine(Engine):
