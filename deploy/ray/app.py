@@ -93,7 +93,7 @@ class Asking:
         here = serve.get_replica_context().app_name
         told = (await asyncio.to_thread(serve.status)).applications.get(here)
         states = told.deployments[ENGINE].replica_states if told else {}
-        return max(1, states.get("RUNNING", 0))
+        return max(1, int(states.get("RUNNING", 0)))
 
 
 class Ingress:
