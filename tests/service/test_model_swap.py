@@ -219,7 +219,7 @@ def test_what_another_replica_deletes_on_the_way_stays_in_no_memory(
 
 def test_a_fault_that_passes_leaves_no_task_with_the_older_model(replicas: Replicas) -> None:
     task = register(replicas.one, CLIPS)["id"]
-    failures = 6
+    failures = 5
 
     def prepare(line: Service) -> None:
         encoded = line.tasks.supports.encoded
@@ -237,6 +237,25 @@ def test_a_fault_that_passes_leaves_no_task_with_the_older_model(replicas: Repli
     assert (ended["state"], ended["left"]) == ("done", 0)
     new = replicas.one.get(PLACE).json()["model_revision"]
     assert classify(replicas.one, task, QUERY)["model_revision"] == new
+
+
+def test_a_fault_that_stays_ends_the_swap_and_the_older_model_keeps_the_task(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tasks.swapping.swap.GIVE_UP_S", 0.3)
+    task = register(replicas.one, CLIPS)["id"]
+    before = classify(replicas.one, task, QUERY)
+
+    def prepare(line: Service) -> None:
+        async def failing(task_id: str) -> int:
+            raise DeviceMemoryError(f"The device has no memory for {task_id}.")
+
+        line.tasks.supports.encoded = failing  # type: ignore[method-assign]
+
+    ended = swapped(replicas, "third", prepare)
+    assert (ended["state"], ended["encoded"], ended["left"]) == ("done", 0, ended["tasks"])
+    assert scores(classify(replicas.one, task, QUERY)) == scores(before)
+    assert swapped(replicas, "second")["left"] == 0  # a later checkpoint sees to them
 
 
 def test_a_failure_after_the_switch_says_that_the_new_model_answers(

@@ -201,7 +201,7 @@ class Models(Generic[LineT]):
 
     async def _encode(self, line: LineT, swap: Swap) -> None:
         """Get one task after the other ready at a line, those first that were used last."""
-        pause_s, well = PAUSE_S, time.monotonic()
+        pause_s, well = PAUSE_S / 2, time.monotonic()
         waiting = [task_id for task_id in await self._in_order() if task_id in self.elsewhere]
         while waiting:
             steps: dict[str, Step] = {}
@@ -229,7 +229,7 @@ class Models(Generic[LineT]):
     async def _moved(self, task_id: str, line: LineT) -> Step:
         """Hand a task over to a line that has it ready."""
         await line.tasks.supports.encoding.idle.wait()  # what requests wait for goes first
-        old, revision = self.elsewhere[task_id], -1
+        old = self.elsewhere[task_id]
         if old.tasks.supports.busy(task_id):
             return "busy"
         try:
