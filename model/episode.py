@@ -70,7 +70,7 @@ class SupportClips:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class EncodedSupport:
     """All that queries of a task need: derived from its pictures, and rebuilt from them.
 

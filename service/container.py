@@ -69,7 +69,7 @@ class Service:
     """All that answers with one model; nothing in it changes but the number of requests."""
 
     ground: Ground
-    settings: Settings
+    settings: Settings  # this, and what follows up to the keeper, as the ground has it
     store: TaskStore
     pool: DecodePool
     once: Once
@@ -201,14 +201,37 @@ async def service_of(
         observe_model(tasks, engine, ground.meters, ground.tracing)
         stack.push_async_callback(assembly.warming_of(store, supports, ahead=ahead).close)
         log.info("Serving %s on %s", engine.model.name, engine.model.device)
-        changer, porter = assembly.changer_of(tasks), Porter(tasks, settings.inbox_s)
-        under = ground, settings, store, pool, ground.once, ground.meters, ground.keeper
-        parts = limits, choice, engine, texts, tasks, changer
-        users = Diagnoser(tasks, engine), porter, assembly.classifier_of(tasks, engine)
-        asked = assembly.follower_of(tasks, engine, settings), assembly.inbox_of(changer, settings)
-        watch = Watch(supports, settings.max_watchers)
-        service = Service(*under, *parts, *users, *asked, watch, stack.pop_all())
+        service = _service(ground, choice, engine, tasks, stack)
     return service  # noqa: RET504 (mypy thinks that a stack may swallow an error)
+
+
+def _service(
+    ground: Ground, choice: Choice, engine: Engine, tasks: Tasks, stack: AsyncExitStack
+) -> Service:
+    """Put the use cases beside what has started; the stack is the service's from then on."""
+    settings, changer = ground.settings, assembly.changer_of(tasks)
+    return Service(
+        ground=ground,
+        settings=settings,
+        store=ground.store,
+        pool=ground.pool,
+        once=ground.once,
+        meters=ground.meters,
+        keeper=ground.keeper,
+        limits=tasks.limits,
+        choice=choice,
+        engine=engine,
+        texts=tasks.texts,
+        tasks=tasks,
+        changer=changer,
+        diagnoser=Diagnoser(tasks, engine),
+        porter=Porter(tasks, settings.inbox_s),
+        classifier=assembly.classifier_of(tasks, engine),
+        follower=assembly.follower_of(tasks, engine, settings),
+        inbox=assembly.inbox_of(changer, settings),
+        watch=Watch(tasks.supports, settings.max_watchers),
+        stack=stack.pop_all(),
+    )
 
 
 def choose_runtime(settings: Settings) -> Choice:

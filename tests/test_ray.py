@@ -4,19 +4,29 @@ CI does not install Ray, which takes 237 MB: what needs it is skipped there.
 """
 
 import asyncio
+import gc
 import importlib.util
+import inspect
+import time
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deploy.ray import hosting
 from deploy.ray.hosting import EngineHost
 from deploy.ray.remote import RemoteEngine
+from model.diagnosis.splits import Split
 from model.errors import KshotError
 from model.text import template_stages
+from service.background import until
+from service.container import choose_runtime
+from service.engine.engine import Engine
+from service.engine.passes.choice import Choice
 from service.engine.window_work import Reel
-from service.errors import DeadlineError
+from service.errors import DeadlineError, EngineError
 from service.settings import Settings
 from tests.model.tiny import clips
 from tests.serving import tiny_checkpoint
@@ -29,13 +39,18 @@ class Straight:
         self.host = host
         self.loop = asyncio.get_running_loop()
         self.methods: list[str] = []
+        self.slow_s = 0.0  # that an answer takes
 
     async def __call__(self, method: str, *arguments: object) -> Any:  # noqa: ANN401
         self.methods.append(method)
+        await asyncio.sleep(self.slow_s)
         return await getattr(self.host, method)(*arguments)
 
     def now(self, method: str, *arguments: object) -> Any:  # noqa: ANN401
         return asyncio.run_coroutine_threadsafe(self(method, *arguments), self.loop).result(20)
+
+    async def engines(self) -> int:
+        return 3
 
 
 async def opened(host: EngineHost, source: str) -> tuple[RemoteEngine, Straight]:
@@ -73,12 +88,43 @@ async def test_an_engine_elsewhere_answers_as_one_here_and_is_sent_supports_once
     with pytest.raises(DeadlineError):
         await away.classify(frames[3:], support, deadline=0.0)
 
+    seen, shown = (
+        await away.explain(frames[3], support, 1),
+        await here.explain(frames[3], direct, 1),
+    )
+    assert (seen.grid_TSS is None, seen.reason) == (shown.grid_TSS is None, shown.reason)
+    if seen.grid_TSS is not None and shown.grid_TSS is not None:
+        assert seen.grid_TSS == pytest.approx(shown.grid_TSS, abs=1e-4)
+    (held,), (wished,) = (
+        await away.score_splits(support, [Split((0, 2), (1,), 1)]),
+        await here.score_splits(direct, [Split((0, 2), (1,), 1)]),
+    )
+    assert held == pytest.approx(wished, abs=1e-5)
+
     pictures = frames[:2].reshape(-1, *frames.shape[2:])
     windows = [range(8), range(4, 12)]
     scored = await away.score_windows(Reel(support), range(16), pictures, windows, 16)
     alone = await here.classify([pictures[:8], pictures[4:12]], direct)
     for one, other in zip(scored, alone, strict=True):
         assert one.logits_N == pytest.approx(other.scores.logits_N, abs=1e-5)
+    await host.close()
+
+
+async def test_clips_of_no_task_are_encoded_elsewhere_as_here(tmp_path: Path) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one", "frozen"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    away, _ = await opened(host, source)
+    here = (await host._of(source)).engine
+    assert away.supports_apart
+    assert here.supports_apart
+    frames = clips(2, seed=3).numpy()
+    found, wanted = await away.encode_features(frames), await here.encode_features(frames)
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
+    known = dict(enumerate(found))
+    support = await away.encode_support(frames[:0], [0, 1], None, known=known)
+    direct = await away.encode_support(frames, [0, 1], None)
+    (one,), (other,) = [await away.classify(frames[:1], each) for each in (support, direct)]
+    assert one.scores.logits_N == pytest.approx(other.scores.logits_N, abs=1e-5)
     await host.close()
 
 
@@ -100,6 +146,133 @@ async def test_a_host_loads_the_model_that_it_is_asked_for_beside_the_one_it_has
     await host.close()
 
 
+OWN = {"_recognizer", "_thread", "_loop", "_relief", "_queued", "_on_device"}
+
+
+def test_an_ingress_inherits_nothing_that_touches_a_device() -> None:
+    def names(code: CodeType) -> set[str]:
+        inner = (one for one in code.co_consts if isinstance(one, CodeType))
+        return set(code.co_names).union(*map(names, inner))
+
+    touching = []
+    for name, member in inspect.getmembers_static(Engine):
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        if OWN & names(function.__code__):
+            touching.append(name)
+            assert inspect.getattr_static(RemoteEngine, name) is not member, name
+    assert {"classify", "explain", "silent_s"} <= {*touching}
+
+
+async def test_admission_is_told_the_pace_of_all_hosts_and_not_how_long_calls_take(
+    tmp_path: Path,
+) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    away, ask = await opened(host, source)
+    here = (await host._of(source)).engine
+    frames = clips(3, seed=3).numpy()
+    support = await away.encode_support(frames[:2], [0, 1], None)
+    ask.slow_s = 0.2
+    await away.classify(frames[2:], support)
+    assert away.query_rate == 0.0  # nothing is told before it is known
+    ask.slow_s = 0.0
+    await away.start()
+
+    async def told() -> bool:
+        return bool(away.query_rate)
+
+    async with asyncio.timeout(20):
+        await until(told, 0.01)
+    assert away.query_rate == pytest.approx(3 * here.query_rate)
+    assert away.drain_rate == pytest.approx(3 * here.drain_rate)
+    await away.close()
+    await host.close()
+
+
+async def test_what_nobody_asks_for_is_let_go_by_the_look_at_health_but_never_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (str(tiny_checkpoint(tmp_path / n, seed=k)) for k, n in enumerate(("one", "two")))
+    host = EngineHost(Settings(checkpoint=one, threads=1))
+    await host.check()
+    await opened(host, two)
+    await host.check()
+    assert [*host._hosted] == [one, two]
+    monkeypatch.setattr(hosting, "IDLE_S", 0.0)
+    await host.check()
+    await host.check()
+    assert [*host._hosted] == [two]
+    first, _ = await opened(host, one)  # and it comes back where somebody asks
+    assert np.isfinite(first.support_bytes([0, 1]))
+    await host.close()
+
+
+async def test_a_host_whose_device_hangs_says_so(tmp_path: Path) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    await host.check()
+    host.settings = host.settings.model_copy(update={"heartbeat_s": 0.0})  # so any pause is one
+    with pytest.raises(EngineError, match="device"):
+        await host.check()
+    await host.close()
+
+
+async def test_the_time_that_a_model_takes_to_load_is_part_of_the_deadline(tmp_path: Path) -> None:
+    one, two = (str(tiny_checkpoint(tmp_path / n)) for n in ("one", "two"))
+    held = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def choose(settings: Settings) -> Choice:
+        if settings.checkpoint == two:
+            asyncio.run_coroutine_threadsafe(held.wait(), loop).result(20)
+        return choose_runtime(settings)
+
+    host = EngineHost(Settings(checkpoint=one, threads=1), choose)
+    away, ask = await opened(host, one)
+    frames = clips(3, seed=3).numpy()
+    support = await away.encode_support(frames[:2], [0, 1], None)
+    digest, content = await away._digest(support), await away.write_support(support)
+    asked = ask("classify", two, [frames[2]], digest, content, "", 0.05)
+    waiting = asyncio.create_task(asked)
+    await asyncio.sleep(0.1)  # longer than the deadline
+    held.set()
+    with pytest.raises(DeadlineError):
+        await waiting
+    await host.close()
+
+
+async def test_the_time_until_a_host_asks_for_supports_is_part_of_the_deadline(
+    tmp_path: Path,
+) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    away, ask = await opened(host, source)
+    frames = clips(3, seed=3).numpy()
+    support = await away.encode_support(frames[:2], [0, 1], None)
+    ask.slow_s = 0.3  # each of the two calls
+    with pytest.raises(DeadlineError):
+        await away.classify(frames[2:], support, deadline=time.monotonic() + 0.2)
+    assert ask.methods[-2:] == ["classify"] * 2
+    await host.close()
+
+
+async def test_an_ingress_keeps_no_supports_alive(tmp_path: Path) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    away, _ = await opened(host, source)
+    frames = clips(3, seed=3).numpy()
+    support = await away.encode_support(frames[:2], [0, 1], None)
+    await away.classify(frames[2:], support)
+    assert len(away._digests) == 1
+    del support
+    gc.collect()
+    assert not away._digests
+    await host.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Ray imports
 def test_a_store_of_one_process_is_refused() -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'kshot[ray]'")
     from deploy.ray.app import Sizes, application

@@ -6,7 +6,6 @@ environment in which this is called; replicas come and go, so the store is Redis
 """
 
 import asyncio
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +18,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deploy.ray.facts import runtime_of
 from deploy.ray.hosting import EngineHost
-from deploy.ray.remote import RemoteEngine, runtime_of
+from deploy.ray.remote import RemoteEngine
 from model.errors import KshotError
 from service.app import create_app
 from service.container import choose_runtime
@@ -33,6 +33,7 @@ from service.settings import PREFIX, Settings
 ENGINE_REQUESTS = 256  # at one engine: more than two full batches
 INGRESS_REQUESTS = 1024  # at one ingress, whose admission refuses what is too much
 DRAIN_S = 120.0  # for what a replica that goes is still doing
+ENGINE = "Engine"  # name of the deployment
 TRIES = 3  # of a call whose engine dies; nothing happens twice by it
 SECRETS = {"OPENAI_API_KEY"}
 Choose = Callable[[Settings], Choice]
@@ -87,6 +88,13 @@ class Asking:
         """Return it to a thread that waits."""
         return asyncio.run_coroutine_threadsafe(self(method, *arguments), self.loop).result()
 
+    async def engines(self) -> int:
+        """Return how many run."""
+        here = serve.get_replica_context().app_name
+        told = (await asyncio.to_thread(serve.status)).applications.get(here)
+        states = told.deployments[ENGINE].replica_states if told else {}
+        return max(1, int(states.get("RUNNING", 0)))
+
 
 class Ingress:
     """The HTTP service; its engine is elsewhere.
@@ -130,8 +138,11 @@ class Engines(EngineHost):
         Raises:
             EngineError: It does not: another replica takes its place.
         """
-        if not math.isfinite(await self.silent_s(self.settings.checkpoint)):
-            raise EngineError("The device is lost.")
+        await self.check()
+
+    async def __del__(self) -> None:
+        """Stop; Ray calls it at the end of a replica."""
+        await self.close()
 
 
 def application(
@@ -155,7 +166,7 @@ def application(
         )
     gpus = 1 if ray.is_initialized() and ray.cluster_resources().get("GPU") else 0
     engine = serve.deployment(
-        name="Engine",
+        name=ENGINE,
         max_ongoing_requests=ENGINE_REQUESTS,
         ray_actor_options={"num_cpus": sizes.engine_cpus, "num_gpus": gpus},
         **_scaled(sizes.engines, sizes.queued),

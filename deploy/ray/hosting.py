@@ -17,43 +17,27 @@ from typing import Literal
 import numpy as np
 import torch
 
+from deploy.ray.facts import Facts, Pulse
 from model.backbones.wording import TextFault
 from model.diagnosis.splits import Split
 from model.episode import EncodedSupport
 from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
-from service.assembly import engine_of
+from service.assembly import cache_of, engine_of
 from service.background import spawn
 from service.container import choose_runtime
 from service.engine.engine import Engine
 from service.engine.passes.choice import Choice
-from service.engine.runtimes.protocol import ServedModel, supports_from
-from service.engine.support_cache import SupportCache, SupportKey, SupportSize
+from service.engine.runtimes.protocol import supports_from
+from service.engine.saliency_work import Explained
+from service.engine.support_cache import SupportCache, SupportKey
 from service.engine.work import Classified
+from service.errors import EngineError
 from service.settings import Settings
 
-IDLE_S = 120.0  # after which a model goes that nobody asks for while another is asked for
+IDLE_S = 120.0  # after which a model goes that nobody asks for, where there is another
 
 log = logging.getLogger("kshot.ray")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What an ingress knows of a model that it does not have."""
-
-    model: ServedModel
-    kind: str
-    precision: str
-    provider: str
-    buckets: tuple[int, ...]
-    why: str
-    clips_s: Mapping[str, float]
-    refused: Mapping[str, str]
-    supports_apart: bool
-    size: SupportSize
-    slice_frames: int
-    alone_s: float
-    made_by: str  # hash of what makes supports
 
 
 @dataclass(slots=True)
@@ -101,9 +85,23 @@ class EngineHost:
             made_by=supports_from(runtime),
         )
 
-    async def silent_s(self, source: str) -> float:
-        """Return the seconds since the device last showed that it works."""
-        return (await self._of(source)).engine.silent_s
+    async def pulse(self, source: str) -> Pulse:
+        """Tell how the device fares, and how fast it has been lately."""
+        engine = (await self._of(source)).engine
+        return Pulse(engine.silent_s, engine.drain_rate, engine.query_rate)
+
+    async def check(self) -> None:
+        """Load the checkpoint of the settings if there is none; let go of what is idle.
+
+        Raises:
+            EngineError: A device has shown no sign of life lately.
+        """
+        if not self._hosted:
+            await self._of(self.settings.checkpoint)
+        await self._let_idle_go()
+        for hosted in self._loaded().values():
+            if (silent_s := hosted.engine.silent_s) >= self.settings.heartbeat_s:
+                raise EngineError(f"The device has shown no sign of life for {silent_s:.0f} s.")
 
     async def classify(
         self,
@@ -115,12 +113,31 @@ class EngineHost:
         left_s: float | None,
     ) -> list[Classified] | None:
         """Score clips, as `Engine.classify`; None asks for the supports, which are not here."""
+        deadline = deadline_of(left_s)
         hosted = await self._of(source)
         found = await self._support(hosted, digest, support)
         if found is None:
             return None
-        return await hosted.engine.classify(
-            frames, found, tenant=tenant, deadline=deadline_of(left_s)
+        return await hosted.engine.classify(frames, found, tenant=tenant, deadline=deadline)
+
+    async def explain(
+        self,
+        source: str,
+        frames_THWC: np.ndarray,
+        digest: str,
+        support: bytes | None,
+        label: int,
+        tenant: str,
+        left_s: float | None,
+    ) -> Explained | None:
+        """Tell where a score comes from; None asks for the supports, which are not here."""
+        deadline = deadline_of(left_s)
+        hosted = await self._of(source)
+        found = await self._support(hosted, digest, support)
+        if found is None:
+            return None
+        return await hosted.engine.explain(
+            frames_THWC, found, label, tenant=tenant, deadline=deadline
         )
 
     async def encode_support(
@@ -135,6 +152,7 @@ class EngineHost:
         known: Mapping[int, np.ndarray],
     ) -> bytes:
         """Encode supports, as `Engine.encode_support`."""
+        deadline = deadline_of(left_s)
         engine = (await self._of(source)).engine
         device = torch.device(engine.model.device)
         support = await engine.encode_support(
@@ -143,7 +161,7 @@ class EngineHost:
             None if text_NAE is None else torch.from_numpy(text_NAE.copy()),
             work=work,
             tenant=tenant,
-            deadline=deadline_of(left_s),
+            deadline=deadline,
             known={n: torch.from_numpy(one.copy()).to(device) for n, one in known.items()},
         )
         return await asyncio.to_thread(to_bytes, support)
@@ -182,9 +200,9 @@ class EngineHost:
         return (await self._of(source)).engine.text_fault(label, stages)
 
     async def close(self) -> None:
-        """Stop."""
-        for opening in self._hosted.values():
-            await (await opening).engine.close()
+        """Stop what is loaded."""
+        for hosted in self._loaded().values():
+            await hosted.engine.close()
 
     async def _of(self, source: str) -> Hosted:
         """Return a model, loaded by whoever asks first."""
@@ -205,20 +223,28 @@ class EngineHost:
             settings = settings.model_copy(update={"checkpoint": source, "onnx": None})
         choice = await asyncio.to_thread(self.choose, settings)
         engine = engine_of(choice.runtime, settings)
-        await engine.start()
-        cache = SupportCache(settings.support_cache_bytes)
-        engine.relieve_with(cache.free)
-        await self._let_idle_go()
-        return Hosted(engine, choice, cache)
+        try:
+            await engine.start()
+        except BaseException:
+            await engine.close()
+            raise
+        return Hosted(engine, choice, cache_of(engine, settings))
+
+    def _loaded(self) -> dict[str, Hosted]:
+        """Return the models that are there, the one that was asked for last at the end."""
+        done = {
+            source: opening.result()
+            for source, opening in self._hosted.items()
+            if opening.done() and not opening.cancelled() and not opening.exception()
+        }
+        return dict(sorted(done.items(), key=lambda one: one[1].used))
 
     async def _let_idle_go(self) -> None:
-        """Close the models that nobody has asked for lately."""
-        for source, opening in [*self._hosted.items()]:
-            if opening.done() and not opening.exception():
-                hosted = opening.result()
-                if time.monotonic() - hosted.used > IDLE_S and not hosted.engine.queued_frames:
-                    del self._hosted[source]
-                    await hosted.engine.close()
+        """Close the models that nobody has asked for lately, but never the last."""
+        for source, hosted in [*self._loaded().items()][:-1]:
+            if time.monotonic() - hosted.used > IDLE_S and not hosted.engine.queued_frames:
+                del self._hosted[source]
+                await hosted.engine.close()
 
     async def _support(
         self, hosted: Hosted, digest: str, content: bytes | None

@@ -7,18 +7,17 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deploy.ray.hosting import Facts
+from deploy.ray.facts import Facts, Pulse
 from model.backbones.wording import TextFault
-from model.calibration.fitted import Calibration
 from model.diagnosis.splits import Split
 from model.episode import EncodedSupport, MatchScores
 from model.errors import KshotError
@@ -30,12 +29,12 @@ from service.engine.engine import Engine
 from service.engine.passes.batching import usual_batch_frames
 from service.engine.queue import Batcher
 from service.engine.registration import Progress, silent
+from service.engine.saliency_work import Explained
 from service.engine.window_work import Reel, Window
 from service.engine.work import Classified, WatchPass
 from service.settings import Settings
 
-PULSE_S = 15.0  # between two looks at whether an engine answers
-NAMED = 512  # supports whose digest is known
+PULSE_S = 15.0  # between two looks at whether an engine answers, and how fast it is
 HERE = torch.device("cpu")
 
 
@@ -52,36 +51,8 @@ class Ask(Protocol):
     def now(self, method: str, *arguments: object) -> Any:  # noqa: ANN401
         """Return it to a thread that waits."""
 
-
-@dataclass(frozen=True, slots=True)
-class RemoteRuntime:
-    """What is told of the runtime that is elsewhere."""
-
-    kind: str
-    precision: str
-    provider: str
-    buckets: tuple[int, ...]
-    name: str
-    fingerprint: str
-    device: str
-    needs_text: bool
-    calibration: Calibration
-
-
-def runtime_of(facts: Facts) -> RemoteRuntime:
-    """Tell of the runtime of a model that is elsewhere."""
-    model = facts.model
-    return RemoteRuntime(
-        kind=facts.kind,
-        precision=facts.precision,
-        provider=facts.provider,
-        buckets=facts.buckets,
-        name=model.name,
-        fingerprint=model.fingerprint,
-        device=model.device,
-        needs_text=model.needs_text,
-        calibration=model.calibration,
-    )
+    async def engines(self) -> int:
+        """Return how many there are."""
 
 
 class RemoteEngine(Engine):
@@ -112,7 +83,8 @@ class RemoteEngine(Engine):
         self._ask = ask
         self._source = source
         self._apart = facts.supports_apart
-        self._named: OrderedDict[int, tuple[EncodedSupport, str]] = OrderedDict()
+        self._digests: dict[int, str] = {}  # of supports that live, by their id
+        self._rates = 0.0, 0.0
         self._beat = time.monotonic()
         self._pulse: asyncio.Task[None] | None = None
 
@@ -125,6 +97,16 @@ class RemoteEngine(Engine):
     def silent_s(self) -> float:
         """Seconds since a host last answered."""
         return time.monotonic() - self._beat
+
+    @property
+    def drain_rate(self) -> float:
+        """Frames a second that all hosts have done lately; 0 before anything is known."""
+        return self._rates[0]
+
+    @property
+    def query_rate(self) -> float:
+        """Likewise while they classified."""
+        return self._rates[1]
 
     @property
     def memory_failures(self) -> int:
@@ -160,12 +142,24 @@ class RemoteEngine(Engine):
         deadline: float | None = None,
     ) -> list[Classified]:
         """Score query clips of one task."""
-        begun, frames = time.monotonic(), list(frames_QTHWC)
-        left_s = None if deadline is None else deadline - begun
         found: list[Classified] = await self._with_support(
-            "classify", (frames,), support, (tenant, left_s)
+            "classify", (list(frames_QTHWC),), support, lambda: (tenant, _left_s(deadline))
         )
-        self.cost.observe("classify", len(frames) * self.model.frames, time.monotonic() - begun)
+        return found
+
+    async def explain(
+        self,
+        frames_THWC: np.ndarray,
+        support: EncodedSupport,
+        label: int,
+        *,
+        tenant: str = "",
+        deadline: float | None = None,
+    ) -> Explained:
+        """Tell where one label's score comes from, in one clip."""
+        found: Explained = await self._with_support(
+            "explain", (frames_THWC,), support, lambda: (label, tenant, _left_s(deadline))
+        )
         return found
 
     async def encode_support(
@@ -188,7 +182,7 @@ class RemoteEngine(Engine):
             None if text_NAE is None else text_NAE.numpy(),
             work,
             tenant,
-            None if deadline is None else deadline - time.monotonic(),
+            _left_s(deadline),
             {place: one.numpy() for place, one in (known or {}).items()},
         )
         progress(len(frames_STHWC))
@@ -207,7 +201,7 @@ class RemoteEngine(Engine):
     ) -> list[np.ndarray]:
         """Score held-out clips of a task by its other clips."""
         found: list[np.ndarray] = await self._with_support(
-            "score_splits", (), support, (list(splits), tenant)
+            "score_splits", (), support, lambda: (list(splits), tenant)
         )
         return found
 
@@ -257,30 +251,36 @@ class RemoteEngine(Engine):
         method: str,
         before: tuple[object, ...],
         support: EncodedSupport,
-        after: tuple[object, ...],
+        after: Callable[[], tuple[object, ...]],  # called anew for each ask
     ) -> Any:  # noqa: ANN401
         """Ask by the digest of supports, and send these to a host that does not have them."""
         digest = await self._digest(support)
-        found = await self._asked(method, *before, digest, None, *after)
+        found = await self._asked(method, *before, digest, None, *after())
         if found is None:
             content = await asyncio.to_thread(to_bytes, support)
-            found = await self._asked(method, *before, digest, content, *after)
+            found = await self._asked(method, *before, digest, content, *after())
         return found
 
     async def _digest(self, support: EncodedSupport) -> str:
         """Return the name of supports, the same at each ingress."""
-        known = self._named.get(id(support))
+        known = self._digests.get(id(support))
         if known is None:
             content = await asyncio.to_thread(to_bytes, support)
-            known = self._named[id(support)] = support, hashlib.sha256(content).hexdigest()
-            if len(self._named) > NAMED:
-                self._named.popitem(last=False)
-        self._named.move_to_end(id(support))
-        return known[1]
+            known = self._digests[id(support)] = hashlib.sha256(content).hexdigest()
+            weakref.finalize(support, self._digests.pop, id(support), None)
+        return known
 
     async def _beats(self) -> None:
         while True:
             with contextlib.suppress(KshotError):
-                if await self._ask("silent_s", self._source) < PULSE_S:
+                pulse: Pulse = await self._ask("pulse", self._source)
+                if pulse.silent_s < PULSE_S:
                     self._beat = time.monotonic()
+                engines = await self._ask.engines()
+                self._rates = engines * pulse.frames_s, engines * pulse.query_frames_s
             await asyncio.sleep(PULSE_S)
+
+
+def _left_s(deadline: float | None) -> float | None:
+    """Return the seconds that are left now."""
+    return None if deadline is None else deadline - time.monotonic()

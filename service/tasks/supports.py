@@ -12,11 +12,7 @@ from service.background import spawn
 from service.engine.engine import Engine
 from service.engine.support_cache import Build, SupportCache, SupportKey
 from service.errors import LabelWithoutClipsError, NotReadyError
-from service.stores.errors import (
-    RevisionConflictError,
-    TaskExpiredError,
-    TaskNotFoundError,
-)
+from service.stores.errors import RevisionConflictError, TaskExpiredError, TaskNotFoundError
 from service.stores.protocol import TaskStore
 from service.stores.records import TaskRecord
 from service.tasks.allowance import Credits, Deadline
@@ -184,13 +180,16 @@ class Supports:
         return True
 
     async def encoded(self, task_id: str) -> int:
-        """Have a task's supports encoded, at hand or in the store; returns at which revision.
+        """Have supports encoded where there is room, at hand or stored; returns the revision.
 
         Raises:
             KshotError: The task is gone, or cannot be encoded.
         """
         if not await self.warm(task_id):
-            await self.encoding.again(await self.record(task_id), WARMING)
+            record = await self.record(task_id)
+            labels = [clip.label for clip in record.clips]
+            if not labels or self.engine.support_bytes(labels) <= self.kept.most_bytes:
+                await self.encoding.again(record, WARMING)  # which tells whether labels alone do
         return (await self.record(task_id)).revision
 
     def pinned(self, record: TaskRecord) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,19 @@ from tests.bench.bodies import pictures
 from tests.forked import ForkedService
 from tests.serving import moving_clip, support_files
 
-CLIPS = {"jump": [moving_clip(1), moving_clip(2)], "wave": [moving_clip(3)]}
+Clips = Mapping[str, Sequence[bytes]]
 JSON = {"content-type": "application/json", "x-request-timeout-ms": "60000"}
 EXACT = 1e-5  # of scores: a softmax in fp32
 Scores = dict[str, float]
+
+
+def clips_of(task: int) -> Clips:
+    """Make the clips of a task, other ones for each number."""
+    one, two, three = (moving_clip(10 * task + number) for number in (1, 2, 3))
+    return {"jump": [one, two], "wave": [three]}
+
+
+CLIPS = clips_of(0)
 
 
 def query_body(seed: int) -> bytes:
@@ -90,9 +99,9 @@ class Asked:
             return f"{answer.status_code} {answer.json()['code']}"
         return "right" if answer.json()["id"] == task_id else "wrong"
 
-    def register(self, number: int = 0) -> httpx.Response:
+    def register(self, number: int = 0, clips: Clips = CLIPS) -> httpx.Response:
         """Register a task."""
-        files = support_files(CLIPS)
+        files = support_files(clips)
         return self.client(2000 + number).post("/tasks", files=files)
 
     def close(self) -> None:
@@ -112,11 +121,11 @@ def service(settings: Mapping[str, str], log: Path) -> Iterator[ForkedService]:
 
 @contextmanager
 def asked(url: str, tasks: int = 2, bodies: int = 2) -> Iterator[Asked]:
-    """Register tasks, and note what queries score there."""
+    """Register tasks of different clips, and note what queries score there."""
     made = Asked(url, [], [query_body(seed) for seed in range(bodies)])
     try:
-        for _ in range(tasks):
-            answer = made.register()
+        for task in range(tasks):
+            answer = made.register(clips=clips_of(task))
             assert answer.status_code == 201, answer.text
             made.tasks.append(answer.json()["id"])
         made.learn()

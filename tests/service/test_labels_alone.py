@@ -1,5 +1,6 @@
 """A task of labels without clips, where text alone decides: zero-shot through HTTP."""
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from model.episode import EncodedSupport
 from model.errors import EpisodeError
 from model.recognizer import Recognizer
 from model.text import TEMPLATES
+from service.app import create_app
 from service.settings import Settings
 from tests.faults.load import until
 from tests.model.tiny import LABELS, TOWERS, WORDS, tiny_recognizer, tiny_text
@@ -26,6 +28,7 @@ from tests.serving import (
     register,
     scores,
     serving,
+    serving_app,
     tiny_checkpoint,
 )
 
@@ -164,12 +167,14 @@ def test_one_label_alone_is_no_task() -> None:
         supported(recognizer, tiny_text(recognizer, SAID[:1]))
 
 
-def test_a_task_that_another_model_cannot_encode_stays_with_the_older_one(
-    settings: Settings, tmp_path: Path
+def test_a_task_that_another_model_cannot_encode_stays_with_the_older_one_until_it_is_deleted(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.tasks.swapping.swap.TEND_S", 0.1)
     tiny_checkpoint(tmp_path / "models" / "second", backbone=BACKBONE)
     changed = {"store": f"sqlite:{tmp_path / 'kshot.db'}", "models_dir": tmp_path / "models"}
-    with serving(settings.model_copy(update=changed)) as client:
+    app = create_app(settings.model_copy(update=changed))
+    with serving_app(app) as client:
         task, query = named(client), moving_clip(3)
         before = classify(client, task["id"], query)
         swapped = client.post("/v1/admin/model", json={"checkpoint": "second"})
@@ -183,3 +188,7 @@ def test_a_task_that_another_model_cannot_encode_stays_with_the_older_one(
         assert scores(classify(client, task["id"], query)) == scores(before)
         clips = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
         assert register(client, clips)["model_revision"] != before["model_revision"]
+        old = weakref.ref(app.state.models.elsewhere[task["id"]].engine)
+        assert client.delete(f"/tasks/{task['id']}").status_code == 204
+        until(lambda: old() is None, "the memory of the older model")
+        assert not app.state.models.elsewhere

@@ -1,8 +1,11 @@
 """Another checkpoint takes the place of the one that is served, over HTTP, on a real Redis."""
 
+import asyncio
+import logging
 import shutil
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.container import Service
+from service.errors import DeviceMemoryError
 from service.settings import Settings
 from tests.faults.load import until
 from tests.redis_server import redis_server
@@ -82,7 +86,7 @@ def replicas(
 def test_what_the_operator_has_not_allowed_is_not_served(replicas: Replicas, name: str) -> None:
     answer = replicas.one.post(PLACE, json={"checkpoint": name})
     told = problem(answer, 422, "checkpoint-not-allowed" if name else "invalid-request")
-    assert not name or "longer, second, third, torn, compact" in told["detail"]
+    assert not name or "longer, second, third, torn, compact, causal" in told["detail"]
 
 
 def test_a_torn_checkpoint_is_refused_at_once(replicas: Replicas) -> None:
@@ -137,6 +141,176 @@ def test_the_older_model_answers_for_a_task_until_the_new_one_has_it_ready_and_t
     there = classify(replicas.other, known["id"], QUERY)
     assert there["model_revision"] == before["model_revision"]
     assert scores(there)[0]["jump"] == pytest.approx(scores(before)[0]["jump"], abs=1e-5)
+
+
+def swapped(
+    replicas: Replicas, name: str, prepared: Callable[[Service], None] = lambda _: None
+) -> dict[str, Any]:
+    """Serve another checkpoint, its line changed at the switch; returns how that ended."""
+    models = replicas.app.state.models
+    switched = models.switched
+
+    def prepare(line: Service) -> None:
+        switched(line)
+        prepared(line)
+
+    models.switched = prepare
+    try:
+        answer = replicas.one.post(PLACE, json={"checkpoint": name})
+        assert answer.status_code == 202, answer.text
+        return replicas.ended()
+    finally:
+        models.switched = switched
+
+
+def test_a_refused_checkpoint_leaves_what_is_told_of_the_last_swap(replicas: Replicas) -> None:
+    ended = swapped(replicas, "second")
+    assert ended["state"] == "done"
+    problem(replicas.one.post(PLACE, json={"checkpoint": "fourth"}), 422, "checkpoint-not-allowed")
+    assert replicas.swap() == ended
+
+
+def test_a_reader_that_stalls_keeps_the_older_model_and_stops_no_other_swap(
+    replicas: Replicas,
+) -> None:
+    old = replicas.app.state.models.current
+    engine = weakref.ref(old.engine)
+    old.requests += 1  # as while somebody does not read an answer to its end
+    assert swapped(replicas, "third")["state"] == "done"
+    assert swapped(replicas, "second")["state"] == "done"
+    old.requests -= 1
+    del old
+    until(lambda: engine() is None, "the memory of the older model")
+
+
+@pytest.mark.parametrize("moment", ["before", "between"])
+def test_what_another_replica_deletes_on_the_way_stays_in_no_memory(
+    replicas: Replicas, moment: str
+) -> None:
+    """Before its turn comes, or between its encoding and the look at whether it changed."""
+    task = register(replicas.one, CLIPS)["id"]
+    classify(replicas.one, task, QUERY)
+    old = replicas.app.state.models.current
+    assert old.tasks.supports.cache.newest(task) is not None
+    old.requests += 1
+
+    def delete() -> None:
+        assert replicas.other.delete(f"/tasks/{task}").status_code == 204
+
+    def prepare(line: Service) -> None:
+        encoded = line.tasks.supports.encoded
+
+        async def encode(task_id: str) -> int:
+            if task_id == task and moment == "before":
+                delete()
+            revision = await encoded(task_id)
+            if task_id == task:
+                delete()
+            return revision
+
+        line.tasks.supports.encoded = encode  # type: ignore[method-assign]
+
+    ended = swapped(replicas, "third", prepare)
+    assert (ended["state"], ended["left"], ended["encoded"]) == ("done", 0, ended["tasks"])
+    for line in (old, replicas.app.state.models.current):
+        assert line.tasks.supports.cache.newest(task) is None
+    old.requests -= 1
+
+
+def test_a_fault_that_passes_leaves_no_task_with_the_older_model(replicas: Replicas) -> None:
+    task = register(replicas.one, CLIPS)["id"]
+    failures = 5
+
+    def prepare(line: Service) -> None:
+        encoded = line.tasks.supports.encoded
+
+        async def encode(task_id: str) -> int:
+            nonlocal failures
+            if task_id == task and failures:
+                failures -= 1
+                raise DeviceMemoryError("The device has no memory for this.")
+            return await encoded(task_id)
+
+        line.tasks.supports.encoded = encode  # type: ignore[method-assign]
+
+    ended = swapped(replicas, "second", prepare)
+    assert (ended["state"], ended["left"]) == ("done", 0)
+    new = replicas.one.get(PLACE).json()["model_revision"]
+    assert classify(replicas.one, task, QUERY)["model_revision"] == new
+
+
+def test_a_fault_that_stays_ends_the_swap_and_the_older_model_keeps_the_task(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tasks.swapping.swap.GIVE_UP_S", 0.3)
+    task = register(replicas.one, CLIPS)["id"]
+    before = classify(replicas.one, task, QUERY)
+
+    def prepare(line: Service) -> None:
+        async def failing(task_id: str) -> int:
+            raise DeviceMemoryError(f"The device has no memory for {task_id}.")
+
+        line.tasks.supports.encoded = failing  # type: ignore[method-assign]
+
+    ended = swapped(replicas, "third", prepare)
+    assert (ended["state"], ended["encoded"], ended["left"]) == ("done", 0, ended["tasks"])
+    assert scores(classify(replicas.one, task, QUERY)) == scores(before)
+    assert swapped(replicas, "second")["left"] == 0  # a later checkpoint sees to them
+
+
+def test_a_failure_after_the_switch_says_that_the_new_model_answers(
+    replicas: Replicas, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(replicas.one, CLIPS)
+
+    def prepare(line: Service) -> None:
+        async def broken(task_id: str) -> int:
+            raise ZeroDivisionError(task_id)
+
+        line.tasks.supports.encoded = broken  # type: ignore[method-assign]
+
+    with caplog.at_level(logging.WARNING, "kshot.swap"):
+        ended = swapped(replicas, "third", prepare)
+    assert ended["state"] == "failed"
+    assert ended["failure"].startswith("The new checkpoint answers")
+    assert replicas.one.get(PLACE).json()["model_revision"] == ended["model_revision"]
+    assert len([one for one in caplog.records if one.name == "kshot.swap"]) == 1
+    assert swapped(replicas, "second")["state"] == "done"  # which sees to the tasks that were left
+
+
+def test_supports_that_nothing_has_room_for_are_not_encoded_in_vain(replicas: Replicas) -> None:
+    task = register(replicas.one, CLIPS)["id"]
+    encoded: list[str] = []
+
+    def prepare(line: Service) -> None:
+        supports = line.tasks.supports
+        again = supports.encoding.again
+
+        async def noted(record: Any, *arguments: Any) -> Any:  # noqa: ANN401
+            encoded.append(record.task_id)
+            return await again(record, *arguments)
+
+        supports.cache.max_bytes = supports.kept.most_bytes = 0
+        supports.encoding.again = noted  # type: ignore[method-assign]
+
+    assert swapped(replicas, "third", prepare)["state"] == "done"
+    assert not encoded
+    new = replicas.one.get(PLACE).json()["model_revision"]
+    assert classify(replicas.one, task, QUERY)["model_revision"] == new
+
+
+def test_the_operators_folder_is_read_beside_the_event_loop(replicas: Replicas) -> None:
+    models, reading = replicas.app.state.models, []
+    names = models.allowed.names
+    models.allowed.names = lambda: reading.append(threading.get_ident()) or names()
+    replicas.one.get(PLACE)
+    models.allowed.names = names
+
+    async def serving() -> int:
+        return threading.get_ident()
+
+    loop = models.current.engine._loop
+    assert reading != [asyncio.run_coroutine_threadsafe(serving(), loop).result(20)]
 
 
 def test_nothing_is_swapped_where_the_operator_names_no_folder(client: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """Which model answers, and serving another one in its place."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, status
@@ -22,8 +23,8 @@ class ModelBody(Body):
     checkpoint: str = Field(
         min_length=1,
         max_length=200,
-        description="Name of a folder in the operator's KSHOT_MODELS_DIR, `compact`, or what "
-        "KSHOT_CHECKPOINT says.",
+        description="Name of a folder in the operator's KSHOT_MODELS_DIR, `compact`, `causal`, or "
+        "what KSHOT_CHECKPOINT says.",
         examples=["compact"],
     )
 
@@ -33,7 +34,7 @@ class SwapView(BaseModel):
 
     checkpoint: str
     state: Literal["loading", "warming", "encoding", "done", "failed"]
-    failure: str | None = Field(description="Why it failed; the older one goes on answering.")
+    failure: str | None = Field(description="Why it failed; the older one answers unless it says.")
     model_revision: str | None = Field(description="Fingerprint of its weights, once it is loaded.")
     tasks: int = Field(description="Tasks that there were at the switch, to be encoded again.")
     encoded: int = Field(description="Of these, those that it answers for.")
@@ -64,7 +65,7 @@ ModelsDep = Annotated[Models[Service], Depends(models)]
 @router.get("", responses=problems(422), operation_id="servedModel")
 async def served(models: ModelsDep) -> ServedView:
     """Show which model answers, and how far another one is on its way."""
-    return view(models)
+    return await view(models)
 
 
 @router.post(
@@ -78,16 +79,16 @@ async def swap_model(request: Request, models: ModelsDep) -> ServedView:
     """Serve another checkpoint: the one that is served answers for a task until this one can."""
     body = await read_json(request, ModelBody)
     await models.serve(body.checkpoint)
-    return view(models)
+    return await view(models)
 
 
-def view(models: Models[Any]) -> ServedView:
+async def view(models: Models[Any]) -> ServedView:
     """Show the models that answer."""
     model = models.current.engine.model
     return ServedView(
         model=model.name,
         model_revision=model.fingerprint,
-        allowed=models.allowed.names(),
+        allowed=await asyncio.to_thread(models.allowed.names),
         swap=None if models.swap is None else swap_view(models.swap),
     )
 

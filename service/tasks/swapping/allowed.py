@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from model.backbones.sources import PACKAGED
 from model.errors import KshotError
 from model.folder import METHOD, check_source
 from service.engine.runtimes.protocol import ServedModel
@@ -13,11 +14,10 @@ from service.tasks.swapping.errors import (
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-PACKAGED = "compact"
 
 
 class Allowed:
-    """The packaged checkpoint, the one of the settings, and the folders in the operator's folder.
+    """The packaged checkpoints, the one of the settings, and the folders in the operator's folder.
 
     A name is never a path, and nothing that a client names is downloaded.
 
@@ -60,10 +60,10 @@ class Allowed:
         """Name all that may be served."""
         folders = sorted(self.folder.iterdir()) if self.folder and self.folder.is_dir() else []
         found = [each.name for each in folders if self._folder(each.name) is not None]
-        return list(dict.fromkeys([*found, PACKAGED, self.first]))
+        return list(dict.fromkeys([*found, *PACKAGED, self.first]))
 
     def _source(self, name: str) -> str | None:
-        return self._folder(name) or (name if name in (PACKAGED, self.first) else None)
+        return self._folder(name) or (name if name in (*PACKAGED, self.first) else None)
 
     def _folder(self, name: str) -> str | None:
         if self.folder is None or NAME.fullmatch(name) is None:

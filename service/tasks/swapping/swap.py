@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
-from model.errors import KshotError
+from model.errors import EpisodeError, KshotError, MethodError
 from service.background import spawn, until
 from service.engine.engine import Engine
 from service.engine.runtimes.protocol import ServedModel
-from service.errors import TaskIncompatibleError
+from service.errors import TaskIncompatibleError, TaskTooLargeError
 from service.stores.errors import (
     StoreCorruptError,
-    StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
@@ -31,8 +30,12 @@ from service.tasks.swapping.errors import SwapRunningError
 from service.tasks.warming import MOST_TASKS
 
 Phase = Literal["loading", "warming", "encoding", "done", "failed"]
+Step = Literal["moved", "busy", "failing", "never"]
 PAUSE_S = 0.2  # between two looks at tasks that are busy, or lines that are in use
-MOST_TRIES = 5  # to encode a task that fails on the device
+LONGEST_PAUSE_S = 30.0  # between two tries of tasks while the device or the store fails
+GIVE_UP_S = 3600.0  # of nothing but failures, after which the tasks stay where they are
+TEND_S = 30.0  # between two looks at whether tasks that stayed behind are still there
+WRONG = (TaskIncompatibleError, TaskTooLargeError, EpisodeError, MethodError)  # with the task
 
 log = logging.getLogger("kshot.swap")
 
@@ -105,6 +108,7 @@ class Models(Generic[LineT]):
         self._opening = opening
         self._lines: list[LineT] = [first]
         self._work: asyncio.Task[None] | None = None
+        self._leaving: dict[int, asyncio.Task[None]] = {}  # lines by their id
 
     async def serve(self, name: str) -> Swap:
         """Begin to serve another checkpoint.
@@ -120,12 +124,15 @@ class Models(Generic[LineT]):
                 f"({self.swap.phase}); ask again when GET /v1/admin/model says that it is done.",
                 retry_after_s=5.0,
             )
-        swap = self.swap = Swap(name)
+        before, swap = self.swap, Swap(name)
+        self.swap = swap
         try:
             source = await asyncio.to_thread(self.allowed.find, name)
         except BaseException:
-            self.swap = None
+            self.swap = before
             raise
+        if self._work is not None:
+            self._work.cancel()  # it tends what the last swap left behind
         self._work = spawn(self._serve(swap, source))
         return swap
 
@@ -136,14 +143,23 @@ class Models(Generic[LineT]):
 
     async def close(self) -> None:
         """Stop all lines."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+        working = [*self._leaving.values(), *([self._work] if self._work else [])]
+        for work in working:
+            work.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
         for line in self._lines:
             await line.close()
 
     async def _serve(self, swap: Swap, source: str) -> None:
         """Load, warm, switch, encode, let go."""
+        if await self._exchanged(swap, source):
+            swap.end("done")
+            log.info("Serving %s; %d tasks stay behind", swap.checkpoint, len(swap.left))
+        self._let_unused_go()
+        await self._tend()
+
+    async def _exchanged(self, swap: Swap, source: str) -> bool:
+        """Have another checkpoint answer for all tasks that it can encode."""
         served = self.current.engine.model
 
         def loaded(model: ServedModel) -> None:
@@ -154,16 +170,23 @@ class Models(Generic[LineT]):
             line = await self._opening(source, loaded)
             self._lines.append(line)
             await self._switch(line, swap)
+        except Exception as error:
+            known = isinstance(error, KshotError)
+            told = None if known else error
+            log.warning("%s is not served: %s", swap.checkpoint, error, exc_info=told)
+            swap.end("failed", sentence_of(error))
+            return False
+        try:
             await self._encode(line, swap)
         except Exception as error:
-            if not isinstance(error, KshotError):
-                log.exception("The checkpoint %s is not served", swap.checkpoint)
-            log.warning("The checkpoint %s is not served: %s", swap.checkpoint, error)
-            swap.end("failed", sentence_of(error))
-        await self._let_unused_go()
-        if swap.running:
-            swap.end("done")
-            log.info("Serving %s; %d tasks stay behind", swap.checkpoint, len(swap.left))
+            log.warning("Not all tasks are encoded by %s", swap.checkpoint, exc_info=error)
+            swap.end(
+                "failed",
+                f"The new checkpoint answers, and the older one for the {len(self.elsewhere)} "
+                f"tasks that were not encoded again: {type(error).__name__}; see the log.",
+            )
+            return False
+        return True
 
     async def _switch(self, line: LineT, swap: Swap) -> None:
         """Have a new line answer; the tasks that there are stay where they are."""
@@ -178,17 +201,23 @@ class Models(Generic[LineT]):
 
     async def _encode(self, line: LineT, swap: Swap) -> None:
         """Get one task after the other ready at a line, those first that were used last."""
-        tries: dict[str, int] = {}
+        pause_s, well = PAUSE_S / 2, time.monotonic()
         waiting = [task_id for task_id in await self._in_order() if task_id in self.elsewhere]
         while waiting:
+            steps: dict[str, Step] = {}
             for task_id in waiting:
-                if await self._moved(task_id, line, tries):
-                    swap.encoded += 1
-                elif tries.get(task_id, 0) >= MOST_TRIES:
-                    swap.left.add(task_id)
-            waiting = [each for each in waiting if each in self.elsewhere and each not in swap.left]
+                steps[task_id] = step = await self._moved(task_id, line)
+                swap.encoded += step == "moved"
+                swap.left |= {task_id} if step == "never" else set()
+            waiting = [task_id for task_id in waiting if steps[task_id] in ("busy", "failing")]
+            failing = "failing" in steps.values() and "moved" not in steps.values()
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if failing else PAUSE_S
+            well = well if failing else time.monotonic()
+            if time.monotonic() - well > GIVE_UP_S:
+                swap.left |= {*waiting}
+                return
             if waiting:
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(pause_s)
 
     async def _in_order(self) -> Iterable[str]:
         try:
@@ -197,47 +226,64 @@ class Models(Generic[LineT]):
             recent = ()
         return dict.fromkeys([*recent, *(task_id for task_id in self.elsewhere if task_id)])
 
-    async def _moved(self, task_id: str, line: LineT, tries: dict[str, int]) -> bool:
-        """Hand a task over to a line that has it ready; False where that cannot be yet."""
+    async def _moved(self, task_id: str, line: LineT) -> Step:
+        """Hand a task over to a line that has it ready."""
         await line.tasks.supports.encoding.idle.wait()  # what requests wait for goes first
-        old, revision = self.elsewhere[task_id], -1
+        old = self.elsewhere[task_id]
         if old.tasks.supports.busy(task_id):
-            return False
+            return "busy"
         try:
             revision = await line.tasks.supports.encoded(task_id)
             if (await line.tasks.get(task_id)).revision != revision:
-                return False
+                return "busy"
         except (TaskNotFoundError, TaskExpiredError, StoreCorruptError):
-            pass
-        except StoreUnavailableError as error:
-            log.warning("Task %s is not encoded again yet: %s", task_id, error)
-            return False
+            line.tasks.supports.forget(task_id)
+            self._forget(task_id)
+            return "moved"
         except KshotError as error:
-            log.warning("Task %s is not encoded again: %s", task_id, error)
-            final = isinstance(error, TaskIncompatibleError)
-            tries[task_id] = MOST_TRIES if final else tries.get(task_id, 0) + 1
-            return False
+            log.warning("Task %s is not encoded again: %s", task_id, str(error))
+            wrong = isinstance(error, WRONG) or isinstance(error.__cause__, WRONG)
+            return "never" if wrong else "failing"
         if old.tasks.supports.busy(task_id):
-            return False
+            return "busy"
         del self.elsewhere[task_id]
         # what a query still builds there goes on
         old.tasks.supports.cache.forget(task_id, below_revision=revision + 1)
-        return True
+        return "moved"
 
-    async def _let_unused_go(self) -> None:
+    def _forget(self, task_id: str) -> None:
+        """Have nothing of a task that is there no more at an older line."""
+        self.elsewhere.pop(task_id).tasks.supports.forget(task_id)
+
+    async def _tend(self) -> None:
+        """Let older lines go once the tasks that stayed with them are there no more."""
+        while self.elsewhere:
+            await asyncio.sleep(TEND_S)
+            for task_id in filter(None, [*self.elsewhere]):
+                try:
+                    await self._store.get(task_id)
+                except (TaskNotFoundError, TaskExpiredError):
+                    self._forget(task_id)
+                except KshotError as error:
+                    log.debug("Whether task %s is there is not known: %s", task_id, error)
+            self._let_unused_go()
+
+    def _let_unused_go(self) -> None:
         """Close the lines that answer for no task any more, once their last requests are done."""
-        unused = [
-            line
-            for line in self._lines
-            if line is not self.current and line not in self.elsewhere.values()
-        ]
-        for line in unused:
-            line.watch.close()
-            await until(partial(_quiet, line), PAUSE_S)
-            self._lines.remove(line)
+        for line in self._lines:
+            used = line is self.current or any(line is one for one in self.elsewhere.values())
+            if not used and id(line) not in self._leaving:
+                self._leaving[id(line)] = spawn(self._go(line))
+
+    async def _go(self, line: LineT) -> None:
+        line.watch.close()
+        await until(partial(_quiet, line), PAUSE_S)
+        self._lines = [one for one in self._lines if one is not line]
+        try:
             await line.close()
-        if unused:
-            del line, unused
+        finally:
+            del self._leaving[id(line)]
+            del line
             self.let_go()
 
 
