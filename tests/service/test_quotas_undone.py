@@ -116,6 +116,35 @@ def test_only_a_deadline_shorter_than_usual_that_the_client_set_gives_nothing_ba
     until(lambda: acme.used("frames") == [(2 + kept) * T])
 
 
+@pytest.mark.parametrize(
+    ("timeout_ms", "error", "kept"),
+    [
+        ("60000", EngineError, False),
+        ("60000", DeadlineUnmetError, True),
+        ("600000", DeadlineUnmetError, False),
+        ("600000", DeadlineError, True),  # its events told something until then
+    ],
+)
+def test_events_that_end_in_a_problem_are_given_back_unless_it_is_a_deadline(
+    limited: Limited,
+    monkeypatch: pytest.MonkeyPatch,
+    timeout_ms: str,
+    error: type[KshotError],
+    kept: bool,
+) -> None:
+    acme = limited.tenant(frames=10_000)
+    path = f"/tasks/{acme.registered()}/timeline"
+
+    async def failing(*_: object, **__: object) -> None:
+        raise error("Not done.")
+
+    monkeypatch.setattr(limited.app.state.service.engine, "score_windows", failing)
+    headers = {"accept": "text/event-stream", "x-request-timeout-ms": timeout_ms, **acme.headers}
+    answer = acme.http.post(path, files=query_files(A), data={"window_s": "0.4"}, headers=headers)
+    assert f'"code":"{error.code}"' in answer.text
+    until(lambda: (acme.used("frames") != [2 * T]) is kept)
+
+
 def test_an_accepted_task_that_the_machine_has_no_time_for_is_given_back(limited: Limited) -> None:
     acme = limited.tenant(frames=1000)
     with decoding_held(limited.app.state.service.pool) as gate:

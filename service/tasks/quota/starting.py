@@ -41,8 +41,8 @@ async def keeper_until(store: TaskStore, settings: Settings) -> AsyncIterator[Ke
         await keeper.store.reckon()
         return True
 
-    reckoning = spawn(until(reckoned, LOOK_S))
     keeper.on = keeper.on or await store.limited()
+    reckoning = spawn(until(reckoned, LOOK_S))
     if keeper.on:  # a limit that does not know of a tenant's tasks would let in too many
         await reckoning
     looking = None if keeper.on else spawn(until(store.limited, LOOK_S))
