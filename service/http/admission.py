@@ -143,8 +143,7 @@ class Admission:
             try:
                 told: Send = body.send
                 if purse is not None:
-                    hurried = TIMEOUT_HEADER in Headers(scope=scope)
-                    told = telling(purse, body.send, hurried=hurried)
+                    told = telling(purse, scope, body.send)
                 await self.app(scope, body.receive, told)
             finally:
                 scope["kshot.body_bytes"] = body.seen_bytes
@@ -163,7 +162,8 @@ class Admission:
         most_s = limits.timeline_deadline_s if follows else limits.max_deadline_s
         default_s = most_s if registers or follows else limits.deadline_s
         values = Headers(scope=scope).getlist(TIMEOUT_HEADER)
-        deadline = Deadline.after(read_timeout(values, default_s, most_s))
+        allowed_s = read_timeout(values, default_s, most_s)
+        deadline = Deadline.after(allowed_s)
         tenant, pace = tenant_of(scope), self.pace(scope)
         # a long video holds up nobody's clips, so that it is counted as what waits for them
         work: WorkClass = "register" if registers or follows else "classify"
@@ -179,7 +179,8 @@ class Admission:
         caller = scope.get(CALLER)
         owner = caller.owner if isinstance(caller, Caller) else ""
         keeper = self.keeper(scope)
-        purse = None if keeper is None else keeper.purse(owner)
+        hurried = allowed_s < min(default_s, most_s)
+        purse = None if keeper is None else keeper.purse(owner, hurried=hurried)
         return Allowance(tenant, deadline, credits, owner, purse=purse)
 
     def _estimate(self, scope: Scope, declared: int | None, pace: Pace) -> Cost:

@@ -85,14 +85,14 @@ class RedisGrants:
         self._prefix = options.prefix
 
     async def put(self, tenant: str, own: Own) -> None:
-        """Set limits, and count the tasks that are there."""
+        """Count the tasks that are there, then set limits."""
         values = [str(part) for pair in _stored(own).items() for part in pair]
         with translated():
             durability = await durability_of(self._client) if self._durable else Durability.NONE
             commits = Commits(self._client, durability)
-            await commits.run(PUT, [f"{self._prefix}:quotas"], [tenant, *values])
             if own:
                 await count_all(self._client, self._prefix)
+            await commits.run(PUT, [f"{self._prefix}:quotas"], [tenant, *values])
 
     async def list(self) -> Mapping[str, Own]:
         """Return all limits."""

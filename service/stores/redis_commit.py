@@ -76,6 +76,7 @@ for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
     size = size + redis.call('HSTRLEN', KEYS[1], name)
   end
 end
+reckon(KEYS[7], KEYS[8], KEYS[2], KEYS[1], ARGV[9])
 local over = full(KEYS[7], KEYS[8], KEYS[9], size, 9)
 if over then return over end
 hold(KEYS[7], KEYS[8], ARGV[9], size, ARGV[11])

@@ -214,11 +214,11 @@ class Arrivals:
             error, faults = refused, refused.clips
         except DecoderBusyError as busy:
             self._tries[record.task_id] += 1
-            if self._tries[record.task_id] < MOST_TRIES:
-                raise
-            error = busy
             if purse is not None:
                 purse.give_back()
+            if self._tries[record.task_id] < MOST_TRIES:
+                raise  # and it is taken up again, without a purse
+            error = busy
         except StoreCorruptError as corrupt:
             error = corrupt
         log.warning("Task %s failed (%s)", record.task_id, error.code)

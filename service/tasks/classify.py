@@ -5,6 +5,7 @@ Dimensions: N classes.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from model.episode import EncodedSupport, MatchScores
@@ -13,11 +14,11 @@ from model.media.sampling import Clip
 from service.decoding.pool import DecodePool
 from service.engine.engine import Engine
 from service.engine.saliency_work import PASSES, Explained
-from service.errors import ClipFault
+from service.errors import ClipFault, NotReadyError
 from service.stores.errors import RevisionConflictError
 from service.stores.inboxes.policy import Threshold
 from service.stores.records import TaskRecord
-from service.tasks.allowance import Allowance
+from service.tasks.allowance import Allowance, Deadline
 from service.tasks.arrivals import Arrivals
 from service.tasks.inputs import ClipInput, decode_clips, refuse_clips
 from service.tasks.supports import Supports
@@ -102,34 +103,45 @@ class Classifier:
             TaskFailedError: The task will never be ready.
             DeadlineError: It took too long; DeadlineUnmetError: it would.
         """
-        while True:
-            try:
-                return await self._classify(task_id, inputs, wait_s, allowance, explain=explain)
-            except RevisionConflictError:  # changed, and what this revision needs is gone
-                allowance.deadline.check("looking up the task")
+        purse, deadline = allowance.purse, allowance.deadline
+        record = await self._settled(task_id, wait_s, deadline)
+        if purse is not None:  # before the supports: to rebuild them is costly
+            passes = PASSES if explain else 1
+            async with deadline.bounding("decoding"):
+                await purse.charge_clips(self.pool, inputs, "classify", grows=False, passes=passes)
+        try:
+            while True:
+                with suppress(RevisionConflictError):  # what this revision needs is gone
+                    return await self._classify(record, inputs, wait_s, allowance, explain=explain)
+                deadline.check("looking up the task")
+                record = await self._settled(task_id, wait_s, deadline)
+        except NotReadyError:
+            if purse is not None:
+                purse.give_back()
+            raise
+
+    async def _settled(self, task_id: str, wait_s: float, deadline: Deadline) -> TaskRecord:
+        """Return the revision that stands now, whose clips are decoded."""
+        async with deadline.bounding("looking up the task"):
+            record = await self.supports.record(task_id)
+        if record.state != "decoded":
+            async with deadline.bounding("waiting for the task"):
+                record = await self.arrivals.settled(record, wait_s)
+        return record
 
     async def _classify(
         self,
-        task_id: str,
+        record: TaskRecord,
         inputs: Sequence[ClipInput],
         wait_s: float,
         allowance: Allowance,
         *,
         explain: bool,
     ) -> TaskAnswer:
-        """Classify by the revision that stands now, to the end."""
-        deadline = allowance.deadline
-        async with deadline.bounding("looking up the task"):
-            record = await self.supports.record(task_id)
-        if record.state != "decoded":
-            async with deadline.bounding("waiting for the task"):
-                record = await self.arrivals.settled(record, wait_s)
+        """Classify by one revision, to the end."""
         with self.supports.pinned(record):
-            async with deadline.bounding("waiting for the task"):
-                support = await self.supports.get(record, wait_s, deadline)
-            if (purse := allowance.purse) is not None:
-                async with deadline.bounding("decoding"):
-                    await purse.charge_clips(self.pool, inputs, "classify", grows=False)
+            async with allowance.deadline.bounding("waiting for the task"):
+                support = await self.supports.get(record, wait_s, allowance.deadline)
             answer = await self._answer(record, support, inputs, allowance)
             return await self._explained(answer, support, allowance) if explain else answer
 

@@ -14,6 +14,8 @@ from PIL import Image
 from model.recognizer import Recognizer
 from service.engine.runtimes.pytorch import TorchRuntime
 from service.settings import Settings
+from tests.limited import Limited, locked_app
+from tests.redis_server import redis_server
 from tests.serving import moving_clip, serving, tiny_checkpoint
 
 
@@ -40,6 +42,24 @@ def clips() -> dict[str, list[bytes]]:
         "wave": [moving_clip(20)],
         "pour": [moving_clip(30), moving_clip(31), moving_clip(32)],
     }
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a SQLite file and of a real Redis, for a module alone."""
+    folder = tmp_path_factory.mktemp("stores")
+    if request.param == "sqlite":
+        yield f"sqlite:{folder}/kshot.db"
+        return
+    with redis_server(folder / "redis") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def limited(url: str, checkpoint: Path) -> Iterator[Limited]:
+    """Serve tenants with quotas."""
+    with locked_app(url, checkpoint, quota_tasks=1000) as (app, http):
+        yield Limited(url, app, http)
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ from service.preflight import check_store
 from service.settings import Settings
 from service.stores.opening import open_store
 from service.stores.records import place_of, places_of
-from tests.redis_server import redis_server
 from tests.serving import moving_clip, problem, query_files, serving_app, support_files
 from tests.stored_tasks import a_task, pictures_of
 
@@ -74,16 +73,6 @@ async def kept(store: str, token: str) -> KeyRecord | None:
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
-
-
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("keys")
-    if request.param == "sqlite":
-        yield f"sqlite:{folder}/kshot.db"
-        return
-    with redis_server(folder / "redis") as server:
-        yield server.url
 
 
 class Locked:

@@ -16,11 +16,8 @@ from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 
-from service.app import create_app
 from service.container import Service
 from service.decoding.pool import ClipRequest
-from service.keys.keeping import make_sure_of
-from service.settings import Settings
 from service.stores.errors import StoreUnavailableError
 from service.stores.protocol import Pictures
 from service.stores.quotas.kept import Quotas
@@ -29,7 +26,7 @@ from service.tasks.inputs import ClipInput, NewLabel, NewTask
 from service.tasks.once import fingerprint
 from tests.forked import ForkedService
 from tests.held_decoding import decoding_held
-from tests.redis_server import redis_server
+from tests.limited import locked_app
 from tests.service.test_keys import bearer, make
 from tests.serving import (
     Files,
@@ -37,7 +34,6 @@ from tests.serving import (
     moving_clip,
     problem,
     query_files,
-    serving_app,
     support_files,
 )
 
@@ -82,23 +78,9 @@ def listed(http: httpx.Client, headers: dict[str, str]) -> set[str]:
     return {task["id"] for task in page["tasks"]}
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("once")
-    if request.param == "sqlite":
-        yield f"sqlite:{folder}/kshot.db"
-        return
-    with redis_server(folder / "redis") as server:
-        yield server.url
-
-
 @pytest.fixture(scope="module")
 def served(url: str, checkpoint: Path) -> Iterator[Served]:
-    asyncio.run(make_sure_of(url))
-    make(url)
-    settings = Settings(checkpoint=str(checkpoint), store=url, threads=1, decode_workers=1)
-    app = create_app(settings)
-    with serving_app(app) as http:
+    with locked_app(url, checkpoint) as (app, http):
         yield Served(url, app, http)
 
 

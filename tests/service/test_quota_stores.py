@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from service.keys.grants import open_grants
-from service.stores.errors import QuotaFullError
+from service.settings import Settings
+from service.stores.errors import QuotaFullError, StoreUnavailableError
 from service.stores.opening import open_store
 from service.stores.protocol import TaskStore
 from service.stores.quotas.kept import Amounts, Quotas, Standing
+from service.stores.quotas.redis import count_all
 from service.stores.records import TaskRecord
-from service.stores.redis import RedisStore
+from service.stores.redis import RedisStore, RedisUrl, connect
 from service.stores.sqlite import SqliteStore
+from service.tasks.quota.starting import keeper_until
 from tests.redis_server import redis_server
 from tests.stored_tasks import a_task, pictures_of
 
@@ -301,14 +305,23 @@ async def test_tasks_from_before_they_were_counted_are_counted(url: str, store: 
     for record in records:
         await store.create(record, pictures_of(record))
     counted = [await used(store), await used(store, "")]
+    async with opened_uncounted(store, url) as again:
+        await again.quotas.reckon()
+        assert [await used(again), await used(again, "")] == counted
+        assert await again.delete(records[0].task_id)
+        assert (await used(again))[0] == 1
+
+
+@contextlib.asynccontextmanager
+async def opened_uncounted(store: TaskStore, url: str) -> AsyncIterator[TaskStore]:
+    """Open a store anew that an older version left."""
     await store.close()
     await forget_counts(url)
     again = await open_store(url)
-    await again.quotas.reckon()
-    assert [await used(again), await used(again, "")] == counted
-    assert await again.delete(records[0].task_id)
-    assert (await used(again))[0] == 1
-    await again.close()
+    try:
+        yield again
+    finally:
+        await again.close()
 
 
 async def forget_counts(url: str) -> None:
@@ -317,14 +330,130 @@ async def forget_counts(url: str) -> None:
         with contextlib.closing(sqlite3.connect(Path(url.partition(":")[2]))) as db, db:
             db.execute("DROP TABLE held")
         return
-    from service.stores.redis import RedisUrl, connect
-
     options = RedisUrl.parse(url)
     client = connect(options)
     for kind in ("held", "ends"):
         for owner in (ACME, "default"):
             await client.delete(f"{options.prefix}:{kind}:{owner}")
     await client.aclose()
+
+
+async def test_a_service_with_a_quota_counts_older_tasks_before_it_serves(
+    url: str, store: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the store is away at first."""
+    record = owned(1)
+    await store.create(record, pictures_of(record))
+    async with opened_uncounted(store, url) as again:
+        reckon, tries = again.quotas.reckon, iter((StoreUnavailableError("away"), None))
+
+        async def at_the_second_try() -> None:
+            if (error := next(tries)) is not None:
+                raise error
+            await reckon()
+
+        monkeypatch.setattr(again.quotas, "reckon", at_the_second_try)
+        monkeypatch.setattr("service.tasks.quota.starting.LOOK_S", 0.01)
+        of_service = Settings(checkpoint="none", store=url, quota_tasks=1)
+        async with keeper_until(again, of_service) as keeper:
+            assert (await keeper.standing(ACME)).left("tasks") == 0
+
+
+async def test_a_change_of_a_task_that_is_not_counted_yet_makes_no_task(
+    url: str, store: TaskStore
+) -> None:
+    record, other = owned(1, expires_at=time.time() + 1000), owned(2)
+    for each in (record, other):
+        await store.create(each, pictures_of(each, 5000))
+    counted = await used(store)
+    async with opened_uncounted(store, url) as again:
+        renamed = replace(record, revision=2, name="anew")
+        await again.replace(renamed, expected_revision=1, usual=Quotas(tasks=0, bytes=1))
+        await again.quotas.reckon()
+        assert await used(again) == counted
+
+
+@pytest.fixture
+async def behind(store: TaskStore, url: str) -> AsyncIterator[tuple[Redis, str]]:
+    """Look behind the store's back, where that is a Redis: a client, and the prefix of keys."""
+    if not isinstance(store, RedisStore):
+        pytest.skip("one file holds tasks and counts")
+    options = RedisUrl.parse(url)
+    client = connect(options)
+    yield client, options.prefix
+    await client.aclose()
+
+
+async def test_tasks_that_have_ended_are_let_go_of_without_any_quota(
+    store: TaskStore, behind: tuple[Redis, str]
+) -> None:
+    """By each commit a part, and all of them where a limit is looked at."""
+    client, prefix = behind
+    ids = [f"{ACME}_{number:032x}" for number in range(1000, 1250)]
+    await client.hset(f"{prefix}:held:{ACME}", mapping={**dict.fromkeys(ids, 3), ":bytes": 750})
+    await client.zadd(f"{prefix}:ends:{ACME}", dict.fromkeys(ids, 1))
+    first, second = owned(1), owned(2)
+    await store.create(first, pictures_of(first))
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 150
+    await store.replace(replace(first, revision=2, name="anew"), expected_revision=1)
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 50
+    assert await client.hlen(f"{prefix}:held:{ACME}") == 52
+    await client.zadd(f"{prefix}:ends:{ACME}", dict.fromkeys(ids, 1))
+    await store.create(second, pictures_of(second), Quotas(tasks=2))
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 0
+    assert (await used(store))[0] == 2
+
+
+async def test_tasks_that_an_older_version_deleted_are_counted_no_more_with_a_new_limit(
+    url: str, store: TaskStore, behind: tuple[Redis, str]
+) -> None:
+    client, prefix = behind
+    kept, deleted = owned(1), owned(2, expires_at=time.time() + 1000)
+    await store.create(kept, pictures_of(kept))
+    before = await used(store)
+    await store.create(deleted, pictures_of(deleted))
+    await client.delete(f"{prefix}:task:{deleted.task_id}", f"{prefix}:pictures:{deleted.task_id}")
+    assert (await used(store))[0] == 2
+    grants = open_grants(url)
+    await grants.put(ACME, {"tasks": 2})
+    await grants.close()
+    assert await used(store) == before
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 0
+
+
+async def test_a_limit_holds_once_older_tasks_are_counted(
+    url: str, store: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(store, RedisStore):
+        pytest.skip("a file counts them when it is opened")
+    limited: list[bool] = []
+
+    async def counting(client: Redis, prefix: str) -> None:
+        limited.append(await store.limited())
+        await count_all(client, prefix)
+
+    monkeypatch.setattr("service.keys.grants.count_all", counting)
+    grants = open_grants(url)
+    await grants.put(ACME, {"tasks": 2})
+    await grants.close()
+    assert limited == [False]
+    assert await store.limited()
+
+
+async def test_a_store_without_memory_still_counts_rates(
+    store: TaskStore, behind: tuple[Redis, str]
+) -> None:
+    client, _ = behind
+    most = Quotas(frames=10)
+    await client.config_set("maxmemory", 1)
+    try:
+        charged = await store.quotas.charge(ACME, Amounts(frames=8), most)
+        assert charged.used.frames == 8
+        assert not (await store.quotas.charge(ACME, Amounts(frames=8), most)).granted
+        await store.quotas.give_back(ACME, Amounts(frames=8), charged.window)
+        assert (await store.quotas.charge(ACME, Amounts(frames=9), most)).granted
+    finally:
+        await client.config_set("maxmemory", 0)
 
 
 async def test_a_clock_that_is_set_back_makes_no_minute_longer(tmp_path: Path) -> None:

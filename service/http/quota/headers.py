@@ -9,7 +9,7 @@ import math
 from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
 from service.stores.quotas.kept import KINDS, NAMES, RATES, WINDOW_S, Kind, Standing
 from service.tasks.quota.keeper import Purse
@@ -17,20 +17,21 @@ from service.tasks.quota.keeper import Purse
 MOST = 10**15 - 1  # of an integer of a structured field
 
 
-def telling(purse: Purse, send: Send, *, hurried: bool) -> Send:
+def telling(purse: Purse, scope: Scope, send: Send) -> Send:
     """Have an answer tell how its tenant stands; of one that is our fault, without its charge.
 
     Args:
         purse: Of the request.
+        scope: Of the request; it has the code of a problem before that is sent.
         send: To the client.
-        hurried: Whether its client set the deadline, so that passing it is no fault of ours.
     """
 
     async def told(message: Message) -> None:
         if message["type"] == "http.response.start":
-            late = hurried and message["status"] == HTTPStatus.GATEWAY_TIMEOUT
-            if message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR and not late:
-                purse.give_back()
+            if message["status"] >= HTTPStatus.BAD_REQUEST:
+                purse.unmade()
+            if message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                purse.failed(str(scope.get("kshot.code")))
             if purse.standing is not None:
                 MutableHeaders(scope=message).update(fields_of(purse.standing))
         await send(message)

@@ -49,7 +49,7 @@ async def timeline(
         if form == EVENTS:
             begun = await anext(events)  # what is wrong with the request has a status
             assert isinstance(begun, Begun)
-            failed = (lambda: None) if allowance.purse is None else allowance.purse.give_back
+            failed = (lambda _: None) if allowance.purse is None else allowance.purse.failed
             written = as_events(begun, events, shown, request_id, failed)
             return StreamingResponse(_closing(written, stack.pop_all()), media_type=EVENTS)
         found = await whole(events, shown)

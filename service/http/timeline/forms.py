@@ -64,7 +64,7 @@ async def as_events(
     events: AsyncIterator[Event],
     shown: Shown,
     request_id: str,
-    failed: Callable[[], None] = lambda: None,
+    failed: Callable[[str], None] = lambda _: None,
 ) -> AsyncGenerator[str]:
     """Write an event for each thing that has become known; the last is `ended` or `problem`.
 
@@ -73,7 +73,7 @@ async def as_events(
         events: The others.
         shown: What is shown of the video.
         request_id: Of the request, for a problem to name.
-        failed: Is called where a fault of ours ended it.
+        failed: Is called with the code of the problem where a fault of ours ended it.
     """
     yield _event("begun", shown.begun(begun))
     windows = 0
@@ -93,7 +93,7 @@ async def as_events(
         problem = problem_of(error, request_id)
         late = problem.status == HTTPStatus.GATEWAY_TIMEOUT  # and was answered until then
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not late:
-            failed()
+            failed(problem.code)
         yield _event("problem", problem)
 
 

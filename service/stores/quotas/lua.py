@@ -16,17 +16,18 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local function let_go(held, ends, id)
+  redis.call('ZREM', ends, id)
   local size = redis.call('HGET', held, id)
   if not size then return end
   redis.call('HDEL', held, id)
-  redis.call('ZREM', ends, id)
   redis.call('HINCRBY', held, ':bytes', 0 - size)
   if redis.call('HLEN', held) == 1 then redis.call('DEL', held) end
 end
+-- at most 100, so that each commit takes a part of the work; returns whether there may be more
 local function let_ended_go(held, ends)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms())) do
-    let_go(held, ends, id)
-  end
+  local ended = redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms(), 'LIMIT', 0, 100)
+  for _, id in ipairs(ended) do let_go(held, ends, id) end
+  return #ended == 100
 end
 local function in_all(held)
   local bytes = redis.call('HGET', held, ':bytes')
@@ -44,15 +45,23 @@ local function size_of(pictures)
   return size
 end
 local function hold(held, ends, id, size, till)
+  let_ended_go(held, ends)
   let_go(held, ends, id)
   redis.call('HSET', held, id, size)
   redis.call('HINCRBY', held, ':bytes', size)
   if till ~= '' then redis.call('ZADD', ends, till, id) end
 end
+-- counts a task that no commit has counted
+local function reckon(held, ends, task, pictures, id)
+  if redis.call('HEXISTS', held, id) == 1 then return end
+  local left, till = redis.call('PTTL', task), ''
+  if left > 0 then till = now_ms() + left end
+  hold(held, ends, id, size_of(pictures), till)
+end
 -- what a task that would take `size` bytes has no room for; at: place in ARGV of `values_of`
 local function full(held, ends, quotas, size, at)
   if ARGV[at + 3] ~= '1' then return nil end
-  let_ended_go(held, ends)
+  while let_ended_go(held, ends) do end
   local tasks, bytes = in_all(held)
   local before = redis.call('HGET', held, ARGV[at])
   local most = most_of(quotas, ARGV[at + 1], 'tasks', ARGV[at + 4])

@@ -12,7 +12,9 @@ Rates stay out of the append-only file and of replicas: a minute is not worth a 
 with each request, and begins anew where Redis does.
 """
 
+import re
 import secrets
+from collections.abc import Iterable
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -25,10 +27,14 @@ from service.stores.redis_commit import milliseconds
 
 PAGE = 500  # tasks that are reckoned at once
 
+# A Redis at its `maxmemory` refuses a script's first write if it takes memory; this one takes none,
+# and what follows is let through (EVAL in Redis' documentation), so that quotas still hold then.
+EVEN_IF_FULL = "redis.call('HDEL', KEYS[1], '')"
+
 # KEYS: rates, then those of `lua.keys_of`
 # ARGV: tenant, name of a new minute, its ms; what is asked for; usual limits
 CHARGE = f"""{lua.FUNCTIONS}
-let_ended_go(KEYS[2], KEYS[3])
+while let_ended_go(KEYS[2], KEYS[3]) do end
 local tasks, bytes = in_all(KEYS[2])
 local found = redis.call('HMGET', KEYS[1], 'clip_ms', 'frames', 'window')
 local used = {{tasks, bytes, tonumber(found[1] or 0), tonumber(found[2] or 0)}}
@@ -40,6 +46,7 @@ for place, kind in ipairs({{'tasks', 'bytes', 'clip_ms', 'frames'}}) do
 end
 local window = found[3]
 redis.set_repl(redis.REPL_NONE)
+{EVEN_IF_FULL}
 if granted == 1 and (ARGV[6] ~= '0' or ARGV[7] ~= '0') then
   used[3] = redis.call('HINCRBY', KEYS[1], 'clip_ms', ARGV[6])
   used[4] = redis.call('HINCRBY', KEYS[1], 'frames', ARGV[7])
@@ -56,8 +63,9 @@ return answer
 
 # KEYS: the rates
 # ARGV: name of a minute, clip_ms, frames
-GIVE_BACK = """
+GIVE_BACK = f"""
 redis.set_repl(redis.REPL_NONE)
+{EVEN_IF_FULL}
 if redis.call('HGET', KEYS[1], 'window') == ARGV[1] then
   redis.call('HINCRBY', KEYS[1], 'clip_ms', 0 - ARGV[2])
   redis.call('HINCRBY', KEYS[1], 'frames', 0 - ARGV[3])
@@ -67,27 +75,44 @@ return 'done'
 
 # KEYS: task, pictures, held, ends; and the id as ARGV
 RECKON = f"""{lua.FUNCTIONS}
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return 0 end
-local left, till = redis.call('PTTL', KEYS[1]), ''
-if left > 0 then till = now_ms() + left end
-hold(KEYS[3], KEYS[4], ARGV[1], size_of(KEYS[2]), till)
-return 1
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  reckon(KEYS[3], KEYS[4], KEYS[1], KEYS[2], ARGV[1])
+else
+  let_go(KEYS[3], KEYS[4], ARGV[1])
+end
+return 'done'
 """
 
 
 async def count_all(client: Redis, prefix: str) -> None:
-    """Count tasks that no commit has counted, page by page."""
+    """Count tasks that no commit has counted, and no more those that are gone, page by page.
+
+    An older version makes and deletes tasks uncounted, while it is replaced one by one too.
+    """
     begin, index = "-", f"{prefix}:index"
     while found := await client.zrangebylex(index, begin, "+", start=0, num=PAGE):
         places = [place.decode() for place in cast("list[bytes]", found)]
-        pipeline = client.pipeline(transaction=False)
-        for task_id in map(records.task_at, places):
-            keys = [f"{prefix}:{kind}:{task_id}" for kind in ("task", "pictures")]
-            keys += lua.keys_for(prefix, task_id)[:2]
-            pipeline.eval(RECKON, len(keys), *keys, task_id)
-        await pipeline.execute()
+        await _reckon(client, prefix, map(records.task_at, places))
         begin = f"({places[-1]}"
+    async for held in client.scan_iter(match=_literal(f"{prefix}:held:") + "*", count=PAGE):
+        ids = [name.decode() for name in cast("list[bytes]", await client.hkeys(held))]
+        for first in range(0, len(ids), PAGE):
+            page = ids[first : first + PAGE]
+            await _reckon(client, prefix, (task_id for task_id in page if records.is_id(task_id)))
+
+
+async def _reckon(client: Redis, prefix: str, task_ids: Iterable[str]) -> None:
+    pipeline = client.pipeline(transaction=False)
+    for task_id in task_ids:
+        keys = [f"{prefix}:{kind}:{task_id}" for kind in ("task", "pictures")]
+        keys += lua.keys_for(prefix, task_id)[:2]
+        pipeline.eval(RECKON, len(keys), *keys, task_id)
+    await pipeline.execute()
+
+
+def _literal(text: str) -> str:
+    """Escape what a pattern of Redis would read as more than itself."""
+    return re.sub(r"([][*?\\^-])", r"\\\1", text)
 
 
 class RedisQuotas:

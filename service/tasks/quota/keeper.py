@@ -15,7 +15,7 @@ from dataclasses import replace
 from service.background import spawn
 from service.decoding.pool import ClipRequest, DecodePool
 from service.decoding.turns import WorkClass
-from service.errors import FieldFault
+from service.errors import DeadlineError, DeadlineUnmetError, FieldFault, RequestError
 from service.stores.errors import QuotaFullError, StoreError, quota_full
 from service.stores.quotas.kept import NAMES, RATES, Amounts, Kind, Quotas, QuotaStore, Standing
 from service.tasks.inputs import ClipInput, check_clips
@@ -24,6 +24,7 @@ from service.tasks.quota.errors import QuotaExceededError, QuotaTooSmallError
 PATIENCE_S = 1.0  # with a store that hangs ...
 PAUSE_S = 2.0  # ... which is then not asked for so long
 REMEMBERED = 1000  # tenants of whom is known whether video is counted
+LATE = frozenset({DeadlineError.code, DeadlineUnmetError.code})
 SHOWN: dict[Kind, str] = {"clip_ms": "seconds of video", "frames": "frames"}
 
 log = logging.getLogger("kshot.service")
@@ -50,9 +51,9 @@ class Keeper:
         self._untimed: OrderedDict[str, None] = OrderedDict()  # tenants whose video is not counted
         self._giving: set[asyncio.Task[None]] = set()
 
-    def purse(self, owner: str) -> "Purse":
+    def purse(self, owner: str, *, hurried: bool = False) -> "Purse":
         """Return what a request of a tenant is charged from."""
-        return Purse(self, owner)
+        return Purse(self, owner, hurried=hurried)
 
     async def standing(self, owner: str) -> Standing:
         """Return how a tenant stands.
@@ -136,13 +137,17 @@ class Purse:
     Args:
         keeper: Charges it.
         owner: Its tenant, as ids of tasks have it.
+        hurried: Whether its client allows less time than is usual, so that to pass that is no
+            fault of ours: else a short time would have clips decoded for nothing.
     """
 
-    def __init__(self, keeper: Keeper, owner: str) -> None:
+    def __init__(self, keeper: Keeper, owner: str, *, hurried: bool = False) -> None:
         self.owner = owner
+        self.hurried = hurried
         self.standing: Standing | None = None  # as it was charged last; None before
         self._keeper = keeper
         self._charged: dict[str, Amounts] = {}  # by minute
+        self._making = 0  # tasks, that are in `standing`
 
     @property
     def usual(self) -> Quotas:
@@ -162,11 +167,18 @@ class Purse:
         if not standing.granted:
             raise self._keeper.refuse(standing, asked)
         self._note(asked)
-        used = replace(standing.used, tasks=standing.used.tasks + asked.tasks)
+        self._making += asked.tasks
+        used = replace(standing.used, tasks=standing.used.tasks + self._making)
         self.standing = replace(standing, used=used)
 
     async def charge_clips(
-        self, pool: DecodePool, inputs: Sequence[ClipInput], work: WorkClass, *, grows: bool
+        self,
+        pool: DecodePool,
+        inputs: Sequence[ClipInput],
+        work: WorkClass,
+        *,
+        grows: bool,
+        passes: int = 1,
     ) -> None:
         """Charge clips whose headers have not been read; these are, where video is counted.
 
@@ -175,6 +187,10 @@ class Purse:
             inputs: The clips; one that is damaged is refused later.
             work: What they are for.
             grows: Whether they are kept.
+            passes: How often the device sees each frame.
+
+        Raises:
+            QuotaExceededError, QuotaTooSmallError, QuotaFullError: They do not fit.
         """
         sent = [clip for clip in inputs if isinstance(clip.source, ClipRequest)]
         videos = [
@@ -182,16 +198,40 @@ class Purse:
             for clip in sent
             if isinstance(clip.source, ClipRequest) and clip.source.video is not None
         ]
-        seconds = 0.0
-        if videos and self._keeper.counts_video(self.owner):
+        seconds, sound = 0.0, len(sent)
+        timed = not videos or self._keeper.counts_video(self.owner)
+        if videos and timed:
+            seconds, faults = await check_clips(pool, videos, work, {})
+            sound -= len(faults)
+        await self.charge(asked_of(seconds, passes * pool.frames * sound, grows=grows))
+        if not timed and self._keeper.counts_video(self.owner):  # from this request on
             seconds, _ = await check_clips(pool, videos, work, {})
-        frames = pool.frames * len(sent)
-        await self.charge(asked_of(seconds, frames, grows=grows))
+            try:
+                await self.charge(asked_of(seconds, 0))
+            except RequestError:
+                self.give_back()
+                raise
 
     def full(self, error: QuotaFullError) -> None:
         """Count a request for which there was no room in the end."""
         self._keeper.refused[error.kind] += 1
         self.give_back()
+
+    def failed(self, code: str) -> None:
+        """Return what was charged of a request that was not done, unless its client hurried us.
+
+        Args:
+            code: Of the problem.
+        """
+        if not self.hurried or code not in LATE:
+            self.give_back()
+
+    def unmade(self) -> None:
+        """Count no task, since none was made."""
+        making, self._making = self._making, 0
+        if self.standing is not None:
+            used = self.standing.used
+            self.standing = replace(self.standing, used=replace(used, tasks=used.tasks - making))
 
     def give_back(self) -> None:
         """Return what was charged; the second time nothing happens."""

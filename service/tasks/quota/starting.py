@@ -37,8 +37,14 @@ async def keeper_until(store: TaskStore, settings: Settings) -> AsyncIterator[Ke
             keeper.on = True
             log.info("There are quotas now: requests are charged")
 
-    reckoning = spawn(keeper.store.reckon())
+    async def reckoned() -> bool:
+        await keeper.store.reckon()
+        return True
+
     keeper.on = keeper.on or await store.limited()
+    reckoning = spawn(until(reckoned, LOOK_S))
+    if keeper.on:  # a limit that does not know of a tenant's tasks would let in too many
+        await reckoning
     looking = None if keeper.on else spawn(until(store.limited, LOOK_S))
     if looking is not None:
         looking.add_done_callback(begin)
