@@ -142,15 +142,15 @@ class Classifier:
         with self.supports.pinned(record):
             async with allowance.deadline.bounding("waiting for the task"):
                 support = await self.supports.get(record, wait_s, allowance.deadline)
-            answer = await self._answer(record, support, inputs, allowance)
+            passes = PASSES if explain else 1
+            answer = await self._answer(record, support, inputs, allowance, passes)
             return await self._explained(answer, support, allowance) if explain else answer
 
     async def _explained(
         self, answer: TaskAnswer, support: EncodedSupport, allowance: Allowance
     ) -> TaskAnswer:
         """Say of each clip, one after another, where the label that came first was seen."""
-        clips, frames = [], PASSES * len(answer.clips) * self.engine.model.frames
-        allowance.credits.correct(frames=frames)
+        clips = []
         for clip in answer.clips:
             probabilities_N = clip.probabilities_N
             async with allowance.deadline.bounding("explaining"):
@@ -171,13 +171,15 @@ class Classifier:
         support: EncodedSupport,
         inputs: Sequence[ClipInput],
         allowance: Allowance,
+        passes: int,
     ) -> TaskAnswer:
         start_s, calibration = time.monotonic(), support.calibration
         threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
         calibration = replace(calibration, threshold=threshold.value)
         async with allowance.deadline.bounding("decoding"):
             clips, faults = await decode_clips(self.pool, inputs, "classify")
-        allowance.credits.correct(decode_ms=0, frames=len(clips) * self.engine.model.frames)
+        frames = passes * len(clips) * self.engine.model.frames
+        allowance.credits.correct(decode_ms=0, frames=frames)
         if not clips:
             raise refuse_clips(faults, len(inputs))
         decoded_s = time.monotonic()

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response, status
 
 from service.container import Service
+from service.engine.saliency_work import PASSES
 from service.http.changes.document import IF_MATCH
 from service.http.diagnosis.views import diagnosis_short
 from service.http.once.repeat import RepeatDep
@@ -162,8 +163,9 @@ async def classify(
         task_id, query.clips, wait_s, allowance, explain=query.explain
     )
     service.meters.classified(answer)
+    passes = PASSES if query.explain else 1
     note(
-        frames=len(answer.clips) * service.engine.model.frames,
+        frames=passes * len(answer.clips) * service.engine.model.frames,
         decode_ms=round(answer.decode_ms, 1),
         queue_ms=round(answer.queue_ms, 1),
         compute_ms=round(answer.compute_ms, 1),
