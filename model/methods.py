@@ -178,11 +178,12 @@ def bare_method(backbone: BackboneConfig) -> MethodConfig:
 
 def compact_method(backbone: PackagedConfig) -> MethodConfig:
     """Return the method that the packaged compact towers are served with."""
+    adapted = isinstance(backbone, CompactConfig)
     return MethodConfig(
         backbone=backbone,
-        visual=TaskConfig(blocks=2) if isinstance(backbone, CompactConfig) else None,
+        visual=TaskConfig(blocks=2) if adapted else None,
         query_context="none",
-        text=OrderConfig(blocks=1) if backbone.text else None,
+        text=OrderConfig(blocks=1) if adapted and backbone.text else None,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from model.config.root import Config, Count
 
@@ -94,11 +94,23 @@ class VJepa2Config(VideoNetworkConfig):
     heads: int = 16
 
 
+def _split(words: object) -> object:
+    return tuple(words.split(" ")) if isinstance(words, str) else words
+
+
+def _joined(words: tuple[str, ...]) -> str | tuple[str, ...]:
+    return " ".join(words) if len(words) > MANY_WORDS else words
+
+
+MANY_WORDS = 1000  # method.json holds more of them as one text
+Words = Annotated[tuple[str, ...], BeforeValidator(_split), PlainSerializer(_joined)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactTextConfig(Config):
     """The compact text tower: word level, its vocabulary in the config."""
 
-    words: tuple[str, ...]  # lower case; every other word is unknown to it
+    words: Words  # lower case; every other word is unknown to it
     context: int = 32  # tokens, start and end included
     width: int = 128
     layers: int = 2

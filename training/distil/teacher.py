@@ -62,6 +62,11 @@ class VideoTeacher(nn.Module):
         weight_HM = self._tensor("classifier.hidden.weight").flatten(1)
         return F.linear(mean_BM, weight_HM, self._tensor("classifier.hidden.bias")).clamp(0, 6)
 
+    def logits(self, hidden_BH: Tensor) -> Tensor:
+        """Return logits [B, CLASSES] of hidden layers."""
+        weight_KH = self._tensor(LAST).flatten(1)
+        return F.linear(hidden_BH, weight_KH, self._tensor("classifier.logits.bias"))
+
     def _layer(self, x_NCHW: Tensor, name: str, stride: int, frames: int) -> Tensor:
         y = self._convolve(x_NCHW, f"{name}.expansion")
         y = self._convolve(y, f"{name}.feature", stride)
