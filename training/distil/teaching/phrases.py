@@ -11,13 +11,12 @@ from training.distil.teaching.recipe import WordRecipe
 from training.distil.teaching.vectors import Forms
 
 SMALL = frozenset(
-    "a an and at by for from in into not of off on or out over the through to up with".split(" ")
+    (
+        "a", "an", "and", "at", "by", "for", "from", "in", "into", "not", "of", "off", "on", "or",
+        "out", "over", "the", "through", "to", "up", "with",
+    )
 )  # fmt: skip
-KEPT, DROPPED, MIXED = (
-    0.6,
-    0.2,
-    0.1,
-)  # chances: of a word of a part; of no small words; of any order
+KEPT, DROPPED, MIXED = 0.6, 0.2, 0.1  # chance of a word of a part; of no small words; of any order
 SENTENCE = (4, 11)  # words beside a name
 
 
