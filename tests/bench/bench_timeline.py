@@ -5,7 +5,8 @@
 Each video has five J-HMDB clips of val labels, and before, between and after them clips of train
 labels, which the task does not have. `--tune` shows four train labels instead, with others of them
 between. Supports are 5 clips a label of other source groups. Windows are scored by a real server;
-spans are made of these scores, with and without smoothing. The last line of stdout is JSON.
+spans are made of these scores, with and without smoothing. `search_spans` reads what `--keep` wrote.
+The last line of stdout is JSON.
 """
 
 import argparse
@@ -32,13 +33,13 @@ import numpy as np
 
 from model.media.windows import WindowGrid
 from model.timeline.segments import Span
+from tests.bench.span_figures import RATE, Figures
 from tests.serving import support_files
 from tests.videos import make_video
 
-RATE, SHOTS, PARTS = 30, 5, 5
+SHOTS, PARTS = 5, 5
 TASK_LABELS = 4
-OVERLAPS = (0.1, 0.25, 0.5)
-Truth = list[tuple[float, float, str | None]]
+Shown = list[tuple[float, float, str | None]]
 Clips = dict[str, dict[str, dict[str, list[Path]]]]  # by split, label, source group
 Run = TypeVar("Run")
 
@@ -60,7 +61,7 @@ def pictures(path: Path) -> list[np.ndarray]:
 
 def made_up(
     clips: Clips, rng: random.Random, *, of: str = "val"
-) -> tuple[bytes, Truth, dict[str, list[bytes]]]:
+) -> tuple[bytes, Shown, dict[str, list[bytes]]]:
     """Make a video, what it shows when, and the supports of a task of other source groups."""
     labels = sorted(clips[of])
     if len(labels) > TASK_LABELS:
@@ -68,7 +69,7 @@ def made_up(
     between = sorted({*clips["train"]} - {*labels})
     shown = rng.sample(labels, len(labels)) + rng.choices(labels, k=PARTS)
     frames: list[np.ndarray] = []
-    truth: Truth = []
+    truth: Shown = []
     used: dict[str, set[str]] = defaultdict(set)
 
     def add(split: str, label: str) -> None:
@@ -92,11 +93,12 @@ def made_up(
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[int, httpx.Client]]:
-    """Serve the packaged model in a process of its own."""
+def server(folder: Path, checkpoint: str) -> Iterator[tuple[int, httpx.Client]]:
+    """Serve a model in a process of its own."""
     port = 18431
     env = {key: value for key, value in os.environ.items() if not key.startswith("KSHOT_")}
     env |= {"KSHOT_PORT": str(port), "KSHOT_STORE": f"sqlite:{folder}/kshot.db"}
+    env |= {"KSHOT_CHECKPOINT": checkpoint}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "service"], env=env, stdout=log, stderr=log
@@ -131,56 +133,6 @@ def register(client: httpx.Client, supports: dict[str, list[bytes]]) -> str:
     while client.get(f"/tasks/{task}").raise_for_status().json()["status"] == "processing":
         time.sleep(0.5)  # a busy machine: 202
     return task
-
-
-def right_frames(spans: Sequence[tuple[float, float, str]], truth: Truth) -> tuple[int, int]:
-    """Count frames whose label, or background, is right, and all of them."""
-    right = total = 0
-    for frame in range(round(truth[-1][1] * RATE)):
-        at_s = (frame + 0.5) / RATE
-        true = next((label for start, end, label in truth if start <= at_s < end), None)
-        said = next((label for start, end, label in spans if start <= at_s < end), None)
-        right, total = right + (true == said), total + 1
-    return right, total
-
-
-def matches(spans: Sequence[tuple[float, float, str]], truth: Truth, overlap: float) -> int:
-    """Count spans that overlap (IoU) a part of their label which no other span has."""
-    free = [each for each in truth if each[2] is not None]
-    found = 0
-    for start, end, label in spans:
-        ious = [
-            (min(end, e) - max(start, s)) / (max(end, e) - min(start, s)) if named == label else -1
-            for s, e, named in free
-        ]
-        if ious and max(ious) >= overlap:
-            free.pop(int(np.argmax(ious)))
-            found += 1
-    return found
-
-
-class Figures:
-    """Accuracy of frames and F1 of segments over all videos."""
-
-    def __init__(self) -> None:
-        self.right = self.frames = self.spans = self.parts = 0
-        self.matched = dict.fromkeys(OVERLAPS, 0)
-
-    def add(self, spans: Sequence[tuple[float, float, str]], truth: Truth) -> None:
-        """Count a video in."""
-        right, total = right_frames(spans, truth)
-        self.right, self.frames = self.right + right, self.frames + total
-        self.spans += len(spans)
-        self.parts += sum(label is not None for *_, label in truth)
-        for overlap in OVERLAPS:
-            self.matched[overlap] += matches(spans, truth, overlap)
-
-    def row(self) -> dict[str, float]:
-        """Give percents."""
-        row = {"frames": 100 * self.right / self.frames, "spans": float(self.spans)}
-        for overlap in OVERLAPS:
-            row[f"F1@{overlap:.0%}"] = 200 * self.matched[overlap] / (self.spans + self.parts)
-        return {name: round(value, 1) for name, value in row.items()}
 
 
 def resident(pid: int) -> int:
@@ -244,10 +196,11 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="file for the scores of all windows")
     parser.add_argument("--no-lengths", action="store_true", help="no speed and memory")
     parser.add_argument("--tune", action="store_true", help="show train labels instead of val")
+    parser.add_argument("--checkpoint", default="compact", help="what is served")
     asked = parser.parse_args()
     clips = clips_of(Path(os.environ["KSHOT_SHARED"]) / "data" / "jhmdb")
     smooth, plain, ratios, kept = Figures(), Figures(), [], []
-    with tempfile.TemporaryDirectory() as name, server(Path(name)) as (pid, client):
+    with tempfile.TemporaryDirectory() as name, server(Path(name), asked.checkpoint) as (pid, client):
         rows = {} if asked.no_lengths else lengths(pid, client, clips)
         for seed in range(asked.videos):
             of = "train" if asked.tune else "val"
