@@ -4,7 +4,8 @@ Dimensions: N pictures, B windows, T pictures of a window, H W pixels, C colours
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,12 +14,40 @@ import torch
 from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores, plain
+from model.passes.lanes import Lanes, Made
+from service.engine.passes.batching import shares
 from service.engine.registration import Run, ends
 from service.engine.runtimes.protocol import Runtime
 from service.engine.support_work import SupportWork
 from service.engine.work import Outcome, Step
 
 Window = Sequence[int]  # numbers of its pictures
+
+STEP_S = 0.05  # longest that a query waits for a step, where less can be done than that
+MOST_CLIPS = 2  # of a lane in one step: kernels gain nothing from more
+
+
+@dataclass(slots=True)
+class Pace:
+    """How much a lane does in one step, by what it took lately."""
+
+    each_s: float | None = None
+
+    def of_lane(self, least: int, most: int) -> int:
+        """Return as many as fit into a step; the least until that is known."""
+        return least if self.each_s is None else max(least, min(most, int(STEP_S / self.each_s)))
+
+    def learn(self, count: int, seconds: float) -> None:
+        """Learn what so many took."""
+        self.each_s = max(seconds, 1e-6) / count
+
+
+@dataclass(slots=True)
+class Paces:
+    """Those of pictures and of windows; all videos have the same."""
+
+    pictures: Pace = field(default_factory=Pace)
+    windows: Pace = field(default_factory=Pace)
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +56,7 @@ class Reel:
 
     Args:
         support: The task that windows are scored by.
-        held: By number: tokens [L, D], or frames [H, W, C] where the network takes clips whole.
+        held: What has begun of each, by number.
     """
 
     support: EncodedSupport
@@ -39,58 +68,79 @@ class _Stretch:
     """Some new pictures of a reel, and the windows that they complete."""
 
     runtime: Runtime
+    lanes: Lanes | None
     reel: Reel
     numbers: Sequence[int]
     frames_NHWC: np.ndarray
     windows: Sequence[Window]
     needed_from: int
+    paces: Paces
     found: dict[int, MatchScores] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many cores take their share of a step each."""
+        return 1 if self.lanes is None else self.lanes.count
 
     def runs(self, slice_frames: int) -> Iterator[tuple[int, Run, bool]]:
         """Yield frames, what is to be done, and whether its time says what frames cost."""
         of_window, apart = self.runtime.config.frames, self.runtime.frames_apart
-        for part in ends(len(self.numbers), slice_frames):
+        pictures = self.paces.pictures.of_lane(slice_frames, MOST_CLIPS * of_window)
+        windows = self.paces.windows.of_lane(1, MOST_CLIPS)
+        for part in ends(len(self.numbers), self.count * pictures):
             yield part[1] - part[0], partial(self.encode, *part), apart
-        for part in ends(len(self.windows), max(1, slice_frames // of_window)):
+        for part in ends(len(self.windows), self.count * windows):
             yield (part[1] - part[0]) * of_window, partial(self.score, *part), False
         if not self.windows:
             yield 1, partial(self.score, 0, 0), False
 
     def encode(self, first: int, last: int, parts: int) -> Outcome | None:
-        """Run the trunk on some pictures."""
-        for places in np.array_split(np.arange(first, last), parts):
-            if not len(places):
-                continue
-            frames_NHWC = self.frames_NHWC[places[0] : places[-1] + 1]
-            if self.runtime.frames_apart:
-                made = self.runtime.trunk_frames(frames_NHWC)
-            else:
-                made = torch.from_numpy(frames_NHWC)
+        """Do what the trunk does of each picture by itself."""
+        for places, made in self._spread(self._begun, self.paces.pictures, first, last, parts):
             self.reel.held |= zip((self.numbers[place] for place in places), made, strict=True)
         return None
 
     def score(self, first: int, last: int, parts: int) -> Outcome | None:
         """Score some windows; after the last one, let go what no later window looks at."""
-        for places in np.array_split(np.arange(first, last), parts):
-            if len(places):
-                windows = [self.windows[place] for place in places]
-                self.found |= zip(places.tolist(), self._scores(windows), strict=True)
+        for places, scores in self._spread(self._scores, self.paces.windows, first, last, parts):
+            self.found |= zip(places, scores, strict=True)
         if last < len(self.windows):
             return None
         for number in [number for number in self.reel.held if number < self.needed_from]:
             del self.reel.held[number]
         return Outcome([self.found[place] for place in range(len(self.windows))])
 
-    def _scores(self, windows: Sequence[Window]) -> list[MatchScores]:
+    def _spread(
+        self, work: Callable[[range], Made], pace: Pace, first: int, last: int, parts: int
+    ) -> Iterator[tuple[range, Made]]:
+        """Do some work with the places of so many parts in turn, each shared among the lanes."""
+        for share in shares(last - first, parts):
+            places, begun = range(first, last)[share], time.monotonic()
+            shared = [part for lane in shares(len(places), self.count) if (part := places[lane])]
+            if self.lanes is None or len(shared) < 2:
+                made = [work(part) for part in shared]
+            else:
+                made = self.lanes.start(torch.inference_mode()(work), shared)()
+            if shared:
+                pace.learn(len(shared[0]), time.monotonic() - begun)
+            yield from zip(shared, made, strict=True)
+
+    def _begun(self, places: range) -> Tensor:
+        return self.runtime.begin(self.frames_NHWC[places.start : places.stop])
+
+    def _scores(self, places: range) -> list[MatchScores]:
         held, runtime = self.reel.held, self.runtime
+        windows = [self.windows[place] for place in places]
         looked_at = torch.stack([torch.stack([held[n] for n in window]) for window in windows])
-        tokens_BTLD = looked_at if runtime.frames_apart else runtime.trunk(looked_at)
         supports = [self.reel.support] * len(windows)
-        return plain(runtime.score(runtime.encode_query(tokens_BTLD, supports), supports))
+        features_BTE = runtime.encode_query(runtime.finish(looked_at), supports)
+        return plain(runtime.score(features_BTE, supports))
 
 
 class WindowWork(SupportWork):
     """The part of an `Engine` that scores the windows of long videos."""
+
+    _paces: Paces
 
     async def score_windows(
         self,
@@ -119,7 +169,16 @@ class WindowWork(SupportWork):
             DeviceMemoryError: The device has no memory for it.
         """
         done: asyncio.Future[list[MatchScores]] = asyncio.get_running_loop().create_future()
-        stretch = _Stretch(self._recognizer, reel, numbers, frames_NHWC, windows, needed_from)
+        stretch = _Stretch(
+            self._recognizer,
+            self._thread.lanes,
+            reel,
+            numbers,
+            frames_NHWC,
+            windows,
+            needed_from,
+            self._paces,
+        )
         made = partial(Step, kind="timeline", tenant=tenant, deadline=deadline, done=done)
         steps = [
             made(frames=frames, run=run, timed=timed)

@@ -5,8 +5,7 @@
 Each video has five J-HMDB clips of val labels, and before, between and after them clips of train
 labels, which the task does not have. `--tune` shows four train labels instead, with others of them
 between. Supports are 5 clips a label of other source groups. Windows are scored by a real server;
-spans are made of these scores, with and without smoothing. `search_spans` reads what `--keep` wrote.
-The last line of stdout is JSON.
+spans are made of these scores, with and without smoothing. The last line of stdout is JSON.
 """
 
 import argparse
@@ -93,8 +92,15 @@ def made_up(
 
 
 @contextmanager
+def served(checkpoint: str) -> Iterator[tuple[int, httpx.Client]]:
+    """Serve a model in a process of its own, with a store that ends with it."""
+    with tempfile.TemporaryDirectory() as name, server(Path(name), checkpoint) as served:
+        yield served
+
+
+@contextmanager
 def server(folder: Path, checkpoint: str) -> Iterator[tuple[int, httpx.Client]]:
-    """Serve a model in a process of its own."""
+    """Serve a model in a process of its own, with its store in a folder."""
     port = 18431
     env = {key: value for key, value in os.environ.items() if not key.startswith("KSHOT_")}
     env |= {"KSHOT_PORT": str(port), "KSHOT_STORE": f"sqlite:{folder}/kshot.db"}
@@ -189,18 +195,23 @@ def lengths(pid: int, client: httpx.Client, clips: Clips) -> dict[str, Any]:
     return rows
 
 
-def main() -> None:
-    """Print figures; the last line is JSON."""
+def asked_for() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=60, help="how many")
     parser.add_argument("--keep", type=Path, help="file for the scores of all windows")
     parser.add_argument("--no-lengths", action="store_true", help="no speed and memory")
     parser.add_argument("--tune", action="store_true", help="show train labels instead of val")
     parser.add_argument("--checkpoint", default="compact", help="what is served")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print figures; the last line is JSON."""
+    asked = asked_for()
     clips = clips_of(Path(os.environ["KSHOT_SHARED"]) / "data" / "jhmdb")
     smooth, plain, ratios, kept = Figures(), Figures(), [], []
-    with tempfile.TemporaryDirectory() as name, server(Path(name), asked.checkpoint) as (pid, client):
+    with served(asked.checkpoint) as (pid, client):
         rows = {} if asked.no_lengths else lengths(pid, client, clips)
         for seed in range(asked.videos):
             of = "train" if asked.tune else "val"
