@@ -22,7 +22,6 @@ from service.engine.runtimes.protocol import Runtime, served_model
 from service.engine.saliency_work import SaliencyWork
 from service.engine.slices import measured_slice
 from service.engine.support_cache import SupportSize, support_size
-from service.engine.window_work import Paces
 from service.engine.work import Classified, Query, WatchPass
 
 Made = TypeVar("Made")
@@ -72,7 +71,6 @@ class Engine(SaliencyWork):
         self._recognizer = recognizer
         self._support_bytes = support_bytes
         self._support_size = SupportSize(0, 0)
-        self._paces = Paces()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._relief: list[Callable[[], None]] = []
         self._thread = DeviceThread(

@@ -4,10 +4,10 @@ Dimensions: N pictures, B windows, T pictures of a window, H W pixels, C colours
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.episode import EncodedSupport, MatchScores, plain
 from model.passes.lanes import Lanes, Made
+from service.engine.cost import Forecast
 from service.engine.passes.batching import shares
 from service.engine.registration import Run, ends
 from service.engine.runtimes.protocol import Runtime
@@ -23,31 +24,22 @@ from service.engine.work import Outcome, Step
 
 Window = Sequence[int]  # numbers of its pictures
 
-STEP_S = 0.05  # longest that a query waits for a step, where less can be done than that
+STEP_S = 0.05  # about the longest that a query waits for a step, where a lane can do less
 MOST_CLIPS = 2  # of a lane in one step: kernels gain nothing from more
 
 
-@dataclass(slots=True)
-class Pace:
-    """How much a lane does in one step, by what it took lately."""
+class Turn(NamedTuple):
+    """What a lane does in one step: pictures that it begins, or windows that it scores."""
 
-    each_s: float | None = None
+    pictures: int
+    windows: int
 
-    def of_lane(self, least: int, most: int) -> int:
-        """Return as many as fit into a step; the least until that is known."""
-        return least if self.each_s is None else max(least, min(most, int(STEP_S / self.each_s)))
-
-    def learn(self, count: int, seconds: float) -> None:
-        """Learn what so many took."""
-        self.each_s = max(seconds, 1e-6) / count
-
-
-@dataclass(slots=True)
-class Paces:
-    """Those of pictures and of windows; all videos have the same."""
-
-    pictures: Pace = field(default_factory=Pace)
-    windows: Pace = field(default_factory=Pace)
+    @classmethod
+    def of(cls, forecast: Forecast) -> Self:
+        """Return as much as a query may wait for, by what a clip took at the start."""
+        clips = min(MOST_CLIPS, STEP_S / forecast.alone_s if forecast.alone_s else 0.0)
+        of_clip, least = forecast.batcher.clip_frames, max(1, forecast.slice_frames)
+        return cls(max(least, int(clips * of_clip)), max(1, least // of_clip, int(clips)))
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +66,6 @@ class _Stretch:
     frames_NHWC: np.ndarray
     windows: Sequence[Window]
     needed_from: int
-    paces: Paces
     found: dict[int, MatchScores] = field(default_factory=dict)
 
     @property
@@ -82,27 +73,25 @@ class _Stretch:
         """How many cores take their share of a step each."""
         return 1 if self.lanes is None else self.lanes.count
 
-    def runs(self, slice_frames: int) -> Iterator[tuple[int, Run, bool]]:
+    def runs(self, turn: Turn) -> Iterator[tuple[int, Run, bool]]:
         """Yield frames, what is to be done, and whether its time says what frames cost."""
         of_window, apart = self.runtime.config.frames, self.runtime.frames_apart
-        pictures = self.paces.pictures.of_lane(slice_frames, MOST_CLIPS * of_window)
-        windows = self.paces.windows.of_lane(1, MOST_CLIPS)
-        for part in ends(len(self.numbers), self.count * pictures):
+        for part in ends(len(self.numbers), self.count * turn.pictures):
             yield part[1] - part[0], partial(self.encode, *part), apart
-        for part in ends(len(self.windows), self.count * windows):
+        for part in ends(len(self.windows), self.count * turn.windows):
             yield (part[1] - part[0]) * of_window, partial(self.score, *part), False
         if not self.windows:
             yield 1, partial(self.score, 0, 0), False
 
     def encode(self, first: int, last: int, parts: int) -> Outcome | None:
         """Do what the trunk does of each picture by itself."""
-        for places, made in self._spread(self._begun, self.paces.pictures, first, last, parts):
+        for places, made in self._spread(self._begun, first, last, parts):
             self.reel.held |= zip((self.numbers[place] for place in places), made, strict=True)
         return None
 
     def score(self, first: int, last: int, parts: int) -> Outcome | None:
         """Score some windows; after the last one, let go what no later window looks at."""
-        for places, scores in self._spread(self._scores, self.paces.windows, first, last, parts):
+        for places, scores in self._spread(self._scores, first, last, parts):
             self.found |= zip(places, scores, strict=True)
         if last < len(self.windows):
             return None
@@ -111,18 +100,16 @@ class _Stretch:
         return Outcome([self.found[place] for place in range(len(self.windows))])
 
     def _spread(
-        self, work: Callable[[range], Made], pace: Pace, first: int, last: int, parts: int
+        self, work: Callable[[range], Made], first: int, last: int, parts: int
     ) -> Iterator[tuple[range, Made]]:
         """Do some work with the places of so many parts in turn, each shared among the lanes."""
         for share in shares(last - first, parts):
-            places, begun = range(first, last)[share], time.monotonic()
+            places = range(first, last)[share]
             shared = [part for lane in shares(len(places), self.count) if (part := places[lane])]
             if self.lanes is None or len(shared) < 2:
                 made = [work(part) for part in shared]
             else:
                 made = self.lanes.start(torch.inference_mode()(work), shared)()
-            if shared:
-                pace.learn(len(shared[0]), time.monotonic() - begun)
             yield from zip(shared, made, strict=True)
 
     def _begun(self, places: range) -> Tensor:
@@ -139,8 +126,6 @@ class _Stretch:
 
 class WindowWork(SupportWork):
     """The part of an `Engine` that scores the windows of long videos."""
-
-    _paces: Paces
 
     async def score_windows(
         self,
@@ -169,20 +154,14 @@ class WindowWork(SupportWork):
             DeviceMemoryError: The device has no memory for it.
         """
         done: asyncio.Future[list[MatchScores]] = asyncio.get_running_loop().create_future()
+        lanes = self._thread.lanes
         stretch = _Stretch(
-            self._recognizer,
-            self._thread.lanes,
-            reel,
-            numbers,
-            frames_NHWC,
-            windows,
-            needed_from,
-            self._paces,
+            self._recognizer, lanes, reel, numbers, frames_NHWC, windows, needed_from
         )
         made = partial(Step, kind="timeline", tenant=tenant, deadline=deadline, done=done)
         steps = [
             made(frames=frames, run=run, timed=timed)
-            for frames, run, timed in stretch.runs(max(1, self.forecast.slice_frames))
+            for frames, run, timed in stretch.runs(Turn.of(self.forecast))
         ]
         with self._queued(steps):
             return await done

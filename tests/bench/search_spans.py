@@ -24,10 +24,10 @@ from service.tasks.timeline.asked import ENTER, LEAVE, MIN_SPAN_PART, SMOOTH_PAR
 from tests.bench.span_figures import Figures, Spans, Truth
 
 SMOOTH_PARTS = (0.0, 0.5, 1.0, 1.5)  # of a window's length, as MIN_SPAN_PARTS
-ENTERS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
-DROPS = (0.0, 0.05, 0.1, 0.2)  # from `enter` to `leave`
-MIN_SPAN_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SLACKS = (0.0, 0.05, 0.1)
+ENTERS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6)
+DROPS = (0.0, 0.1, 0.2)  # from `enter` to `leave`
+MIN_SPAN_PARTS = (0.0, 0.25, 0.5, 0.75)
+SLACKS = (0.0, 0.05)
 SHOWN = 5  # of the best
 
 

@@ -79,7 +79,7 @@ class CausalBlock(nn.Module):
         return y_NDHW, self.skip(averaged(x_NCHW, self.config.stride))
 
     def mixed(self, y_NDHW: Tensor, frames: int) -> Tensor:
-        """Mix what is inside along time; from 0 to 6, in front of the way back."""
+        """Mix along time what `frame` says is inside; from 0 to 6, in front of the way back."""
         if self.time is None:
             return y_NDHW
         y_BTHWD = self.time(y_NDHW.permute(0, 2, 3, 1).unflatten(0, (-1, frames)))
