@@ -10,7 +10,7 @@ pixels, M map channels, E feature width.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -144,9 +144,10 @@ class CausalNetwork(nn.Module):
         They are what is inside of that block and, behind it in D, what goes past.
         """
         x_NCHW = self.begin(pixels_NCSS.contiguous(memory_format=torch.channels_last))
-        for block in self.blocks[: self.own]:
+        blocks = cast(Sequence[CausalBlock], self.blocks)
+        for block in blocks[: self.own]:
             x_NCHW = block(x_NCHW, 1)
-        for block in self.blocks[self.own : self.own + 1]:
+        for block in blocks[self.own : self.own + 1]:
             x_NCHW = torch.cat(block.frame(x_NCHW), dim=1)
         return x_NCHW.permute(0, 2, 3, 1)
 
@@ -154,10 +155,11 @@ class CausalNetwork(nn.Module):
         """Return the map [N, M, H, W] of clips whose frames went through `apart`."""
         frames = cells_BTHWD.shape[1]
         x_NCHW = cells_BTHWD.flatten(0, 1).permute(0, 3, 1, 2)
-        for block in self.blocks[self.own : self.own + 1]:
+        blocks = cast(Sequence[CausalBlock], self.blocks)
+        for block in blocks[self.own : self.own + 1]:
             inner = block.config.inner
             x_NCHW = block.clip(x_NCHW[:, :inner], x_NCHW[:, inner:], frames)
-        for block in self.blocks[self.own + 1 :]:
+        for block in blocks[self.own + 1 :]:
             x_NCHW = block(x_NCHW, frames)
         return self.end(x_NCHW)
 
