@@ -142,13 +142,19 @@ def register(client: httpx.Client, supports: dict[str, list[bytes]]) -> str:
 
 
 def resident(pid: int) -> int:
-    """Sum what a process and its children hold, bytes."""
+    """Sum what a process and its children hold, bytes.
+
+    A child that has not begun its own program yet holds its parent's memory, and counts nothing.
+    """
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        own = Path(f"/proc/{pid}")
+        command = (own / "cmdline").read_bytes()
+        children = (own / f"task/{pid}/children").read_text().split()
+        begun = [one for one in children if Path(f"/proc/{one}/cmdline").read_bytes() != command]
+        pages = int((own / "statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0
-    return 4096 * pages + sum(resident(int(child)) for child in children)
+    return 4096 * pages + sum(resident(int(child)) for child in begun)
 
 
 def measured(pid: int, run: Callable[[], Run]) -> tuple[Run, int]:
