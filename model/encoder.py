@@ -38,8 +38,9 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            few = values if len({*values}) > 1 else values[:1]  # one for all colours is faster
+            self.register_buffer(name, torch.tensor(few).view(-1, 1, 1), persistent=False)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Return fp32 pixels of uint8 ones."""

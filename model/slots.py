@@ -91,7 +91,7 @@ class Backbone(Protocol):
 
 
 class ClipBackbone(Protocol):
-    """A network that sees a whole clip: no step of it is a frame's own, and none can be adapted."""
+    """A network that sees a whole clip: nothing of it can be adapted."""
 
     model: Any
     size: int
@@ -105,6 +105,12 @@ class ClipBackbone(Protocol):
 
     def clip(self, pixels_BTCHW: Tensor) -> Tensor:
         """Turn normalised pixels into features [B, U, E], one of each instant."""
+
+    def begin(self, pixels_NCHW: Tensor) -> Tensor:
+        """Do with frames what is each one's own, if anything is; of any shape a frame."""
+
+    def finish(self, begun_BT: Tensor) -> Tensor:
+        """Do the rest of `clip` with clips whose frames have begun."""
 
     def cells(self, pixels_BTCHW: Tensor) -> Tensor:
         """Return its last tokens [B, U, L, C], which lie on a square grid, row by row."""

@@ -59,6 +59,14 @@ class VideoTower(nn.Module):
         """Turn normalised pixels of whole clips into features_BUE."""
         return self.read(self.cells(pixels_BTCHW))
 
+    def begin(self, pixels_NCHW: Tensor) -> Tensor:
+        """Return the pixels; nothing is a frame's own."""
+        return pixels_NCHW
+
+    def finish(self, begun_BTCHW: Tensor) -> Tensor:
+        """Return features_BUE of clips."""
+        return self.clip(begun_BTCHW)
+
     def cells(self, pixels_BTCHW: Tensor) -> Tensor:
         """Return the patches of each instant, cells_BULE."""
         tokens_BNE: Tensor = self.model["network"](pixels_BTCHW).last_hidden_state

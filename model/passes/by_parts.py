@@ -5,6 +5,7 @@ tokens, D token width, E feature width.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from model.episode import (
     checked_classes,
 )
 from model.errors import EpisodeError
-from model.slots import Fusion, Prototypes
+from model.slots import ClipBackbone, Fusion, Prototypes
 from model.views import alone_view
 
 
@@ -86,6 +87,27 @@ class ByParts(nn.Module):
     def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
         """Run the trunk on some frames of a clip, where `frames_apart`; returns tokens_NLD."""
         return self.video.trunk(torch.as_tensor(frames_NHWC)[None].to(self.device))[0]
+
+    def begin(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Do what the trunk does of each frame by itself, so that clips may share a frame.
+
+        Returns:
+            begun_N, of any shape a frame: of `frames_apart` all that the trunk does.
+        """
+        if self.frames_apart:
+            return self.trunk_frames(frames_NHWC)
+        frames = torch.as_tensor(frames_NHWC).to(self.device)
+        if not self.video.whole_clips:
+            return frames  # each has its place in a clip from the first step on
+        return cast(ClipBackbone, self.video.tower).begin(self.video.pixels(frames[None])[0])
+
+    def finish(self, begun_BT: Tensor) -> Tensor:
+        """Do the rest of the trunk with clips whose frames have begun; returns tokens_BTLD."""
+        if self.frames_apart:
+            return begun_BT
+        if not self.video.whole_clips:
+            return self.video.trunk(begun_BT)
+        return cast(ClipBackbone, self.video.tower).finish(begun_BT)[:, :, None]
 
     def support_features(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode some supports of a task, where `supports_apart`; returns features_BTE."""

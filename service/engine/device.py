@@ -79,7 +79,7 @@ class DeviceThread:
         self._failures_in_a_row = 0
         self._no_memory_now = False  # in the batch at hand
         self._ahead = ahead
-        self._lanes = Lanes(lanes, NICENESS) if lanes > 1 else None
+        self.lanes = Lanes(lanes, NICENESS) if lanes > 1 else None
         self._free_since = 0.0  # when the device last gave back a batch
         self._staging = Staging(pinned=runtime.device.type == "cuda", buffers=1 + ahead)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -93,8 +93,8 @@ class DeviceThread:
         waiting = self.batcher.close()
         settle((work.done, EngineError(STOPPED)) for work in waiting)
         self._thread.join(LAST_PASS_S)
-        if self._lanes is not None and not self._thread.is_alive():
-            self._lanes.close()
+        if self.lanes is not None and not self._thread.is_alive():
+            self.lanes.close()
 
     @property
     def silent_s(self) -> float:
@@ -236,7 +236,7 @@ class DeviceThread:
     def _start(self, queries: Sequence[Query]) -> Callable[[], list[MatchScores]]:
         supports = [query.support for query in queries]
         frames_QTHWC = self._staging.fill([query.frames_THWC for query in queries])
-        lanes = self._lanes
+        lanes = self.lanes
         if lanes is None or len(queries) < lanes.count:
             return self._pass(frames_QTHWC, supports)
 

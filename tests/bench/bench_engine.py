@@ -32,13 +32,13 @@ from service.engine.engine import Engine
 from service.engine.passes.activations import fuse_activations
 from service.engine.passes.batching import lanes_of, usual_batch_frames
 from service.engine.passes.choice import TOLERANCE, label, onnx_folder
+from service.engine.runtimes.bfloat16 import with_bfloat16_video
 from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Runtime
 from service.engine.runtimes.pytorch import (
     TorchRuntime,
     plain_torch,
     reduced_torch,
-    with_bfloat16_video,
 )
 from service.engine.support_cache import SupportCache, SupportKey
 from tests.bench.bars import Bar, interleaved, machine, median_ratio, tell

@@ -32,13 +32,13 @@ import numpy as np
 
 from model.media.windows import WindowGrid
 from model.timeline.segments import Span
+from tests.bench.span_figures import RATE, Figures
 from tests.serving import support_files
 from tests.videos import make_video
 
-RATE, SHOTS, PARTS = 30, 5, 5
+SHOTS, PARTS = 5, 5
 TASK_LABELS = 4
-OVERLAPS = (0.1, 0.25, 0.5)
-Truth = list[tuple[float, float, str | None]]
+Shown = list[tuple[float, float, str | None]]
 Clips = dict[str, dict[str, dict[str, list[Path]]]]  # by split, label, source group
 Run = TypeVar("Run")
 
@@ -60,7 +60,7 @@ def pictures(path: Path) -> list[np.ndarray]:
 
 def made_up(
     clips: Clips, rng: random.Random, *, of: str = "val"
-) -> tuple[bytes, Truth, dict[str, list[bytes]]]:
+) -> tuple[bytes, Shown, dict[str, list[bytes]]]:
     """Make a video, what it shows when, and the supports of a task of other source groups."""
     labels = sorted(clips[of])
     if len(labels) > TASK_LABELS:
@@ -68,7 +68,7 @@ def made_up(
     between = sorted({*clips["train"]} - {*labels})
     shown = rng.sample(labels, len(labels)) + rng.choices(labels, k=PARTS)
     frames: list[np.ndarray] = []
-    truth: Truth = []
+    truth: Shown = []
     used: dict[str, set[str]] = defaultdict(set)
 
     def add(split: str, label: str) -> None:
@@ -92,11 +92,19 @@ def made_up(
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[int, httpx.Client]]:
-    """Serve the packaged model in a process of its own."""
+def served(checkpoint: str) -> Iterator[tuple[int, httpx.Client]]:
+    """Serve a model in a process of its own, with a store that ends with it."""
+    with tempfile.TemporaryDirectory() as name, server(Path(name), checkpoint) as served:
+        yield served
+
+
+@contextmanager
+def server(folder: Path, checkpoint: str) -> Iterator[tuple[int, httpx.Client]]:
+    """Serve a model in a process of its own, with its store in a folder."""
     port = 18431
     env = {key: value for key, value in os.environ.items() if not key.startswith("KSHOT_")}
     env |= {"KSHOT_PORT": str(port), "KSHOT_STORE": f"sqlite:{folder}/kshot.db"}
+    env |= {"KSHOT_CHECKPOINT": checkpoint}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "service"], env=env, stdout=log, stderr=log
@@ -133,64 +141,20 @@ def register(client: httpx.Client, supports: dict[str, list[bytes]]) -> str:
     return task
 
 
-def right_frames(spans: Sequence[tuple[float, float, str]], truth: Truth) -> tuple[int, int]:
-    """Count frames whose label, or background, is right, and all of them."""
-    right = total = 0
-    for frame in range(round(truth[-1][1] * RATE)):
-        at_s = (frame + 0.5) / RATE
-        true = next((label for start, end, label in truth if start <= at_s < end), None)
-        said = next((label for start, end, label in spans if start <= at_s < end), None)
-        right, total = right + (true == said), total + 1
-    return right, total
-
-
-def matches(spans: Sequence[tuple[float, float, str]], truth: Truth, overlap: float) -> int:
-    """Count spans that overlap (IoU) a part of their label which no other span has."""
-    free = [each for each in truth if each[2] is not None]
-    found = 0
-    for start, end, label in spans:
-        ious = [
-            (min(end, e) - max(start, s)) / (max(end, e) - min(start, s)) if named == label else -1
-            for s, e, named in free
-        ]
-        if ious and max(ious) >= overlap:
-            free.pop(int(np.argmax(ious)))
-            found += 1
-    return found
-
-
-class Figures:
-    """Accuracy of frames and F1 of segments over all videos."""
-
-    def __init__(self) -> None:
-        self.right = self.frames = self.spans = self.parts = 0
-        self.matched = dict.fromkeys(OVERLAPS, 0)
-
-    def add(self, spans: Sequence[tuple[float, float, str]], truth: Truth) -> None:
-        """Count a video in."""
-        right, total = right_frames(spans, truth)
-        self.right, self.frames = self.right + right, self.frames + total
-        self.spans += len(spans)
-        self.parts += sum(label is not None for *_, label in truth)
-        for overlap in OVERLAPS:
-            self.matched[overlap] += matches(spans, truth, overlap)
-
-    def row(self) -> dict[str, float]:
-        """Give percents."""
-        row = {"frames": 100 * self.right / self.frames, "spans": float(self.spans)}
-        for overlap in OVERLAPS:
-            row[f"F1@{overlap:.0%}"] = 200 * self.matched[overlap] / (self.spans + self.parts)
-        return {name: round(value, 1) for name, value in row.items()}
-
-
 def resident(pid: int) -> int:
-    """Sum what a process and its children hold, bytes."""
+    """Sum what a process and its children hold, bytes.
+
+    A child that has not begun its own program yet holds its parent's memory, and counts nothing.
+    """
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        own = Path(f"/proc/{pid}")
+        command = (own / "cmdline").read_bytes()
+        children = (own / f"task/{pid}/children").read_text().split()
+        begun = [one for one in children if Path(f"/proc/{one}/cmdline").read_bytes() != command]
+        pages = int((own / "statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0
-    return 4096 * pages + sum(resident(int(child)) for child in children)
+    return 4096 * pages + sum(resident(int(child)) for child in begun)
 
 
 def measured(pid: int, run: Callable[[], Run]) -> tuple[Run, int]:
@@ -237,17 +201,23 @@ def lengths(pid: int, client: httpx.Client, clips: Clips) -> dict[str, Any]:
     return rows
 
 
-def main() -> None:
-    """Print figures; the last line is JSON."""
+def asked_for() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=60, help="how many")
     parser.add_argument("--keep", type=Path, help="file for the scores of all windows")
     parser.add_argument("--no-lengths", action="store_true", help="no speed and memory")
     parser.add_argument("--tune", action="store_true", help="show train labels instead of val")
-    asked = parser.parse_args()
+    parser.add_argument("--checkpoint", default="compact", help="what is served")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print figures; the last line is JSON."""
+    asked = asked_for()
     clips = clips_of(Path(os.environ["KSHOT_SHARED"]) / "data" / "jhmdb")
     smooth, plain, ratios, kept = Figures(), Figures(), [], []
-    with tempfile.TemporaryDirectory() as name, server(Path(name)) as (pid, client):
+    with served(asked.checkpoint) as (pid, client):
         rows = {} if asked.no_lengths else lengths(pid, client, clips)
         for seed in range(asked.videos):
             of = "train" if asked.tune else "val"

@@ -23,7 +23,8 @@ from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import open_runtime
 from service.engine.passes.memory_table import ALIGNED, kernel_or_none, table_of
 from service.engine.passes.recording import CapturedPass
-from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch, with_bfloat16_video
+from service.engine.runtimes.bfloat16 import with_bfloat16_video
+from service.engine.runtimes.pytorch import TorchRuntime, reduced_torch
 from service.errors import SettingsError
 from tests.bench.independence import compare, mixed_batches, scored_alone, scored_in_batches
 from tests.episodes import score_episode

@@ -10,7 +10,13 @@ from torch.nn import functional as F
 
 from model.assembly.recognizer import build_recognizer
 from model.backbones.opening import towers
-from model.backbones.packaged.causal import AlongTime, CausalBlock, CausalTower, padded
+from model.backbones.packaged.causal import (
+    AlongTime,
+    CausalBlock,
+    CausalTower,
+    along_space,
+    padded,
+)
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import TaskConfig
 from model.config.method import METHOD_JSON
@@ -117,6 +123,26 @@ def test_padding_keeps_size_over_stride(kernel: int, stride: int) -> None:
     cells = padded(torch.ones(1, 1, 8, 8), kernel, stride)
     convolved = F.conv2d(cells, torch.ones(1, 1, kernel, kernel), stride=stride)
     assert convolved.shape[-2:] == (8 // stride, 8 // stride)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@torch.inference_mode()
+def test_a_convolution_along_space_is_the_one_on_padded_cells(kernel: int, stride: int) -> None:
+    layer, cells = torch.nn.Conv2d(4, 4, kernel, stride, groups=4), torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(
+        along_space(layer, cells, stride), layer(padded(cells, kernel, stride))
+    )
+
+
+@pytest.mark.parametrize("spans", [(1, 3, 5, 1), (3, 1, 1, 1), (1, 1, 1, 1)])
+@torch.inference_mode()
+def test_frames_that_begin_apart_end_as_their_clip_does(spans: tuple[int, ...]) -> None:
+    blocks = tuple(replace(block, span=span) for block, span in zip(BLOCKS, spans, strict=True))
+    tower = lively(replace(SMALL, blocks=blocks))
+    clip = pixels(2)
+    begun = tower.begin(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
+    torch.testing.assert_close(tower.finish(begun), tower.clip(clip), atol=1e-5, rtol=1e-5)
 
 
 def test_time_is_mixed_as_written_by_hand() -> None:

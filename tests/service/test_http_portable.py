@@ -195,6 +195,8 @@ def test_what_is_no_task_is_told_from_what_is_damaged_or_newer(
         "export-damaged": [
             content[:-100],
             content[:100],
+            content + content,
+            b"front" + content,
             packed(files, zipfile.ZIP_DEFLATED),
             packed({name: files[name] for name in [*[*files][:-2], "checksum"]}),
             packed({**files, "more": b"x"}),

@@ -25,13 +25,12 @@ from model.views import alone_view
 from service.engine.passes.activations import fuse_activations
 from service.engine.passes.choice import choose, onnx_folder, open_runtime
 from service.engine.passes.recording import TracedPass, bucket_clips, traced_or_none
+from service.engine.runtimes.bfloat16 import has_bfloat16, with_bfloat16_video
 from service.engine.runtimes.onnx import onnx_runtime
 from service.engine.runtimes.protocol import Precision, Runtime
 from service.engine.runtimes.pytorch import (
     TorchRuntime,
-    has_bfloat16,
     plain_torch,
-    with_bfloat16_video,
 )
 from service.errors import SettingsError
 from service.settings import Settings

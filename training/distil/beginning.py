@@ -90,7 +90,8 @@ def start_block(block: CausalBlock, x_NCHW: Tensor, change_NCHW: Tensor, frames:
     block.up.weight.copy_(weight[:, :, None, None])
     assert block.up.bias is not None
     block.up.bias.copy_(0.5 - weight @ mean_C)
-    inside = block.inside(x_NCHW[: 2 * frames], frames)
+    inside, _ = block.frame(x_NCHW[: 2 * frames])
+    inside = block.mixed(inside, frames)
     size = 0.3 * change_NCHW.std() / (inside.std() + 1e-3) / inner**0.5
     block.down.weight.normal_(0, float(size))
     assert block.down.bias is not None

@@ -110,6 +110,12 @@ class Runtime(Protocol):
     def trunk_frames(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
         """Run the frozen blocks on some frames of a clip; returns tokens_NLD."""
 
+    def begin(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Do what the trunk does of each frame by itself; returns begun_N, of any shape a frame."""
+
+    def finish(self, begun_BT: Tensor) -> Tensor:
+        """Do the rest of the trunk with clips whose frames have begun; returns tokens_BTLD."""
+
     def support_features(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode some supports of a task, each by itself; returns features_BTE in fp32."""
 

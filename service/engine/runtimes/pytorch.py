@@ -5,10 +5,7 @@ width, E feature width.
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
-from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,12 +27,11 @@ from service.engine.passes.recording import (
     captured_or_none,
     traced_or_none,
 )
+from service.engine.runtimes.bfloat16 import has_bfloat16, with_bfloat16_video
 from service.engine.runtimes.protocol import Kind, Precision
 from service.errors import SettingsError
 
-CPUINFO = Path("/proc/cpuinfo")
 Recorded = CapturedPass | TracedPass
-BF16_FLAGS = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")  # x86, x86, ARM
 
 
 class TorchRuntime:
@@ -47,6 +43,8 @@ class TorchRuntime:
         trunk_pass: The trunk as CUDA graphs or a trace, or None to run it as it comes.
         adapted_pass: Likewise the adapted blocks; it takes a table of memories beside the tokens
             where queries attend to any.
+        halves: The trunk of a network of whole clips in two: what is each frame's own, and the
+            rest. None runs it at once.
     """
 
     kind: Kind = "torch"
@@ -58,11 +56,13 @@ class TorchRuntime:
         precision: Precision = "fp32",
         trunk_pass: Recorded | None = None,
         adapted_pass: Pass | None = None,
+        halves: tuple[Pass, Pass] | None = None,
     ) -> None:
         self.recognizer = recognizer.eval().requires_grad_(False)
         self.precision: Precision = precision
         self.trunk_pass = trunk_pass
         self.adapted_pass = adapted_pass
+        self.halves = halves
 
     @property
     def provider(self) -> str:
@@ -154,6 +154,19 @@ class TorchRuntime:
             return self.recognizer.trunk_frames(frames_NHWC)
         return self.trunk_pass(torch.as_tensor(frames_NHWC)[None])[0]
 
+    def begin(self, frames_NHWC: np.ndarray | Tensor) -> Tensor:
+        """Do what the trunk does of each frame by itself; returns begun_N."""
+        if self.frames_apart:
+            return self.trunk_frames(frames_NHWC)
+        frames = torch.as_tensor(frames_NHWC)
+        return frames if self.halves is None else self.halves[0](frames)
+
+    def finish(self, begun_BT: Tensor) -> Tensor:
+        """Do the rest of the trunk with clips whose frames have begun; returns tokens_BTLD."""
+        if self.frames_apart:
+            return begun_BT
+        return self.trunk(begun_BT) if self.halves is None else self.halves[1](begun_BT)
+
     def support_features(self, tokens_BTLD: Tensor) -> Tensor:
         """Encode some supports of a task, each by itself; returns features_BTE."""
         return self.recognizer.support_features(tokens_BTLD)
@@ -199,26 +212,6 @@ class TorchRuntime:
         return saliency(self.recognizer, frames_THWC, support, label)
 
 
-def with_bfloat16_video(recognizer: Recognizer) -> Recognizer:
-    """Return the recognizer with a bfloat16 copy of its image tower; pixels stay fp32.
-
-    Text stays fp32, so that text features in a shared store do not depend on who made them.
-    """
-    video = deepcopy(recognizer.video).to(torch.bfloat16)
-    video.normalize = recognizer.video.normalize
-    return recognizer.with_encoders(video, recognizer.text)
-
-
-def has_bfloat16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool:
-    """Tell whether a device multiplies bfloat16 in hardware; without, it is slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        return BF16_FLAGS.search(cpuinfo.read_text(encoding="utf-8")) is not None
-    except OSError:  # no Linux
-        return False
-
-
 def plain_torch(recognizer: Recognizer) -> TorchRuntime:
     """Offer the weights as they are, on a processor with passes that are traced."""
     if recognizer.device.type == "cpu":
@@ -259,7 +252,19 @@ def reduced_torch(recognizer: Recognizer, batch_frames: int) -> list[TorchRuntim
 def _traced(recognizer: Recognizer, precision: Precision) -> TorchRuntime:
     recognizer.eval().requires_grad_(False)
     trunk, adapted = _recorded(recognizer, traced_or_none)
-    return TorchRuntime(recognizer, precision=precision, trunk_pass=trunk, adapted_pass=adapted)
+    halves = _halves(recognizer) if recognizer.video.whole_clips else None
+    return TorchRuntime(
+        recognizer, precision=precision, trunk_pass=trunk, adapted_pass=adapted, halves=halves
+    )
+
+
+@torch.inference_mode()
+def _halves(recognizer: Recognizer) -> tuple[Pass, Pass]:
+    """Trace the two halves of a trunk, as far as that can be done."""
+    frames_THWC = clip_of(recognizer)
+    begin = traced_or_none(recognizer.begin, frames_THWC[0]) or recognizer.begin
+    begun_T = recognizer.begin(frames_THWC)
+    return begin, traced_or_none(recognizer.finish, begun_T) or recognizer.finish
 
 
 def clip_of(recognizer: Recognizer) -> Tensor:

@@ -26,7 +26,7 @@ class TimelineFields(Body):
         "neighbours share their pictures.",
     )
     smooth_s: float | None = Field(
-        None, ge=0, le=LONGEST_WINDOW_S, description="Scores are the mean over this; a window."
+        None, ge=0, le=LONGEST_WINDOW_S, description="Scores are the mean over this; 0."
     )
     enter: float | None = Field(None, ge=0, le=1, description="Probability at which a span begins.")
     leave: float | None = Field(

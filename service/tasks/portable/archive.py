@@ -160,6 +160,8 @@ def _files(content: bytes) -> dict[str, bytes]:
             total = sum(entry.file_size for entry in entries)
             if packed or len(set(names)) != len(names) or len(names) > MOST_FILES:
                 raise _damaged("it was packed anew, or has a file twice")
+            if min(entry.header_offset for entry in entries):
+                raise _damaged("something stands in front of its files")
             if total > len(content):
                 raise _damaged("its files are longer than it is")
             return {entry.filename: archive.read(entry) for entry in entries}

@@ -12,9 +12,10 @@ from service.stores.records import ClipRecord
 UNTIMED_WINDOW_S = 2.0  # where no clip of the task says how long its action lasts
 STRIDE_PART = 4  # windows begin a window's length through this apart
 MOST_OVERLAP = 16  # likewise at the least: it bounds the pictures that are held, and the work
-ENTER, LEAVE = 0.5, 0.4
-UNKNOWN_SLACK = 0.05
-SMOOTH_PART, MIN_SPAN_PART = 1.0, 0.5  # of a window's length
+# Chosen by tests.bench.search_spans, see tests/bench/figures/2026-11-29-timeline.md.
+ENTER, LEAVE = 0.5, 0.5
+UNKNOWN_SLACK = 0.0
+SMOOTH_PART, MIN_SPAN_PART = 0.0, 0.75  # of a window's length
 NO_LENGTH = (
     "No clip of the task says how long its action lasts, so windows are {:g} s long; give window_s."
 )
