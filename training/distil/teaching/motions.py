@@ -34,8 +34,8 @@ SAVE_EVERY, LOOKED = 100, 16  # steps between two states; clips of a forward pas
 
 def finished(network: CausalNetwork, file: Path, recipe: MotionRecipe) -> float | None:
     """Load what a finished run made of a network; return the share named, or None where none is."""
-    state = torch.load(file, weights_only=True) if file.is_file() else {"step": 0}
-    if state["step"] < recipe.steps:
+    state = torch.load(file, weights_only=True) if file.is_file() else None
+    if state is None or state["step"] < recipe.steps:
         return None
     network.load_state_dict(state["network"])
     return _lately(state["shares"], recipe)

@@ -19,7 +19,7 @@ from model.recognizer import Recognizer
 from model.text import spoken
 from training.compact.captions import vocabulary as captions_vocabulary
 from training.compact.recipes import TextRecipe
-from training.distil.sources import RealClip, Source, clips_of, pictures_of
+from training.distil.sources import Picture, RealClip, Source, clips_of, pictures_of
 from training.distil.teacher import VideoTeacher, open_video_teacher
 from training.distil.teaching.answers import FRAMES, Answers, ask, features_of
 from training.distil.teaching.motions import MotionLesson, early_cells, finished
@@ -28,7 +28,7 @@ from training.distil.teaching.phrases import Phrases
 from training.distil.teaching.recipe import LessonJob
 from training.distil.teaching.spreading import Spread, fit_spread, fold
 from training.distil.teaching.vectors import Forms, WordVectors, read_vectors, vocabulary
-from training.distil.teaching.words import NameTargets, teach_words, text_tower
+from training.distil.teaching.words import NameTargets, free_rows, teach_words, text_tower
 from training.errors import InputError
 from training.run_folder import claim_folder, write_state
 from training.synthetic.actions import Action, draw_action
@@ -62,13 +62,12 @@ def teach(job: LessonJob) -> dict[str, object]:
     answers = _answers(network, teacher, clips, learned, config.size, job.out)
     spread = fit_spread(answers.means(), job.spread)
     fold(network.features, spread)
-    labels = [clip.clip.label for clip in clips] + [None] * len(learned)
+    labels = [*(clip.clip.label for clip in clips), *[None] * len(learned)]
     recognizer, loss = _words(network, config, answers, spread, names, labels, job)
     save_checkpoint(recognizer, job.out, _card(named, loss), half=True)
     return {
         "motions_named": round(named, 4),
         "text_loss": round(loss, 4),
-        "words": len(recognizer.config.backbone.text.words),
         "seconds": round(time.monotonic() - began, 1),
         "out": job.out.name,
     }
@@ -76,8 +75,8 @@ def teach(job: LessonJob) -> dict[str, object]:
 
 def _motions(
     network: CausalNetwork,
-    clips: list[RealClip],
-    pictures: list[Source],
+    clips: Sequence[RealClip],
+    pictures: Sequence[Picture],
     size: int,
     job: LessonJob,
 ) -> float:
@@ -86,7 +85,9 @@ def _motions(
     if (named := finished(network, job.out / MOTIONS, recipe)) is not None:
         return named
     actions, drawn = synthetic(recipe.clips, size)
-    held = [(clip, draw) for draw in range(recipe.draws) for clip in clips]
+    held: list[tuple[Source, int]] = [
+        (clip, draw) for draw in range(recipe.draws) for clip in clips
+    ]
     held += [(one, 1) for one in _some(pictures, recipe.pictures, recipe.seed + 1)]
     seen = (source.view(FRAMES, size, draw, recipe.seed) for source, draw in held)
     lesson = MotionLesson(
@@ -126,7 +127,7 @@ def _words(
     answers: Answers,
     spread: Spread,
     names: list[str],
-    labels: list[str | None],
+    labels: Sequence[str | None],
     job: LessonJob,
 ) -> tuple[Recognizer, float]:
     """Give the network a text tower; return the method, and the tower's loss at the end."""
@@ -154,7 +155,7 @@ def _words(
     level = recipe.level * job.spread.common / (1 + job.spread.common**2) ** 0.5
     loss = teach_words(
         recognizer,
-        vectors,
+        free_rows(words, vectors),
         Phrases(said, Forms(words), vectors.words[:COMMON], recipe),
         NameTargets(rows_KE, recipe.level, recipe.sharpness),
         features_of(network, drawn, len(actions)),
@@ -182,7 +183,7 @@ def synthetic(count: int, size: int) -> tuple[list[Action], Iterator[NDArray[np.
     return actions, views
 
 
-def _some(of: Sequence[Source], count: int, seed: int) -> list[Source]:
+def _some(of: Sequence[Picture], count: int, seed: int) -> list[Picture]:
     """Draw some without order."""
     rng = np.random.default_rng(seed)
     return [of[place] for place in rng.permutation(len(of))[:count]]

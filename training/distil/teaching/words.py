@@ -11,6 +11,7 @@ vector, E feature width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,9 @@ def text_tower(config: CompactTextConfig, features: int, vectors: WordVectors) -
     scale = SPREAD / vectors.vectors_VD.std()
     width = vectors.vectors_VD.shape[1]
     with torch.no_grad():
-        for row, word in zip(_embedding(tower).weight[FIRST_WORD:], config.words, strict=False):
+        for row, word in zip(
+            _embedding(tower.model).weight[FIRST_WORD:], config.words, strict=False
+        ):
             if word in places:
                 row[:width] = scale * vectors.vectors_VD[places[word]]
                 row[width:] = 0
@@ -79,7 +82,7 @@ def text_tower(config: CompactTextConfig, features: int, vectors: WordVectors) -
 
 def teach_words(
     recognizer: Recognizer,
-    vectors: WordVectors,
+    free_V1: Tensor,
     phrases: Phrases,
     targets: NameTargets,
     drawn_CTE: Tensor,
@@ -91,7 +94,7 @@ def teach_words(
 
     Args:
         recognizer: Its tower is of `text_tower`.
-        vectors: Words that have one keep it.
+        free_V1: Of `free_rows`.
         phrases: Texts of names.
         targets: Where they are to point.
         drawn_CTE: Frame features of synthetic clips.
@@ -100,9 +103,9 @@ def teach_words(
         captions: How captions are drawn and contrasted.
     """
     assert recognizer.text is not None
-    tower: ClipTextTower = recognizer.text.tower
+    tower = recognizer.text.tower
     model = tower.model.requires_grad_(True)
-    embedding = _embedding(tower)
+    embedding = _embedding(tower.model)
     rest = [p for p in model.parameters() if p is not embedding.weight]
     optimizer = torch.optim.AdamW(
         [
@@ -118,7 +121,7 @@ def teach_words(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     losses = []
-    with _learning(embedding, free_rows(tower, vectors), recipe.noise):
+    with _learning(embedding, free_V1, recipe.noise):
         for _ in progress(range(recipe.steps), desc="words", unit="step"):
             picks = rng.integers(len(actions), size=recipe.captioned).tolist()
             shown = [actions[pick] for pick in picks]
@@ -138,16 +141,16 @@ def teach_words(
     return sum(last) / len(last)
 
 
-def free_rows(tower: ClipTextTower, vectors: WordVectors) -> Tensor:
+def free_rows(words: Sequence[str], vectors: WordVectors) -> Tensor:
     """Return 1 for each token without a vector, which learns, else 0 [V, 1]."""
-    places, words = vectors.places(), tower.tokenizer.ids
-    free_V1 = torch.ones(len(_embedding(tower).weight), 1)
-    free_V1[[place for word, place in words.items() if word in places]] = 0
+    places = vectors.places()
+    free_V1 = torch.ones(FIRST_WORD + len(words) + 1, 1)  # the end token is the last
+    free_V1[[row for row, word in enumerate(words, start=FIRST_WORD) if word in places]] = 0
     return free_V1
 
 
-def _embedding(tower: ClipTextTower) -> nn.Embedding:
-    embedding: nn.Embedding = tower.model.token_embedding
+def _embedding(model: Any) -> nn.Embedding:  # noqa: ANN401  open_clip ships no types
+    embedding: nn.Embedding = model.token_embedding
     return embedding
 
 
