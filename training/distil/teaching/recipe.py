@@ -44,12 +44,14 @@ class WordRecipe:
     """How the text tower learns words."""
 
     pictures: PositiveInt = 6000  # that a camera moves over, beside real clips
-    clips: PositiveInt = 1600  # synthetic ones, with captions
+    clips: PositiveInt = 2400  # synthetic ones, with captions
     ridge: PositiveFloat = 0.03  # of the map from features to names
     vocabulary: PositiveInt = 24_000  # most frequent words, beside all forms of the names' words
     steps: PositiveInt = 1600
     batch: PositiveInt = 96  # texts of names
-    captioned: PositiveInt = 24  # synthetic clips of a step
+    captioned: PositiveInt = 40  # synthetic clips of a step
+    caption_sharpness: PositiveFloat = 80.0  # factor of the cosines of clips and captions
+    rivals: NonNegativeInt = 3  # of each of them (training/compact/recipes.py)
     part: Share = 0.5  # chance of a part of a name
     form: Share = 0.5  # chance of other forms of its words
     described: Share = 0.3  # chance of a sentence of other words beside it

@@ -161,7 +161,7 @@ def _words(
         features_of(network, drawn, len(actions)),
         actions,
         recipe,
-        TextRecipe(level=level, seed=recipe.seed),
+        TextRecipe(level=level, sharpness=recipe.caption_sharpness, rivals=recipe.rivals),
     )
     return recognizer, loss
 
