@@ -22,7 +22,7 @@ VARIABLES = {"$instance": ".*", "$__rate_interval": "1m"}  # as Grafana puts the
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ask, and print a line a panel."""
     parser = argparse.ArgumentParser(
-        description="Ask a Prometheus every query of the dashboard, and tell how many series each has."
+        description="Ask a Prometheus every query of the dashboard; tells how many series each has."
     )
     parser.add_argument("url", help="Address of Prometheus, such as http://127.0.0.1:9090.")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""`python -m service.admin`, or `kshot-admin`: API keys, what tenants may use, which model answers."""
+"""`python -m service.admin`, or `kshot-admin`: keys, what tenants may use, which model answers."""
 
 import argparse
 import asyncio

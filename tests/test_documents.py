@@ -124,7 +124,18 @@ def test_every_make_target_is_documented() -> None:
 def test_make_help_lists_every_target() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     named = set(re.findall(r"^make ([a-z]+) ", done.stdout, re.MULTILINE))
-    assert named == {"help", "demo", "serve", "models", "onnx", "test", "fuzz", "soak", "lint", "bench"}
+    assert named == {
+        "help",
+        "demo",
+        "serve",
+        "models",
+        "onnx",
+        "test",
+        "fuzz",
+        "soak",
+        "lint",
+        "bench",
+    }
 
 
 def tree_entries(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The files of docs/production.md: each program takes its own, and Redis keeps what is asked of it."""
+"""The files of docs/production.md: each program takes its own, and so does the service."""
 
 import re
 import shutil
