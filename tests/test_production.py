@@ -25,10 +25,10 @@ async def test_a_service_takes_the_redis_of_the_page(tmp_path: Path) -> None:
     server.start()
     try:
         store = await open_store(server.url)
-        await store.check()
+        await store.ping()
         await store.close()
         with server.client() as client:
-            assert client.config_get("appendfsync") == {b"appendfsync": b"always"}
+            assert client.config_get("appendfsync") == {"appendfsync": "always"}
     finally:
         server.kill()
 
