@@ -39,7 +39,9 @@ enabled = false
 expected-statuses = ["2xx", "3xx", "4xx", "503", "504"]
 
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "304", "404", "409", "410", "412", "413", "415", "422", "429", "503", "504"]
+expected-statuses = [
+    "2xx", "304", "404", "409", "410", "412", "413", "415", "422", "429", "503", "504",
+]
 
 [checks.negative_data_rejection]
 expected-statuses = ["4xx", "503", "504"]

@@ -4,17 +4,24 @@ CI does not install Ray, which takes 237 MB: what needs it is skipped there.
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import inspect
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from deploy.local_service import ROOT, free_port
 from deploy.ray import hosting
 from deploy.ray.hosting import EngineHost
 from deploy.ray.remote import RemoteEngine
@@ -29,7 +36,8 @@ from service.engine.window_work import Reel
 from service.errors import DeadlineError, EngineError
 from service.settings import Settings
 from tests.model.tiny import clips
-from tests.serving import tiny_checkpoint
+from tests.redis_server import redis_server
+from tests.serving import classify, moving_clip, register, tiny_checkpoint
 
 
 class Straight:
@@ -280,6 +288,63 @@ def test_a_store_of_one_process_is_refused() -> None:
 
     with pytest.raises(SettingsError, match="redis://"):
         application({"KSHOT_STORE": "sqlite:here.db"}, Sizes())
+
+
+MODULE = ("-m", "deploy.ray", "--ingress-cpus", "0.1", "--engine-cpus", "0.1")
+SERVE = (
+    "-m",
+    "ray.serve.scripts",
+    "run",
+    "deploy.ray.app:app",
+    "ingress_cpus=0.1",
+    "engine_cpus=0.1",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("arguments", [MODULE, SERVE], ids=["python -m deploy.ray", "serve run"])
+def test_a_command_serves_until_it_is_interrupted(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'kshot[ray]'")
+    port, log = str(free_port()), tmp_path / "log"
+    with redis_server(tmp_path / "redis") as server, log.open("w") as written:
+        settings = {"checkpoint": str(tiny_checkpoint(tmp_path / "tiny")), "store": server.url}
+        settings |= {"threads": "1", "decode_workers": "1", "port": port}
+        env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
+        env |= {"RAY_SERVE_DEFAULT_HTTP_PORT": port, "RAY_enable_worker_prestart": "0"}
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | env,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+                wait_until_ready(http, process)
+                support = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
+                task = register(http, support)["id"]
+                found = classify(http, task, moving_clip(1))
+            assert found["results"][0]["label"] == "jump"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()[-3000:]
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(http: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    late = time.monotonic() + 240
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if http.get("/readyz").status_code == 200:
+                return
+        assert process.poll() is None, "the command has ended"
+        assert time.monotonic() < late, "the command does not get ready"
+        time.sleep(0.2)
 
 
 def test_without_ray_the_command_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

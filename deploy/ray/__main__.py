@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from model.errors import KshotError
 
+NAME = "kshot"  # of the application
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the settings and serve."""
@@ -35,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = {name: value for name, value in vars(options).items() if name != "address"}
         serving = app(Sizes.model_validate(sizes))
         serve.start(http_options={"host": settings.host, "port": settings.port})
-        serve.run(serving, name="kshot", route_prefix="/", blocking=True)
+        serve.run(serving, name=NAME, route_prefix="/", blocking=True)
+    except KeyboardInterrupt:
+        if options.address:
+            serve.delete(NAME)  # other applications of the cluster go on
+        else:
+            serve.shutdown()
     except KshotError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -7,6 +7,7 @@ environment in which this is called; replicas come and go, so the store is Redis
 
 import asyncio
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -130,6 +131,8 @@ class Engines(EngineHost):
     """
 
     def __init__(self, env: Mapping[str, str], choose: Choose) -> None:
+        # What Ray hands over lies in memory that is shared, and nobody here writes to it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         super().__init__(settings_of(env), choose)
 
     async def check_health(self) -> None:
