@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engines", type=int, default=1, help="most engine replicas")
     parser.add_argument("--ingress-cpus", type=float, default=1.0, help="of one ingress")
     parser.add_argument("--engine-cpus", type=float, default=1.0, help="of one engine")
+    parser.add_argument(
+        "--direct", action="store_true", help="ingresses listen themselves, without Ray's proxy"
+    )
     options = parser.parse_args(arguments)
     try:
         import ray
@@ -36,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ray.init(address=options.address)
         sizes = {name: value for name, value in vars(options).items() if name != "address"}
         serving = app(Sizes.model_validate(sizes))
-        serve.start(http_options={"host": settings.host, "port": settings.port})
+        if options.direct:
+            serve.start(proxy_location="Disabled")
+        else:
+            serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(serving, name=NAME, route_prefix="/", blocking=True)
     except KeyboardInterrupt:
         if options.address:
