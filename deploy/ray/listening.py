@@ -40,7 +40,7 @@ def listen_while_it_lives(app: FastAPI, settings: Settings) -> None:
                     server.should_exit = True  # requests that run have KSHOT_STOP_GRACE_S
                     await serving
 
-    app.router.lifespan_context = lifespan
+    app.router.lifespan_context = lifespan  # type: ignore[assignment]
 
 
 def shared_socket(settings: Settings) -> socket.socket:
