@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,17 +25,20 @@ import pytest
 from deploy.local_service import ROOT, free_port
 from deploy.ray import hosting
 from deploy.ray.hosting import EngineHost
+from deploy.ray.listening import listen_while_it_lives, shared_socket
 from deploy.ray.remote import RemoteEngine
 from model.diagnosis.splits import Split
 from model.errors import KshotError
 from model.text import template_stages
+from service.app import create_app
 from service.background import until
 from service.container import choose_runtime
 from service.engine.engine import Engine
 from service.engine.passes.choice import Choice
 from service.engine.window_work import Reel
-from service.errors import DeadlineError, EngineError
+from service.errors import DeadlineError, EngineError, SettingsError
 from service.settings import Settings
+from tests.frozen import freeze_again
 from tests.model.tiny import clips
 from tests.redis_server import redis_server
 from tests.serving import classify, moving_clip, register, tiny_checkpoint
@@ -284,10 +288,33 @@ async def test_an_ingress_keeps_no_supports_alive(tmp_path: Path) -> None:
 def test_a_store_of_one_process_is_refused() -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'kshot[ray]'")
     from deploy.ray.app import Sizes, application
-    from service.errors import SettingsError
 
     with pytest.raises(SettingsError, match="redis://"):
         application({"KSHOT_STORE": "sqlite:here.db"}, Sizes())
+
+
+async def test_an_ingress_listens_for_as_long_as_it_lives_and_shares_its_address(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(
+        checkpoint=str(tiny_checkpoint(tmp_path / "one")),
+        store=f"sqlite:{tmp_path / 'store'}",
+        port=free_port(),
+        threads=1,
+        decode_workers=1,
+    )
+    app = create_app(settings)
+    listen_while_it_lives(app, settings)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}") as http:
+        async with app.router.lifespan_context(app):
+            assert (await http.get("/livez", timeout=20)).status_code == 200
+            shared_socket(settings).close()  # the one that takes its place
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/livez")
+    of_another = socket.create_server(("127.0.0.1", settings.port))
+    with of_another, pytest.raises(SettingsError, match="KSHOT_PORT"):
+        shared_socket(settings)
+    freeze_again()
 
 
 MODULE = ("-m", "deploy.ray", "--ingress-cpus", "0.1", "--engine-cpus", "0.1")
