@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+FUZZ := $(VENV)/fuzz/.installed
 
 # Each is handed on: `make test ARGS='-k media'`, `make demo CLIPS=DIR TEACHER=FILE`.
 ARGS ?=
@@ -13,7 +14,7 @@ TEACHER ?=
 MODEL ?= clip
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve models onnx test soak lint bench redis
+.PHONY: help demo serve models onnx test fuzz soak lint bench redis
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the fas
 
 test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest; WORKERS=0: one process).
 	$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+fuzz: $(STAMP) $(FUZZ) ## Ask a service all that its OpenAPI document allows and forbids (ARGS='--examples 40 --seed 7').
+	@$(RUN) -m tests.fuzz $(ARGS)
 
 soak: $(STAMP) redis ## Long form of the tests of faults, with figures (one promise: ARGS='-k f1_').
 	KSHOT_TEST_SOAK=1 $(RUN) -m pytest -q -s -p no:xdist tests/faults $(ARGS)
@@ -59,4 +63,10 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	  { echo "kshot needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): call make PYTHON=python3.11."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev]' -e ./client
+	@touch $@
+
+# schemathesis is a plugin of pytest, which no other test shall load.
+$(FUZZ): tests/fuzz.txt
+	$(PYTHON) -m venv $(VENV)/fuzz
+	$(VENV)/fuzz/bin/python -m pip install --disable-pip-version-check --quiet -r tests/fuzz.txt
 	@touch $@

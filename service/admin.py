@@ -1,4 +1,4 @@
-"""`python -m service.admin`, or `kshot-admin`: API keys, and what tenants may use."""
+"""`python -m service.admin`, or `kshot-admin`: keys, what tenants may use, which model answers."""
 
 import argparse
 import asyncio
@@ -30,6 +30,10 @@ def main() -> int:
     """Do what the command line says."""
     arguments = _parser().parse_args()
     try:
+        if arguments.part == "model":
+            from service.admin_model import run
+
+            return run(arguments)
         return asyncio.run(_done(arguments))
     except KshotError as error:
         print(f"{error}", file=sys.stderr)
@@ -50,7 +54,28 @@ def _parser() -> argparse.ArgumentParser:
     quotas.add_parser("show", description="List the quotas of all tenants that have their own.")
     clear = quotas.add_parser("clear", description="Take a tenant's quotas: the usual ones hold.")
     clear.add_argument("tenant", help="Whose.")
+    _add_model(parts)
     return parser
+
+
+def _add_model(parts: "Parsers") -> None:
+    model = parts.add_parser(
+        "model",
+        description="Ask running services, by HTTP, which model they serve, or to serve another.",
+    )
+    model.add_argument(
+        "--url",
+        action="append",
+        help="Address of a service, in place of KSHOT_URL; again for each further replica.",
+    )
+    model.add_argument("--key", help="A key of the scope admin, in place of KSHOT_API_KEY.")
+    verbs = model.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("show", description="Tell which model answers, and which others may.")
+    serve = verbs.add_parser(
+        "serve", description="Serve another checkpoint; wait until it answers for all tasks."
+    )
+    serve.add_argument("checkpoint", help="Its name, as `show` lists it.")
+    serve.add_argument("--no-wait", action="store_true", help="Return once it is on its way.")
 
 
 def _part(parts: "Parsers", name: str, what: str) -> "Parsers":

@@ -13,6 +13,7 @@ from service.http import openapi, problems
 from service.http.admission import Admission
 from service.http.changes.schemas import BODIES
 from service.http.connection import DisconnectWatcher, RequestLog
+from service.http.events.schemas import EventView
 from service.http.inbox import schemas as inbox_schemas
 from service.http.routes import (
     admin,
@@ -74,7 +75,7 @@ def create_app(settings: Settings, load: Load = loaded_here) -> FastAPI:
     app.include_router(inference.router, dependencies=known)
     app.include_router(page.router)
     bodies = (*BODIES, *inbox_schemas.BODIES, *document.BODIES, ModelBody)
-    openapi.install(app, limits, bodies, document.DATA)
+    openapi.install(app, limits, bodies, (*document.DATA, EventView))
     app.state.ledger = Ledger(capacity_of(settings), share=settings.tenant_share)
 
     add_layers(app, limits, meters)

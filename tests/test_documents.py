@@ -114,7 +114,7 @@ def test_no_document_names_a_setting_that_is_not_there() -> None:
 def test_every_make_target_is_documented() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) - {"help"}
-    assert targets == {"demo", "serve", "models", "onnx", "test", "soak", "lint", "bench"}
+    assert targets == {"demo", "serve", "models", "onnx", "test", "fuzz", "soak", "lint", "bench"}
     commands = section("CONTRIBUTING.md", "Commands")
     assert not [name for name in targets if not re.search(rf"`make {name}[ `]", commands)]
     for name, text in TEXTS.items():
@@ -124,7 +124,18 @@ def test_every_make_target_is_documented() -> None:
 def test_make_help_lists_every_target() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     named = set(re.findall(r"^make ([a-z]+) ", done.stdout, re.MULTILINE))
-    assert named == {"help", "demo", "serve", "models", "onnx", "test", "soak", "lint", "bench"}
+    assert named == {
+        "help",
+        "demo",
+        "serve",
+        "models",
+        "onnx",
+        "test",
+        "fuzz",
+        "soak",
+        "lint",
+        "bench",
+    }
 
 
 def tree_entries(text: str) -> list[str]:

@@ -4,32 +4,44 @@ CI does not install Ray, which takes 237 MB: what needs it is skipped there.
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import inspect
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from deploy.local_service import ROOT, free_port
 from deploy.ray import hosting
 from deploy.ray.hosting import EngineHost
+from deploy.ray.listening import listen_while_it_lives, shared_socket
 from deploy.ray.remote import RemoteEngine
 from model.diagnosis.splits import Split
 from model.errors import KshotError
 from model.text import template_stages
+from service.app import create_app
 from service.background import until
 from service.container import choose_runtime
 from service.engine.engine import Engine
 from service.engine.passes.choice import Choice
 from service.engine.window_work import Reel
-from service.errors import DeadlineError, EngineError
+from service.errors import DeadlineError, EngineError, SettingsError
 from service.settings import Settings
+from tests.frozen import freeze_again
 from tests.model.tiny import clips
-from tests.serving import tiny_checkpoint
+from tests.redis_server import redis_server
+from tests.serving import classify, moving_clip, register, tiny_checkpoint
 
 
 class Straight:
@@ -276,10 +288,90 @@ async def test_an_ingress_keeps_no_supports_alive(tmp_path: Path) -> None:
 def test_a_store_of_one_process_is_refused() -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'kshot[ray]'")
     from deploy.ray.app import Sizes, application
-    from service.errors import SettingsError
 
     with pytest.raises(SettingsError, match="redis://"):
         application({"KSHOT_STORE": "sqlite:here.db"}, Sizes())
+
+
+async def test_an_ingress_listens_for_as_long_as_it_lives_and_shares_its_address(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(
+        checkpoint=str(tiny_checkpoint(tmp_path / "one")),
+        store=f"sqlite:{tmp_path / 'store'}",
+        port=free_port(),
+        threads=1,
+        decode_workers=1,
+    )
+    app = create_app(settings)
+    listen_while_it_lives(app, settings)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}") as http:
+        async with app.router.lifespan_context(app):
+            assert (await http.get("/livez", timeout=20)).status_code == 200
+            shared_socket(settings).close()  # the one that takes its place
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/livez")
+    of_another = socket.create_server(("127.0.0.1", settings.port))
+    with of_another, pytest.raises(SettingsError, match="KSHOT_PORT"):
+        shared_socket(settings)
+    freeze_again()
+
+
+MODULE = ("-m", "deploy.ray", "--ingress-cpus", "0.1", "--engine-cpus", "0.1")
+SERVE = (
+    "-m",
+    "ray.serve.scripts",
+    "run",
+    "deploy.ray.app:app",
+    "ingress_cpus=0.1",
+    "engine_cpus=0.1",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("arguments", [MODULE, SERVE], ids=["python -m deploy.ray", "serve run"])
+def test_a_command_serves_until_it_is_interrupted(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'kshot[ray]'")
+    port, log = str(free_port()), tmp_path / "log"
+    with redis_server(tmp_path / "redis") as server, log.open("w") as written:
+        settings = {"checkpoint": str(tiny_checkpoint(tmp_path / "tiny")), "store": server.url}
+        settings |= {"threads": "1", "decode_workers": "1", "port": port}
+        env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
+        env |= {"RAY_SERVE_DEFAULT_HTTP_PORT": port, "RAY_enable_worker_prestart": "0"}
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | env,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+                wait_until_ready(http, process)
+                support = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
+                task = register(http, support)["id"]
+                found = classify(http, task, moving_clip(1))
+            assert found["results"][0]["label"] == "jump"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()[-3000:]
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(http: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    late = time.monotonic() + 240
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if http.get("/readyz").status_code == 200:
+                return
+        assert process.poll() is None, "the command has ended"
+        assert time.monotonic() < late, "the command does not get ready"
+        time.sleep(0.2)
 
 
 def test_without_ray_the_command_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import httpx
 
 from kshot_client.calls import Flow, Give, Items, Open, Pause, Piece, Send, Step
-from kshot_client.operations import changes, questions, timelines
+from kshot_client.operations import changes, questions, timelines, watching
 from kshot_client.operations import tasks as making
 from kshot_client.retries import Retries
 from kshot_client.transport import TIMEOUT_S, Course, options_of, request_of
@@ -127,6 +127,7 @@ class Client:
 
     register = Returning(making.register)
     wait_until_ready = Returning(making.wait_until_ready)
+    watch_task = Giving(watching.watch_task)
     tasks = Giving(making.tasks)
     task = Returning(making.task)
     delete = Returning(making.delete)
@@ -172,6 +173,7 @@ class _Doing:
             case Send(call):
                 return self._http.send(request_of(self._http, call))
             case Open(call):
+                self._stack.close()  # of the answer before, if there was one
                 answer = self._http.send(request_of(self._http, call), stream=True)
                 self._stack.callback(answer.close)
                 if answer.is_success:

@@ -11,6 +11,7 @@ class Events:
 
     def __init__(self) -> None:
         self._rest = ""
+        self.last_id = ""  # of the last event that had one
 
     def feed(self, piece: str) -> Iterator[tuple[str, str]]:
         """Read on; gives name and data of each event that is whole."""
@@ -22,6 +23,8 @@ class Events:
                 value = value.removeprefix(" ")
                 if field == "event":
                     name = value
+                elif field == "id":
+                    self.last_id = value
                 elif field == "data":
                     data.append(value)
             if data:

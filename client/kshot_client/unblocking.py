@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from kshot_client.calls import Call, Flow, Give, Items, Open, Pause, Piece, Send, Step
-from kshot_client.operations import changes, questions, timelines
+from kshot_client.operations import changes, questions, timelines, watching
 from kshot_client.operations import tasks as making
 from kshot_client.retries import Retries
 from kshot_client.transport import TIMEOUT_S, Course, options_of, request_of
@@ -134,6 +134,7 @@ class AsyncClient:
 
     register = Returning(making.register)
     wait_until_ready = Returning(making.wait_until_ready)
+    watch_task = Giving(watching.watch_task)
     tasks = Giving(making.tasks)
     task = Returning(making.task)
     delete = Returning(making.delete)
@@ -179,6 +180,7 @@ class _Doing:
             case Send(call):
                 return await self._http.send(self._request(call))
             case Open(call):
+                await self._stack.aclose()  # of the answer before, if there was one
                 answer = await self._http.send(self._request(call), stream=True)
                 self._stack.push_async_callback(answer.aclose)
                 if answer.is_success:

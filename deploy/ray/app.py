@@ -7,6 +7,7 @@ environment in which this is called; replicas come and go, so the store is Redis
 
 import asyncio
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.facts import runtime_of
 from deploy.ray.hosting import EngineHost
+from deploy.ray.listening import listen_while_it_lives
 from deploy.ray.remote import RemoteEngine
 from model.errors import KshotError
 from service.app import create_app
@@ -46,6 +48,8 @@ class Sizes(BaseModel):
         ingresses, engines: Most replicas.
         ingress_cpus, engine_cpus: Of one replica; decoders are part of an ingress.
         queued: Requests of each replica at which there is to be one more.
+        direct: Whether ingresses listen on KSHOT_HOST and KSHOT_PORT themselves, where Ray's proxy
+            costs time. Ray counts none of these requests, so there are always as many ingresses.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,6 +59,7 @@ class Sizes(BaseModel):
     ingress_cpus: float = Field(1.0, ge=0)
     engine_cpus: float = Field(1.0, ge=0)
     queued: int = Field(32, ge=1)
+    direct: bool = False
 
 
 class Asking:
@@ -102,11 +107,13 @@ class Ingress:
     Args:
         env: Its settings, as environment variables.
         engines: Where it is.
+        direct: Whether it listens by itself, too.
     """
 
-    def __init__(self, env: Mapping[str, str], engines: DeploymentHandle) -> None:
+    def __init__(self, env: Mapping[str, str], engines: DeploymentHandle, direct: bool) -> None:
         self.settings = settings_of(env)
         self.engines = engines
+        self.direct = direct
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make what answers; Ray enters its lifespan."""
@@ -118,7 +125,10 @@ class Ingress:
             choice = Choice(runtime, facts.why, facts.clips_s, facts.refused)
             return choice, RemoteEngine(ask, settings.checkpoint, facts, settings)
 
-        return create_app(self.settings, load)
+        app = create_app(self.settings, load)
+        if self.direct:
+            listen_while_it_lives(app, self.settings)
+        return app
 
 
 class Engines(EngineHost):
@@ -130,6 +140,8 @@ class Engines(EngineHost):
     """
 
     def __init__(self, env: Mapping[str, str], choose: Choose) -> None:
+        # What Ray hands over lies in memory that is shared, and nobody here writes to it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         super().__init__(settings_of(env), choose)
 
     async def check_health(self) -> None:
@@ -175,10 +187,10 @@ def application(
         name="Ingress",
         max_ongoing_requests=INGRESS_REQUESTS,
         ray_actor_options={"num_cpus": sizes.ingress_cpus},
-        **_scaled(sizes.ingresses, sizes.queued),
+        **_scaled(sizes.ingresses, sizes.queued, grows=not sizes.direct),
     )(serve.ingress()(Ingress))
     computing = {name: value for name, value in env.items() if name not in SECRETS}
-    return ingress.bind(dict(env), engine.bind(computing, choose))
+    return ingress.bind(dict(env), engine.bind(computing, choose), sizes.direct)
 
 
 def app(sizes: Sizes) -> serve.Application:
@@ -201,12 +213,12 @@ def settings_of(env: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _scaled(most: int, queued: int) -> dict[str, Any]:
+def _scaled(most: int, queued: int, *, grows: bool = True) -> dict[str, Any]:
     """Say how many replicas there are, and how one takes another's place: first comes the new."""
     common: dict[str, Any] = {"graceful_shutdown_timeout_s": DRAIN_S, "max_surge_percent": 100}
     common["logging_config"] = {"enable_access_log": False}  # the service has its own
-    if most == 1:
-        return {**common, "num_replicas": 1}
+    if most == 1 or not grows:
+        return {**common, "num_replicas": most}
     scaling = {"min_replicas": 1, "max_replicas": most, "target_ongoing_requests": queued}
     return {**common, "autoscaling_config": scaling}
 

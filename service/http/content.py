@@ -19,6 +19,7 @@ from service.errors import MalformedRequestError, MediaTypeError, TooManyClipsEr
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
+STREAMED = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would collect events
 UTF8 = {"", "utf-8", "utf8", "us-ascii", "ascii"}  # ASCII is a part of it
 AS_IT_IS = {"", "identity", "7bit", "8bit", "binary"}  # encodings that change no byte
 OF_FILES = ("application/octet-stream", "video/", "image/")  # types of parts that are no text

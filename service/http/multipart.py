@@ -263,7 +263,8 @@ def _json_of(name: str, texts: Mapping[str, str], kind: type[BaseModel]) -> Any:
     try:
         value = parse_json(texts[name])
     except MalformedRequestError as error:
-        raise MalformedRequestError(f"The field {name!r}: {error}") from error
+        fault = FieldFault(name, "not JSON")  # the form itself can be read
+        raise InvalidRequestError(f"The field {name!r}: {error}", [fault]) from error
     return getattr(validate({name: value}, kind), name)
 
 

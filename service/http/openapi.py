@@ -143,7 +143,7 @@ PREFER: dict[str, Any] = {
 IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "schema": {"type": "string", "pattern": '^("[!#-~]{1,255}"|[!#-~]{1,255})$'},
     "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
     "description": "Drawn by the client for this request; sent again with it, it gets the first "
     "answer, and nothing is made twice.",

@@ -15,7 +15,7 @@ PROBLEM = (
     b'{"type":"urn:kshot:problem:server-full","title":"Server full","status":503,"detail":"Full.",'
     b'"instance":"1","code":"server-full","retryable":true}'
 )
-ANSWERED, CUT, LOST = "busy", "cut", "lost"
+ANSWERED, CUT, LOST, BROKEN = "busy", "cut", "lost", "broken"
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -24,7 +24,8 @@ class Proxy(socketserver.ThreadingTCPServer):
     Args:
         url: Of the service.
         faults: What becomes of the first connections: `busy` answers 503, `cut` closes before the
-            service has the request, `lost` lets the service answer and loses the answer.
+            service has the request, `lost` lets the service answer and loses the answer, `broken`
+            closes after the first event.
     """
 
     daemon_threads = True
@@ -71,6 +72,8 @@ class _Connection(socketserver.BaseRequestHandler):
             while piece := to.recv(2**16):
                 if fault != LOST:
                     self.request.sendall(piece)
+                if fault == BROKEN and b"data:" in piece:
+                    return
 
 
 def whole_request(connection: socket.socket) -> bytes:

@@ -8,7 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kshot_client import AsyncClient, Client, Clip, ProblemError, SettingError, TaskFailedError
+from kshot_client import (
+    AsyncClient,
+    Client,
+    Clip,
+    ProblemError,
+    Retries,
+    SettingError,
+    TaskFailedError,
+)
 from kshot_client.calls import Send
 from kshot_client.models.tasks import InboxPolicy, Task
 from kshot_client.models.timelines import Begun, Ended, Span
@@ -16,6 +24,7 @@ from kshot_client.operations.changes import add_clips
 from kshot_client.operations.questions import _batches
 from kshot_client.operations.tasks import register
 from kshot_client.uploads import Upload
+from tests.client.faulty import ANSWERED, BROKEN, CUT, faulty
 from tests.service.test_uploads_safe import damaged
 
 Support = dict[str, list[Path]]
@@ -246,3 +255,35 @@ def test_address_and_key_are_those_of_the_environment(
 def test_a_missing_file_is_told_before_anything_is_sent(client: Client, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="is no file"):
         client.register({"a": [tmp_path / "nothing.mp4"], "b": [tmp_path]})
+
+
+def test_a_watched_task_tells_each_change_once_over_a_broken_connection(
+    url: str, client: Client, support: Support
+) -> None:
+    made = client.register(support)
+    with faulty(url, BROKEN) as proxy, Client(proxy.url) as other:
+        events = other.watch_task(made.id)
+        first = next(events)
+        assert (first.status, first.revision, first.progress) == ("ready", 1, 1.0)
+        client.rename_label(made.id, "jump", "leap")
+        second = next(events)
+        assert (second.status, second.revision) == ("ready", 2)
+        client.delete(made.id)
+        assert [event.status for event in events] == ["deleted"]
+    assert proxy.heads("last-event-id") == ["", "1-ready-100"]
+
+
+async def test_the_client_for_asyncio_watches_too(
+    url: str, client: Client, support: Support
+) -> None:
+    made, found = client.register(support), []
+    with faulty(url, ANSWERED, CUT) as proxy:
+        async with AsyncClient(proxy.url, retries=Retries(first_s=0.01)) as other:
+            async for event in other.watch_task(made.id):
+                found.append(event.status)
+                if event.status == "ready":
+                    client.delete(made.id)
+            with pytest.raises(ProblemError, match="task-not-found"):
+                await anext(other.watch_task(made.id))
+    assert found == ["ready", "deleted"]
+    assert len(proxy.requests) == 4

@@ -108,6 +108,29 @@ def test_a_video_is_watched_as_lines_events_and_subtitles(
     assert "Behavior" in kshot(*asked, "--csv").out.splitlines()[0]
 
 
+def test_a_task_is_followed_until_it_is_deleted(
+    kshot: Kshot, client: Client, support: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reading(io.StringIO):
+        """Deletes the task once it has been told how it stands."""
+
+        def write(self, text: str) -> int:
+            if "ready" in text:
+                client.delete(made)
+            return super().write(text)
+
+    for more, lines in (
+        ((), ["revision 1\tready\t100%", "revision 1\tdeleted\t100%"]),
+        (("--json",), ["ready", "deleted"]),
+    ):
+        made = client.register(support).id
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", Reading())
+            assert kshot("follow", made, *more).status == 0
+            told = sys.stdout.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert [json.loads(line)["status"] if more else line for line in told] == lines
+
+
 def test_a_task_is_carried_by_a_file(kshot: Kshot, task: str, tmp_path: Path) -> None:
     place = tmp_path / "task.zip"
     assert kshot("export", task, "-o", place).out == f"{place}\n"

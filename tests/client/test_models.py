@@ -24,6 +24,7 @@ DOCUMENT = json.loads(PLACE.read_text(encoding="utf-8"))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 OTHERWISE = {  # names that people read otherwise
     "ClipView": "SupportClip",
+    "EventView": "TaskEvent",
     "InboxPolicyBody": "InboxPolicy",
     "CalibrationFacts": "Calibration",
     "QueryView": "InboxQuery",
@@ -32,7 +33,6 @@ OTHERWISE = {  # names that people read otherwise
 # What the client has no method for: what others than clients of tasks ask.
 NOT_OFFERED = {
     *("metrics", "livez", "inferenceLive", "inferenceReady", "inferenceModel"),
-    "watchTask",  # `register` waits until its task is ready
 }
 OFFERED = {
     "createTask": "register",
@@ -44,6 +44,7 @@ OFFERED = {
     "listInbox": "inbox",
     "readyz": "health",
     "servedModel": "model",
+    "watchTask": "watch_task",
     "swapModel": "swap_model",
     **{name: name for name in ("classify", "timeline", "info", "limits", "usage")},
     **{
@@ -87,7 +88,7 @@ def answered() -> set[str]:
         for operation in operations_of_path.values()
         if operation["operationId"] in OFFERED
         for name in references(operation["responses"])
-    ] + ["BegunView", "WindowsView", "ProgressView", "EndedView"]
+    ] + ["BegunView", "WindowsView", "ProgressView", "EndedView", "EventView"]
     found: set[str] = set()
     while todo:
         name = todo.pop()

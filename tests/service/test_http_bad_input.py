@@ -170,8 +170,8 @@ FORMS: dict[str, tuple[Files, int, str, list[str]]] = {
     ),
     "descriptions no JSON": (
         form(GOOD, descriptions="{jump: x}"),
-        400,
-        "malformed-request",
+        422,
+        "invalid-request",
         ["descriptions"],
     ),
     "descriptions no object": (form(GOOD, descriptions="[1]"), 422, "invalid-request", []),

@@ -324,6 +324,21 @@ def test_an_exported_task_becomes_the_importer_s_own(locked: Locked) -> None:
     assert locked.http.get(f"/tasks/{task}", headers=locked.acme).status_code == 404
 
 
+def test_the_command_asks_for_the_model_with_a_key_of_the_scope_admin(
+    locked: Locked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for headers in (locked.admin, locked.plain, {}):
+        token = headers.get("authorization", "").removeprefix("Bearer ")
+        monkeypatch.setenv("KSHOT_API_KEY", token)
+        url = str(locked.http.base_url)
+        monkeypatch.setattr("sys.argv", ["kshot-admin", "model", "--url", url, "show"])
+        found.append((admin.main(), capsys.readouterr()))
+    assert [status for status, _ in found] == [0, 1, 1]
+    assert "\tmay serve compact, causal" in found[0][1].out
+    assert [said.err.split()[0] for _, said in found[1:]] == ["[scope-missing]", "[key-missing]"]
+
+
 def test_keys_are_made_listed_rotated_and_revoked_beside_a_running_service(
     locked: Locked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

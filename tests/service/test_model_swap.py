@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from service import admin
 from service.app import create_app
 from service.container import Service
 from service.errors import DeviceMemoryError
@@ -316,3 +318,39 @@ def test_the_operators_folder_is_read_beside_the_event_loop(replicas: Replicas) 
 def test_nothing_is_swapped_where_the_operator_names_no_folder(client: httpx.Client) -> None:
     answer = client.post(PLACE, json={"checkpoint": "compact"})
     assert "KSHOT_MODELS_DIR" in problem(answer, 422, "checkpoint-not-allowed")["detail"]
+
+
+def told(
+    *words: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[str], str]:
+    """Run `kshot-admin model`; returns its status, its lines and what it complains of."""
+    monkeypatch.setattr("sys.argv", ["kshot-admin", "model", *map(str, words)])
+    status, said = admin.main(), capsys.readouterr()
+    return status, said.out.splitlines(), said.err
+
+
+def test_the_command_serves_a_checkpoint_at_each_address_and_tells_how_it_ended(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = partial(told, monkeypatch=monkeypatch, capsys=capsys)
+    register(replicas.one, CLIPS)
+    url = str(replicas.one.base_url)
+    twice = ("--url", url, "--url", url)
+    status, lines, _ = asked(*twice, "serve", "second")
+    ends = [line for line in lines if "\tdone" in line]
+    assert (status, len(ends)) == (0, 2)
+    tasks = replicas.swap()["tasks"]
+    assert ends[1] == f"{url}\tsecond\tdone\t{tasks} of {tasks} tasks"
+    status, lines, complaint = asked(*twice, "serve", "longer")
+    assert (status, len([line for line in lines if "\tfailed" in line])) == (1, 1)
+    assert "takes 4 pictures of 16 pixels a clip" in lines[-1]
+    status, lines, complaint = asked("--url", url, "serve", "fourth")
+    assert (status, lines) == (1, [])
+    assert complaint.startswith("[checkpoint-not-allowed] ")
+    status, lines, _ = asked("--url", url, "show")
+    assert (status, len(lines)) == (0, 2)
+    assert lines[0].endswith("\tmay serve longer, second, third, torn, compact, causal")
+    for nowhere in ("http://127.0.0.1:9", "nowhere", "http://"):
+        status, lines, complaint = asked("--url", nowhere, "show")
+        assert (status, lines) == (2, [])
+        assert "check --url" in complaint

@@ -404,6 +404,29 @@ async def test_tasks_that_have_ended_are_let_go_of_without_any_quota(
     assert (await used(store))[0] == 2
 
 
+async def test_nothing_stays_of_a_tenant_that_never_comes_back_once_its_tasks_have_ended(
+    store: TaskStore, behind: tuple[Redis, str]
+) -> None:
+    client, prefix = behind
+    counts = [f"{prefix}:held:{ACME}", f"{prefix}:ends:{ACME}"]
+    lasting = owned(1)
+    for record in (lasting, owned(2, expires_at=time.time() + 0.4)):
+        await store.create(record, pictures_of(record))
+    assert [await client.pttl(key) for key in counts] == [-1, -1]
+    later = replace(lasting, revision=2, expires_at=time.time() + 1000)
+    await store.replace(later, expected_revision=1)
+    assert all([await client.pttl(key) > 900_000 for key in counts])
+    soon = owned(3, expires_at=time.time() + 0.4)
+    await store.create(soon, pictures_of(soon))
+    assert await store.delete(later.task_id)
+
+    async def gone() -> bool:
+        return not await client.exists(*counts)
+
+    await until(gone)
+    assert await used(store) == (0, 0)
+
+
 async def test_tasks_that_an_older_version_deleted_are_counted_no_more_with_a_new_limit(
     url: str, store: TaskStore, behind: tuple[Redis, str]
 ) -> None:

@@ -106,6 +106,7 @@ def events(text: str) -> list[tuple[str, Any]]:
 def test_events_come_as_spans_become_final(ask: Ask, video: bytes, found: dict[str, Any]) -> None:
     answer = ask(video, "text/event-stream", scores="true", **KNOWN)
     assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"
     told = events(answer.text)
     assert told[0][0] == "begun"
     assert told[-1][0] == "ended"

@@ -96,6 +96,14 @@ def show(client: Client, options: argparse.Namespace) -> int:
     return DONE
 
 
+def follow(client: Client, options: argparse.Namespace) -> int:
+    """Tell how a task stands, until it is deleted."""
+    for event in client.watch_task(options.task):
+        line = showing.as_line("task", event) if options.json else showing.event_line(event)
+        print(line, flush=True)
+    return DONE
+
+
 def diagnose(client: Client, options: argparse.Namespace) -> int:
     """Say what may be wrong with a task."""
     found = client.diagnose(options.task)

@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _add_asking(commands)
     for name, said in (
         ("show", "show a task"),
+        ("follow", "tell how a task stands, now and after each change, until it is deleted"),
         ("diagnose", "say what may be wrong with a task"),
         ("delete", "delete a task"),
     ):
@@ -117,6 +118,7 @@ def main() -> int:
         "watch": commands.watch,
         "tasks": commands.tasks,
         "show": commands.show,
+        "follow": commands.follow,
         "diagnose": commands.diagnose,
         "delete": commands.delete,
         "export": commands.export,

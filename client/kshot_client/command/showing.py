@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from kshot_client.models.operations import Quota, SecondsQuota, Usage
 from kshot_client.models.results import ClipResult
-from kshot_client.models.tasks import Task, TaskLine
+from kshot_client.models.tasks import Task, TaskEvent, TaskLine
 from kshot_client.models.timelines import Span
 from kshot_client.problems import SettingError
 
@@ -98,6 +98,12 @@ def task_lines(task: Task) -> str:
     """Write a task, with its labels."""
     first = f"{task.id}\t{task.status}\trevision {task.revision}\t{task.name or NONE}"
     return "\n".join([first, *(f"  {label.label}\t{label.clips} clips" for label in task.labels)])
+
+
+def event_line(event: TaskEvent) -> str:
+    """Write how a task stands."""
+    said = event.failure or f"{event.progress:.0%}"
+    return f"revision {event.revision}\t{event.status}\t{said}"
 
 
 def usage_lines(usage: Usage) -> str:

@@ -98,6 +98,16 @@ class TaskLine(Answer):
     model_revision: str
 
 
+class TaskEvent(Answer):
+    """How a task stands after what has happened."""
+
+    task_id: str
+    revision: int
+    status: Literal["processing", "ready", "failed", "deleted"]
+    progress: float
+    failure: str | None
+
+
 class TaskPage(Answer):
     """Tasks, newest first."""
 

@@ -3,14 +3,13 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from service.http.content import STREAMED
 from service.http.events.forms import as_events, told_by
 from service.http.events.schemas import ANSWER, LAST_EVENT_ID
 from service.http.openapi import problems
 from service.http.routes.dependencies import ServiceDep, TaskId
 
 router = APIRouter(prefix="/tasks/{task_id}", tags=["tasks"])
-# An nginx in between would collect events before it sends them on.
-HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 @router.get(
@@ -28,5 +27,5 @@ async def events(task_id: TaskId, request: Request, service: ServiceDep) -> Resp
     except StopAsyncIteration:  # the service stops
         return Response(status_code=204)
     return StreamingResponse(
-        as_events(task_id, first, found), media_type="text/event-stream", headers=HEADERS
+        as_events(task_id, first, found), media_type="text/event-stream", headers=STREAMED
     )

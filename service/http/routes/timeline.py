@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.http.content import JSON
+from service.http.content import JSON, STREAMED
 from service.http.openapi import PREFER, problems, timeout
 from service.http.routes.dependencies import AllowanceDep, RequestId, ServiceDep, TaskId, WaitS
 from service.http.timeline.document import ANSWER, REQUEST
@@ -51,7 +51,8 @@ async def timeline(
             assert isinstance(begun, Begun)
             failed = (lambda _: None) if allowance.purse is None else allowance.purse.failed
             written = as_events(begun, events, shown, request_id, failed)
-            return StreamingResponse(_closing(written, stack.pop_all()), media_type=EVENTS)
+            closing = _closing(written, stack.pop_all())
+            return StreamingResponse(closing, media_type=EVENTS, headers=STREAMED)
         found = await whole(events, shown)
     match form:
         case "text/csv":

@@ -15,7 +15,18 @@ local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local function let_go(held, ends, id)
+-- a tenant that never comes back lets nothing go: both keys live as long as the last of its tasks
+local function live_as_long(held, ends)
+  if redis.call('HLEN', held) - 1 > redis.call('ZCARD', ends) then
+    redis.call('PERSIST', held)
+    redis.call('PERSIST', ends)
+    return
+  end
+  local last = redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2]
+  redis.call('PEXPIREAT', held, last)
+  redis.call('PEXPIREAT', ends, last)
+end
+local function drop(held, ends, id)
   redis.call('ZREM', ends, id)
   local size = redis.call('HGET', held, id)
   if not size then return end
@@ -23,10 +34,14 @@ local function let_go(held, ends, id)
   redis.call('HINCRBY', held, ':bytes', 0 - size)
   if redis.call('HLEN', held) == 1 then redis.call('DEL', held) end
 end
+local function let_go(held, ends, id)
+  drop(held, ends, id)
+  if redis.call('EXISTS', held) == 1 then live_as_long(held, ends) end
+end
 -- at most 100, so that each commit takes a part of the work; returns whether there may be more
 local function let_ended_go(held, ends)
   local ended = redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms(), 'LIMIT', 0, 100)
-  for _, id in ipairs(ended) do let_go(held, ends, id) end
+  for _, id in ipairs(ended) do drop(held, ends, id) end
   return #ended == 100
 end
 local function in_all(held)
@@ -46,10 +61,11 @@ local function size_of(pictures)
 end
 local function hold(held, ends, id, size, till)
   let_ended_go(held, ends)
-  let_go(held, ends, id)
+  drop(held, ends, id)
   redis.call('HSET', held, id, size)
   redis.call('HINCRBY', held, ':bytes', size)
   if till ~= '' then redis.call('ZADD', ends, till, id) end
+  live_as_long(held, ends)
 end
 -- counts a task that no commit has counted
 local function reckon(held, ends, task, pictures, id)

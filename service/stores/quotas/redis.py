@@ -1,6 +1,6 @@
 """What tenants use, in Redis, for any number of replicas.
 
-Keys, under the store's prefix:
+Keys, under the store's prefix; where all tasks of a tenant end, what it holds ends with the last:
 
     quotas          hash: the most of a kind, by `<tenant>:<kind>`
     held:<tenant>   hash: bytes by id of task, and their sum as `:bytes`
