@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from service.settings import Settings
 from tests.page.conftest import watched
 from tests.page.looking import ask, opened
-from tests.serving import make_key, moving_clip, register, serving
+from tests.service.test_keys import make
+from tests.serving import moving_clip, register, serving
 
 GRAVE = {"serious", "critical"}
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -118,11 +119,21 @@ def test_an_arabic_label_runs_from_right_to_left(listed: Page) -> None:
     assert label.evaluate("element => getComputedStyle(element).direction") == "rtl"
 
 
+def test_a_change_leaves_who_makes_it_at_its_place_in_a_long_list(listed: Page) -> None:
+    card = listed.locator(".label").nth(150)
+    card.get_by_role("button", name="Rename").press("Enter")
+    listed.get_by_role("dialog").get_by_role("textbox").fill("another name")
+    listed.keyboard.press("Enter")
+    expect(card.locator("h2")).to_have_text("another name")
+    expect(card).to_be_focused()
+    expect(card).to_be_in_viewport()
+
+
 def test_a_locked_service_is_used_with_a_key_that_this_tab_alone_keeps(
     browser: Browser, settings: Settings, tmp_path: Path
 ) -> None:
     own = settings.model_copy(update={"store": f"sqlite:{tmp_path / 'kshot.db'}"})
-    key = make_key(own.store)
+    key = make(own.store)
     with serving(own) as client, browser.new_context(base_url=str(client.base_url)) as window:
         with watched(window.new_page()) as page:
             page.goto("/")
