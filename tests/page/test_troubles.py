@@ -11,8 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from service.settings import Settings
 from tests.page.conftest import watched
 from tests.page.looking import ask, opened
-from tests.service.test_keys import make
-from tests.serving import moving_clip, register, serving
+from tests.serving import make_key, moving_clip, register, serving
 
 GRAVE = {"serious", "critical"}
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -133,7 +132,7 @@ def test_a_locked_service_is_used_with_a_key_that_this_tab_alone_keeps(
     browser: Browser, settings: Settings, tmp_path: Path
 ) -> None:
     own = settings.model_copy(update={"store": f"sqlite:{tmp_path / 'kshot.db'}"})
-    key = make(own.store)
+    key = make_key(own.store)
     with serving(own) as client, browser.new_context(base_url=str(client.base_url)) as window:
         with watched(window.new_page()) as page:
             page.goto("/")
