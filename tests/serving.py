@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def tiny_checkpoint(folder: Path, preset: str = "task_adapter_pp", **changes: ob
     return folder
 
 
+@cache
 def moving_clip(seed: int, frames: int = 12, codec: str = "libx264") -> bytes:
     """Make a real video of coarse noise that drifts, another for each seed."""
     rng = np.random.default_rng(seed)

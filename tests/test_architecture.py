@@ -210,6 +210,10 @@ def test_decoder_processes_load_no_tensor_library() -> None:
     assert loaded(TORCHLESS, TENSORS) == ""
 
 
+def test_a_decoder_loads_neither_an_event_loop_nor_random_numbers() -> None:
+    assert loaded(["service.decoding.worker"], {"asyncio", "numpy.random"}) == ""
+
+
 def test_what_a_bare_machine_with_a_gpu_runs_loads_nothing_it_lacks() -> None:
     assert loaded(BARE, LACKED) == ""
 

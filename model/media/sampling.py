@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Generators are named in quotes: a decoder, which draws nothing, need not import numpy.random.
 SLACK_S = 1e-6  # an instant that falls on a frame's time, but for rounding, shows that frame
 
 
@@ -102,6 +103,6 @@ def centre_indices(count: int, frames: int) -> list[int]:
     return spread_indices(count, [0.5] * frames)
 
 
-def jittered_indices(count: int, frames: int, rng: np.random.Generator) -> list[int]:
+def jittered_indices(count: int, frames: int, rng: "np.random.Generator") -> list[int]:
     """Take one random picture inside each of `frames` equal spans: augmentation in training."""
     return spread_indices(count, rng.random(frames).tolist())

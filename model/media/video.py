@@ -33,7 +33,7 @@ def read_clip(
     limits: MediaLimits,
     start_s: float | None = None,
     end_s: float | None = None,
-    jitter: np.random.Generator | None = None,
+    jitter: "np.random.Generator | None" = None,
     decode: Decoder = decode_video,
     squash: int | None = None,
 ) -> Clip:
@@ -130,7 +130,7 @@ class _Span:
         return clip.shown_at(spread_instants(self.start_s, end_s, offsets))
 
 
-def _offsets(frames: int, jitter: np.random.Generator | None) -> list[float]:
+def _offsets(frames: int, jitter: "np.random.Generator | None") -> list[float]:
     """Place each frame in its span, as a share of it."""
     return [0.5] * frames if jitter is None else [float(at) for at in jitter.random(frames)]
 

@@ -11,7 +11,6 @@ memory that shrank under a reader would kill the reader.
 Dimensions: T sampled frames, H = W = size, C = 3 channels (RGB).
 """
 
-import asyncio
 import fcntl
 import json
 import mmap
@@ -19,9 +18,12 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+
+if TYPE_CHECKING:  # a decoder, which does without, starts a sixth sooner
+    import asyncio
 
 LENGTH = struct.Struct("!I")
 MAX_HEADER_BYTES = 2**16
@@ -83,7 +85,7 @@ def read_message(stream: BinaryIO) -> Message | None:
     return Message(header, blobs)
 
 
-async def send(writer: asyncio.StreamWriter, message: Message) -> None:
+async def send(writer: "asyncio.StreamWriter", message: Message) -> None:
     """Send a message without blocking the event loop: the service's side."""
     writer.write(pack_head(message))
     for blob in message.blobs:
@@ -92,7 +94,7 @@ async def send(writer: asyncio.StreamWriter, message: Message) -> None:
     await writer.drain()
 
 
-async def receive(reader: asyncio.StreamReader, max_blob_bytes: int) -> Message:
+async def receive(reader: "asyncio.StreamReader", max_blob_bytes: int) -> Message:
     """Receive a message without blocking the event loop, its blobs bounded together."""
     length = LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]
     if length > MAX_HEADER_BYTES:

@@ -15,16 +15,19 @@ const VIEWS = [
   [/^#\/task\/([^/]+)(?:\/(\w+))?$/, async () => (await import('./task.js')).taskView],
 ]
 
-async function show() {
+// Show what the address names; `again`: what is shown has changed, and its reader stays where he is.
+async function show(again = false) {
   leaving.abort()
   leaving = new AbortController()
   const { signal } = leaving
+  let place = -1
   const [pattern, load] = VIEWS.find(([pattern]) => pattern.test(location.hash)) ?? [null, null]
   try {
     if (!pattern) throw new Error(T.noSuchPage)
     const given = pattern.exec(location.hash).slice(1)
-    const view = await (await load())({ signal, refresh: show }, ...given)
+    const view = await (await load())({ signal, again, refresh: () => show(true) }, ...given)
     if (signal.aborted) return
+    place = again ? cards().findIndex(card => card.contains(document.activeElement)) : -1
     main.replaceChildren(view)
   } catch (error) {
     if (signal.aborted) return
@@ -35,9 +38,16 @@ async function show() {
     if (link.getAttribute('href') === (location.hash || '#/')) link.setAttribute('aria-current', 'page')
     else link.removeAttribute('aria-current')
   }
-  if (!first) main.focus({ preventScroll: true })
+  if (!first) focused(cards()[Math.min(place, cards().length - 1)] ?? main)
   first = false
   document.getElementById('foot').hidden = false // not before there is something above it, which would move it
+}
+
+const cards = () => [...main.querySelectorAll('.card')]
+
+function focused(element) {
+  if (element !== main) element.tabIndex = -1
+  element.focus({ preventScroll: true })
 }
 
 function goneView(error) {
@@ -46,7 +56,7 @@ function goneView(error) {
 
 function brokenView(error) {
   return notice(T.brokenTitle, '', told(error),
-    h('button', { type: 'button', class: 'primary', onclick: show }, T.tryAgain))
+    h('button', { type: 'button', class: 'primary', onclick: () => show() }, T.tryAgain))
 }
 
 function frame() {

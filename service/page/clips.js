@@ -15,16 +15,22 @@ function framed(name, count = 8) {
 export const keptStrip = (task, clip) => stripAt(to(task, 'clips', clip.clip_id, 'frames'), clip.name ?? clip.label, clip.frames_s.length)
 export const inboxStrip = (task, query) => stripAt(to(task, 'inbox', query.query_id, 'frames'), query.name ?? query.label, query.frames_s.length)
 
+const coming = new WeakMap() // what a film shows once it is near
+const near = new IntersectionObserver(entries => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue
+    near.unobserve(target)
+    coming.get(target)()
+  }
+}, { rootMargin: '100px' })
+
 function stripAt(path, name, count) {
   const film = framed(name, count)
-  const image = h('img', { class: 'strip', alt: '', decoding: 'async', loading: 'lazy' })
-  const seen = new IntersectionObserver(entries => {
-    if (!entries.some(entry => entry.isIntersecting)) return
-    seen.disconnect()
-    strip(`${path}?width=${SIDE}`).then(url => { image.src = url; film.append(image) },
-      error => film.replaceChildren(h('span', { class: 'small muted' }, error.detail)))
-  }, { rootMargin: '100px' })
-  seen.observe(film)
+  const [width, height] = [SIDE * count, SIDE]
+  coming.set(film, () => strip(`${path}?width=${SIDE}`).then(
+    src => film.append(h('img', { class: 'strip', alt: '', decoding: 'async', src, width, height })),
+    error => film.replaceChildren(h('span', { class: 'small muted' }, error.detail))))
+  near.observe(film)
   return film
 }
 

@@ -7,11 +7,11 @@ import { sources } from './sources.js'
 
 const FIRST = 24 // cards that are drawn at once; the others follow when the browser has time
 
-export async function examplesTab(view, { refresh, signal }) {
+export async function examplesTab(view, { again, refresh, signal }) {
   const list = h('ol', { class: 'labels' })
   const later = [...view.labels]
   const some = count => list.append(...later.splice(0, count).map(label => card(view, label, refresh)))
-  some(FIRST)
+  some(again ? later.length : FIRST) // at once where a shorter page would move what is read
   const more = () => {
     if (signal.aborted || !later.length) return
     some(FIRST)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from deploy.local_service import local_service
 from kshot_client import Client
 from model.checkpoint import load_recognizer
+from tests.forked import ForkedService
 from training.fit import main
 from training.synthetic.order_set import draw_families
 from training.synthetic.rendering import write_clip
@@ -43,10 +43,14 @@ def test_a_folder_of_clips_is_trained_on_and_serves(
     labels = sorted((tmp_path / "my_clips").iterdir())[:2]
     support = {label.name: sorted(label.iterdir())[:1] for label in labels}
     asked = [sorted(label.iterdir())[1] for label in labels]
-    settings = {"KSHOT_CHECKPOINT": str(out)}
-    with local_service(settings) as service, Client(service.url) as client:
-        model = client.info().model
-        task = client.register(support, name="mine")
-        results = client.classify(task.id, asked).results
+    settings = {"checkpoint": str(out), "store": f"sqlite:{tmp_path / 'kshot.db'}"}
+    service = ForkedService(settings, tmp_path / "log")
+    try:
+        with Client(service.url) as client:
+            model = client.info().model
+            task = client.register(support, name="mine")
+            results = client.classify(task.id, asked).results
+    finally:
+        service.kill()
     assert model.fingerprint == load_recognizer(str(out)).fingerprint
     assert [len(result.ranking) for result in results] == [2, 2]

@@ -118,6 +118,16 @@ def test_an_arabic_label_runs_from_right_to_left(listed: Page) -> None:
     assert label.evaluate("element => getComputedStyle(element).direction") == "rtl"
 
 
+def test_a_change_leaves_who_makes_it_at_its_place_in_a_long_list(listed: Page) -> None:
+    card = listed.locator(".label").nth(150)
+    card.get_by_role("button", name="Rename").press("Enter")
+    listed.get_by_role("dialog").get_by_role("textbox").fill("another name")
+    listed.keyboard.press("Enter")
+    expect(card.locator("h2")).to_have_text("another name")
+    expect(card).to_be_focused()
+    expect(card).to_be_in_viewport()
+
+
 def test_a_locked_service_is_used_with_a_key_that_this_tab_alone_keeps(
     browser: Browser, settings: Settings, tmp_path: Path
 ) -> None:

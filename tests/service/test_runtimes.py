@@ -133,9 +133,10 @@ class Timed(TorchRuntime):
 
     def __init__(self, precision: Precision, pass_s: float, error: float = 0.0) -> None:
         super().__init__(tiny_recognizer(), precision=precision)
-        self.pass_s, self.error = pass_s, error
+        self.pass_s, self.error, self.passes = pass_s, error, 0
 
     def trunk(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        self.passes += 1
         time.sleep(self.pass_s)
         tokens = super().trunk(frames_BTHWC)
         return tokens + self.error * tokens.roll(1, dims=0)
@@ -235,6 +236,15 @@ def test_auto_keeps_the_fastest_that_agrees() -> None:
     assert choice.clips_s["torch-bf16"] > choice.clips_s["torch-fp32"]
     assert "onnx-bf16" in choice.refused
     assert "torch-bf16" in choice.why
+
+
+def test_a_small_model_is_measured_no_longer_than_a_median_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.engine.passes.choice.MEASURE_S", 60.0)
+    quick, slower = Timed("fp32", 0.0), Timed("bf16", 0.004)
+    assert choose(quick, [quick, slower]).runtime is quick
+    assert quick.passes < 40
 
 
 def test_a_runtime_that_disagrees_is_never_served() -> None:

@@ -33,6 +33,7 @@ ACTIVATIONS = 8  # a pass holds about so many times the tokens that leave the tr
 TOLERANCE = 5e-3  # of cosines (design, invariant 1); of distances, relative to the largest
 WAYS, QUERIES = 2, 4
 MEASURE_S = 1.0  # for all candidates together, if two passes of each take no longer
+MOST_ROUNDS = 25  # then a median is known; passes of a small model would be a thousand
 MOST_CLIPS = 8  # of a measured pass
 
 log = logging.getLogger("kshot.engine")
@@ -234,7 +235,7 @@ def clips_per_second(
         _seconds(runtime, bucket)
     rounds: list[list[float]] = []
     until = time.perf_counter() + MEASURE_S
-    while len(rounds) < 2 or time.perf_counter() < until:
+    while len(rounds) < 2 or (len(rounds) < MOST_ROUNDS and time.perf_counter() < until):
         rounds.append([_seconds(runtime, bucket) for runtime in runtimes])
     return [len(bucket) / statistics.median(column) for column in zip(*rounds, strict=True)]
 
