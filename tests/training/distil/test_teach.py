@@ -28,7 +28,7 @@ from training.distil.teaching.recipe import LessonJob, MotionRecipe, SpreadRecip
 from training.distil.teaching.spreading import fit_spread, fold
 from training.distil.teaching.teaching import synthetic, teach
 from training.distil.teaching.vectors import Forms, WordVectors, read_vectors, vocabulary
-from training.distil.teaching.words import NameTargets, free_rows, text_tower
+from training.distil.teaching.words import NameTargets, free_rows, text_tower, weaken
 from training.errors import InputError
 from training.synthetic.motions import MOTIONS as MOTION_NAMES
 
@@ -210,6 +210,17 @@ def test_words_with_a_vector_keep_it_and_others_learn(taught: Path, vectors: Pat
     learned = recognizer.text.tower.model.token_embedding.weight[rows["clap"]]
     wanted = begun.model.token_embedding.weight[rows["clap"]]
     torch.testing.assert_close(learned, wanted, atol=1e-4, rtol=1e-3)  # stored in half precision
+
+
+def test_a_weakened_text_differs_less_in_a_product(vectors: Path) -> None:
+    config = CompactTextConfig(words=("clap", "jump"), width=8, layers=1, heads=2)
+    tower = text_tower(config, 6, read_vectors(vectors))
+    ids_BL = tower.tokenize(["clap", "jump"])
+    before_BE = tower.model(ids_BL).detach()
+    weaken(tower, 0.25)
+    after_BE = tower.model(ids_BL).detach()
+    torch.testing.assert_close(after_BE[:, 0], 4 * before_BE[:, 0])
+    assert torch.equal(after_BE[:, 1:], before_BE[:, 1:])
 
 
 def test_phrases_say_a_name_in_part_and_in_other_forms_and_know_what_is_true() -> None:

@@ -44,20 +44,21 @@ class WordRecipe:
     """How the text tower learns words."""
 
     pictures: PositiveInt = 6000  # that a camera moves over, beside real clips
-    clips: PositiveInt = 2400  # synthetic ones, with captions
+    clips: PositiveInt = 1600  # synthetic ones, with captions
     ridge: PositiveFloat = 0.03  # of the map from features to names
     vocabulary: PositiveInt = 24_000  # most frequent words, beside all forms of the names' words
     steps: PositiveInt = 1600
     batch: PositiveInt = 96  # texts of names
-    captioned: PositiveInt = 40  # synthetic clips of a step
-    caption_sharpness: PositiveFloat = 80.0  # factor of the cosines of clips and captions
-    rivals: NonNegativeInt = 3  # of each of them (training/compact/recipes.py)
+    captioned: PositiveInt = 24  # synthetic clips of a step
     part: Share = 0.5  # chance of a part of a name
     form: Share = 0.5  # chance of other forms of its words
     described: Share = 0.3  # chance of a sentence of other words beside it
     bare: Share = 0.07  # chance of the name without a sentence
     noise: NonNegativeFloat = 0.7  # of words' vectors, in their deviation
     level: Annotated[float, Field(gt=0, lt=1)] = 0.8  # of the constant feature in a text's
+    share: PositiveFloat = (
+        1 / 3
+    )  # of its weight in the product that a text keeps afterwards; by val
     sharpness: PositiveFloat = 55.0  # factor of the cosines of texts and names
     lr: PositiveFloat = 2e-3
     weight_decay: NonNegativeFloat = 0.05

@@ -28,7 +28,13 @@ from training.distil.teaching.phrases import Phrases
 from training.distil.teaching.recipe import LessonJob
 from training.distil.teaching.spreading import Spread, fit_spread, fold
 from training.distil.teaching.vectors import Forms, WordVectors, read_vectors, vocabulary
-from training.distil.teaching.words import NameTargets, free_rows, teach_words, text_tower
+from training.distil.teaching.words import (
+    NameTargets,
+    free_rows,
+    teach_words,
+    text_tower,
+    weaken,
+)
 from training.errors import InputError
 from training.run_folder import claim_folder, write_state
 from training.synthetic.actions import Action, draw_action
@@ -161,8 +167,9 @@ def _words(
         features_of(network, drawn, len(actions)),
         actions,
         recipe,
-        TextRecipe(level=level, sharpness=recipe.caption_sharpness, rivals=recipe.rivals),
+        TextRecipe(level=level, seed=recipe.seed),
     )
+    weaken(reads, recipe.share)
     return recognizer, loss
 
 

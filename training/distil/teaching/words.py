@@ -149,6 +149,15 @@ def free_rows(words: Sequence[str], vectors: WordVectors) -> Tensor:
     return free_V1
 
 
+@torch.no_grad()
+def weaken(tower: ClipTextTower, share: float) -> None:
+    """Let a text's differences from others keep this share of their weight in a product.
+
+    The constant feature grows instead, which all texts have in common.
+    """
+    tower.model.text_projection[:, 0] /= share
+
+
 def _embedding(model: Any) -> nn.Embedding:  # noqa: ANN401  open_clip ships no types
     embedding: nn.Embedding = model.token_embedding
     return embedding
