@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalNetwork, CausalTower
@@ -30,6 +31,7 @@ from training.distil.teaching.spreading import Spread, fit_spread, fold
 from training.distil.teaching.vectors import Forms, WordVectors, read_vectors, vocabulary
 from training.distil.teaching.words import (
     NameTargets,
+    WordLesson,
     free_rows,
     teach_words,
     text_tower,
@@ -149,28 +151,26 @@ def _words(
     reads = text_tower(text, config.features, vectors)
     method = compact_method(replace(config, text=text))
     recognizer = build_recognizer(method, tower, reads, name="causal")
-    means_CE = spread(answers.means())
-    means_CE[:, 0] = 0
-    rows_KE = torch.cat(
-        [
-            centred(directions(means_CE, answers.logits_CK, recipe.ridge)),
-            directions(means_CE, shown(labels, own), recipe.ridge),
-        ]
-    )
     actions, drawn = synthetic(recipe.clips, config.size)
     level = recipe.level * job.spread.common / (1 + job.spread.common**2) ** 0.5
-    loss = teach_words(
-        recognizer,
-        free_rows(words, vectors),
+    rows_KE = _rows(spread(answers.means()), answers.logits_CK, shown(labels, own), recipe.ridge)
+    lesson = WordLesson(
         Phrases(said, Forms(words), vectors.words[:COMMON], recipe),
         NameTargets(rows_KE, recipe.level, recipe.sharpness),
         features_of(network, drawn, len(actions)),
         actions,
-        recipe,
         TextRecipe(level=level, seed=recipe.seed),
     )
+    loss = teach_words(recognizer, free_rows(words, vectors), lesson, recipe)
     weaken(reads, recipe.share)
     return recognizer, loss
+
+
+def _rows(means_CE: Tensor, logits_CK: Tensor, shown_CK: Tensor, ridge: float) -> Tensor:
+    """Return where the teacher's names point, and behind them the labels of clips."""
+    means_CE[:, 0] = 0  # the constant feature
+    named_KE = centred(directions(means_CE, logits_CK, ridge))
+    return torch.cat([named_KE, directions(means_CE, shown_CK, ridge)])
 
 
 def _vocabulary(vectors: WordVectors, said: Sequence[str], count: int) -> list[str]:

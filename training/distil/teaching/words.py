@@ -11,6 +11,7 @@ vector, E feature width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,56 +81,59 @@ def text_tower(config: CompactTextConfig, features: int, vectors: WordVectors) -
     return tower
 
 
+@dataclass(frozen=True, slots=True)
+class WordLesson:
+    """What a text tower is taught.
+
+    Args:
+        phrases: Texts of names.
+        targets: Where they are to point.
+        drawn_CTE: Frame features of synthetic clips.
+        actions: What each of them shows.
+        captions: How captions of them are drawn and contrasted.
+    """
+
+    phrases: Phrases
+    targets: NameTargets
+    drawn_CTE: Tensor
+    actions: Sequence[Action]
+    captions: TextRecipe
+
+    def loss(self, recognizer: Recognizer, recipe: WordRecipe, rng: np.random.Generator) -> Tensor:
+        """Return the error of a text tower on some captions and some names."""
+        assert recognizer.text is not None
+        picks = rng.integers(len(self.actions), size=recipe.captioned).tolist()
+        shown = [self.actions[pick] for pick in picks]
+        said = [one for action in shown for one in said_of(action, self.captions, rng)]
+        captioned = text_loss(recognizer, self.drawn_CTE[picks], shown, said, self.captions)
+        drawn = [self.phrases.draw(rng) for _ in range(recipe.batch)]
+        ids_BL = recognizer.text.tower.tokenize([phrase.text for phrase in drawn])
+        return captioned + self.targets.loss(recognizer.text.stages(ids_BL[:, None])[:, 0], drawn)
+
+
 def teach_words(
-    recognizer: Recognizer,
-    free_V1: Tensor,
-    phrases: Phrases,
-    targets: NameTargets,
-    drawn_CTE: Tensor,
-    actions: Sequence[Action],
-    recipe: WordRecipe,
-    captions: TextRecipe,
+    recognizer: Recognizer, free_V1: Tensor, lesson: WordLesson, recipe: WordRecipe
 ) -> float:
     """Train the recogniser's text tower in place; return the mean loss of the last tenth.
 
     Args:
         recognizer: Its tower is of `text_tower`.
         free_V1: Of `free_rows`.
-        phrases: Texts of names.
-        targets: Where they are to point.
-        drawn_CTE: Frame features of synthetic clips.
-        actions: What each of them shows.
+        lesson: What.
         recipe: How.
-        captions: How captions are drawn and contrasted.
     """
     assert recognizer.text is not None
-    tower = recognizer.text.tower
-    model = tower.model.requires_grad_(True)
-    embedding = _embedding(tower.model)
-    rest = [p for p in model.parameters() if p is not embedding.weight]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": rest, "weight_decay": recipe.weight_decay},
-            {"params": [embedding.weight], "weight_decay": 0.0},
-        ],
-        lr=recipe.lr,
-        betas=BETAS,
-    )
+    model = recognizer.text.tower.model.requires_grad_(True)
+    rest, optimizer = _optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.lr, total_steps=recipe.steps, pct_start=0.1, cycle_momentum=False
     )
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     losses = []
-    with _learning(embedding, free_V1, recipe.noise):
+    with _learning(_embedding(model), free_V1, recipe.noise):
         for _ in progress(range(recipe.steps), desc="words", unit="step"):
-            picks = rng.integers(len(actions), size=recipe.captioned).tolist()
-            shown = [actions[pick] for pick in picks]
-            said = [caption for action in shown for caption in said_of(action, captions, rng)]
-            loss = text_loss(recognizer, drawn_CTE[picks], shown, said, captions)
-            drawn = [phrases.draw(rng) for _ in range(recipe.batch)]
-            ids_BL = tower.tokenize([phrase.text for phrase in drawn])
-            loss = loss + targets.loss(recognizer.text.stages(ids_BL[:, None])[:, 0], drawn)
+            loss = lesson.loss(recognizer, recipe, rng)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(rest, recipe.clip)
@@ -139,6 +143,20 @@ def teach_words(
     model.requires_grad_(False)
     last = losses[-max(len(losses) // 10, 1) :]
     return sum(last) / len(last)
+
+
+def _optimizer(
+    model: Any,  # noqa: ANN401  open_clip ships no types
+    recipe: WordRecipe,
+) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
+    """Return the parameters beside words' vectors, and what moves all; vectors do not decay."""
+    vectors = _embedding(model).weight
+    rest = [parameter for parameter in model.parameters() if parameter is not vectors]
+    groups = [
+        {"params": rest, "weight_decay": recipe.weight_decay},
+        {"params": [vectors], "weight_decay": 0.0},
+    ]
+    return rest, torch.optim.AdamW(groups, lr=recipe.lr, betas=BETAS)
 
 
 def free_rows(words: Sequence[str], vectors: WordVectors) -> Tensor:
