@@ -61,8 +61,8 @@ class Settings(BaseSettings):
         "auto", description="Form of log lines: `json`, `text`, or `auto`: text on a terminal."
     )
     checkpoint: str = Field(
-        "compact",
-        description="What is served: `compact`, `causal`, a short name such as `clip`, a "
+        "causal",
+        description="What is served: `causal`, `compact`, a short name such as `clip`, a "
         "checkpoint folder, `open_clip:NAME@WEIGHTS` or `timm:NAME`.",
     )
     backbone_weights: Path | None = Field(

@@ -86,7 +86,7 @@ def test_settings_given_by_compose_are_accepted(monkeypatch: pytest.MonkeyPatch)
     settings = Settings.from_env()
     assert settings.store == "redis://redis:6379/0"
     assert (settings.host, settings.port) == ("0.0.0.0", 8000)
-    assert settings.checkpoint == "compact"
+    assert settings.checkpoint == "causal"
 
 
 @pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "deploy/compose.gpu.yaml"]])

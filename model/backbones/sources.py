@@ -14,7 +14,7 @@ from model.config.towers import (
 )
 from model.errors import BackboneError, CheckpointError
 
-COMPACT = Path(__file__).parents[1] / "compact"  # the packaged default
+COMPACT = Path(__file__).parents[1] / "compact"
 PACKAGED = {"compact": COMPACT, "causal": COMPACT.parent / "causal"}  # checkpoint folders
 DEFAULT_CACHE = Path("~/.cache/kshot/models")  # of what is downloaded
 

@@ -41,4 +41,4 @@ def test_the_answer_in_the_readme_has_the_shape_of_a_real_one(client: httpx.Clie
 
 
 def test_the_answer_in_the_readme_is_of_the_packaged_weights() -> None:
-    assert shown()["model_revision"] == load_recognizer("compact").fingerprint, REMEDY
+    assert shown()["model_revision"] == load_recognizer("causal").fingerprint, REMEDY
