@@ -54,10 +54,10 @@ async def until_busy(pool: DecodePool) -> None:
 
 
 def shown_by_kernel(pid: int, name: str) -> bytes | None:
-    """/proc/PID/NAME, or None where the kernel keeps it from us."""
+    """/proc/PID/NAME, or None where the kernel keeps it from us or the process has ended."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
-    except PermissionError:
+    except (PermissionError, FileNotFoundError, ProcessLookupError):
         return None
 
 

@@ -349,7 +349,7 @@ def test_the_command_serves_a_checkpoint_at_each_address_and_tells_how_it_ended(
     assert complaint.startswith("[checkpoint-not-allowed] ")
     status, lines, _ = asked("--url", url, "show")
     assert (status, len(lines)) == (0, 2)
-    assert lines[0].endswith("\tmay serve longer, second, third, torn, compact, causal")
+    assert "\tmay serve longer, second, third, torn, compact, causal" in lines[0]
     for nowhere in ("http://127.0.0.1:9", "nowhere", "http://"):
         status, lines, complaint = asked("--url", nowhere, "show")
         assert (status, lines) == (2, [])
