@@ -4,7 +4,7 @@ Dimensions: C clips, T frames, L tokens, D token width, E feature width.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import eq
 from pathlib import Path
@@ -120,15 +120,26 @@ def indexed_clips(folders: Sequence[Path]) -> list[tuple[Path, str]]:
     ]
 
 
-def synthetic_clips(count: int, split: Split, recognizer: Recognizer) -> CaptionedClips:
-    """Render synthetic clips and run the trunk; in every fourth one motions are carried on."""
+def drawn_clips(
+    count: int, split: Split, frames: int, size: int
+) -> tuple[list[Action], Iterator[NDArray[np.uint8]]]:
+    """Draw actions, and render each when asked; in every fourth one motions are carried on.
+
+    Returns:
+        The actions, and views [T, size, size, 3] of them.
+    """
     seeded = [np.random.default_rng([seed, 7]) for seed in range(count)]
     actions = [draw_action(rng, split) for rng in seeded]
-    frames, size = recognizer.config.frames, recognizer.size
     rendered = (
         render_clip(action, rng, frames, size, SEPARATE if number % 4 else FLOWING)
         for number, (action, rng) in enumerate(zip(actions, seeded, strict=True))
     )
+    return actions, rendered
+
+
+def synthetic_clips(count: int, split: Split, recognizer: Recognizer) -> CaptionedClips:
+    """Draw synthetic clips and run the trunk."""
+    actions, rendered = drawn_clips(count, split, recognizer.config.frames, recognizer.size)
     tokens = trunk_tokens(recognizer, progress(rendered, desc="synthetic clips", total=count))
     return CaptionedClips(tokens, tuple(actions))
 

@@ -85,7 +85,7 @@ def train_motions(
     shares = []
     for step in progress(range(recipe.steps), desc="motions", unit="step"):
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * recipe.lr * _rate(step, recipe)
+            group["lr"] = group["share"] * recipe.lr * rate(step, recipe.steps, recipe.warmup)
         with torch.autocast(recognizer.device.type, torch.bfloat16, enabled=half):
             loss, share = _name_motions(recognizer, head, clips, recipe, rng)
             if held is not None:
@@ -153,6 +153,6 @@ def _groups(
     ]
 
 
-def _rate(step: int, recipe: MotionRecipe) -> float:
-    fall = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    return min(1.0, (step + 1) / recipe.warmup) * fall
+def rate(step: int, steps: int, warmup: int) -> float:
+    """Return the share of the learning rate: up, then along a cosine down to zero."""
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -18,6 +18,7 @@ from model.backbones.words import FIRST_WORD
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.towers import CausalBlockConfig, CausalConfig, CompactTextConfig
 from model.methods import compact_method
+from training.compact.captions import drawn_clips
 from training.distil.teach import main
 from training.distil.teacher import CLASSES
 from training.distil.teaching import teaching
@@ -26,7 +27,7 @@ from training.distil.teaching.names import directions, read_names
 from training.distil.teaching.phrases import Phrase, Phrases
 from training.distil.teaching.recipe import LessonJob, MotionRecipe, SpreadRecipe, WordRecipe
 from training.distil.teaching.spreading import fit_spread, fold
-from training.distil.teaching.teaching import synthetic, teach
+from training.distil.teaching.teaching import teach
 from training.distil.teaching.vectors import Forms, WordVectors, read_vectors, vocabulary
 from training.distil.teaching.words import NameTargets, free_rows, text_tower, weaken
 from training.errors import InputError
@@ -131,15 +132,24 @@ def test_a_killed_lesson_ends_as_an_undisturbed_one(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_folder_of_another_recipe_is_refused(job: Job, taught: Path) -> None:
-    with pytest.raises(InputError, match="belongs to a recipe with another"):
-        teach(job(taught, words=replace(WORDS, steps=4)))
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"words": replace(WORDS, steps=4)}, "words"),
+        ({"leave_out": ("train action 0",)}, "clips and pictures"),
+    ],
+)
+def test_a_folder_of_another_recipe_or_of_other_clips_is_refused(
+    changes: dict[str, object], named: str, job: Job, taught: Path
+) -> None:
+    with pytest.raises(InputError, match=f"belongs to a recipe with another '{named}'"):
+        teach(job(taught, **changes))
 
 
 def test_motions_are_learned_and_the_features_of_other_clips_stay(tmp_path: Path) -> None:
     recipe = MotionRecipe(first=1, steps=60, batch=8, held_batch=4, lr=1e-2, warmup=1, clip=5.0)
     noise = torch.Generator().manual_seed(0)
-    actions, _ = synthetic(8, 32)
+    actions, _ = drawn_clips(8, "train", 8, 32)
     shown = {name: 3 * torch.randn(8, 8, 8, generator=noise) for name in MOTION_NAMES}
     stages = [0, 0, 0, 0, 1, 1, 2, 2]  # of the eight frames
     cells = torch.stack(

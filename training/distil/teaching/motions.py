@@ -8,7 +8,6 @@ Dimensions: C clips, B of a batch, T frames, W H cells, S pixels, A stages, E fe
 motions.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 from model.backbones.packaged.causal import CausalNetwork
 from model.matching.stages import stage_means
 from model.text import STAGES
-from training.compact.motion_stage import motion_numbers
+from training.compact.motion_stage import motion_numbers, rate
 from training.distil.teaching.recipe import MotionRecipe
 from training.progress import progress
 from training.run_folder import write_state
@@ -128,7 +127,7 @@ class MotionLesson:
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.step])
         for group in self.optimizer.param_groups:
-            group["lr"] = group["share"] * recipe.lr * _rate(self.step, recipe)
+            group["lr"] = group["share"] * recipe.lr * rate(self.step, recipe.steps, recipe.warmup)
         drawn = rng.integers(len(self.cells), size=recipe.batch)
         kept = rng.integers(len(self.held), size=recipe.held_batch)
         together = torch.cat([self.cells[drawn], self.held[kept]])
@@ -185,8 +184,3 @@ def _late_parameters(network: CausalNetwork, first: int) -> list[nn.Parameter]:
     late = (*network.blocks[first:], network.project, network.hidden, network.features)
     network.requires_grad_(False)
     return [parameter.requires_grad_(True) for part in late for parameter in part.parameters()]
-
-
-def _rate(step: int, recipe: MotionRecipe) -> float:
-    fall = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    return min(1.0, (step + 1) / recipe.warmup) * fall

@@ -1,23 +1,23 @@
 """A distilled network from its distillation to a method with words."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalNetwork, CausalTower
 from model.backbones.words import split_words
-from model.checkpoint import load_recognizer, save_checkpoint
+from model.checkpoint import load_recognizer, save_checkpoint, sha256
 from model.config.towers import CausalConfig, CompactTextConfig
 from model.methods import compact_method
 from model.recognizer import Recognizer
 from model.text import spoken
+from training.compact.captions import drawn_clips
 from training.compact.captions import vocabulary as captions_vocabulary
 from training.compact.recipes import TextRecipe
 from training.distil.sources import Picture, RealClip, Source, clips_of, pictures_of
@@ -39,8 +39,6 @@ from training.distil.teaching.words import (
 )
 from training.errors import InputError
 from training.run_folder import claim_folder, write_state
-from training.synthetic.actions import Action, draw_action
-from training.synthetic.rendering import FLOWING, SEPARATE, render_clip
 
 MOTIONS, ANSWERS = "motions.pt", "answers.pt"
 RARE = 150_000  # place by frequency behind which forms of a word are unknown
@@ -63,7 +61,9 @@ def teach(job: LessonJob) -> dict[str, object]:
     teacher, names = open_video_teacher(job.teacher), read_names(job.names)
     clips, pictures = clips_of(job.clips, job.leave_out), pictures_of(job.pictures)
     recipe = {name: asdict(getattr(job, name)) for name in ("motions", "spread", "words")}
-    claim_folder(job.out, recipe | {"start": earlier.fingerprint, "leave_out": [*job.leave_out]})
+    sources = sorted(source.name for source in (*clips, *pictures))
+    seen = sha256("\n".join(sources).encode())
+    claim_folder(job.out, recipe | {"start": earlier.fingerprint, "clips and pictures": seen})
     network: CausalNetwork = earlier.video.tower.model
     named = _motions(network, clips, pictures, config.size, job)
     learned = _some(pictures, job.words.pictures, job.words.seed)
@@ -92,7 +92,7 @@ def _motions(
     recipe = job.motions
     if (named := finished(network, job.out / MOTIONS, recipe)) is not None:
         return named
-    actions, drawn = synthetic(recipe.clips, size)
+    actions, drawn = drawn_clips(recipe.clips, "train", FRAMES, size)
     held: list[tuple[Source, int]] = [
         (clip, draw) for draw in range(recipe.draws) for clip in clips
     ]
@@ -151,7 +151,7 @@ def _words(
     reads = text_tower(text, config.features, vectors)
     method = compact_method(replace(config, text=text))
     recognizer = build_recognizer(method, tower, reads, name="causal")
-    actions, drawn = synthetic(recipe.clips, config.size)
+    actions, drawn = drawn_clips(recipe.clips, "train", FRAMES, config.size)
     level = recipe.level * job.spread.common / (1 + job.spread.common**2) ** 0.5
     rows_KE = _rows(spread(answers.means()), answers.logits_CK, shown(labels, own), recipe.ridge)
     lesson = WordLesson(
@@ -177,17 +177,6 @@ def _vocabulary(vectors: WordVectors, said: Sequence[str], count: int) -> list[s
     """Return the words of a text tower: frequent ones, and all of names, captions and templates."""
     needed = {word for name in said for word in split_words(name)}
     return vocabulary(vectors, [*needed, *captions_vocabulary([])], count, RARE)
-
-
-def synthetic(count: int, size: int) -> tuple[list[Action], Iterator[NDArray[np.uint8]]]:
-    """Draw actions, and render each when asked; in every fourth motions are carried on."""
-    seeded = [np.random.default_rng([seed, 7]) for seed in range(count)]
-    actions = [draw_action(rng, "train") for rng in seeded]
-    views = (
-        render_clip(action, rng, FRAMES, size, SEPARATE if number % 4 else FLOWING)
-        for number, (action, rng) in enumerate(zip(actions, seeded, strict=True))
-    )
-    return actions, views
 
 
 def _some(of: Sequence[Picture], count: int, seed: int) -> list[Picture]:
