@@ -28,7 +28,7 @@ serve: $(STAMP) ## Run the service; every setting is a KSHOT_ variable.
 models: $(STAMP) ## Download a model's weights ahead (MODEL=clip, dinov3, ...; into KSHOT_MODEL_CACHE).
 	@$(RUN) -m model.backbones.download $(MODEL) $(if $(KSHOT_MODEL_CACHE),--cache "$(KSHOT_MODEL_CACHE)") $(ARGS)
 
-onnx: $(STAMP) ## Export the packaged checkpoint for ONNX Runtime, often the faster one on a processor.
+onnx: $(STAMP) ## Export `compact` for ONNX Runtime, often the faster one on a processor (others: python -m model.export).
 	@$(RUN) -m model.export $(ARGS)
 
 test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest; WORKERS=0: one process).
