@@ -61,8 +61,8 @@ def teach(job: LessonJob) -> dict[str, object]:
     teacher, names = open_video_teacher(job.teacher), read_names(job.names)
     clips, pictures = clips_of(job.clips, job.leave_out), pictures_of(job.pictures)
     recipe = {name: asdict(getattr(job, name)) for name in ("motions", "spread", "words")}
-    sources = sorted(source.name for source in (*clips, *pictures))
-    seen = sha256("\n".join(sources).encode())
+    sources: list[Source] = [*clips, *pictures]
+    seen = sha256("\n".join(sorted(source.name for source in sources)).encode())
     claim_folder(job.out, recipe | {"start": earlier.fingerprint, "clips and pictures": seen})
     network: CausalNetwork = earlier.video.tower.model
     named = _motions(network, clips, pictures, config.size, job)
