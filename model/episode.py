@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.errors import EpisodeError
 from model.fusion import AS_THEY_ARE, TaskCalibration
+from model.matching.trust import TextTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ class ClassSet:
         shots: Frame features [K, T, E] of each class's support clips, for a matcher that reads
             them; else empty.
         centre_NE: What `model.matching.cosine` subtracts before it compares; None is nothing.
+        trust: In the text of these classes, where the fusion asks supports; else None.
     """
 
     prototype_NTE: Tensor
     counts: tuple[int, ...]
     shots: tuple[Tensor, ...] = ()
     centre_NE: Tensor | None = None
+    trust: TextTrust | None = None
 
     @property
     def bytes(self) -> int:

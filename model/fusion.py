@@ -5,10 +5,12 @@ Dimensions: Q clips, N classes.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+from model.matching.trust import TextTrust, text_trust
 
 
 class VideoOnly(nn.Module):
@@ -19,7 +21,7 @@ class VideoOnly(nn.Module):
     """
 
     reads_video = True
-    reads_text, needs_bounded, per_task = False, False, False
+    reads_text, needs_bounded, per_task, asks_supports = False, False, False, False
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class Product(nn.Module):
     """
 
     reads_video = True
-    reads_text, needs_bounded, per_task = True, True, False
+    reads_text, needs_bounded, per_task, asks_supports = True, True, False, False
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class Geometric(nn.Module):
     """
 
     reads_video = True
-    reads_text, needs_bounded, per_task = True, False, True
+    reads_text, needs_bounded, per_task, asks_supports = True, False, True, False
 
     def __init__(self, text_share: float, softness: float) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class Convex(nn.Module):
         scale: Of the video score.
     """
 
-    reads_text, needs_bounded, per_task = True, False, True
+    reads_text, needs_bounded, per_task, asks_supports = True, False, True, False
 
     def __init__(self, text_share: float, scale: float) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ class Sum(nn.Module):
     """
 
     reads_video = True
-    reads_text, needs_bounded, per_task = True, False, False
+    reads_text, needs_bounded, per_task, asks_supports = True, False, False, False
 
     def __init__(self, video_weight: float, scale: float) -> None:
         super().__init__()
@@ -160,6 +162,45 @@ class Sum(nn.Module):
         if text_QN is None:
             return self.scale * video_QN
         return text_QN + self.video_weight * video_QN
+
+
+class Trust(nn.Module):
+    """sqrt(shots) * weight * video + text, the text as a task's supports let it count.
+
+    Args:
+        scale: Of the video score alone, where there is no text.
+        video: Weight of the video score of one shot.
+        text: Weight of the text score, before supports are asked.
+        doubt: How far supports may move it, octaves.
+    """
+
+    reads_video = True
+    reads_text, needs_bounded, per_task, asks_supports = True, True, False, True
+
+    def __init__(self, scale: float, video: float, text: float, doubt: float) -> None:
+        super().__init__()
+        self.scale, self.video, self.text, self.doubt = scale, video, text, doubt
+
+    def is_initial(self) -> bool:
+        """Tell that there is nothing to train."""
+        return True
+
+    def trust(self, video_SN: Tensor, text_SN: Tensor, classes_S: Tensor) -> TextTrust:
+        """Return what the text counts beside a video score of weight 1 a shot's root."""
+        root = math.sqrt(len(classes_S) / video_SN.shape[1])
+        found = text_trust(self.video * root * video_SN, text_SN, classes_S, self.text, self.doubt)
+        return replace(found, weight_N=found.weight_N / root)
+
+    def forward(self, video_QN: Tensor, text_QN: Tensor | None) -> Tensor:
+        """Return logits_QN; without text, of the video score alone.
+
+        Args:
+            video_QN: A similarity.
+            text_QN: Cosine of each class with its text, less its level, weighed.
+        """
+        if text_QN is None:
+            return self.scale * video_QN
+        return self.video * video_QN + text_QN
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ from model.episode import (
     Scored,
     Scores,
     check_supports,
-    check_text,
     checked_classes,
     plain,
 )
 from model.errors import MethodError
 from model.matching.cosine import Centring, nearness
 from model.matching.each_query import video_score
+from model.matching.trust import trusted
 from model.passes.by_parts import ByParts
 from model.passes.grouping import scored_together
 from model.precision import in_float32
@@ -273,22 +273,6 @@ class Recognizer(ByParts):
         """
         return self._scores(query_QTE, self._class_set(support_STE, classes_S, text_NAE), text_NAE)
 
-    def _class_set(
-        self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
-    ) -> ClassSet:
-        text_NE = None
-        if text_NAE is not None:
-            check_text(text_NAE, int(classes_S.max()) + 1)
-            if self.needs_text:
-                text_NE = text_NAE.float().mean(dim=1).to(support_STE.device)
-        with in_float32(support_STE.device):
-            return self.centring.classes(self.prototypes(support_STE.float(), classes_S, text_NE))
-
-    def asked(self, query_QTE: Tensor) -> Tensor:
-        """Return query features as matchers compare them with classes, not yet centred."""
-        with in_float32(query_QTE.device):
-            return self.prototypes.query(query_QTE.float())
-
     def _scores(self, query_QTE: Tensor, classes: ClassSet, text_NAE: Tensor | None) -> Scores:
         asked_QTE = self.centring.queries(self.asked(query_QTE))
         with in_float32(query_QTE.device):
@@ -297,4 +281,5 @@ class Recognizer(ByParts):
             if text_NAE is None or self.text is None or not self.fusion.reads_text:
                 return Scores(video_QN, None, None, self.fusion(video_QN, None), near_QN)
             text_QN, stages_QNA = self.text_head(query_QTE.float(), text_NAE.float())
-            return Scores(video_QN, text_QN, stages_QNA, self.fusion(video_QN, text_QN), near_QN)
+            logits_QN = self.fusion(video_QN, trusted(text_QN, classes.trust))
+            return Scores(video_QN, text_QN, stages_QNA, logits_QN, near_QN)

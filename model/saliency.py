@@ -25,6 +25,7 @@ from torch import Tensor
 from model.backbones.maps.levels import square_map
 from model.encoder import VideoEncoder
 from model.episode import ClassSet, EncodedSupport, Memory
+from model.matching.trust import TextTrust
 from model.recognizer import Recognizer
 from model.slots import ClipBackbone, View
 from model.views import query_view
@@ -125,7 +126,7 @@ def _learnable(support: EncodedSupport) -> EncodedSupport:
 
     These are the classes, their text, and what queries attend to in the last block.
     """
-    classes = support.classes
+    classes, trust = support.classes, support.classes.trust
     *below, last = support.memories or (None,)
     if last is not None:
         last = Memory(last.keys_PHMW.clone(), last.values_PHMW.clone())
@@ -136,6 +137,7 @@ def _learnable(support: EncodedSupport) -> EncodedSupport:
             classes.counts,
             tuple(shots_KTE.clone() for shots_KTE in classes.shots),
             None if classes.centre_NE is None else classes.centre_NE.clone(),
+            None if trust is None else TextTrust(trust.level_N.clone(), trust.weight_N.clone()),
         ),
         memories=(*below, last) if support.memories else (),
         text_NAE=None if support.text_NAE is None else support.text_NAE.clone(),

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from model.episode import ClassSet
+from model.matching.trust import TextTrust
 
 RGB = tuple[float, float, float]
 
@@ -285,6 +286,26 @@ class Fusion(Part, Protocol):
     reads_video: bool  # whether the video score counts where there is text
     needs_bounded: bool  # whether the video score has to be a similarity
     per_task: bool  # whether a class's logit depends on the other classes
+    asks_supports: bool  # whether supports say how much text counts: it is an `AskingFusion`
 
     def __call__(self, video_QN: Tensor, text_QN: Tensor | None, /) -> Tensor:
-        """Return logits_QN; without text, of the video score alone."""
+        """Return logits_QN; without text, of the video score alone.
+
+        Args:
+            video_QN: Of the matcher.
+            text_QN: Of the text head, as it counts (`model.matching.trust`).
+        """
+
+
+class AskingFusion(Fusion, Protocol):
+    """A fusion that weighs the text of a task by what it says of the task's supports."""
+
+    def trust(self, video_SN: Tensor, text_SN: Tensor, classes_S: Tensor, /) -> TextTrust:
+        """Return how much the text of each class counts.
+
+        Args:
+            video_SN: Video score of each support among classes made without it; 0 where its class
+                has no other.
+            text_SN: Text score of each support.
+            classes_S: Class index of each.
+        """

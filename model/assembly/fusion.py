@@ -4,10 +4,10 @@ from typing import assert_never
 
 from torch import nn
 
-from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion
+from model.config.fusion import ConvexFusion, GeometricFusion, SumFusion, TrustFusion
 from model.config.method import MethodConfig
 from model.errors import MethodError
-from model.fusion import Convex, Geometric, Product, Sum, VideoOnly
+from model.fusion import Convex, Geometric, Product, Sum, Trust, VideoOnly
 from model.matching.stages import LabelCosine, LabelText, StageText, TemplateText
 from model.slots import Fusion, Matcher, TextHead
 
@@ -19,7 +19,7 @@ def build_text_head(config: MethodConfig, features: int) -> TextHead:
             return LabelText()
         case ConvexFusion(sharpness=sharpness) | SumFusion(sharpness=sharpness):
             return TemplateText(sharpness)
-        case "video" | "product":
+        case "video" | "product" | TrustFusion():
             if config.text_head == "label":
                 return LabelCosine()
             norm = nn.LayerNorm(features) if config.align_norm else None
@@ -46,6 +46,8 @@ def build_fusion(config: MethodConfig, matcher: Matcher) -> Fusion:
             fusion = Convex(share, config.scale if matcher.bounded else 1.0)
         case SumFusion(video_weight=weight):
             fusion = Sum(weight, config.scale if matcher.bounded else 1.0)
+        case TrustFusion(video=video, text=text, doubt=doubt):
+            fusion = Trust(config.scale, video, text, doubt)
         case _:
             assert_never(config.fusion)
     if fusion.needs_bounded and not matcher.bounded:

@@ -45,5 +45,17 @@ class SumFusion(Mixing):
     video_weight: Annotated[float, Field(gt=0)] = 1.0  # alpha; by val
 
 
-TwoSoftmaxes = Annotated[GeometricFusion | ConvexFusion | SumFusion, Field(discriminator="kind")]
-FusionConfig = Literal["video", "product"] | TwoSoftmaxes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustFusion(Mixing):
+    """Video score plus text score, weighed by what the text says of a task's own supports."""
+
+    kind: Literal["trust"] = "trust"
+    video: Annotated[float, Field(gt=0)] = 6.0  # of the video's cosine; by val, as the others
+    text: Annotated[float, Field(gt=0)] = 16.0  # of the text's, before supports are asked
+    doubt: Annotated[float, Field(gt=0)] = 1.0  # octaves; how far supports may move it
+
+
+TwoScores = Annotated[
+    GeometricFusion | ConvexFusion | SumFusion | TrustFusion, Field(discriminator="kind")
+]
+FusionConfig = Literal["video", "product"] | TwoScores

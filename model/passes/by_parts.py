@@ -5,6 +5,7 @@ tokens, D token width, E feature width.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from model.calibration.fitted import Calibration
 from model.config.method import MethodConfig
+from model.diagnosis.splits import leave_one_out
 from model.encoder import TextEncoder, VideoEncoder
 from model.episode import (
     ClassSet,
@@ -23,7 +25,11 @@ from model.episode import (
     checked_classes,
 )
 from model.errors import EpisodeError
-from model.slots import ClipBackbone, Fusion, Prototypes
+from model.matching.cosine import Centring
+from model.matching.each_query import video_score
+from model.matching.trust import TextTrust
+from model.precision import in_float32
+from model.slots import AskingFusion, ClipBackbone, Fusion, Matcher, Prototypes, TextHead
 from model.views import alone_view
 
 
@@ -34,6 +40,9 @@ class ByParts(nn.Module):
     video: VideoEncoder
     text: TextEncoder | None
     prototypes: Prototypes
+    matcher: Matcher
+    centring: Centring
+    text_head: TextHead
     fusion: Fusion
     calibration: Calibration
     fingerprint: str
@@ -51,7 +60,8 @@ class ByParts(nn.Module):
     @property
     def needs_text(self) -> bool:
         """Whether class text enters the support features: other text, other supports."""
-        return self.text is not None and (self.prototypes.needs_text or self.video.reads_text)
+        asks = self.prototypes.needs_text or self.video.reads_text or self.fusion.asks_supports
+        return self.text is not None and asks
 
     @property
     def text_alone(self) -> bool:
@@ -207,7 +217,35 @@ class ByParts(nn.Module):
             clips=SupportClips(features_STE, tuple(classes_S.tolist())),
         )
 
+    def asked(self, query_QTE: Tensor) -> Tensor:
+        """Return query features as matchers compare them with classes, not yet centred."""
+        with in_float32(query_QTE.device):
+            return self.prototypes.query(query_QTE.float())
+
     def _class_set(
         self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor | None
     ) -> ClassSet:
-        raise NotImplementedError
+        text_NE = None
+        if text_NAE is not None:
+            check_text(text_NAE, int(classes_S.max()) + 1)
+            if self.needs_text:
+                text_NE = text_NAE.float().mean(dim=1).to(support_STE.device)
+        with in_float32(support_STE.device):
+            classes = self.prototypes(support_STE.float(), classes_S, text_NE)
+            classes = self.centring.classes(classes)
+            if text_NAE is None or not (self.has_text and self.fusion.asks_supports):
+                return classes
+            return replace(classes, trust=self._trust(support_STE, classes_S, text_NAE))
+
+    @torch.no_grad()
+    def _trust(self, support_STE: Tensor, classes_S: Tensor, text_NAE: Tensor) -> TextTrust:
+        """Ask each support what its text says, beside what the other supports say of it."""
+        text_NAE = text_NAE.float().to(support_STE.device)
+        text_SN, _ = self.text_head(support_STE.float(), text_NAE)
+        video_SN = torch.zeros_like(text_SN)
+        for split in leave_one_out(classes_S.tolist(), rounds=1):
+            rest, held = list(split.supports), list(split.queries)
+            classes = self._class_set(support_STE[rest], classes_S[rest], None)
+            asked_QTE = self.centring.queries(self.asked(support_STE[held]))
+            video_SN[held] = video_score(self.prototypes, self.matcher, asked_QTE, classes)
+        return cast(AskingFusion, self.fusion).trust(video_SN, text_SN, classes_S)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.episode import ClassSet, EncodedSupport
+from model.matching.trust import joined_trust
 
 
 def joined(sets: Sequence[ClassSet]) -> ClassSet:
@@ -24,6 +25,7 @@ def joined(sets: Sequence[ClassSet]) -> ClassSet:
         tuple(chain(one.counts for one in sets)),
         tuple(chain(one.shots for one in sets)),
         torch.cat(centres) if centres else None,
+        joined_trust([one.trust for one in sets]),
     )
 
 

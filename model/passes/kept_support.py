@@ -19,6 +19,7 @@ from torch import Tensor
 from model.episode import ClassSet, EncodedSupport, Memory, SupportClips
 from model.errors import EpisodeError
 from model.fusion import TaskCalibration
+from model.matching.trust import TextTrust
 
 FORMAT = 2  # counts up when the same weights and pictures give other supports, or other bytes
 ABOUT = "about"  # the tensor whose bytes are JSON: all that is no tensor
@@ -31,6 +32,8 @@ def to_bytes(support: EncodedSupport) -> bytes:
     tensors |= {f"shots_KTE.{place}": shots for place, shots in enumerate(classes.shots)}
     if classes.centre_NE is not None:
         tensors["centre_NE"] = classes.centre_NE
+    if classes.trust is not None:
+        tensors |= {"level_N": classes.trust.level_N, "weight_N": classes.trust.weight_N}
     if support.text_NAE is not None:
         tensors["text_NAE"] = support.text_NAE
     if support.clips is not None:
@@ -92,7 +95,7 @@ def _support(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> EncodedSup
     has_shots = any(name.startswith("shots_KTE.") for name in tensors)
     shots = tuple(tensors.pop(f"shots_KTE.{place}") for place in range(len(counts) * has_shots))
     return EncodedSupport(
-        ClassSet(prototype_NTE, counts, shots, tensors.pop("centre_NE", None)),
+        ClassSet(prototype_NTE, counts, shots, tensors.pop("centre_NE", None), _trust(tensors)),
         tuple(_memory(tensors, place) for place in range(int(about["memories"]))),
         tensors.pop("text_NAE", None),
         str(about["fingerprint"]),
@@ -101,6 +104,12 @@ def _support(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> EncodedSup
         by_text=_calibration(about["by_text"]),
         clips=None if about["clips"] is None else _clips(tensors, about["clips"]),
     )
+
+
+def _trust(tensors: dict[str, Tensor]) -> TextTrust | None:
+    if "level_N" not in tensors:
+        return None
+    return TextTrust(tensors.pop("level_N"), tensors.pop("weight_N"))
 
 
 def _clips(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> SupportClips:

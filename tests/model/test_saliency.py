@@ -1,6 +1,7 @@
 """Saliency points to where a score comes from, in every named method, and changes no score."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalTower
+from model.config.fusion import TrustFusion
 from model.config.method import MethodConfig
 from model.config.towers import CausalConfig
 from model.episode import EncodedSupport, plain
@@ -100,6 +102,19 @@ def test_every_method_tells_where_and_scores_as_before(preset: str) -> None:
         assert (len(grid_TSS), grid_TSS.min(), grid_TSS.max()) == (8, 0, 1)
     assert not np.array_equal(one, other)
     assert logits(recognizer, frames, support) == before
+
+
+def test_where_depends_on_how_much_the_text_counts() -> None:
+    recognizer = tiny_recognizer("frozen", fusion=TrustFusion())
+    support, frames = supported(recognizer), clips(1, seed=4)
+    trust = support.classes.trust
+    assert trust is not None
+    grids = []
+    for weight in (0.0, 50.0):
+        told = replace(trust, weight_N=torch.full_like(trust.weight_N, weight))
+        weighed = replace(support, classes=replace(support.classes, trust=told))
+        grids.append(saliency(recognizer, frames[0], weighed, 0))
+    assert not np.allclose(grids[0], grids[1], atol=0.05)
 
 
 def test_a_network_that_sees_whole_clips_tells_where_in_its_last_map() -> None:

@@ -14,7 +14,7 @@ from model.backbones.attention import attention
 from model.backbones.opening import towers
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import TaskConfig
-from model.config.fusion import ConvexFusion, GeometricFusion, TwoSoftmaxes
+from model.config.fusion import ConvexFusion, GeometricFusion, TwoScores
 from model.config.matching import COSINE, MatcherConfig, OtamMatcher
 from model.config.method import MethodConfig, Tune
 from model.config.temporal import ConvolutionConfig
@@ -234,7 +234,7 @@ def test_one_part_that_declares_it_has_the_whole_method_scored_by_task(slot: str
 
 @torch.inference_mode()
 @pytest.mark.parametrize("fusion", [GeometricFusion(), ConvexFusion()], ids=lambda one: one.kind)
-def test_a_softmax_fusion_in_a_mixed_batch_is_that_of_each_task(fusion: TwoSoftmaxes) -> None:
+def test_a_softmax_fusion_in_a_mixed_batch_is_that_of_each_task(fusion: TwoScores) -> None:
     recognizer = tiny_recognizer("clip_fsar", fusion=fusion)
     assert recognizer.per_task
     tasks = [

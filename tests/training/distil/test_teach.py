@@ -16,6 +16,7 @@ from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalTower
 from model.backbones.words import FIRST_WORD
 from model.checkpoint import load_recognizer, save_checkpoint
+from model.config.fusion import TrustFusion
 from model.config.towers import CausalBlockConfig, CausalConfig, CompactTextConfig
 from model.methods import compact_method
 from training.compact.captions import drawn_clips
@@ -100,7 +101,7 @@ def taught(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_reads_labels_and_its_video_cosines_have_a_constant_part(taught: Path) -> None:
     recognizer = load_recognizer(str(taught))
-    assert recognizer.config.fusion == "product"
+    assert recognizer.config.fusion == TrustFusion()
     assert recognizer.text is not None
     assert recognizer.text.tower.unknown_words("clap hands") == ()
     assert recognizer.text.tower.unknown_words("rare nonsense") == ("rare", "nonsense")

@@ -13,6 +13,7 @@ from model.assembly.recognizer import build_recognizer
 from model.backbones.packaged.causal import CausalNetwork, CausalTower
 from model.backbones.words import split_words
 from model.checkpoint import load_recognizer, save_checkpoint, sha256
+from model.config.fusion import TrustFusion
 from model.config.towers import CausalConfig, CompactTextConfig
 from model.methods import compact_method
 from model.recognizer import Recognizer
@@ -149,7 +150,7 @@ def _words(
     tower = CausalTower(config).eval()
     tower.model.load_state_dict(network.state_dict())
     reads = text_tower(text, config.features, vectors)
-    method = compact_method(replace(config, text=text))
+    method = replace(compact_method(replace(config, text=text)), fusion=TrustFusion())
     recognizer = build_recognizer(method, tower, reads, name="causal")
     actions, drawn = drawn_clips(recipe.clips, "train", FRAMES, config.size)
     level = recipe.level * job.spread.common / (1 + job.spread.common**2) ** 0.5
