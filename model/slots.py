@@ -289,23 +289,14 @@ class Fusion(Part, Protocol):
     asks_supports: bool  # whether supports say how much text counts: it is an `AskingFusion`
 
     def __call__(self, video_QN: Tensor, text_QN: Tensor | None, /) -> Tensor:
-        """Return logits_QN; without text, of the video score alone.
-
-        Args:
-            video_QN: Of the matcher.
-            text_QN: Of the text head, as it counts (`model.matching.trust`).
-        """
+        """Return logits_QN; without text, of the video score alone."""
 
 
 class AskingFusion(Fusion, Protocol):
     """A fusion that weighs the text of a task by what it says of the task's supports."""
 
     def trust(self, video_SN: Tensor, text_SN: Tensor, classes_S: Tensor, /) -> TextTrust:
-        """Return how much the text of each class counts.
+        """Return how much text counts, by the scores of supports among classes made without them.
 
-        Args:
-            video_SN: Video score of each support among classes made without it; 0 where its class
-                has no other.
-            text_SN: Text score of each support.
-            classes_S: Class index of each.
+        A support that is alone in its class has video scores of 0.
         """
