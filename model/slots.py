@@ -296,7 +296,4 @@ class AskingFusion(Fusion, Protocol):
     """A fusion that weighs the text of a task by what it says of the task's supports."""
 
     def trust(self, video_SN: Tensor, text_SN: Tensor, classes_S: Tensor, /) -> TextTrust:
-        """Return how much text counts, by the scores of supports among classes made without them.
-
-        A support that is alone in its class has video scores of 0.
-        """
+        """Return how much text counts; a support alone in its class has video scores of 0."""
