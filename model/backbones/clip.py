@@ -7,7 +7,7 @@ from typing import Any
 import open_clip
 from open_clip.timm_model import TimmModel
 
-from model.backbones.hub import HubFile
+from model.backbones.sources import HubFile
 from model.backbones.timm import timm_vit_tower
 from model.backbones.tokens import FILES, FolderTokenizer, Tokenizer
 from model.backbones.views.clip import ClipImageTower, ClipTextTower

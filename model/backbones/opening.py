@@ -7,10 +7,9 @@ of our own need neither.
 from pathlib import Path
 from typing import assert_never
 
-from model.backbones.hub import HubFile, fetch
 from model.backbones.packaged.causal import CausalTower
 from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
-from model.backbones.sources import DEFAULT_CACHE
+from model.backbones.sources import DEFAULT_CACHE, HubFile
 from model.backbones.video import video_file, video_tower
 from model.config.towers import (
     BackboneConfig,
@@ -120,5 +119,7 @@ def fetch_weights(config: LibraryConfig, cache: Path = DEFAULT_CACHE) -> Path:
     Raises:
         BackboneError: They cannot be had.
     """
+    from model.backbones.hub import fetch  # with the client of the hub
+
     weights, *_beside = [fetch(file, cache) for file in hub_files(config)]
     return weights

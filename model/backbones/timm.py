@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from model.backbones.eva import EvaBlock
-from model.backbones.hub import HubFile
 from model.backbones.maps.resnet import ResNetTower
+from model.backbones.sources import HubFile
 from model.backbones.views.timm import TimmImageTower
 from model.backbones.weights import load_exactly, read_tensors
 from model.config.towers import TimmConfig
