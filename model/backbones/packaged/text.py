@@ -94,6 +94,6 @@ class TextNetwork(nn.Module):
             assert isinstance(block, TextBlock)
             nn.init.normal_(block.attn.in_proj_weight, std=std)
             nn.init.normal_(block.attn.out_proj.weight, std=towards_residual)
-            nn.init.normal_(block.mlp.c_fc.weight, std=std * 2**-0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=towards_residual)
+            nn.init.normal_(block.mlp.get_parameter("c_fc.weight"), std=std * 2**-0.5)
+            nn.init.normal_(block.mlp.get_parameter("c_proj.weight"), std=towards_residual)
         nn.init.normal_(self.text_projection, std=std)
