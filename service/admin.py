@@ -100,7 +100,7 @@ def _add_keys(verbs: "Parsers") -> None:
 
 
 async def _done(arguments: argparse.Namespace) -> int:
-    from service.keys.keeping import make_sure_of
+    from service.keys.opening import make_sure_of
     from service.settings import Settings
 
     url = arguments.store or Settings.from_env().store
@@ -113,7 +113,7 @@ async def _done(arguments: argparse.Namespace) -> int:
 
 
 async def _look_after_keys(url: str, arguments: argparse.Namespace) -> None:
-    from service.keys.keeping import open_keys
+    from service.keys.opening import open_keys
 
     keys = open_keys(url)
     try:
@@ -130,7 +130,7 @@ async def _look_after_keys(url: str, arguments: argparse.Namespace) -> None:
 
 
 async def _look_after_quotas(url: str, arguments: argparse.Namespace) -> None:
-    from service.keys.grants import open_grants
+    from service.keys.opening import open_grants
 
     grants = open_grants(url)
     try:

@@ -1,6 +1,7 @@
 """Makes the parts that a service is put together from."""
 
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,7 +18,6 @@ from service.settings import Settings
 from service.stores.protocol import TaskStore
 from service.tasks.changes.change import Changer
 from service.tasks.classify import Classifier
-from service.tasks.describe import Describer, describer_from
 from service.tasks.inbox.inbox import Inbox
 from service.tasks.kept_supports import KeptSupports
 from service.tasks.register import Tasks
@@ -25,6 +25,9 @@ from service.tasks.supports import Supports
 from service.tasks.texts import TaskTexts
 from service.tasks.timeline.follow import Follower
 from service.tasks.warming import Warming
+
+if TYPE_CHECKING:
+    from service.tasks.describe import Describer
 
 
 def pool_of(engine: Engine, limits: Limits, settings: Settings, meters: Meters) -> DecodePool:
@@ -67,19 +70,23 @@ def classifier_of(tasks: Tasks, engine: Engine) -> Classifier:
 
 def describer_until(
     stack: AsyncExitStack, store: TaskStore, limits: Limits, settings: Settings
-) -> Describer | None:
+) -> "Describer | None":
     """Make what asks the language model, where one is configured, until the stack ends."""
-    key = settings.openai_api_key
+    secret, url = settings.openai_api_key, settings.llm_base_url
+    key = secret.get_secret_value() if secret else None
+    if not key and not url:
+        return None
+    from service.tasks.describe import describer_from  # with openai, half a second
+
     describer = describer_from(
-        api_key=key.get_secret_value() if key else None,
-        base_url=settings.llm_base_url,
+        api_key=key,
+        base_url=url,
         model=settings.llm_model,
         store=store,
         stages=limits.stages,
         ttl_s=settings.text_ttl_s,
     )
-    if describer is not None:
-        stack.push_async_callback(describer.close)
+    stack.push_async_callback(describer.close)
     return describer
 
 

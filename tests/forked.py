@@ -22,7 +22,10 @@ START_S = LONGEST_S = 200.0  # of a busy machine; the first start waits for the 
 PRELOADED = (
     "service.__main__",
     "service.app",
-    # commands import these when they run
+    # commands import these when they run; torch's optimisers the last of them
+    "model.backbones.clip",
+    "model.backbones.timm",
+    "torch._dynamo",
     "training.evaluation.compare",
     "training.compact.pretraining",
     "deploy.demo_synthetic",

@@ -192,7 +192,8 @@ def main() -> None:
     houses = {name: count(root) for name, root in roots.items()}
     if arguments.walk:
         for name, root in roots.items():
-            houses[name].walks = walk_of(root)
+            walks = walk_of(root)
+            houses[name].walks = {stretch: walk.modules for stretch, walk in walks.items()}
     if not arguments.json:
         print_table(houses)
         if arguments.details:

@@ -10,8 +10,7 @@ import httpx
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.keys.grants import open_grants
-from service.keys.keeping import make_sure_of
+from service.keys.opening import make_sure_of, open_grants
 from service.settings import Settings
 from service.stores.quotas.kept import Kind
 from service.tasks.quota.keeper import Keeper

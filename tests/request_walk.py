@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -36,10 +37,14 @@ def listen():
         files, path = sorted(seen), line.strip()
         seen.clear()
         ours = [name.removeprefix(root) for name in files if name.startswith(root)]
+        found = {"modules": [name for name in ours if not name.startswith(".")]}
+        found["held"] = sorted(sys.modules)
         with open(path + ".part", "w") as file:
-            json.dump([name for name in ours if not name.startswith(".")], file)
+            json.dump(found, file)
         os.rename(path + ".part", path)
 import service.app  # before the profile, which makes every call dear
+from model.checkpoint import load_recognizer
+load_recognizer("compact")  # the other packaged checkpoint, for what it imports
 listener = threading.Thread(target=listen, daemon=True)
 listener.start()
 threading.setprofile(note)
@@ -49,8 +54,16 @@ runpy.run_module("service", run_name="__main__")
 """
 
 
-def walk_of(root: Path) -> dict[str, list[str]]:
-    """Give the modules that one registration and one classification enter in a checkout."""
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a request leaves behind: modules of ours that it entered, all that the process holds."""
+
+    modules: list[str]  # paths
+    held: list[str]  # names
+
+
+def walk_of(root: Path) -> dict[str, Stretch]:
+    """Give what one registration and one classification enter in a checkout."""
     with tempfile.TemporaryDirectory(prefix="kshot-walk-") as name:
         folder = Path(name)
         with (
@@ -130,8 +143,8 @@ def _wait(process: subprocess.Popen[str], url: str, log: Path) -> None:
     raise RuntimeError(f"The service did not start: {log.read_text()[-500:]}")
 
 
-def _mark(process: subprocess.Popen[str], path: Path) -> list[str]:
-    """End the stretch that runs and give its files."""
+def _mark(process: subprocess.Popen[str], path: Path) -> Stretch:
+    """End the stretch that runs."""
     assert process.stdin is not None
     process.stdin.write(f"{path}\n")
     process.stdin.flush()
@@ -140,8 +153,7 @@ def _mark(process: subprocess.Popen[str], path: Path) -> list[str]:
         if time.monotonic() - start > START_S:
             raise RuntimeError("The profiled service gives no list of files.")
         time.sleep(0.05)
-    found: list[str] = json.loads(path.read_text())
-    return found
+    return Stretch(**json.loads(path.read_text()))
 
 
 def _register(http: httpx.Client) -> str:

@@ -4,7 +4,8 @@ import ast
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -65,14 +66,26 @@ def name_of(path: Path) -> str:
 
 
 FILES = {name_of(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 MODULES = sorted(FILES)
 
 
-def imported(tree: ast.Module) -> set[str]:
-    """Every dotted name that a file imports, wherever in the file, `from a import b` as `a.b`."""
+@cache
+def tree_of(name: str) -> ast.Module:
+    """Parse a module."""
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(name: str) -> Sequence[ast.AST]:
+    """Every node of a module."""
+    return tuple(ast.walk(tree_of(name)))
+
+
+@cache
+def imported(module: str) -> Set[str]:
+    """Every dotted name that a module imports, wherever in it, `from a import b` as `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(module):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -80,17 +93,21 @@ def imported(tree: ast.Module) -> set[str]:
     return names
 
 
-def ours(names: set[str]) -> set[str]:
-    """Reduce imported names to our own modules: `model.errors.ClipError` is `model.errors`."""
+@cache
+def tops(module: str) -> Set[str]:
+    """The packages that a module imports something of."""
+    return {name.partition(".")[0] for name in imported(module)}
+
+
+@cache
+def ours(module: str) -> Set[str]:
+    """Other modules of ours that a module imports: `model.errors.ClipError` is `model.errors`."""
     found = set()
-    for name in names:
+    for name in imported(module):
         while name and name not in FILES:
             name = name.rpartition(".")[0]
-        found |= {name} - {""}
+        found |= {name} - {"", module}
     return found
-
-
-GRAPH = {name: ours(imported(tree)) - {name} for name, tree in TREES.items()}
 
 
 def reachable(start: str) -> set[str]:
@@ -101,7 +118,7 @@ def reachable(start: str) -> set[str]:
         name = todo.pop()
         if name not in seen:
             seen.add(name)
-            todo += GRAPH[name]
+            todo += ours(name)
     return seen
 
 
@@ -111,27 +128,27 @@ def step_of(name: str) -> int:
     return next((step for step, names in enumerate(MODEL_STEPS) if first in names), PARTS)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_point_inwards(name: str) -> None:
-    tops = {imported_name.partition(".")[0] for imported_name in imported(TREES[name])}
-    assert not tops & FORBIDDEN[name.partition(".")[0]]
+def test_imports_point_inwards() -> None:
+    wrong = {name: tops(name) & FORBIDDEN[name.partition(".")[0]] for name in MODULES}
+    assert not {name: found for name, found in wrong.items() if found}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("training.")])
-def test_decord_is_named_in_training_alone(name: str) -> None:
+def test_decord_is_named_in_training_alone() -> None:
     named = [
-        node.lineno
-        for node in ast.walk(TREES[name])
+        (name, node.lineno)
+        for name in MODULES
+        if not name.startswith("training.")
+        for node in nodes_of(name)
         if isinstance(node, ast.Constant) and node.value == DECORD
     ]
     assert not named
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_no_import_is_relative(name: str) -> None:
+def test_no_import_is_relative() -> None:
     relative = [
-        node.lineno
-        for node in ast.walk(TREES[name])
+        (name, node.lineno)
+        for name in MODULES
+        for node in nodes_of(name)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert not relative
@@ -139,26 +156,28 @@ def test_no_import_is_relative(name: str) -> None:
 
 def test_no_import_cycle() -> None:
     try:
-        TopologicalSorter(GRAPH).prepare()
+        TopologicalSorter({name: ours(name) for name in MODULES}).prepare()
     except CycleError as error:
         pytest.fail("import cycle: " + " <- ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("model.")])
-def test_core_imports_point_down(name: str) -> None:
-    higher = {
-        other
-        for other in GRAPH[name]
+def test_core_imports_point_down() -> None:
+    higher = [
+        (name, other)
+        for name in MODULES
+        if name.startswith("model.")
+        for other in ours(name)
         if other.startswith("model.") and step_of(other) > step_of(name)
-    }
+    ]
     assert not higher
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("model")])
-def test_core_reads_no_environment(name: str) -> None:
+def test_core_reads_no_environment() -> None:
     reads = [
-        node.lineno
-        for node in ast.walk(TREES[name])
+        (name, node.lineno)
+        for name in MODULES
+        if name.startswith("model")
+        for node in nodes_of(name)
         if (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"})
         or (
             isinstance(node, ast.ImportFrom)
@@ -169,19 +188,19 @@ def test_core_reads_no_environment(name: str) -> None:
     assert not reads
 
 
-@pytest.mark.parametrize("start", [name for name in MODULES if name.startswith(WITHOUT_HTTP)])
-def test_use_cases_and_what_they_use_know_no_http(start: str) -> None:
-    for name in reachable(start):
-        tops = {imported_name.partition(".")[0] for imported_name in imported(TREES[name])}
-        assert not tops & HTTP, f"{start} reaches {name}"
-        assert not name.startswith("service.http"), f"{start} reaches {name}"
+def test_use_cases_and_what_they_use_know_no_http() -> None:
+    starts = [name for name in MODULES if name.startswith(WITHOUT_HTTP)]
+    assert starts
+    for start in starts:
+        for name in reachable(start):
+            assert not tops(name) & HTTP, f"{start} reaches {name}"
+            assert not name.startswith("service.http"), f"{start} reaches {name}"
 
 
-@pytest.mark.parametrize("start", TORCHLESS)
-def test_decoder_processes_name_no_tensor_library(start: str) -> None:
-    for name in reachable(start):
-        tops = {imported_name.partition(".")[0] for imported_name in imported(TREES[name])}
-        assert not tops & TENSORS, f"{start} reaches {name}"
+def test_decoder_processes_name_no_tensor_library() -> None:
+    for start in TORCHLESS:
+        for name in reachable(start):
+            assert not tops(name) & TENSORS, f"{start} reaches {name}"
 
 
 MEDIA = (
@@ -219,8 +238,8 @@ def test_what_a_bare_machine_with_a_gpu_runs_loads_nothing_it_lacks() -> None:
 
 
 def test_no_request_is_sent_through_a_thread_by_the_framework() -> None:
-    trees = [TREES[name] for name in MODULES if name.startswith("service.http.routes")]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+    routes = [name for name in MODULES if name.startswith("service.http.routes")]
+    nodes = [node for name in routes for node in nodes_of(name)]
     depended = {
         argument.id
         for node in nodes
@@ -244,18 +263,20 @@ def test_no_request_is_sent_through_a_thread_by_the_framework() -> None:
 SPAWNING = {"create_task", "ensure_future", "TaskGroup", "run_coroutine_threadsafe"}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("service")])
-def test_one_module_spawns_tasks_and_it_takes_their_errors(name: str) -> None:
+def test_one_module_spawns_tasks_and_it_takes_their_errors() -> None:
+    nodes = [
+        (name, node) for name in MODULES if name.startswith("service") for node in nodes_of(name)
+    ]
     spawned = [
-        node.lineno
-        for node in ast.walk(TREES[name])
+        name
+        for name, node in nodes
         if isinstance(node, ast.Call)
         and getattr(node.func, "attr", getattr(node.func, "id", "")) in SPAWNING
     ]
-    assert len(spawned) == (1 if name == "service.background" else 0)
+    assert spawned == ["service.background"]
     kept = [
-        ast.unparse(node)
-        for node in ast.walk(TREES[name])
+        (name, ast.unparse(node))
+        for name, node in nodes
         if isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
         and ast.unparse(node.value.func) == "spawn"
@@ -310,20 +331,18 @@ def test_every_folder_of_code_is_a_package() -> None:
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name, path in sorted(FILES.items()) if path.name == "__init__.py" and name != FACE],
-)
-def test_package_file_is_one_docstring_line(name: str) -> None:
-    body = TREES[name].body
-    assert len(body) == 1
-    text = ast.get_docstring(TREES[name])
-    assert text
-    assert "\n" not in text
+def test_package_file_is_one_docstring_line() -> None:
+    names = [name for name in MODULES if FILES[name].name == "__init__.py" and name != FACE]
+    assert names
+    for name in names:
+        assert len(tree_of(name).body) == 1, name
+        text = ast.get_docstring(tree_of(name))
+        assert text, name
+        assert "\n" not in text, name
 
 
 def test_the_client_s_face_only_names_what_is_public() -> None:
-    text, *imports, names = TREES[FACE].body
+    text, *imports, names = tree_of(FACE).body
     assert isinstance(text, ast.Expr)
     assert all(isinstance(node, ast.ImportFrom) for node in imports)
     assert ast.unparse(names).startswith("__all__ = ")

@@ -178,28 +178,37 @@ def test_readme_is_short() -> None:
     assert len(README.split()) <= README_WORDS
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_links_between_documents_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", TEXTS[name])
-    assert not [link for link in links if not ((ROOT / name).parent / link).exists()]
+def test_links_between_documents_lead_somewhere() -> None:
+    links = [
+        (name, link)
+        for name, text in TEXTS.items()
+        for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text)
+    ]
+    assert links
+    assert not [(name, link) for name, link in links if not ((ROOT / name).parent / link).exists()]
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_modules_of_commands_exist(name: str) -> None:
-    named = set(
-        re.findall(r"python -m ((?:deploy|model|service|training|tests)[\w.]*\w)", TEXTS[name])
-    )
-    paths = {module: ROOT / Path(*module.split(".")) for module in named}
-    assert not [
+def test_modules_of_commands_exist() -> None:
+    named = {
+        (name, module)
+        for name, text in TEXTS.items()
+        for module in re.findall(
+            r"python -m ((?:deploy|model|service|training|tests)[\w.]*\w)", text
+        )
+    }
+    assert named
+    paths = {module: ROOT / Path(*module.split(".")) for _, module in named}
+    missing = {
         module
         for module, path in paths.items()
         if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())
-    ]
+    }
+    assert not [(name, module) for name, module in named if module in missing]
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_no_document_names_what_is_outside_of_the_repository(name: str) -> None:
-    assert not re.findall(r"\.\./shared|\bspecs/|/work/", TEXTS[name])
+def test_no_document_names_what_is_outside_of_the_repository() -> None:
+    outside = {name: re.findall(r"\.\./shared|\bspecs/|/work/", TEXTS[name]) for name in TEXTS}
+    assert not {name: found for name, found in outside.items() if found}
 
 
 def test_versions_agree() -> None:

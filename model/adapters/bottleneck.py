@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import stochastic_depth
 
 
 class Bottleneck(nn.Module):
@@ -35,7 +34,10 @@ class Bottleneck(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (..., D) to an update (..., D)."""
         hidden = F.dropout(F.gelu(self.down(tokens)), self.dropout, self.training)
-        return stochastic_depth(self.up(hidden), self.drop_path, "batch", self.training)
+        update: Tensor = self.up(hidden)
+        if not self.training or not self.drop_path:
+            return update
+        return update * F.dropout(update.new_ones(1), self.drop_path)  # all of it or nothing
 
     def is_initial(self) -> bool:
         """Tell whether it is the zero function, as before training."""

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -19,6 +18,7 @@ from huggingface_hub import HfFileMetadata, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.file_download import http_get
 
+from model.backbones.sources import HubFile
 from model.errors import BackboneError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")  # of a large file the hub's tag is its hash
@@ -26,25 +26,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 LINE_S = 10.0  # between two lines of progress
 
 log = logging.getLogger("kshot.model")
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file of a repository of the hub.
-
-    Args:
-        repository: Where the hub has it.
-        name: Of the file.
-        beside: Repository whose files it lies beside; None is its own.
-    """
-
-    repository: str
-    name: str
-    beside: str | None = None
-
-    def path(self, cache: Path) -> Path:
-        """Return where it lies when it is there."""
-        return cache.expanduser() / (self.beside or self.repository) / self.name
 
 
 class Lines:

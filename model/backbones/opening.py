@@ -1,16 +1,15 @@
-"""Opens a backbone: which files of the hub it needs, and its towers with the weights of one."""
+"""Opens a backbone: which files of the hub it needs, and its towers with the weights of one.
+
+A library is imported where a backbone of it is opened: open_clip and timm take seconds, and towers
+of our own need neither.
+"""
 
 from pathlib import Path
 from typing import assert_never
 
-import open_clip
-
-from model.backbones.clip import open_clip_file, open_clip_towers, tokenizer_files
-from model.backbones.hub import HubFile, fetch
 from model.backbones.packaged.causal import CausalTower
 from model.backbones.packaged.compact import compact_image_tower, compact_text_tower
-from model.backbones.sources import DEFAULT_CACHE
-from model.backbones.timm import timm_file, timm_tower
+from model.backbones.sources import DEFAULT_CACHE, HubFile
 from model.backbones.video import video_file, video_tower
 from model.config.towers import (
     BackboneConfig,
@@ -47,8 +46,12 @@ def towers(
         )
     match config:
         case OpenClipConfig():
+            from model.backbones.clip import open_clip_towers
+
             return open_clip_towers(config, weights)
         case TimmConfig():
+            from model.backbones.timm import timm_tower
+
             return timm_tower(config, weights), None
         case VideoMaeConfig() | VJepa2Config():
             return video_tower(config, frames, weights), None
@@ -72,6 +75,8 @@ def check_file_is_told(config: LibraryConfig) -> None:
     """
     if not isinstance(config, OpenClipConfig) or config.file is None:
         return
+    import open_clip
+
     name, tag = config.name, config.pretrained
     tags = open_clip.list_pretrained_tags_by_model(name)
     plain = name.removesuffix("-quickgelu")
@@ -95,8 +100,12 @@ def hub_files(config: LibraryConfig) -> tuple[HubFile, ...]:
         case OpenClipConfig():
             if config.pretrained is None:
                 return ()
+            from model.backbones.clip import open_clip_file, tokenizer_files
+
             return open_clip_file(config), *tokenizer_files(config)
         case TimmConfig():
+            from model.backbones.timm import timm_file
+
             return (timm_file(config),) if config.pretrained else ()
         case VideoMaeConfig() | VJepa2Config():
             return (video_file(config),) if config.pretrained else ()
@@ -110,5 +119,7 @@ def fetch_weights(config: LibraryConfig, cache: Path = DEFAULT_CACHE) -> Path:
     Raises:
         BackboneError: They cannot be had.
     """
+    from model.backbones.hub import fetch  # with the client of the hub
+
     weights, *_beside = [fetch(file, cache) for file in hub_files(config)]
     return weights

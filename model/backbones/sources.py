@@ -1,6 +1,6 @@
 """What can be served by a name: short names, checkpoint folders, backbones of the libraries."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,25 @@ LIBRARIES = ("open_clip", "timm", "transformers")
 VIDEO: tuple[VideoConfig, ...] = (VJepa2Config(), VideoMaeConfig())  # whose shapes are known
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 NAMES = ", ".join(f"`{name}`" for name in (*PACKAGED, *ALIASES))
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a repository of the hub.
+
+    Args:
+        repository: Where the hub has it.
+        name: Of the file.
+        beside: Repository whose files it lies beside; None is its own.
+    """
+
+    repository: str
+    name: str
+    beside: str | None = None
+
+    def path(self, cache: Path) -> Path:
+        """Return where it lies when it is there."""
+        return cache.expanduser() / (self.beside or self.repository) / self.name
 
 
 class Source(NamedTuple):

@@ -4,7 +4,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-import open_clip
 from torch import Tensor
 
 from model.backbones.words import words_and_signs
@@ -64,24 +63,6 @@ def read_whole(tokenizer: Tokenizer, text: str, context: int) -> tuple[int, ...]
     return tuple(ids_L[:-1].tolist()) if fits else None
 
 
-def tokenizer_of(name: str, folder: Path | None) -> Tokenizer:
-    """Return the tokenizer of an open_clip model.
-
-    Args:
-        name: Of the model.
-        folder: Where its weights lie.
-
-    Raises:
-        BackboneError: A file of it or the package is missing.
-    """
-    config = open_clip.get_model_config(name)["text_cfg"]
-    if "hf_tokenizer_name" not in config:
-        tokenizer: Tokenizer = open_clip.get_tokenizer(name)
-        return tokenizer
-    values = {"context_length": config.get("context_length", 77)}
-    return FolderTokenizer(name, folder, values | config.get("tokenizer_kwargs", {}))
-
-
 def _opened(name: str, folder: Path, values: dict[str, Any]) -> Any:  # noqa: ANN401
     for file in FILES:
         if not (folder / file).is_file():
@@ -89,8 +70,10 @@ def _opened(name: str, folder: Path, values: dict[str, Any]) -> Any:  # noqa: AN
                 f"{name!r} reads text by {' and '.join(FILES)}, and {file} is not in {folder}; "
                 "bring it there."
             )
+    from open_clip import tokenizer  # takes seconds, and a tower of our own words needs none
+
     try:
-        return open_clip.tokenizer.HFTokenizer(str(folder), **values)
+        return tokenizer.HFTokenizer(str(folder), **values)
     except ImportError as error:
         raise BackboneError(
             f"{name!r} reads text with the package transformers; install kshot[video]."

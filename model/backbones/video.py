@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from torch import Tensor, nn
 
-from model.backbones.hub import HubFile
+from model.backbones.sources import HubFile
 from model.backbones.weights import listed, read_tensors
 from model.config.towers import VideoConfig, VideoMaeConfig, VJepa2Config
 from model.errors import BackboneError, MethodError

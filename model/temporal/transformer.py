@@ -7,7 +7,6 @@ frames that the head was made for. Dimensions: B clips, T frames, E feature widt
 from functools import partial
 
 import torch
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from model.errors import MethodError
@@ -31,6 +30,8 @@ class FrameTransformer(nn.Module):
     reads_levels, transductive, one_instant = 0, False, True
 
     def __init__(self, features: int, frames: int, *, depth: int = 6, heads: int) -> None:
+        from open_clip.transformer import QuickGELU, ResidualAttentionBlock  # takes seconds
+
         super().__init__()
         if frames > PLACES:
             raise MethodError(

@@ -5,23 +5,17 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from service.keys import key
 from service.keys.key import KeyRecord
 from service.stores import sealing
 from service.stores.errors import StoreUnavailableError
-from service.stores.opening import REDIS_SCHEMES, open_store
-from service.stores.redis import RedisUrl, connect, translated
-from service.stores.redis_commit import Commits, Durability, durability_of
 
 Result = TypeVar("Result")
 
 BUSY_S = 5.0
 TABLE = "keys (key_id TEXT PRIMARY KEY, record)"
-# KEYS: of keys
-# ARGV: id, sealed record
-PUT = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return 'done'"
 
 
 async def beside(path: Path, table: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
@@ -93,13 +87,13 @@ class SqliteKeys:
             return db.execute(query, (key_id,)).fetchall()
 
         rows = await self._run(work)
-        return _read(*rows[0]) if rows else None
+        return opened(*rows[0]) if rows else None
 
     async def put(self, record: KeyRecord) -> None:
         """Keep a key."""
 
         def work(db: sqlite3.Connection) -> None:
-            row = (record.key_id, _sealed(record))
+            row = (record.key_id, sealed(record))
             db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", row)
 
         await self._run(work)
@@ -110,7 +104,7 @@ class SqliteKeys:
         def work(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
             return db.execute("SELECT key_id, record FROM keys").fetchall()
 
-        return _in_order(_read(*row) for row in await self._run(work))
+        return in_order(opened(*row) for row in await self._run(work))
 
     async def close(self) -> None:
         """Nothing is held between two operations."""
@@ -119,73 +113,20 @@ class SqliteKeys:
         return await beside(self._path, TABLE, work)
 
 
-class RedisKeys:
-    """A hash beside the tasks: sealed records by id."""
-
-    def __init__(self, url: str) -> None:
-        options = RedisUrl.parse(url)
-        self._durable = options.durable
-        self._client = connect(options)
-        self._key = f"{options.prefix}:keys"
-
-    async def get(self, key_id: str) -> KeyRecord | None:
-        """Return a key."""
-        with translated():
-            # as RedisStore does: a cancelled command would leave its reply to the next caller
-            found = await asyncio.shield(self._get(key_id))
-        return None if found is None else _read(key_id, found)
-
-    async def put(self, record: KeyRecord) -> None:
-        """Keep a key."""
-        with translated():
-            durability = await durability_of(self._client) if self._durable else Durability.NONE
-            await Commits(self._client, durability).run(
-                PUT, [self._key], [record.key_id, _sealed(record)]
-            )
-
-    async def list(self) -> Sequence[KeyRecord]:
-        """Return all keys."""
-        with translated():
-            found = cast("dict[bytes, bytes]", await self._client.hgetall(self._key))
-        return _in_order(_read(key_id.decode(), sealed) for key_id, sealed in found.items())
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        await self._client.aclose()
-
-    async def _get(self, key_id: str) -> bytes | None:
-        return cast("bytes | None", await self._client.hget(self._key, key_id))
-
-
-def open_keys(url: str) -> KeyStore:
-    """Return the keys of a store that is there."""
-    if url.startswith(REDIS_SCHEMES):
-        return RedisKeys(url)
-    return SqliteKeys(Path(url.partition(":")[2]))
-
-
-async def make_sure_of(url: str) -> None:
-    """Make the store where there is none yet, unless a running service has it.
-
-    Raises:
-        StoreError: It cannot be used.
-    """
-    try:
-        store = await open_store(url)
-    except StoreUnavailableError as error:
-        if isinstance(error.__cause__, BlockingIOError):
-            return
-        raise
-    await store.close()
-
-
-def _sealed(record: KeyRecord) -> bytes:
+def sealed(record: KeyRecord) -> bytes:
+    """Return a key as it is stored."""
     return sealing.seal(f"key/{record.key_id}", key.to_json(record))
 
 
-def _read(key_id: str, sealed: bytes) -> KeyRecord:
-    return key.from_json(bytes(sealing.unseal(f"key/{key_id}", sealed)))
+def opened(key_id: str, stored: bytes) -> KeyRecord:
+    """Return a key that was stored.
+
+    Raises:
+        StoreCorruptError: It is not what was stored.
+    """
+    return key.from_json(bytes(sealing.unseal(f"key/{key_id}", stored)))
 
 
-def _in_order(records: Iterator[KeyRecord]) -> list[KeyRecord]:
+def in_order(records: Iterator[KeyRecord]) -> list[KeyRecord]:
+    """Return them oldest first."""
     return sorted(records, key=lambda record: (record.created_at, record.key_id))

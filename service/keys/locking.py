@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from service.background import spawn, until
-from service.keys.keeping import open_keys
+from service.keys.opening import open_keys
 from service.keys.ring import KeyRing, ring_of
 from service.settings import Settings
 from service.stores.protocol import TaskStore

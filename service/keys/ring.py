@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from service.errors import SettingsError
 from service.keys.errors import KeyInvalidError, KeyMissingError, TooManyFailuresError
-from service.keys.keeping import KeyStore, open_keys
+from service.keys.keeping import KeyStore
 from service.keys.key import TOKEN, Caller, KeyRecord, proves
+from service.keys.opening import open_keys
 from service.settings import Settings
 from service.stores.errors import StoreUnavailableError
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from service.stores.errors import StoreUnavailableError
 from service.stores.protocol import TaskStore
-from service.stores.redis import RedisStore
 from service.stores.sqlite import SqliteStore
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -26,6 +25,8 @@ async def open_store(url: str) -> TaskStore:
     if scheme == "sqlite" and path:
         return await SqliteStore.open(Path(path))
     if url.startswith(REDIS_SCHEMES):
+        from service.stores.redis import RedisStore  # its client takes half a second
+
         return await RedisStore.open(url)
     if scheme == "dir":
         raise StoreUnavailableError(

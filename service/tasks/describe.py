@@ -204,10 +204,8 @@ def describer_from(
     store: TaskStore,
     stages: int = STAGES,
     ttl_s: float = KEEP_S,
-) -> Describer | None:
-    """Return a describer, or None where neither a key nor an endpoint is configured."""
-    if not api_key and not base_url:
-        return None
+) -> Describer:
+    """Return a describer that asks an endpoint, or openai's with a key."""
     client = client_of(api_key, base_url)
     limits = DescriberLimits(ttl_s=ttl_s)
     return Describer(client, model, store, stages=stages, limits=limits)

@@ -33,7 +33,7 @@ def test_a_folder_of_clips_is_trained_on_and_serves(
             clip = folder / f"{take}.mp4"
             write_clip(clip, action, 10 * number + take, fps=8, seconds=1.0, size=64)
     out = tmp_path / "runs" / "mine"
-    given = ["--method", "task_adapter", "--blocks", "1", "--no-text", "--half"]
+    given = ["--method", "task_adapter", "--blocks", "1", "--frames", "4", "--no-text", "--half"]
     given += ["--data", str(tmp_path / "my_clips"), "--out", str(out), "--set", *RECIPE]
     assert main(given) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -44,6 +44,7 @@ def test_a_folder_of_clips_is_trained_on_and_serves(
     support = {label.name: sorted(label.iterdir())[:1] for label in labels}
     asked = [sorted(label.iterdir())[1] for label in labels]
     settings = {"checkpoint": str(out), "store": f"sqlite:{tmp_path / 'kshot.db'}"}
+    settings |= {"threads": "1", "decode_workers": "1"}
     service = ForkedService(settings, tmp_path / "log")
     try:
         with Client(service.url) as client:

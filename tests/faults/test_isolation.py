@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.keys.keeping import open_keys
 from service.keys.key import make_key
+from service.keys.opening import open_keys
 from tests.bench.bars import Bar
 from tests.bench.schedule import percentile
 from tests.faults.figures import LONG, tell

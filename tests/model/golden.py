@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
-from model.backbones.clip import ClipImageTower, ClipTextTower
+from model.backbones.views.clip import ClipImageTower, ClipTextTower
 from model.config.blocks import OrderConfig, TaskConfig
 from model.config.method import MethodConfig
 from model.config.towers import OpenClipConfig

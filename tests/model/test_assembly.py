@@ -12,15 +12,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from model.assembly.recognizer import build_recognizer
-from model.backbones.clip import (
-    ClipImageTower,
-    ClipTextTower,
-    open_clip_towers,
-    split_clip,
-)
+from model.backbones.clip import open_clip_towers, split_clip
 from model.backbones.opening import check_file_is_told, hub_files, towers
 from model.backbones.sources import backbone_of
-from model.backbones.timm import TimmImageTower
+from model.backbones.views.clip import ClipImageTower, ClipTextTower
+from model.backbones.views.timm import TimmImageTower
 from model.backbones.words import WordTokenizer
 from model.checkpoint import load_recognizer
 from model.config.blocks import OrderConfig, TaskConfig

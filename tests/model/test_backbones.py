@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
-from model.backbones.clip import split_clip
-from model.backbones.timm import TimmImageTower
-from model.backbones.tokens import read_whole, tokenizer_of
+from model.backbones.clip import split_clip, tokenizer_of
+from model.backbones.timm import timm_vit_tower
+from model.backbones.tokens import read_whole
 from model.backbones.words import WordTokenizer
 from model.checkpoint import load_recognizer
 from model.config.blocks import AimConfig, TaskConfig, TedConfig
@@ -40,7 +40,7 @@ CLASSES = [0, 1, 1]
 
 def recognizer_of(family: str, *, trained: bool = False, **method: object) -> Recognizer:
     config = replace(MethodConfig(backbone=TimmConfig(name=family), frames=4), **method)
-    recognizer = build_recognizer(config, TimmImageTower(FAMILIES[family](), HALF, HALF), None)
+    recognizer = build_recognizer(config, timm_vit_tower(FAMILIES[family](), HALF, HALF), None)
     if trained:
         torch.manual_seed(1)
         with torch.no_grad():
@@ -58,7 +58,7 @@ def episode(recognizer: Recognizer) -> Tensor:
 @torch.inference_mode()
 def test_a_tower_computes_what_its_library_computes(family: str) -> None:
     vit = FAMILIES[family]()
-    encoder = VideoEncoder(TimmImageTower(vit, HALF, HALF), [], frames=2)
+    encoder = VideoEncoder(timm_vit_tower(vit, HALF, HALF), [], frames=2)
     pixels_BTCHW = torch.randn(2, 2, 3, encoder.tower.size, encoder.tower.size)
     want = vit(pixels_BTCHW.flatten(0, 1)).unflatten(0, (2, 2))
     got = encoder(encoder.trunk_of_pixels(pixels_BTCHW), Alone())
@@ -67,7 +67,7 @@ def test_a_tower_computes_what_its_library_computes(family: str) -> None:
 
 @torch.inference_mode()
 def test_places_matter_to_a_tower_that_turns_them() -> None:
-    tower = TimmImageTower(tiny_dino(), HALF, HALF)
+    tower = timm_vit_tower(tiny_dino(), HALF, HALF)
     tokens_BLD = tower.norm(tower.patches(torch.randn(1, 3, 64, 64)))
     block = tower.blocks[0]
     query, key, _ = block.heads(block.norm_attention(tokens_BLD))

@@ -17,9 +17,9 @@ from model.adapters.d2st import (
     DeformableAttention,
 )
 from model.assembly.recognizer import build_recognizer
-from model.backbones.clip import ClipImageTower
 from model.backbones.maps.resnet import ResNetTower, cells_of
 from model.backbones.timm import timm_tower
+from model.backbones.views.clip import ClipImageTower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import D2stConfig
 from model.config.method import MethodConfig

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model.assembly.recognizer import build_recognizer
-from model.backbones.clip import ClipImageTower
+from model.backbones.views.clip import ClipImageTower
 from model.config.blocks import AimConfig
 from model.config.method import MethodConfig
 from model.config.towers import OpenClipConfig

@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from deploy.local_service import free_port
 from model.backbones import hub as hub_module
 from model.backbones.download import main as download
-from model.backbones.hub import HubFile, Lines, fetch
+from model.backbones.hub import Lines, fetch
 from model.backbones.opening import hub_files
-from model.backbones.sources import ALIASES, backbone_of
+from model.backbones.sources import ALIASES, HubFile, backbone_of
 from model.errors import BackboneError
 from tests.fake_hub import FakeHub, serving_hub
 

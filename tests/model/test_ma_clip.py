@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from model.adapters.multimodal import MultimodalBlock
 from model.assembly.fusion import build_fusion, build_text_head
 from model.assembly.recognizer import build_recognizer
-from model.backbones.clip import ClipImageTower
+from model.backbones.views.clip import ClipImageTower
 from model.config.blocks import MultimodalConfig
 from model.config.fusion import ConvexFusion
 from model.config.matching import BiMhmMatcher, OtamMatcher, TrxMatcher

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from model.assembly.recognizer import build_recognizer
-from model.backbones.hub import HubFile
 from model.backbones.opening import hub_files, towers
-from model.backbones.sources import ALIASES, backbone_of
+from model.backbones.sources import ALIASES, HubFile, backbone_of
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.blocks import TaskConfig
 from model.config.method import METHOD_JSON, MethodConfig

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from open_clip.transformer import TextTransformer
 
-from model.backbones.clip import ClipTextTower
 from model.backbones.packaged.compact import compact_text_tower
 from model.backbones.sources import COMPACT
+from model.backbones.views.clip import ClipTextTower
 from model.backbones.wording import TextFault, text_fault, wording
 from model.checkpoint import METHOD, load_recognizer, read_method
 from model.config.towers import CompactConfig

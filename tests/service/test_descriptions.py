@@ -7,14 +7,18 @@ import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from model.text import template_stages
+from service.assembly import describer_until
 from service.engine.engine import Engine
 from service.engine.runtimes.pytorch import TorchRuntime
 from service.errors import DescriptionUnavailableError
+from service.limits import limits_of
+from service.settings import Settings
 from service.stores.protocol import TaskStore
 from service.stores.records import LabelRecord
 from service.stores.sqlite import SqliteStore
@@ -358,18 +362,17 @@ async def test_nobody_at_the_address_is_refused(store: TaskStore) -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
         describer = describer_from(api_key=None, base_url=url, model="m", store=store)
-        assert describer is not None
         assert "ConnectError" in await refused(describer.describe("wave"))
         await describer.close()
 
 
-def test_without_key_and_address_there_is_no_describer(store: TaskStore) -> None:
-    assert describer_from(api_key=None, base_url=None, model="m", store=store) is None
-    assert describer_from(api_key="", base_url="", model="m", store=store) is None
+async def test_without_key_and_address_there_is_no_describer(store: TaskStore) -> None:
+    for settings in (Settings(), Settings(openai_api_key="", llm_base_url="")):
+        async with AsyncExitStack() as stack:
+            assert describer_until(stack, store, limits_of(settings), settings) is None
 
 
 async def test_a_local_endpoint_needs_no_key(endpoint: Endpoint, store: TaskStore) -> None:
     describer = describer_from(api_key=None, base_url=endpoint.url, model="m", store=store)
-    assert describer is not None
     assert await describer.describe("wave") == WANTED
     await describer.close()

@@ -22,8 +22,8 @@ from service.errors import SettingsError
 from service.http.access.scopes import PUBLIC, PUBLIC_FOLDERS, SCOPES
 from service.http.routes.dependencies import entrance
 from service.keys import ring as ringing
-from service.keys.keeping import open_keys
 from service.keys.key import KeyRecord
+from service.keys.opening import open_keys
 from service.keys.ring import Failures, KeyRing, is_loopback, ring_of
 from service.logs import JsonLines, hashed
 from service.preflight import check_store
@@ -407,7 +407,7 @@ def test_failures_are_forgotten_in_time_and_take_bounded_memory(
 
 
 async def test_without_a_key_only_this_machine_is_served(tmp_path: Path) -> None:
-    from service.keys.keeping import make_sure_of
+    from service.keys.opening import make_sure_of
 
     store = f"sqlite:{tmp_path}/kshot.db"
     await make_sure_of(store)

@@ -6,7 +6,7 @@ import open_clip
 import torch
 from torch import nn
 
-from model.backbones.clip import ClipImageTower
+from model.backbones.views.clip import ClipImageTower
 from model.encoder import VideoEncoder
 from model.views import alone_view
 from service.engine.passes.activations import InPlaceGelu, fuse_activations

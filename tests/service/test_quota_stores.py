@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.keys.grants import open_grants
+from service.keys.opening import open_grants
 from service.settings import Settings
 from service.stores.errors import QuotaFullError, StoreUnavailableError
 from service.stores.opening import open_store
@@ -455,7 +455,7 @@ async def test_a_limit_holds_once_older_tasks_are_counted(
         limited.append(await store.limited())
         await count_all(client, prefix)
 
-    monkeypatch.setattr("service.keys.grants.count_all", counting)
+    monkeypatch.setattr("service.keys.redis.count_all", counting)
     grants = open_grants(url)
     await grants.put(ACME, {"tasks": 2})
     await grants.close()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.backbones.timm import TimmImageTower
+from model.backbones.views.timm import TimmImageTower
 from training.compact.distillation import Distiller, matched_depths, measure_scales
 from training.compact.pictures import FramePools
 from training.compact.recipes import ImageRecipe

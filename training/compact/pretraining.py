@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from model.backbones.packaged.compact import compact_image_tower
-from model.backbones.timm import TimmImageTower
+from model.backbones.views.timm import TimmImageTower
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.towers import CompactConfig
 from training.compact.image_tower import ImageRun, train_image_tower

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.backbones.timm import TimmImageTower
+from model.backbones.views.timm import TimmImageTower
 from model.checkpoint import load_recognizer
 from training.compact.distillation import teacher_states
 from training.compact.pictures import FramePools

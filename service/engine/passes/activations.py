@@ -7,7 +7,6 @@ Dimensions: B sequences, L tokens, D width.
 """
 
 import torch
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from model.encoder import VideoEncoder
@@ -31,7 +30,8 @@ def fuse_activations(video: VideoEncoder) -> None:
     Afterwards the tower's state dict is no checkpoint's any more, and nothing can be trained.
     """
     for module in video.tower.model.modules():
-        if isinstance(getattr(module, "gelu", None), QuickGELU):
+        # open_clip's, by name: to import it takes seconds, and towers of our own need none of it
+        if type(getattr(module, "gelu", None)).__name__ == "QuickGELU":
             module.c_fc.weight.mul_(QUICK_GELU)
             module.c_fc.bias.mul_(QUICK_GELU)
             module.c_proj.weight.div_(QUICK_GELU)

@@ -34,7 +34,7 @@ from training.pretrain import main
 SMALL = ["--width", "64", "--depth", "3", "--heads", "2", "--side", "96", "--per-clip", "2"]
 BRIEF = ["--steps", "12", "--batch", "8", "--views", "16", "--reuse", "2", "--synthetic", "3"]
 TAUGHT = [
-    "--motion-clips", "8", "--motion-steps", "3", "--text-steps", "3", "--device", "cpu",
+    "--motion-clips", "8", "--motion-steps", "1", "--text-steps", "1", "--device", "cpu",
     "--precision", "fp32",
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ from model.backbones.words import FIRST_WORD
 from model.checkpoint import load_recognizer, save_checkpoint
 from model.config.fusion import TrustFusion
 from model.config.towers import CausalBlockConfig, CausalConfig, CompactTextConfig
+from model.encoder import TextEncoder
 from model.methods import compact_method
 from training.compact.captions import drawn_clips
 from training.distil.teach import main
@@ -226,10 +227,11 @@ def test_words_with_a_vector_keep_it_and_others_learn(taught: Path, vectors: Pat
 def test_a_weakened_text_differs_less_in_a_product(vectors: Path) -> None:
     config = CompactTextConfig(words=("clap", "jump"), width=8, layers=1, heads=2)
     tower = text_tower(config, 6, read_vectors(vectors))
-    ids_BL = tower.tokenize(["clap", "jump"])
-    before_BE = tower.model(ids_BL).detach()
+    encoder = TextEncoder(tower, [])
+    ids_1BL = tower.tokenize(["clap", "jump"])[None]
+    before_BE = encoder.stages(ids_1BL)[0].detach()
     weaken(tower, 0.25)
-    after_BE = tower.model(ids_BL).detach()
+    after_BE = encoder.stages(ids_1BL)[0].detach()
     torch.testing.assert_close(after_BE[:, 0], 4 * before_BE[:, 0])
     assert torch.equal(after_BE[:, 1:], before_BE[:, 1:])
 

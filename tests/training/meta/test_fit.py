@@ -26,7 +26,7 @@ from training.meta.recipe import FitRecipe
 from training.synthetic.actions import draw_action
 from training.synthetic.rendering import write_clip
 
-KILLS = int(os.environ.get("KSHOT_KILLS", "3"))
+KILLS = int(os.environ.get("KSHOT_KILLS", "2"))
 SMALL = [
     "episodes=12", "per_step=2", "ways=[2,3]", "shots=[1,2]", "draws=1", "val_every=2",
     "val_episodes=2", "val_shots=[1]", "val_queries=2", "lr=0.01",
@@ -78,7 +78,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(
     data: Path, teacher_weights: Path, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    longer = "episodes=40"
+    longer = "episodes=32"
     undisturbed = start(command(data, teacher_weights, whole, longer))
     assert undisturbed.wait() == 0
     chance = random.Random(0)

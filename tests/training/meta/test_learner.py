@@ -240,7 +240,7 @@ def test_what_is_left_out_grows_over_the_blocks_and_spares_the_adapter_in_space(
 def test_consistency_teaches_two_draws_of_a_clip_one_answer() -> None:
     ends = []
     for consistency in (0.0, 10.0):
-        recipe = replace(RECIPE, episodes=160, draws=4, dropout=0.0, consistency=consistency)
+        recipe = replace(RECIPE, episodes=64, draws=4, dropout=0.0, consistency=consistency)
         learner = tiny_learner(recipe)
         for _ in range(recipe.steps):
             learner.step()

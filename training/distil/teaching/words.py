@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.backbones.clip import ClipTextTower
 from model.backbones.packaged.compact import compact_text_tower
+from model.backbones.views.clip import ClipTextTower
 from model.backbones.words import FIRST_WORD
 from model.config.towers import CompactTextConfig
 from model.recognizer import Recognizer

@@ -1,0 +1,1 @@
+"""Views of networks in the layouts of libraries; none of them is imported here."""
