@@ -293,6 +293,16 @@ def test_a_store_of_one_process_is_refused() -> None:
         application({"KSHOT_STORE": "sqlite:here.db"}, Sizes())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_engine_has_the_gpus_that_it_is_told_also_before_ray_is_there() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'kshot[ray]'")
+    from deploy.ray.app import Sizes, application
+
+    app = application({"KSHOT_STORE": "redis://127.0.0.1/0"}, Sizes(engine_gpus=0.5))
+    engine = app._bound_deployment.init_args[1]
+    assert engine._bound_deployment.ray_actor_options["num_gpus"] == 0.5
+
+
 async def test_an_ingress_listens_for_as_long_as_it_lives_and_shares_its_address(
     tmp_path: Path,
 ) -> None:
@@ -326,6 +336,7 @@ SERVE = (
     "ingress_cpus=0.1",
     "engine_cpus=0.1",
 )
+OF_SERVE = 8000  # `serve run` cannot be told another
 
 
 @pytest.mark.slow
@@ -336,12 +347,14 @@ def test_a_command_serves_until_it_is_interrupted(
 ) -> None:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install 'kshot[ray]'")
-    port, log = str(free_port()), tmp_path / "log"
+    port, log = free_port() if arguments is MODULE else OF_SERVE, tmp_path / "log"
+    if arguments is SERVE and listens(port):
+        pytest.skip(f"`serve run` listens on port {port}, and something else does here")
     with redis_server(tmp_path / "redis") as server, log.open("w") as written:
         settings = {"checkpoint": str(tiny_checkpoint(tmp_path / "tiny")), "store": server.url}
-        settings |= {"threads": "1", "decode_workers": "1", "port": port}
+        settings |= {"threads": "1", "decode_workers": "1", "port": str(port)}
         env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
-        env |= {"RAY_SERVE_DEFAULT_HTTP_PORT": port, "RAY_enable_worker_prestart": "0"}
+        env["RAY_enable_worker_prestart"] = "0"
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
@@ -361,6 +374,12 @@ def test_a_command_serves_until_it_is_interrupted(
         finally:
             process.kill()
             process.wait()
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
 
 
 def wait_until_ready(http: httpx.Client, process: subprocess.Popen[bytes]) -> None:
