@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from deploy.local_service import ROOT, free_port
 from deploy.ray import hosting
@@ -28,6 +30,7 @@ from deploy.ray.hosting import EngineHost
 from deploy.ray.listening import listen_while_it_lives, shared_socket
 from deploy.ray.remote import RemoteEngine
 from model.diagnosis.splits import Split
+from model.episode import Memory
 from model.errors import KshotError
 from model.text import template_stages
 from service.app import create_app
@@ -119,6 +122,26 @@ async def test_an_engine_elsewhere_answers_as_one_here_and_is_sent_supports_once
     alone = await here.classify([pictures[:8], pictures[4:12]], direct)
     for one, other in zip(scored, alone, strict=True):
         assert one.logits_N == pytest.approx(other.scores.logits_N, abs=1e-5)
+    await host.close()
+
+
+async def test_a_host_reads_supports_of_one_that_computes_in_another_precision(
+    tmp_path: Path,
+) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    away, _ = await opened(host, source)
+    frames = clips(3, seed=3).numpy()
+    support = await away.encode_support(frames[:2], [0, 1], None)
+    assert any(support.memories)
+    for dtype in (torch.float32, torch.bfloat16):
+        memories = [
+            memory and Memory(memory.keys_PHMW.to(dtype), memory.values_PHMW.to(dtype))
+            for memory in support.memories
+        ]
+        other = replace(support, memories=tuple(memories))
+        (found,), (wanted,) = [await away.classify(frames[2:], each) for each in (other, support)]
+        assert found.scores.nearest == pytest.approx(wanted.scores.nearest, abs=5e-3)
     await host.close()
 
 
