@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from deploy.local_service import ROOT, free_port
 from deploy.ray import hosting
@@ -28,6 +30,7 @@ from deploy.ray.hosting import EngineHost
 from deploy.ray.listening import listen_while_it_lives, shared_socket
 from deploy.ray.remote import RemoteEngine
 from model.diagnosis.splits import Split
+from model.episode import Memory
 from model.errors import KshotError
 from model.text import template_stages
 from service.app import create_app
@@ -119,6 +122,26 @@ async def test_an_engine_elsewhere_answers_as_one_here_and_is_sent_supports_once
     alone = await here.classify([pictures[:8], pictures[4:12]], direct)
     for one, other in zip(scored, alone, strict=True):
         assert one.logits_N == pytest.approx(other.scores.logits_N, abs=1e-5)
+    await host.close()
+
+
+async def test_a_host_reads_supports_of_one_that_computes_in_another_precision(
+    tmp_path: Path,
+) -> None:
+    source = str(tiny_checkpoint(tmp_path / "one"))
+    host = EngineHost(Settings(checkpoint=source, threads=1))
+    away, _ = await opened(host, source)
+    frames = clips(3, seed=3).numpy()
+    support = await away.encode_support(frames[:2], [0, 1], None)
+    assert any(support.memories)
+    for dtype in (torch.float32, torch.bfloat16):
+        memories = [
+            memory and Memory(memory.keys_PHMW.to(dtype), memory.values_PHMW.to(dtype))
+            for memory in support.memories
+        ]
+        other = replace(support, memories=tuple(memories))
+        (found,), (wanted,) = [await away.classify(frames[2:], each) for each in (other, support)]
+        assert found.scores.nearest == pytest.approx(wanted.scores.nearest, abs=5e-3)
     await host.close()
 
 
@@ -293,6 +316,16 @@ def test_a_store_of_one_process_is_refused() -> None:
         application({"KSHOT_STORE": "sqlite:here.db"}, Sizes())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_engine_has_the_gpus_that_it_is_told_also_before_ray_is_there() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'kshot[ray]'")
+    from deploy.ray.app import Sizes, application
+
+    app = application({"KSHOT_STORE": "redis://127.0.0.1/0"}, Sizes(engine_gpus=0.5))
+    engine = app._bound_deployment.init_args[1]
+    assert engine._bound_deployment.ray_actor_options["num_gpus"] == 0.5
+
+
 async def test_an_ingress_listens_for_as_long_as_it_lives_and_shares_its_address(
     tmp_path: Path,
 ) -> None:
@@ -326,6 +359,7 @@ SERVE = (
     "ingress_cpus=0.1",
     "engine_cpus=0.1",
 )
+OF_SERVE = 8000  # `serve run` cannot be told another
 
 
 @pytest.mark.slow
@@ -336,12 +370,14 @@ def test_a_command_serves_until_it_is_interrupted(
 ) -> None:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install 'kshot[ray]'")
-    port, log = str(free_port()), tmp_path / "log"
+    port, log = free_port() if arguments is MODULE else OF_SERVE, tmp_path / "log"
+    if arguments is SERVE and listens(port):
+        pytest.skip(f"`serve run` listens on port {port}, and something else does here")
     with redis_server(tmp_path / "redis") as server, log.open("w") as written:
         settings = {"checkpoint": str(tiny_checkpoint(tmp_path / "tiny")), "store": server.url}
-        settings |= {"threads": "1", "decode_workers": "1", "port": port}
+        settings |= {"threads": "1", "decode_workers": "1", "port": str(port)}
         env = {f"KSHOT_{name.upper()}": value for name, value in settings.items()}
-        env |= {"RAY_SERVE_DEFAULT_HTTP_PORT": port, "RAY_enable_worker_prestart": "0"}
+        env["RAY_enable_worker_prestart"] = "0"
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
@@ -361,6 +397,12 @@ def test_a_command_serves_until_it_is_interrupted(
         finally:
             process.kill()
             process.wait()
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
 
 
 def wait_until_ready(http: httpx.Client, process: subprocess.Popen[bytes]) -> None:

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=int, default=1, help="most engine replicas")
     parser.add_argument("--ingress-cpus", type=float, default=1.0, help="of one ingress")
     parser.add_argument("--engine-cpus", type=float, default=1.0, help="of one engine")
+    parser.add_argument("--engine-gpus", type=float, help="likewise; 1 where the cluster has some")
     parser.add_argument(
         "--direct", action="store_true", help="ingresses listen themselves, without Ray's proxy"
     )

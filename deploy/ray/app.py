@@ -47,6 +47,8 @@ class Sizes(BaseModel):
     Args:
         ingresses, engines: Most replicas.
         ingress_cpus, engine_cpus: Of one replica; decoders are part of an ingress.
+        engine_gpus: Likewise; None is one where the cluster has some. `serve run` is there before
+            the cluster is known, and has to say it.
         queued: Requests of each replica at which there is to be one more.
         direct: Whether ingresses listen on KSHOT_HOST and KSHOT_PORT themselves, where Ray's proxy
             costs time. Ray counts none of these requests, so there are always as many ingresses.
@@ -58,6 +60,7 @@ class Sizes(BaseModel):
     engines: int = Field(1, ge=1)
     ingress_cpus: float = Field(1.0, ge=0)
     engine_cpus: float = Field(1.0, ge=0)
+    engine_gpus: float | None = Field(None, ge=0)
     queued: int = Field(32, ge=1)
     direct: bool = False
 
@@ -176,7 +179,9 @@ def application(
             f"KSHOT_STORE is {store!r}, which one process has for itself; on Ray replicas "
             "come and go, so set it to redis://HOST:PORT/DB."
         )
-    gpus = 1 if ray.is_initialized() and ray.cluster_resources().get("GPU") else 0
+    gpus = sizes.engine_gpus
+    if gpus is None:
+        gpus = 1 if ray.is_initialized() and ray.cluster_resources().get("GPU") else 0
     engine = serve.deployment(
         name=ENGINE,
         max_ongoing_requests=ENGINE_REQUESTS,

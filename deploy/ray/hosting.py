@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from deploy.ray.facts import Facts, Pulse
 from model.backbones.wording import TextFault
 from model.diagnosis.splits import Split
-from model.episode import EncodedSupport
+from model.episode import EncodedSupport, Memory
 from model.passes.kept_support import from_bytes, to_bytes
 from model.text import StageTexts
 from service.assembly import cache_of, engine_of
@@ -28,7 +28,7 @@ from service.background import spawn
 from service.container import choose_runtime
 from service.engine.engine import Engine
 from service.engine.passes.choice import Choice
-from service.engine.runtimes.protocol import supports_from
+from service.engine.runtimes.protocol import Precision, supports_from
 from service.engine.saliency_work import Explained
 from service.engine.support_cache import SupportCache, SupportKey
 from service.engine.work import Classified
@@ -36,6 +36,7 @@ from service.errors import EngineError
 from service.settings import Settings
 
 IDLE_S = 120.0  # after which a model goes that nobody asks for, where there is another
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 log = logging.getLogger("kshot.ray")
 
@@ -253,8 +254,22 @@ class EngineHost:
         if (found := hosted.cache.peek(key)) is None and content is not None:
             device = torch.device(hosted.engine.model.device)
             found = await asyncio.to_thread(from_bytes, content, device)
+            found = as_multiplied(found, hosted.choice.runtime.precision)
             hosted.cache.put(key, found)
         return found
+
+
+def as_multiplied(support: EncodedSupport, precision: Precision) -> EncodedSupport:
+    """Return supports with memories in a precision; the host that made them may have another.
+
+    Each chooses what is fastest there as it starts, and where two are as fast, they differ.
+    """
+    memories = [
+        memory
+        and Memory(memory.keys_PHMW.to(DTYPES[precision]), memory.values_PHMW.to(DTYPES[precision]))
+        for memory in support.memories
+    ]
+    return replace(support, memories=tuple(memories))
 
 
 def deadline_of(left_s: float | None) -> float | None:

@@ -43,6 +43,9 @@ def lock_down(limits: SandboxLimits, open_fds: int = OPEN_FDS) -> None:
         limits: What is left.
         open_fds: The lowest so many descriptors stay open, and no other can be had.
     """
+    for stops in (signal.SIGTERM, signal.SIGINT):
+        # sent to the whole group by systemd and by Ctrl-C; the service lets requests end first
+        signal.signal(stops, signal.SIG_IGN)
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     os.closerange(open_fds, 4096)

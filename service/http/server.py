@@ -24,6 +24,7 @@ from service.settings import Settings
 ANSWERED_S = 0.5  # for the answers of requests that are cut off when the service stops
 HEAD_BYTES = 2**16  # of the first line and the headers of a request
 HEAD_S = 10.0  # for them to come
+LINGER_S = 0.5  # for requests that were on their way when the service was stopped
 CHUNK_BYTES = 5  # around a chunk of one byte, the smallest
 
 
@@ -39,6 +40,16 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._around_bytes = self._body_bytes = 0
         self._late: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, self._give_up)
+        self._stopping = False
+
+    def shutdown(self) -> None:
+        """Close once nothing can be on its way any more: what is closed before it is read is lost.
+
+        A proxy does not send it again elsewhere, since it may have been done.
+        """
+        self._stopping = True
+        idle = self.cycle is None or self.cycle.response_complete
+        self.loop.call_later(LINGER_S if idle else 0.0, super().shutdown)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""
@@ -65,6 +76,8 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_came()
         super().on_headers_complete()
+        if self._stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Count apart what is of the body."""

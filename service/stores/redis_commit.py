@@ -31,16 +31,16 @@ WAIT_MS = 5000
 _REMEDY = "or add ?durability=none to the URL to accept losing acknowledged tasks."
 
 
-# KEYS: aside, pictures, task, expired, index, uploaded; held, ends, quotas
+# KEYS: aside, pictures, task, expired, index, uploaded; held, ending, ends, quotas
 # ARGV: record, revision, place, chunks, ttl_ms or "", tombstone, tombstone_ttl_ms, id if uploaded;
 #       from 9 on `quotas.lua.values_of`
 CREATE = f"""{FUNCTIONS}
 if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then return 'taken' end
 if redis.call('HLEN', KEYS[1]) ~= tonumber(ARGV[4]) then return 'lost' end
 local size = size_of(KEYS[1])
-local over = full(KEYS[7], KEYS[8], KEYS[9], size, 9)
+local over = full(KEYS[7], KEYS[8], KEYS[9], KEYS[10], size, 9)
 if over then return over end
-hold(KEYS[7], KEYS[8], ARGV[9], size, ARGV[11])
+hold(KEYS[7], KEYS[8], KEYS[9], ARGV[9], size, ARGV[11])
 redis.call('DEL', KEYS[2])
 if tonumber(ARGV[4]) > 0 then
   redis.call('RENAME', KEYS[1], KEYS[2])
@@ -57,8 +57,8 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, aside, uploaded; held, ends, quotas; then what is kept
-#       beside a task
+# KEYS: pictures, task, expired, supports, aside, uploaded; held, ending, ends, quotas; then
+#       what is kept beside a task
 # ARGV: expected revision, record, revision, ttl_ms or "", tombstone, tombstone_ttl_ms,
 #       chunks aside, "whole" where all old pictures go; from 9 on `quotas.lua.values_of`; then the
 #       clips whose pictures go
@@ -76,10 +76,10 @@ for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
     size = size + redis.call('HSTRLEN', KEYS[1], name)
   end
 end
-reckon(KEYS[7], KEYS[8], KEYS[2], KEYS[1], ARGV[9])
-local over = full(KEYS[7], KEYS[8], KEYS[9], size, 9)
+reckon(KEYS[7], KEYS[8], KEYS[9], KEYS[2], KEYS[1], ARGV[9])
+local over = full(KEYS[7], KEYS[8], KEYS[9], KEYS[10], size, 9)
 if over then return over end
-hold(KEYS[7], KEYS[8], ARGV[9], size, ARGV[11])
+hold(KEYS[7], KEYS[8], KEYS[9], ARGV[9], size, ARGV[11])
 if ARGV[8] == 'whole' then
   redis.call('UNLINK', KEYS[1])
   redis.call('SREM', KEYS[6], ARGV[9])
@@ -100,7 +100,7 @@ if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
   redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
-  for place = 10, #KEYS do
+  for place = 11, #KEYS do
     if redis.call('PTTL', KEYS[place]) > tonumber(ARGV[4]) then
       redis.call('PEXPIRE', KEYS[place], ARGV[4])
     end
@@ -113,8 +113,8 @@ end
 return 'done'
 """
 
-# KEYS: pictures, task, expired, supports, index, used, uploaded; held, ends; then what is kept
-#       beside a task
+# KEYS: pictures, task, expired, supports, index, used, uploaded; held, ending, ends; then what
+#       is kept beside a task
 # ARGV: the id of the task, expected revision or ""
 DELETE = f"""{FUNCTIONS}
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'absent' end
@@ -126,8 +126,8 @@ redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('UNLINK', KEYS[1])
 redis.call('SREM', KEYS[7], ARGV[1])
-let_go(KEYS[8], KEYS[9], ARGV[1])
-for place = 10, #KEYS do redis.call('UNLINK', KEYS[place]) end
+let_go(KEYS[8], KEYS[9], KEYS[10], ARGV[1])
+for place = 11, #KEYS do redis.call('UNLINK', KEYS[place]) end
 return 'done'
 """
 

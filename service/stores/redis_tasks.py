@@ -192,7 +192,7 @@ class RedisTasks:
         self._records.forget(task_id)
         keys = [*self._keys(task_id), self._key("supports", task_id)]
         keys += [self._key("index"), self._key("used"), self._key("uploaded")]
-        keys += [*lua.keys_for(self._prefix, task_id)[:2], *self._beside(task_id)]
+        keys += [*lua.keys_for(self._prefix, task_id)[:3], *self._beside(task_id)]
         expected = "" if expected_revision is None else expected_revision
         status = await self._commits.run(redis_commit.DELETE, keys, [task_id, expected])
         if status not in (b"done", b"absent"):

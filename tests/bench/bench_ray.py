@@ -2,11 +2,14 @@
 
     python -m tests.bench.bench_ray
     python -m tests.bench.bench_ray --clip-ms 100 --rounds 5
+    python -m tests.bench.bench_ray --parts upgrades --ways direct
 
 Both run on tiny weights whose device waits for each clip, on one Redis. Clips come as 8 JPEG
 pictures in JSON. First one client asks, for the median latency, then many, for the throughput; both
-are measured in turns. Then another checkpoint takes over on Ray while clients ask: once by
-`POST /v1/admin/model`, once by deploying with other settings. The last line of stdout is JSON.
+are measured in turns. Then another checkpoint takes over on Ray while clients ask, once by
+`POST /v1/admin/model`, once by deploying with other settings: both through Ray's proxy, and both
+without it. A connection that breaks is counted apart, and its request is not sent again. The last
+line of stdout is JSON.
 """
 
 import argparse
@@ -19,10 +22,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from deploy.local_service import ROOT, free_port
 from service.container import choose_runtime
@@ -40,8 +45,11 @@ from tests.redis_server import redis_server
 from tests.serving import tiny_checkpoint
 
 QUERIES = 8
-AGAIN = ("right", "503", "429", "409 not-ready")
+AGAIN = ("right", "broken", "503", "429", "409 not-ready")
 UPGRADE_S = 300.0
+PARTS = ("times", "upgrades")
+WAYS = {"direct": "on Ray, without its proxy", "ray": "on Ray"}
+MODELS = {"direct": ("second", "third"), "ray": ("fourth", "fifth")}  # that take over, in turn
 
 
 def simulated(settings: Settings) -> Choice:
@@ -85,28 +93,34 @@ def more_ms(ray: Sequence[float], plain: Sequence[float]) -> float:
     return statistics.median(r - p for r, p in zip(ray, plain, strict=True))
 
 
-def upgrade(known: Asked, folder: Path, redeploy: Any) -> dict[str, Any]:  # noqa: ANN401
+def upgrade(known: Asked, folder: Path, redeploy: Any, models: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401
     """Have another checkpoint take over twice, and tell what clients were answered meanwhile."""
     client, found = known.client(), {}
 
     def ask(number: int) -> str:
         path = f"/tasks/{known.tasks[number % len(known.tasks)]}/classify"
         headers = {"content-type": "application/json", "x-request-timeout-ms": "60000"}
-        answer = known.client(number).post(path, content=known.bodies[0], headers=headers)
+        try:
+            answer = known.client(number).post(path, content=known.bodies[0], headers=headers)
+        except httpx.TransportError as error:
+            return f"broken {type(error).__name__}"
         return "right" if answer.status_code == 200 else f"{answer.status_code} {answer.text[:200]}"
 
     def model() -> Any:  # noqa: ANN401
-        return client.get("/v1/admin/model").json()
+        with contextlib.suppress(httpx.TransportError):
+            return client.get("/v1/admin/model").json()
+        return model()
 
-    for name in ("swap", "deploy"):
+    for name, checkpoint in zip(("swap", "deploy"), models, strict=True):
         begun, before = time.monotonic(), model()["model_revision"]
         with asking(ask, 3) as load:
             load.wait(5)
             if name == "swap":
-                client.post("/v1/admin/model", json={"checkpoint": "second"}).raise_for_status()
+                body = {"checkpoint": checkpoint}
+                client.post("/v1/admin/model", json=body).raise_for_status()
                 until(lambda: model()["swap"]["state"] in ("done", "failed"), within_s=UPGRADE_S)
             else:
-                redeploy(folder / "models" / "third")
+                redeploy(folder / "models" / checkpoint)
             until(lambda old=before: model()["model_revision"] != old, within_s=UPGRADE_S)
             load.wait(5)
         counts: Counter[str] = load.counts()
@@ -115,6 +129,7 @@ def upgrade(known: Asked, folder: Path, redeploy: Any) -> dict[str, Any]:  # noq
             "seconds": round(time.monotonic() - begun, 1),
             "answers": counts,
             "lost": len(lost),
+            "broken": sum(n for what, n in counts.items() if what.startswith("broken")),
             "not_retryable": sum(n for what, n in counts.items() if not what.startswith(AGAIN)),
         }
     return found
@@ -147,6 +162,45 @@ def on_ray(stack: contextlib.ExitStack, env: Mapping[str, str]) -> tuple[str, An
     return f"http://127.0.0.1:{port}", deploy
 
 
+def times(
+    places: Mapping[str, str], task: str, folder: Path, options: argparse.Namespace
+) -> tuple[list[Bar], dict[str, Any]]:
+    """Measure latency and throughput of all places, in turns."""
+    bodies = [folder / f"{number}.json" for number in range(QUERIES)]
+    for number, path in enumerate(bodies):
+        path.write_bytes(query_body(number))
+    names = list(map(str, bodies))
+    one, many = (
+        interleaved(
+            options.rounds,
+            {
+                name: lambda at=at, n=n, r=r, of=of: of(measured(at, task, names, n, r))
+                for name, at in places.items()
+            },
+        )
+        for n, r, of in (
+            (1, options.requests // 4, p50_ms),
+            (options.clients, options.requests, lambda t: len(t["samples"]) / t["wall_s"]),
+        )
+    )
+    bars = [
+        Bar(f"p50 {WAYS[w]} - plain", more_ms(one[w], one["plain"]), "<=", 5, "ms")
+        for w in options.ways
+    ]
+    for way in options.ways:
+        ratio = median_ratio(many[way], many["plain"])
+        bars.append(Bar(f"clips a second {WAYS[way]} / plain", ratio, ">=", 0.9))
+    return bars, {"p50_ms": one, "clips_s": many}
+
+
+def bars_of(upgrades: Mapping[str, Mapping[str, Any]]) -> Iterator[Bar]:
+    """Hold upgrades to what they must show."""
+    for way, both in upgrades.items():
+        for name, each in both.items():
+            yield Bar(f"{name} {WAYS[way]}: tasks lost", each["lost"], "<=", 0)
+            yield Bar(f"{name} {WAYS[way]}: refused for good", each["not_retryable"], "<=", 0)
+
+
 def main() -> None:
     """Measure, and tell."""
     parser = argparse.ArgumentParser(
@@ -156,6 +210,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=100, help="of each round")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     before = machine()
     with contextlib.ExitStack() as stack:
@@ -163,60 +219,30 @@ def main() -> None:
         server = stack.enter_context(redis_server(folder / "redis"))
         (folder / "device.json").write_text(json.dumps({"clip_s": options.clip_ms / 1e3}))
         os.environ["FAULTY_DEVICE"] = str(folder / "device.json")
-        for seed, name in enumerate(("second", "third"), 1):
+        for seed, name in enumerate(sum(MODELS.values(), ()), 1):
             tiny_checkpoint(folder / "models" / name, seed=seed)
         settings = {"checkpoint": str(tiny_checkpoint(folder / "tiny")), "store": server.url}
         cores = str(len(os.sched_getaffinity(0)))  # as many lanes, so devices, on both
         settings |= {"threads": cores, "decode_workers": "2", "models_dir": str(folder / "models")}
         direct = {"port": str(free_port())}
         env = {f"KSHOT_{name.upper()}": value for name, value in (settings | direct).items()}
-        plain = ForkedService(
-            settings,
-            folder / "log",
-            "tests.faults.failing",
-            {"FAULTY_DEVICE": os.environ["FAULTY_DEVICE"]},
-        )
-        stack.callback(plain.kill)
+        plain = None
+        if "times" in options.parts:
+            failing = {"FAULTY_DEVICE": os.environ["FAULTY_DEVICE"]}
+            plain = ForkedService(settings, folder / "log", "tests.faults.failing", failing)
+            stack.callback(plain.kill)
         url, deploy = on_ray(stack, env)
-        known = stack.enter_context(asked(url, tasks=2, bodies=1))
-        bodies = [folder / f"{number}.json" for number in range(QUERIES)]
-        for number, path in enumerate(bodies):
-            path.write_bytes(query_body(number))
-        names, places = list(map(str, bodies)), {"plain": plain.url, "ray": url}
-        places["direct"] = f"http://127.0.0.1:{direct['port']}"
-        one, many = (
-            interleaved(
-                options.rounds,
-                {
-                    name: lambda at=at, n=n, r=r, of=of: of(
-                        measured(at, known.tasks[0], names, n, r)
-                    )
-                    for name, at in places.items()
-                },
-            )
-            for n, r, of in (
-                (1, options.requests // 4, p50_ms),
-                (options.clients, options.requests, lambda t: len(t["samples"]) / t["wall_s"]),
-            )
-        )
-        found = upgrade(known, folder, deploy)
-    ways = {"direct": "on Ray, without its proxy", "ray": "on Ray"}
-    bars = [
-        *(
-            Bar(f"p50 {said} - plain", more_ms(one[way], one["plain"]), "<=", 5, "ms")
-            for way, said in ways.items()
-        ),
-        *(
-            Bar(f"clips a second {said} / plain", median_ratio(many[way], many["plain"]), ">=", 0.9)
-            for way, said in ways.items()
-        ),
-        *(Bar(f"{n}: tasks lost", each["lost"], "<=", 0) for n, each in found.items()),
-        *(
-            Bar(f"{n}: refused for good", each["not_retryable"], "<=", 0)
-            for n, each in found.items()
-        ),
-    ]
-    tell("ray", bars, before, clip_ms=options.clip_ms, p50_ms=one, clips_s=many, upgrades=found)
+        at = {"direct": f"http://127.0.0.1:{direct['port']}", "ray": url}
+        bars, told, upgrades = [], {}, {}
+        if plain is not None:
+            known = stack.enter_context(asked(url, tasks=2, bodies=1))
+            places = {"plain": plain.url, **{way: at[way] for way in options.ways}}
+            bars, told = times(places, known.tasks[0], folder, options)
+        for way in options.ways if "upgrades" in options.parts else ():
+            known = stack.enter_context(asked(at[way], tasks=2, bodies=1))
+            upgrades[way] = upgrade(known, folder, deploy, MODELS[way])
+        bars += bars_of(upgrades)
+    tell("ray", bars, before, clip_ms=options.clip_ms, **told, upgrades=upgrades)
 
 
 if __name__ == "__main__":

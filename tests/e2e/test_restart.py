@@ -1,5 +1,6 @@
 """The service as an operator meets it: it stops politely, comes back, refuses plainly."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -10,9 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from deploy.local_service import free_port
 from model.checkpoint import save_checkpoint
 from service.__main__ import leave
+from service.background import until
+from service.http.server import server_of
+from service.settings import Settings
 from tests.forked import CONTEXT, ForkedCommand, ForkedService
 from tests.model.tiny import tiny_recognizer
 from tests.redis_server import redis_server
@@ -140,3 +146,36 @@ def test_a_stop_answers_what_it_cuts_off_and_takes_no_longer_than_it_may(
         assert b"server-stopping" in sending.recv(8192)
     assert took_s < grace_s + 2
     assert "Traceback" not in service.log.read_text()
+
+
+async def test_a_request_that_is_on_its_way_at_a_stop_is_answered_and_its_connection_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.http.server.LINGER_S", 20.0)
+    app, settings = FastAPI(), Settings(port=free_port())
+    app.get("/here")(lambda: True)
+    request = b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"
+    server = server_of(app, settings)
+
+    async def started() -> bool:
+        return server.started
+
+    async def closed() -> bool:
+        return not server.servers[0].is_serving()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve())
+        await until(started, 0.01)
+        reader, writer = await asyncio.open_connection(settings.host, settings.port)
+        for stopping in (False, True):
+            if stopping:
+                server.should_exit = True
+                await until(closed, 0.01)
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert (b"connection: close" in head.lower()) is stopping
+            assert await reader.readexactly(4) == b"true"
+        assert await reader.read() == b""
+        await serving
+        writer.close()

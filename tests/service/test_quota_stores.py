@@ -332,7 +332,7 @@ async def forget_counts(url: str) -> None:
         return
     options = RedisUrl.parse(url)
     client = connect(options)
-    for kind in ("held", "ends"):
+    for kind in ("held", "ending", "ends"):
         for owner in (ACME, "default"):
             await client.delete(f"{options.prefix}:{kind}:{owner}")
     await client.aclose()
@@ -390,41 +390,59 @@ async def test_tasks_that_have_ended_are_let_go_of_without_any_quota(
     """By each commit a part, and all of them where a limit is looked at."""
     client, prefix = behind
     ids = [f"{ACME}_{number:032x}" for number in range(1000, 1250)]
-    await client.hset(f"{prefix}:held:{ACME}", mapping={**dict.fromkeys(ids, 3), ":bytes": 750})
+    ending = {**dict.fromkeys(ids, 3), ":bytes": 750}
+    await client.hset(f"{prefix}:ending:{ACME}", mapping=ending)
     await client.zadd(f"{prefix}:ends:{ACME}", dict.fromkeys(ids, 1))
-    first, second = owned(1), owned(2)
+    first, second = owned(1, expires_at=time.time() + 1000), owned(2)
     await store.create(first, pictures_of(first))
-    assert await client.zcard(f"{prefix}:ends:{ACME}") == 150
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 151
     await store.replace(replace(first, revision=2, name="anew"), expected_revision=1)
-    assert await client.zcard(f"{prefix}:ends:{ACME}") == 50
-    assert await client.hlen(f"{prefix}:held:{ACME}") == 52
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 51
+    assert await client.hlen(f"{prefix}:ending:{ACME}") == 52
     await client.zadd(f"{prefix}:ends:{ACME}", dict.fromkeys(ids, 1))
     await store.create(second, pictures_of(second), Quotas(tasks=2))
-    assert await client.zcard(f"{prefix}:ends:{ACME}") == 0
+    assert await client.zcard(f"{prefix}:ends:{ACME}") == 1
     assert (await used(store))[0] == 2
 
 
-async def test_nothing_stays_of_a_tenant_that_never_comes_back_once_its_tasks_have_ended(
+async def test_nothing_stays_of_a_tenant_that_never_comes_back_but_of_its_tasks_that_live(
     store: TaskStore, behind: tuple[Redis, str]
 ) -> None:
     client, prefix = behind
-    counts = [f"{prefix}:held:{ACME}", f"{prefix}:ends:{ACME}"]
-    lasting = owned(1)
-    for record in (lasting, owned(2, expires_at=time.time() + 0.4)):
+    held, *of_ending = (f"{prefix}:{kind}:{ACME}" for kind in ("held", "ending", "ends"))
+    endless, later = owned(1), owned(2)
+    for record in (endless, later, owned(3, expires_at=time.time() + 0.4)):
         await store.create(record, pictures_of(record))
-    assert [await client.pttl(key) for key in counts] == [-1, -1]
-    later = replace(lasting, revision=2, expires_at=time.time() + 1000)
+    later = replace(later, revision=2, expires_at=time.time() + 1000)
     await store.replace(later, expected_revision=1)
-    assert all([await client.pttl(key) > 900_000 for key in counts])
-    soon = owned(3, expires_at=time.time() + 0.4)
+    assert [await client.pttl(key) > 900_000 for key in (held, *of_ending)] == [False, True, True]
+    soon = owned(4, expires_at=time.time() + 0.4)
     await store.create(soon, pictures_of(soon))
     assert await store.delete(later.task_id)
 
     async def gone() -> bool:
-        return not await client.exists(*counts)
+        return not await client.exists(*of_ending)
 
     await until(gone)
+    assert {*await client.hkeys(held)} == {endless.task_id.encode(), b":bytes"}
+    assert await store.delete(endless.task_id)
+    assert not await client.exists(held)
     assert await used(store) == (0, 0)
+
+
+async def test_tasks_that_end_are_moved_from_where_an_older_version_counted_them(
+    store: TaskStore, behind: tuple[Redis, str]
+) -> None:
+    client, prefix = behind
+    held, ending = (f"{prefix}:{kind}:{ACME}" for kind in ("held", "ending"))
+    record = owned(1, expires_at=time.time() + 1000)
+    await store.create(record, pictures_of(record))
+    counted = await used(store)
+    await client.rename(ending, held)
+    assert await used(store) == counted
+    await store.quotas.reckon()
+    assert not await client.exists(held)
+    assert await used(store) == counted
 
 
 async def test_tasks_that_an_older_version_deleted_are_counted_no_more_with_a_new_limit(
@@ -441,7 +459,7 @@ async def test_tasks_that_an_older_version_deleted_are_counted_no_more_with_a_ne
     await grants.put(ACME, {"tasks": 2})
     await grants.close()
     assert await used(store) == before
-    assert await client.zcard(f"{prefix}:ends:{ACME}") == 0
+    assert not await client.exists(f"{prefix}:ends:{ACME}", f"{prefix}:ending:{ACME}")
 
 
 async def test_a_limit_holds_once_older_tasks_are_counted(

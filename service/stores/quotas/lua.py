@@ -15,39 +15,44 @@ local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
--- a tenant that never comes back lets nothing go: both keys live as long as the last of its tasks
-local function live_as_long(held, ends)
-  if redis.call('HLEN', held) - 1 > redis.call('ZCARD', ends) then
-    redis.call('PERSIST', held)
-    redis.call('PERSIST', ends)
-    return
-  end
+-- what ends goes by itself with the last of it, also of a tenant that never comes back
+local function live_as_long(ending, ends)
   local last = redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2]
-  redis.call('PEXPIREAT', held, last)
+  if not last then return end
+  redis.call('PEXPIREAT', ending, last)
   redis.call('PEXPIREAT', ends, last)
 end
-local function drop(held, ends, id)
+local function drop(held, ending, ends, id)
   redis.call('ZREM', ends, id)
-  local size = redis.call('HGET', held, id)
-  if not size then return end
-  redis.call('HDEL', held, id)
-  redis.call('HINCRBY', held, ':bytes', 0 - size)
-  if redis.call('HLEN', held) == 1 then redis.call('DEL', held) end
+  for _, sizes in ipairs({held, ending}) do
+    local size = redis.call('HGET', sizes, id)
+    if size then
+      redis.call('HDEL', sizes, id)
+      redis.call('HINCRBY', sizes, ':bytes', 0 - size)
+      if redis.call('HLEN', sizes) == 1 then redis.call('DEL', sizes) end
+    end
+  end
 end
-local function let_go(held, ends, id)
-  drop(held, ends, id)
-  if redis.call('EXISTS', held) == 1 then live_as_long(held, ends) end
+local function let_go(held, ending, ends, id)
+  drop(held, ending, ends, id)
+  live_as_long(ending, ends)
 end
 -- at most 100, so that each commit takes a part of the work; returns whether there may be more
-local function let_ended_go(held, ends)
+local function let_ended_go(held, ending, ends)
   local ended = redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms(), 'LIMIT', 0, 100)
-  for _, id in ipairs(ended) do drop(held, ends, id) end
+  for _, id in ipairs(ended) do drop(held, ending, ends, id) end
   return #ended == 100
 end
-local function in_all(held)
-  local bytes = redis.call('HGET', held, ':bytes')
-  if not bytes then return 0, 0 end
-  return redis.call('HLEN', held) - 1, tonumber(bytes)
+local function in_all(held, ending)
+  local tasks, bytes = 0, 0
+  for _, sizes in ipairs({held, ending}) do
+    local sum = redis.call('HGET', sizes, ':bytes')
+    if sum then tasks, bytes = tasks + redis.call('HLEN', sizes) - 1, bytes + tonumber(sum) end
+  end
+  return tasks, bytes
+end
+local function size_held(held, ending, id)
+  return redis.call('HGET', held, id) or redis.call('HGET', ending, id)
 end
 local function most_of(quotas, tenant, kind, usual)
   return tonumber(redis.call('HGET', quotas, tenant .. ':' .. kind) or usual)
@@ -59,27 +64,28 @@ local function size_of(pictures)
   end
   return size
 end
-local function hold(held, ends, id, size, till)
-  let_ended_go(held, ends)
-  drop(held, ends, id)
-  redis.call('HSET', held, id, size)
-  redis.call('HINCRBY', held, ':bytes', size)
+local function hold(held, ending, ends, id, size, till)
+  let_ended_go(held, ending, ends)
+  drop(held, ending, ends, id)
+  local sizes = till == '' and held or ending
+  redis.call('HSET', sizes, id, size)
+  redis.call('HINCRBY', sizes, ':bytes', size)
   if till ~= '' then redis.call('ZADD', ends, till, id) end
-  live_as_long(held, ends)
+  live_as_long(ending, ends)
 end
--- counts a task that no commit has counted
-local function reckon(held, ends, task, pictures, id)
-  if redis.call('HEXISTS', held, id) == 1 then return end
+-- counts a task that no commit has counted, or not among those that end
+local function reckon(held, ending, ends, task, pictures, id)
   local left, till = redis.call('PTTL', task), ''
   if left > 0 then till = now_ms() + left end
-  hold(held, ends, id, size_of(pictures), till)
+  if redis.call('HEXISTS', till == '' and held or ending, id) == 1 then return end
+  hold(held, ending, ends, id, size_of(pictures), till)
 end
 -- what a task that would take `size` bytes has no room for; at: place in ARGV of `values_of`
-local function full(held, ends, quotas, size, at)
+local function full(held, ending, ends, quotas, size, at)
   if ARGV[at + 3] ~= '1' then return nil end
-  while let_ended_go(held, ends) do end
-  local tasks, bytes = in_all(held)
-  local before = redis.call('HGET', held, ARGV[at])
+  while let_ended_go(held, ending, ends) do end
+  local tasks, bytes = in_all(held, ending)
+  local before = size_held(held, ending, ARGV[at])
   local most = most_of(quotas, ARGV[at + 1], 'tasks', ARGV[at + 4])
   if not before and most >= 0 and tasks + 1 > most then return 'full tasks ' .. most end
   local more = size - tonumber(before or 0)
@@ -91,9 +97,9 @@ end
 
 
 def keys_of(prefix: str, owner: str) -> list[str]:
-    """Return the keys of what a tenant holds, of when that ends, and of all limits."""
-    tenant = tenant_of(owner)
-    return [f"{prefix}:held:{tenant}", f"{prefix}:ends:{tenant}", f"{prefix}:quotas"]
+    """Return the keys of what a tenant holds, endless and ending, of when, and of all limits."""
+    counts = [f"{prefix}:{kind}:{tenant_of(owner)}" for kind in ("held", "ending", "ends")]
+    return [*counts, f"{prefix}:quotas"]
 
 
 def keys_for(prefix: str, task_id: str) -> list[str]:

@@ -1,12 +1,13 @@
 """What tenants use, in Redis, for any number of replicas.
 
-Keys, under the store's prefix; where all tasks of a tenant end, what it holds ends with the last:
+Keys, under the store's prefix:
 
-    quotas          hash: the most of a kind, by `<tenant>:<kind>`
-    held:<tenant>   hash: bytes by id of task, and their sum as `:bytes`
-    ends:<tenant>   sorted set: ids of tasks that end, by unix time in milliseconds
-    rates:<tenant>  hash: what was charged in the minute that runs, and its name; lives that minute
-    reckoned        there once tasks from before all this are counted
+    quotas           hash: the most of a kind, by `<tenant>:<kind>`
+    held:<tenant>    hash: bytes by id of task that does not end, and their sum as `:bytes`
+    ending:<tenant>  hash: the same of tasks that end; lives as long as the last of them
+    ends:<tenant>    sorted set: their ids, by unix time in milliseconds; lives as long
+    rates:<tenant>   hash: what was charged in the minute that runs, and its name; lives that minute
+    reckoned-apart   there once tasks from before all this are counted
 
 Rates stay out of the append-only file and of replicas: a minute is not worth a wait for the disk
 with each request, and begins anew where Redis does.
@@ -34,13 +35,13 @@ EVEN_IF_FULL = "redis.call('HDEL', KEYS[1], '')"
 # KEYS: rates, then those of `lua.keys_of`
 # ARGV: tenant, name of a new minute, its ms; what is asked for; usual limits
 CHARGE = f"""{lua.FUNCTIONS}
-while let_ended_go(KEYS[2], KEYS[3]) do end
-local tasks, bytes = in_all(KEYS[2])
+while let_ended_go(KEYS[2], KEYS[3], KEYS[4]) do end
+local tasks, bytes = in_all(KEYS[2], KEYS[3])
 local found = redis.call('HMGET', KEYS[1], 'clip_ms', 'frames', 'window')
 local used = {{tasks, bytes, tonumber(found[1] or 0), tonumber(found[2] or 0)}}
 local answer, granted = {{}}, 1
 for place, kind in ipairs({{'tasks', 'bytes', 'clip_ms', 'frames'}}) do
-  local asked, most = tonumber(ARGV[3 + place]), most_of(KEYS[4], ARGV[1], kind, ARGV[7 + place])
+  local asked, most = tonumber(ARGV[3 + place]), most_of(KEYS[5], ARGV[1], kind, ARGV[7 + place])
   if asked > 0 and most >= 0 and used[place] + asked > most then granted = 0 end
   answer[place] = most
 end
@@ -73,12 +74,12 @@ end
 return 'done'
 """
 
-# KEYS: task, pictures, held, ends; and the id as ARGV
+# KEYS: task, pictures, held, ending, ends; and the id as ARGV
 RECKON = f"""{lua.FUNCTIONS}
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  reckon(KEYS[3], KEYS[4], KEYS[1], KEYS[2], ARGV[1])
+  reckon(KEYS[3], KEYS[4], KEYS[5], KEYS[1], KEYS[2], ARGV[1])
 else
-  let_go(KEYS[3], KEYS[4], ARGV[1])
+  let_go(KEYS[3], KEYS[4], KEYS[5], ARGV[1])
 end
 return 'done'
 """
@@ -94,18 +95,18 @@ async def count_all(client: Redis, prefix: str) -> None:
         places = [place.decode() for place in cast("list[bytes]", found)]
         await _reckon(client, prefix, map(records.task_at, places))
         begin = f"({places[-1]}"
-    async for held in client.scan_iter(match=_literal(f"{prefix}:held:") + "*", count=PAGE):
-        ids = [name.decode() for name in cast("list[bytes]", await client.hkeys(held))]
-        for first in range(0, len(ids), PAGE):
-            page = ids[first : first + PAGE]
-            await _reckon(client, prefix, (task_id for task_id in page if records.is_id(task_id)))
+    for kind in ("held", "ending"):
+        async for sizes in client.scan_iter(match=_literal(f"{prefix}:{kind}:") + "*", count=PAGE):
+            ids = [name.decode() for name in cast("list[bytes]", await client.hkeys(sizes))]
+            for first in range(0, len(ids), PAGE):
+                await _reckon(client, prefix, filter(records.is_id, ids[first : first + PAGE]))
 
 
 async def _reckon(client: Redis, prefix: str, task_ids: Iterable[str]) -> None:
     pipeline = client.pipeline(transaction=False)
     for task_id in task_ids:
         keys = [f"{prefix}:{kind}:{task_id}" for kind in ("task", "pictures")]
-        keys += lua.keys_for(prefix, task_id)[:2]
+        keys += lua.keys_for(prefix, task_id)[:3]
         pipeline.eval(RECKON, len(keys), *keys, task_id)
     await pipeline.execute()
 
@@ -159,7 +160,7 @@ class RedisQuotas:
         """Count tasks from before this was counted; once."""
 
         async def reckon() -> None:
-            done = f"{self._prefix}:reckoned"
+            done = f"{self._prefix}:reckoned-apart"
             if not await self._client.exists(done):
                 await count_all(self._client, self._prefix)
                 await self._client.set(done, 1)

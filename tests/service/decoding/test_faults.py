@@ -66,6 +66,18 @@ async def test_decoder_killed_while_idle_costs_no_clip(pool: DecodePool) -> None
     assert pool.alive == 1
 
 
+@pytest.mark.parametrize("stops", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_that_stops_the_service_with_all_its_processes_costs_no_clip(
+    pool: DecodePool, stops: signal.Signals
+) -> None:
+    (decoder,) = decoders(pool)
+    slow = asyncio.create_task(pool.decode(request(heavy_video(300))))
+    await until_busy(pool)
+    os.kill(decoder.pid, stops)
+    assert (await slow).distinct == 8
+    assert pids(pool) == {decoder.pid}
+
+
 async def test_decoder_without_processor_time_is_no_fault_of_its_clip() -> None:
     async with make_pool(workers=2, wall_s=1.0) as pool:
         stopped = decoders(pool)[0].pid
