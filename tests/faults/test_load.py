@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(not LONG, reason="figures are for `make soak`")
 
 CLIP_S = 0.02  # of the simulated device: 50 clips a second
 SECONDS = 12.0  # of a phase
-NOISE_S = 25.0  # likewise beside a neighbour: others ask four times a second
+NOISE_S = 20.0  # likewise beside a neighbour: others ask four times a second
 NEIGHBOUR = "127.0.0.2"  # another address is another tenant
 SLO_S = 2.0
 SOAK_S = 45.0
