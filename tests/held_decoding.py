@@ -39,9 +39,9 @@ def decoding_held(pool: DecodePool) -> Iterator[Gate]:
     """Hold every clip that is to be decoded until the gate lets it, or the context ends."""
     gate, decode = Gate(), pool.decode
 
-    async def gated(clip: ClipRequest, work: WorkClass = "classify") -> Clip:
+    async def gated(clip: ClipRequest, work: WorkClass = "classify", tenant: str = "") -> Clip:
         await gate.passed()
-        return await decode(clip, work)
+        return await decode(clip, work, tenant)
 
     pool.decode = gated  # type: ignore[method-assign]
     try:

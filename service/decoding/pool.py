@@ -29,6 +29,7 @@ Watch = Callable[[str, Clip | None, float], None]
 
 CLIP_ERRORS = {error.code: error for error in ClipError.__subclasses__()}
 MOST_WARNINGS, MOST_CHARS = 8, 300  # of one clip, and of one of them
+CLOSED = "The decode pool is closed; start the service again."
 LONGEST_PAUSE_S = 5.0  # between attempts to start a decoder that does not start
 
 
@@ -98,10 +99,9 @@ class DecodePool:
         except asyncio.CancelledError:
             await self.close()
             raise
-        failures = [result for result in started if isinstance(result, BaseException)]
-        if failures:
+        for failure in (result for result in started if isinstance(result, BaseException)):
             await self.close()
-            raise failures[0]
+            raise failure
 
     async def close(self) -> None:
         """End every decoder; clips still waiting get a `DecoderUnavailableError`."""
@@ -127,10 +127,11 @@ class DecodePool:
 
     async def versions(self) -> dict[str, str]:
         """Name the versions of the decoding libraries, as a decoder reported them."""
-        reported = [decoder.introduction["versions"] for decoder in self._decoders]
-        return dict(reported[0]) if reported else {}
+        return next((dict(each.introduction["versions"]) for each in self._decoders), {})
 
-    async def decode(self, clip: ClipRequest, work: WorkClass = "classify") -> Clip:
+    async def decode(
+        self, clip: ClipRequest, work: WorkClass = "classify", tenant: str = ""
+    ) -> Clip:
         """Read one clip in the next free decoder.
 
         A caller that is cancelled leaves at once; the decoder finishes the clip within its limits
@@ -139,17 +140,18 @@ class DecodePool:
         Args:
             clip: Untrusted.
             work: What it is read for; clips to classify go first.
+            tenant: Whose it is; tenants take turns.
 
         Raises:
             ClipError: One of its children, when the clip cannot be used.
             DecoderBusyError: The machine had too little time for it.
             DecoderUnavailableError: The pool is closed.
         """
-        read = await self._ask(clip, work, headers_only=False)
+        read = await self._ask(clip, work, tenant, headers_only=False)
         assert isinstance(read, Clip)
         return read
 
-    async def check(self, clip: ClipRequest, work: WorkClass) -> float:
+    async def check(self, clip: ClipRequest, work: WorkClass, tenant: str = "") -> float:
         """Refuse a clip that its headers give away; nothing is decoded.
 
         Returns:
@@ -158,12 +160,14 @@ class DecodePool:
         Raises:
             ClipError, DecoderBusyError, DecoderUnavailableError: As `decode`.
         """
-        seconds = await self._ask(clip, work, headers_only=True)
+        seconds = await self._ask(clip, work, tenant, headers_only=True)
         assert isinstance(seconds, float)
         return seconds
 
-    async def _ask(self, clip: ClipRequest, work: WorkClass, *, headers_only: bool) -> Clip | float:
-        decoder = await self._take(work)
+    async def _ask(
+        self, clip: ClipRequest, work: WorkClass, tenant: str, *, headers_only: bool
+    ) -> Clip | float:
+        decoder = await self._take(work, tenant)
         task = spawn(self._watched(self._serve(decoder, clip, work, headers_only)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -180,16 +184,13 @@ class DecodePool:
             self.watch("ok", clip, time.monotonic() - begun)
         return clip
 
-    async def _take(self, work: WorkClass) -> Decoder:
+    async def _take(self, work: WorkClass, tenant: str) -> Decoder:
         while True:
             try:
-                decoder = await self.turns.take(work)
+                if (decoder := await self.turns.take(work, tenant)).alive:
+                    return decoder
             except ClosedError:
-                raise DecoderUnavailableError(
-                    "The decode pool is closed; start the service again."
-                ) from None
-            if decoder.alive:
-                return decoder
+                raise DecoderUnavailableError(CLOSED) from None
             log.warning("decoder %d died while idle", decoder.pid)
             self.turns.done(work)
             self._replace(decoder)
@@ -200,11 +201,10 @@ class DecodePool:
         blobs = clip.pictures if clip.video is None else (clip.video,)
         kind = "pictures" if clip.video is None else "video"
         span = {"start_s": clip.start_s, "end_s": clip.end_s}
-        header = {"kind": kind, "headers_only": headers_only, **span}
-        usable = False
-        begun = time.monotonic()
+        asked = Message({"kind": kind, "headers_only": headers_only, **span}, blobs)
+        usable, begun = False, time.monotonic()
         try:
-            answer = await decoder.ask(Message(header, blobs))
+            answer = await decoder.ask(asked)
             outcome = self._outcome(answer, decoder.memory, headers_only)
             usable = not decoder.worn
         except TimeoutError as error:  # of the clip's own time it had some left, else it were dead

@@ -1,6 +1,7 @@
 """Whose turn it is at the decoders, and how fast they are.
 
-Clips to classify go first and always find a decoder left for them.
+Clips to classify go first and always find a decoder left for them. Within a class tenants take
+turns, so that one who sends many clips at once does not stand before all others.
 
 A decoder that reads a clip cannot be interrupted. So the clips of registrations never take the last
 decoder, and one that becomes free goes to a clip to classify before any of a registration. But a
@@ -8,7 +9,7 @@ clip of a registration that waits behind them gets every fifth turn, so that it 
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Generic, Literal, TypeVar
 
 Free = TypeVar("Free")
@@ -20,6 +21,38 @@ FIRST_BYTES, FIRST_S = 200e3, 0.05  # of one clip, believed before any was measu
 
 class ClosedError(Exception):
     """Nothing more is given out."""
+
+
+class Line(Generic[Free]):
+    """Who waits, tenant by tenant; the clips of one tenant in the order they came."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[asyncio.Future[Free]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return self._tenant() is not None
+
+    def push(self, tenant: str, turn: asyncio.Future[Free]) -> None:
+        """Stand behind those of a tenant."""
+        self._waiting.setdefault(tenant, deque()).append(turn)
+
+    def pop(self) -> asyncio.Future[Free] | None:
+        """Take out who is next; his tenant stands behind the others then."""
+        if (tenant := self._tenant()) is None:
+            return None
+        self._waiting.move_to_end(tenant)
+        return self._waiting[tenant].popleft()
+
+    def _tenant(self) -> str | None:
+        """Return whose turn it is; whoever waited and has left is taken out."""
+        while self._waiting:
+            tenant, turns = next(iter(self._waiting.items()))
+            while turns and turns[0].done():
+                turns.popleft()
+            if turns:
+                return tenant
+            del self._waiting[tenant]
+        return None
 
 
 class Turns(Generic[Free]):
@@ -34,10 +67,7 @@ class Turns(Generic[Free]):
         self._most_registering = max(1, most - 1)
         self._passed = 0  # clips to classify that went before a registration's
         self._free: deque[Free] = deque()
-        self._waiting: dict[WorkClass, deque[asyncio.Future[Free]]] = {
-            "classify": deque(),
-            "register": deque(),
-        }
+        self._waiting: dict[WorkClass, Line[Free]] = {"classify": Line(), "register": Line()}
         self._closed = False
 
     @property
@@ -54,14 +84,17 @@ class Turns(Generic[Free]):
         """Give out nothing more; whoever waits is told."""
         self._closed = True
         for waiting in self._waiting.values():
-            while waiting:
-                if not (one := waiting.popleft()).done():
-                    one.set_exception(ClosedError())
+            while (turn := waiting.pop()) is not None:
+                turn.set_exception(ClosedError())
 
-    async def take(self, work: WorkClass) -> Free:
+    async def take(self, work: WorkClass, tenant: str = "") -> Free:
         """Wait for a turn.
 
         `done` follows, when it is used no more.
+
+        Args:
+            work: What it is wanted for.
+            tenant: Whose clip it is.
 
         Raises:
             ClosedError: Nothing is given out any more.
@@ -69,7 +102,7 @@ class Turns(Generic[Free]):
         if self._closed:
             raise ClosedError
         turn: asyncio.Future[Free] = asyncio.get_running_loop().create_future()
-        self._waiting[work].append(turn)
+        self._waiting[work].push(tenant, turn)
         self._hand_out()
         try:
             return await turn
@@ -91,17 +124,14 @@ class Turns(Generic[Free]):
 
     def _next(self) -> asyncio.Future[Free] | None:
         """Take out who is next, unless nobody may take anything now."""
-        for waiting in self._waiting.values():
-            while waiting and waiting[0].done():  # whoever waited has left
-                waiting.popleft()
         classify, register = self._waiting["classify"], self._waiting["register"]
         may_register = bool(register) and self.registering < self._most_registering
         if may_register and (not classify or self._passed >= TURNS_PER_TURN):
             self.registering += 1
             self._passed = 0
-            return register.popleft()
+            return register.pop()
         self._passed += may_register
-        return classify.popleft() if classify else None
+        return classify.pop()
 
 
 class DecodePace:

@@ -33,7 +33,7 @@ from service.stores.errors import (
     TaskNotFoundError,
 )
 from service.stores.protocol import TaskStore
-from service.stores.records import TaskRecord
+from service.stores.records import TaskRecord, owner_of
 from service.tasks import uploads
 from service.tasks.allowance import Credits
 from service.tasks.encoding import Preparation
@@ -111,7 +111,10 @@ class Arrivals:
 
         names = [label.label for label in record.labels]
         labels = {clip.index: names[clip.label] for clip in record.clips if clip.index is not None}
-        clips, faults = await decode_clips(self.pool, inputs, "register", labels, one_more)
+        owner = owner_of(record.task_id)
+        clips, faults = await decode_clips(
+            self.pool, inputs, "register", labels, one_more, tenant=owner
+        )
         record = uploads.decoded(uploads.without(record, faults), clips)
         preparation.clips = preparation.decoded = len(record.clips)
         loop, done = asyncio.get_running_loop(), Decoded(record, {}, {})

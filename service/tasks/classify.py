@@ -177,7 +177,9 @@ class Classifier:
         threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
         calibration = replace(calibration, threshold=threshold.value)
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(self.pool, inputs, "classify")
+            clips, faults = await decode_clips(
+                self.pool, inputs, "classify", tenant=allowance.tenant
+            )
         frames = passes * len(clips) * self.engine.model.frames
         allowance.credits.correct(decode_ms=0, frames=frames)
         if not clips:

@@ -113,14 +113,18 @@ def check_query_count(count: int, limits: Limits, *, explain: bool = False) -> N
 
 
 async def check_clips(
-    pool: DecodePool, inputs: Sequence[ClipInput], work: WorkClass, labels: Mapping[int, str]
+    pool: DecodePool,
+    inputs: Sequence[ClipInput],
+    work: WorkClass,
+    labels: Mapping[int, str],
+    tenant: str = "",
 ) -> tuple[float, list[ClipFault]]:
     """Read the headers of clips; see below.
 
     Returns:
         Seconds of video of those that are sound, and the faults of the others, in order.
     """
-    outcomes = await _each(pool, inputs, labels, lambda source: pool.check(source, work))
+    outcomes = await _each(pool, inputs, labels, lambda source: pool.check(source, work, tenant))
     return sum(each for each in outcomes if isinstance(each, float)), _faults(outcomes)
 
 
@@ -130,6 +134,7 @@ async def decode_clips(
     work: WorkClass,
     labels: Mapping[int, str] | None = None,
     done: Callable[[], None] = lambda: None,
+    tenant: str = "",
 ) -> tuple[dict[int, Clip], list[ClipFault]]:
     """Decode clips, no more at once than the pool has workers, so that requests take turns.
 
@@ -139,6 +144,7 @@ async def decode_clips(
         work: What they are decoded for.
         labels: Label by index of clip, for the faults.
         done: Called after each clip.
+        tenant: Whose they are.
 
     Returns:
         The clips by index, and the faults in the order of the request.
@@ -146,7 +152,7 @@ async def decode_clips(
 
     async def decode(source: ClipRequest) -> Clip:
         try:
-            return await pool.decode(source, work)
+            return await pool.decode(source, work, tenant)
         finally:
             done()
 

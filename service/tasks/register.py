@@ -110,7 +110,7 @@ class Tasks:
         labels = {clip.index: label.label for label in task.labels for clip in label.clips}
         inputs = [clip for label in task.labels for clip in label.clips]
         record = await asyncio.to_thread(uploads.uploaded, task, task_id)
-        seconds, faults = await check_clips(self.pool, inputs, "register", labels)
+        seconds, faults = await check_clips(self.pool, inputs, "register", labels, allowance.owner)
         refused = {fault.index for fault in faults}
         sound = [clip for clip in inputs if clip.index not in refused]
         record = uploads.without(record, faults)

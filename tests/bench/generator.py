@@ -38,6 +38,7 @@ class Plan:
         clients: Closed loop: how many ask, each when its last answer has come.
         requests: Closed loop: how many requests they share.
         probe_s: Ask /livez at this distance meanwhile; 0 does not.
+        source: Address of this machine that clients come from; empty leaves it to the system.
     """
 
     port: int
@@ -49,6 +50,7 @@ class Plan:
     clients: int = 1
     requests: int = 0
     probe_s: float = 0.0
+    source: str = ""
 
 
 class Generator:
@@ -138,7 +140,7 @@ class Generator:
             self.probes.append(self.now - intended)
 
     def _wire(self) -> Wire:
-        return Wire("127.0.0.1", self.plan.port)
+        return Wire("127.0.0.1", self.plan.port, self.plan.source)
 
 
 def told_by(answer: Answer) -> dict[str, Any]:

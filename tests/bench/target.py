@@ -71,27 +71,18 @@ class Target:
 
     def load(self, *, timeout_s: float = 60.0, **plan: Any) -> Load:  # noqa: ANN401
         """Carry out a plan in a process of its own."""
-        wanted = Plan(
-            port=self.port,
-            target=f"/v1/tasks/{self.task}/classify",
-            bodies=self.bodies,
-            headers={
-                "X-Request-Timeout-Ms": str(round(1e3 * min(timeout_s, 60.0))),
-                **self.headers,
-            },
-            **plan,
+        return generated(
+            Plan(
+                port=self.port,
+                target=f"/v1/tasks/{self.task}/classify",
+                bodies=self.bodies,
+                headers={
+                    "X-Request-Timeout-Ms": str(round(1e3 * min(timeout_s, 60.0))),
+                    **self.headers,
+                },
+                **plan,
+            )
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.bench.generator"],
-            cwd=ROOT,
-            input=json.dumps(asdict(wanted)),
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        told = json.loads(done.stdout)
-        samples = [Sample(**sample) for sample in told.pop("samples")]
-        return Load(samples, **told)
 
     def settled(self, within_s: float = 30.0) -> dict[str, Any]:
         """Wait until nothing is held, queued or pending; returns the last state."""
@@ -102,6 +93,21 @@ class Target:
             if not busy or time.monotonic() > until:
                 return state
             time.sleep(0.1)
+
+
+def generated(plan: Plan) -> Load:
+    """Carry out a plan in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.generator"],
+        cwd=ROOT,
+        input=json.dumps(asdict(plan)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    samples = [Sample(**sample) for sample in told.pop("samples")]
+    return Load(samples, **told)
 
 
 @contextmanager

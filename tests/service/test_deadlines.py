@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from service.limits import limits_of
 from service.settings import Settings
 from service.tasks.allowance import NOTHING, Allowance, Credits, Deadline, Ledger
 from tests.held_device import device_held
+from tests.limited import until
 from tests.serving import base64_of, moving_clip, problem, query_files, serving_app, support_files
 
 CLIPS = {"jump": [moving_clip(1)], "wave": [moving_clip(2)]}
@@ -89,10 +91,31 @@ def test_each_stage_answers_504(served: tuple[httpx.Client, FastAPI]) -> None:
     for path, given in (("/tasks", support_files(CLIPS)), (url, files)):
         answer = client.post(path, files=given, headers=half)
         assert "decoding" in problem(answer, 504, "deadline-passed")["detail"]
+    read = sum(decoder.clips for decoder in taken)
     for decoder in taken:
         decoders.turns.put(decoder)
     assert client.post(url, files=files, headers=half | {HEADER: "20000"}).status_code == 200
+    assert sum(decoder.clips for decoder in taken) == read + 1  # nothing that was too late
     assert app.state.ledger.held.frames == 0
+
+
+def test_a_clip_waits_in_the_line_of_its_tenant(served: tuple[httpx.Client, FastAPI]) -> None:
+    client, app = served
+    url = f"/tasks/{client.post('/tasks', files=support_files(CLIPS)).json()['id']}/classify"
+    turns = app.state.service.pool.turns
+    taken = [turns._free.popleft() for _ in range(turns.free)]
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")  # another tenant
+    other = httpx.Client(base_url=client.base_url, transport=transport)
+    with other, ThreadPoolExecutor() as at_once:
+        asking = [
+            at_once.submit(one.post, url, files=query_files(CLIPS["jump"][0]), timeout=60)
+            for one in (client, client, other)
+        ]
+        line = turns._waiting["classify"]._waiting
+        until(lambda: [len(line.get(f"127.0.0.{host}", ())) for host in (1, 2)] == [2, 1])
+        for decoder in taken:
+            app.state.service.engine._loop.call_soon_threadsafe(turns.put, decoder)
+        assert [one.result().status_code for one in asking] == [200, 200, 200]
 
 
 def test_a_body_that_does_not_come_in_time_is_504(served: tuple[httpx.Client, FastAPI]) -> None:

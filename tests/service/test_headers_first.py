@@ -30,7 +30,7 @@ async def test_a_clip_that_its_header_gives_away_is_refused_before_any_is_decode
         decoded: list[ClipRequest] = []
         decode = pool.decode
 
-        async def noting(clip: ClipRequest, work: str) -> object:
+        async def noting(clip: ClipRequest, work: str, _: str) -> object:
             decoded.append(clip)
             return await decode(clip, work)  # type: ignore[arg-type]
 

@@ -78,7 +78,9 @@ class Porter:
         preparation = Preparation(len(inputs))
         async with allowance.deadline.bounding("decoding"):
             record = replace(record, labels=await self._labels(record))
-            _, faults = await check_clips(self.tasks.pool, inputs, "register", labels)
+            _, faults = await check_clips(
+                self.tasks.pool, inputs, "register", labels, allowance.owner
+            )
             if faults:
                 raise refuse_clips(faults, len(inputs))
             if (purse := allowance.purse) is not None:  # pictures are no seconds of video

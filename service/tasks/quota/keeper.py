@@ -201,11 +201,11 @@ class Purse:
         seconds, sound = 0.0, len(sent)
         timed = not videos or self._keeper.counts_video(self.owner)
         if videos and timed:
-            seconds, faults = await check_clips(pool, videos, work, {})
+            seconds, faults = await check_clips(pool, videos, work, {}, self.owner)
             sound -= len(faults)
         await self.charge(asked_of(seconds, passes * pool.frames * sound, grows=grows))
         if not timed and self._keeper.counts_video(self.owner):  # from this request on
-            seconds, _ = await check_clips(pool, videos, work, {})
+            seconds, _ = await check_clips(pool, videos, work, {}, self.owner)
             try:
                 await self.charge(asked_of(seconds, 0))
             except RequestError:

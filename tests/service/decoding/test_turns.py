@@ -100,3 +100,26 @@ async def test_closing_tells_those_who_wait_and_those_who_come() -> None:
     for late in (waiting, none.take("classify")):
         with pytest.raises(ClosedError):
             await late
+
+
+@pytest.mark.parametrize("work", ["classify", "register"])
+async def test_a_tenant_with_many_clips_does_not_stand_before_another(work: WorkClass) -> None:
+    one = turns(1)
+    order: list[str] = []
+
+    async def use(name: str) -> None:
+        free = await one.take(work, name[:5])
+        order.append(name)
+        one.done(work)
+        one.put(free)
+
+    held = await one.take("classify")
+    using = [asyncio.create_task(use(f"noisy {number}")) for number in range(20)]
+    await soon()
+    using += [asyncio.create_task(use(f"quiet {number}")) for number in range(2)]
+    using[1].cancel()  # who leaves takes nobody's turn
+    await soon()
+    one.put(held)
+    await asyncio.gather(*using, return_exceptions=True)
+    assert order[:5] == ["noisy 0", "quiet 0", "noisy 2", "quiet 1", "noisy 3"]
+    assert len(order) == 21
