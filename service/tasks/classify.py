@@ -173,13 +173,11 @@ class Classifier:
         allowance: Allowance,
         passes: int,
     ) -> TaskAnswer:
-        start_s, calibration = time.monotonic(), support.calibration
+        start_s, calibration, tenant = time.monotonic(), support.calibration, allowance.tenant
         threshold = record.threshold(calibration.threshold, self.engine.model.fingerprint)
         calibration = replace(calibration, threshold=threshold.value)
         async with allowance.deadline.bounding("decoding"):
-            clips, faults = await decode_clips(
-                self.pool, inputs, "classify", tenant=allowance.tenant
-            )
+            clips, faults = await decode_clips(self.pool, inputs, "classify", tenant=tenant)
         frames = passes * len(clips) * self.engine.model.frames
         allowance.credits.correct(decode_ms=0, frames=frames)
         if not clips:
@@ -190,7 +188,7 @@ class Classifier:
             found = await self.engine.classify(
                 [clips[clip.index].frames_THWC for clip in order],
                 support,
-                tenant=allowance.tenant,
+                tenant=tenant,
                 deadline=allowance.deadline.at,
             )
         return TaskAnswer(

@@ -75,12 +75,10 @@ class Porter:
             for clip in record.clips
             if clip.index is not None
         }
-        preparation = Preparation(len(inputs))
+        preparation, pool = Preparation(len(inputs)), self.tasks.pool
         async with allowance.deadline.bounding("decoding"):
             record = replace(record, labels=await self._labels(record))
-            _, faults = await check_clips(
-                self.tasks.pool, inputs, "register", labels, allowance.owner
-            )
+            _, faults = await check_clips(pool, inputs, "register", labels, allowance.owner)
             if faults:
                 raise refuse_clips(faults, len(inputs))
             if (purse := allowance.purse) is not None:  # pictures are no seconds of video
