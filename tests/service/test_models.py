@@ -1,6 +1,7 @@
 """A small member of every family of backbones is served through HTTP, from a file of weights."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,17 @@ def test_without_a_network_the_model_is_one_sentence(refused: Path) -> None:
     assert "KSHOT_BACKBONE_WEIGHTS" in told
 
 
-@pytest.mark.usefixtures("refused")
+@pytest.fixture
+def own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a service log to what a test reads, and nobody after it: that is closed then."""
+    root = logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    yield
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("refused", "own_log")
 def test_without_a_network_the_service_ends_with_that_sentence(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
