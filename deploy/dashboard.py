@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with httpx.Client(base_url=options.url, timeout=30) as http:
-            down = [row["metric"]["instance"] for row in asked(http, "up == 0")]
+            down = [row["metric"]["instance"] for row in asked(http, 'up{job="kshot"} == 0')]
             up = [row["metric"]["instance"] for row in asked(http, 'up{job="kshot"} == 1')]
             empty = sum(not told(http, panel) for panel in panels())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
