@@ -114,7 +114,9 @@ def test_no_document_names_a_setting_that_is_not_there() -> None:
 def test_every_make_target_is_documented() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) - {"help"}
-    assert targets == {"demo", "serve", "models", "onnx", "test", "fuzz", "soak", "lint", "bench"}
+    assert targets == {
+        *("demo", "serve", "models", "onnx", "causal", "test", "fuzz", "soak", "lint", "bench")
+    }
     commands = section("CONTRIBUTING.md", "Commands")
     assert not [name for name in targets if not re.search(rf"`make {name}[ `]", commands)]
     for name, text in TEXTS.items():
@@ -130,6 +132,7 @@ def test_make_help_lists_every_target() -> None:
         "serve",
         "models",
         "onnx",
+        "causal",
         "test",
         "fuzz",
         "soak",
