@@ -179,3 +179,4 @@ async def test_a_request_that_is_on_its_way_at_a_stop_is_answered_and_its_connec
         assert await reader.read() == b""
         await serving
         writer.close()
+        await writer.wait_closed()
