@@ -27,14 +27,18 @@ class Proxy:
         self.delay_s = 0.0  # of each piece of an answer
         self.asked = 0  # pieces that clients sent
         self.broken = 0  # answers that were cut off
+        self.open = set[asyncio.StreamWriter]()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on, for as long as both sides want it."""
+        self.open.add(writer)
         try:
             behind = await asyncio.open_connection("127.0.0.1", self.to)
         except OSError:
+            self.open.discard(writer)
             _reset(writer)
             return
+        self.open.add(behind[1])
         ways = self._there(reader, behind[1]), self._back(behind[0], writer)
         running = [asyncio.ensure_future(way) for way in ways]
         try:
@@ -43,8 +47,9 @@ class Proxy:
             for way in running:
                 way.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            behind[1].close()
-            writer.close()
+            for end in (behind[1], writer):
+                self.open.discard(end)
+                end.close()
 
     async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(PIECE):
@@ -85,10 +90,11 @@ def proxy(to: int) -> Iterator[Proxy]:
 
     async def end() -> None:
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)  # for what was accepted by then
+        while len(asyncio.all_tasks()) > 1:  # a task that is cancelled too soon closes nothing
+            for writer in made.open:
+                writer.close()
+            await asyncio.sleep(0.01)
 
     try:
         yield made
