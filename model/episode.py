@@ -82,7 +82,8 @@ class EncodedSupport:
         memories: What queries attend to in each adapted block; None where they see only themselves.
         text_NAE: Text features of the classes, or None to score by video alone.
         fingerprint: Of the weights that made it.
-        text_inside: Whether class text is part of the support features.
+        text_inside: Whether they were encoded with class text: it is in their features, or
+            they said how much it counts.
         by_video, by_text: Calibration of scores by video alone, and of those with text.
         clips: Its clips one by one, for other tasks that have some of them and for diagnosis.
     """
@@ -126,11 +127,11 @@ class EncodedSupport:
         """Return the same supports with other text.
 
         Raises:
-            EpisodeError: The old text is part of the support features.
+            EpisodeError: They were encoded with the old text.
         """
         if self.text_inside:
             raise EpisodeError(
-                "These support features hold the text of their classes; "
+                "These supports were encoded with the text of their classes; "
                 "encode the supports again with the new text."
             )
         return replace(self, text_NAE=text_NAE)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.backbones.maps.levels import square_map
 from model.encoder import VideoEncoder
-from model.episode import ClassSet, EncodedSupport, Memory
+from model.episode import EncodedSupport, Memory
 from model.matching.trust import TextTrust
 from model.recognizer import Recognizer
 from model.slots import ClipBackbone, View
@@ -132,12 +132,12 @@ def _learnable(support: EncodedSupport) -> EncodedSupport:
         last = Memory(last.keys_PHMW.clone(), last.values_PHMW.clone())
     return replace(
         support,
-        classes=ClassSet(
-            classes.prototype_NTE.clone(),
-            classes.counts,
-            tuple(shots_KTE.clone() for shots_KTE in classes.shots),
-            None if classes.centre_NE is None else classes.centre_NE.clone(),
-            None if trust is None else TextTrust(trust.level_N.clone(), trust.weight_N.clone()),
+        classes=replace(
+            classes,
+            prototype_NTE=classes.prototype_NTE.clone(),
+            shots=tuple(shots_KTE.clone() for shots_KTE in classes.shots),
+            centre_NE=None if classes.centre_NE is None else classes.centre_NE.clone(),
+            trust=trust and TextTrust(trust.level_N.clone(), trust.weight_N.clone()),
         ),
         memories=(*below, last) if support.memories else (),
         text_NAE=None if support.text_NAE is None else support.text_NAE.clone(),

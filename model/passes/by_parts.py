@@ -59,7 +59,7 @@ class ByParts(nn.Module):
 
     @property
     def needs_text(self) -> bool:
-        """Whether class text enters the support features: other text, other supports."""
+        """Whether supports are encoded with class text: other text, other supports."""
         asks = self.prototypes.needs_text or self.video.reads_text or self.fusion.asks_supports
         return self.text is not None and asks
 
