@@ -154,6 +154,9 @@ class _Comparison:
             out=job.out / f"{row.folder}-seed{seed}",
             descriptions=job.descriptions,
             cache=self.cache,
+            # It may take scores after the mean feature, which no paper does, and asks 20 times as
+            # many episodes as a validation.
+            calibrated=False,
             device=job.device,
             precision=job.precision,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import adjust_hue
 
 GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
 
@@ -23,6 +24,7 @@ class Augmentation:
     mirror: float = 0.5  # chance of a view with left and right exchanged
     jitter: float = 0.4  # brightness, contrast and saturation, each in 1 +- jitter
     grey: float = 0.1  # chance of a view without colour
+    hue: float = 0.0  # largest turn of the colours, share of their circle
     swap: float = 0.0  # chance of a view with its colour channels rolled
     paste: float = 0.0  # chance of a rectangle of another view pasted in
     mixup: float = 0.25  # chance of a view being blended with another
@@ -79,7 +81,7 @@ def cut(pixels_BCHW: Tensor, affine_B23: Tensor, size: int) -> Tensor:
 
 
 def recolour(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:
-    """Change brightness, contrast and saturation of each view [B, C, H, W] of values in [0, 1]."""
+    """Change brightness, contrast, saturation, hue of views [B, C, H, W] with values in [0, 1]."""
     draw = torch.rand(5, len(views), 1, 1, 1, generator=generator).to(views.device)
     views = torch.where(draw[4] < strength.swap, views.roll(1, dims=1), views)
     bright, contrast, saturation = 1 + strength.jitter * (2 * draw[:3] - 1)
@@ -89,7 +91,15 @@ def recolour(views: Tensor, generator: torch.Generator, strength: Augmentation) 
     saturation = torch.where(draw[3] < strength.grey, 0.0, saturation)
     views = grey + (views - grey) * saturation
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (views - mean) * contrast
+    views = mean + (views - mean) * contrast
+    return _turn(views, generator, strength.hue) if strength.hue else views
+
+
+def _turn(views: Tensor, generator: torch.Generator, most: float) -> Tensor:
+    """Turn the colours of each view by a share of their circle, at most `most` either way."""
+    turns = (most * (2 * torch.rand(len(views), generator=generator) - 1)).tolist()
+    turned = [adjust_hue(view, turn) for view, turn in zip(views.clamp(0, 1), turns, strict=True)]
+    return torch.stack(turned)
 
 
 def _paste(views: Tensor, generator: torch.Generator, strength: Augmentation) -> Tensor:

@@ -2,7 +2,8 @@
 
 A draw is one crop, one mirroring and one colour change for all frames: what differs between frames
 is motion, which a draw of its own for each frame would hide (model/papers/protocol.md, section 5).
-Frame times are jittered inside their spans.
+Task-Adapter's crops of each frame are for its own recipe. Frame times are jittered inside their
+spans.
 
 Dimensions: T frames, C colours (RGB), H = W pixels of the frames read, S of a view.
 """
@@ -10,7 +11,7 @@ Dimensions: T frames, C colours (RGB), H = W pixels of the frames read, S of a v
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -47,6 +48,9 @@ class ClipAugmentation:
     mirror: float = 0.5  # chance of exchanging left and right; 0 where labels tell them apart
     jitter: float = 0.3  # brightness, contrast and saturation, each in 1 +- jitter
     grey: float = 0.1  # chance of a draw without colour
+    hue: float = 0.0  # largest turn of the colours, share of their circle
+    each_frame: bool = False  # whether every frame has a crop of its own
+    of_supports: int = 0  # so many draws, the first, are plain crops: supports are seen by them
 
     def strength(self) -> Augmentation:
         """Return the same strengths for pictures; clips are never mixed."""
@@ -57,16 +61,33 @@ class ClipAugmentation:
             mirror=self.mirror,
             jitter=self.jitter,
             grey=self.grey,
+            hue=self.hue,
             mixup=0.0,
         )
 
 
-def plain_crop(mirror: float) -> ClipAugmentation:
+def plain_crop(mirror: float, *, each_frame: bool = False) -> ClipAugmentation:
     """Return draws that differ by the place of a crop as large as the plain view, and by frames."""
     area = MARGIN**-2
     return ClipAugmentation(
-        min_area=area, max_area=area, max_stretch=1.0, mirror=mirror, jitter=0.0, grey=0.0
+        min_area=area,
+        max_area=area,
+        max_stretch=1.0,
+        mirror=mirror,
+        jitter=0.0,
+        grey=0.0,
+        each_frame=each_frame,
     )
+
+
+def query_draws(mirror: float, *, of_supports: int) -> ClipAugmentation:
+    """Return draws whose first ones, of supports, are plain crops; those of queries do more.
+
+    They are mirrored and change colours too, as D2ST, SloshNet and CLIP-FSAR on Kinetics train
+    (model/papers/protocol.md, section 5).
+    """
+    crop = plain_crop(mirror)
+    return replace(crop, jitter=0.5, grey=0.3, hue=0.25, of_supports=of_supports)
 
 
 def clip_name(clip: LabelledClip) -> str:
@@ -129,6 +150,8 @@ def read_view(
     side = squash or round(size * MARGIN)
     frames_THWC = read_frames(clip, frames=frames, size=side, squash=squash, rng=rng)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    if draw <= augmentation.of_supports:
+        augmentation = plain_crop(0.0)
     view_TCSS = draw_clip_view(torch.from_numpy(frames_THWC), size, generator, augmentation)
     return view_TCSS.permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -136,7 +159,7 @@ def read_view(
 def draw_clip_view(
     frames_THWC: Tensor, size: int, generator: torch.Generator, augmentation: ClipAugmentation
 ) -> Tensor:
-    """Crop, mirror and recolour all frames alike.
+    """Crop, mirror and recolour all frames alike, but for crops of each frame.
 
     Args:
         frames_THWC: uint8 RGB.
@@ -150,7 +173,9 @@ def draw_clip_view(
     strength = augmentation.strength()
     count = len(frames_THWC)
     pixels_TCHW = frames_THWC.permute(0, 3, 1, 2).float() / 255
-    affine_T23 = draw_crops(1, generator, strength).expand(count, -1, -1)
+    crops = count if augmentation.each_frame else 1
+    affine_T23 = draw_crops(crops, generator, strength).repeat(count // crops, 1, 1)
+    affine_T23[:, 0, 0] = affine_T23[:, 0, 0].abs() * affine_T23[0, 0, 0].sign()
     view_TCSS = cut(pixels_TCHW, affine_T23, size)
     # Frames one below the other are one picture, so that one draw and one mean hold for all.
     tall_1CHS = view_TCSS.transpose(0, 1).flatten(1, 2)[None]

@@ -27,6 +27,8 @@ from training.features.clip_views import VIEW_RULE, ClipAugmentation, hash_clips
 from training.features.token_files import TokenFolder, gigabytes
 from training.features.trunk_passes import TrunkPasses
 
+LATER_FIELDS = ("max_area", "hue", "each_frame", "of_supports")  # of `ClipAugmentation`
+
 
 class TrunkCache:
     """Tokens of clips, mapped into memory.
@@ -102,9 +104,10 @@ def open_trunk_cache(
 
 
 def _strength(augmentation: ClipAugmentation) -> dict[str, float]:
-    """Return how strong draws are, as caches have it that were made before a largest area."""
-    fields = asdict(augmentation)
-    return {n: v for n, v in fields.items() if n != "max_area" or v != 1}
+    """Return how strong draws are; a field that came later counts where it is used."""
+    unused = asdict(ClipAugmentation())
+    held = asdict(augmentation)
+    return {n: v for n, v in held.items() if n not in LATER_FIELDS or v != unused[n]}
 
 
 def _announcement(files: TokenFolder, draws: int, missing: int) -> str:

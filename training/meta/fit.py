@@ -21,7 +21,6 @@ from training.errors import InputError
 from training.evaluation.fitting import fit_calibration, mean_feature
 from training.evaluation.pictures import draw_curve
 from training.evaluation.scoring import EpisodeScorer
-from training.features.clip_views import ClipAugmentation, plain_crop
 from training.features.frames import HeldFrames
 from training.features.readable import readable_splits
 from training.features.tokens import (
@@ -37,7 +36,7 @@ from training.meta.learner import Learner
 from training.meta.losses.names import check_losses
 from training.meta.methods import open_method, start_from_adapters
 from training.meta.optimizer import trained_parameters
-from training.meta.plans import training_episodes, val_samplers
+from training.meta.plans import augmentation_of, draws_name, training_episodes, val_samplers
 from training.meta.processes import (
     Processes,
     half_precision,
@@ -67,6 +66,7 @@ class FitJob:
         cache: Where trunk caches lie; None takes `trunk-cache` beside `out`.
         cached: Whether to use them; else, and where the trunk learns, it runs at every step.
         stored_half: Whether the checkpoint is stored in 16 bits.
+        calibrated: Whether the checkpoint gets a calibration, as one that is served should.
         device: `cpu` or `cuda`; of several processes each has its own.
         precision: `auto`, `bf16` or `fp32`.
     """
@@ -81,6 +81,7 @@ class FitJob:
     cache: Path | None = None
     cached: bool = True
     stored_half: bool = False
+    calibrated: bool = True
     device: str = "cpu"
     precision: str = "auto"
 
@@ -161,7 +162,8 @@ class _Training:
         history = run.run(tell=self.tell)
         if not processes.leads:
             return None
-        self.calibrate(data, validator, learner.passes.source)
+        if job.calibrated:
+            self.calibrate(data, validator, learner.passes.source)
         draw_curve(history.rows, job.out / "curve.png")
         made_with = json.dumps(environment(self.device))
         write_aside(job.out / "environment.json", made_with.encode())
@@ -234,9 +236,8 @@ class _Training:
     def source(self, recognizer: Recognizer, data: Dataset, split: str) -> TokenSource:
         """Open the trunk cache of a split, built by the leading process; or run at each step."""
         job, clips = self.job, data.split(split)
-        draws = job.recipe.draws if split == "train" else 0
-        mirror, crop = job.recipe.mirror, job.recipe.augmentation == "crop"
-        augmentation = plain_crop(mirror) if crop else ClipAugmentation(mirror=mirror)
+        draws = job.recipe.views if split == "train" else 0
+        augmentation = augmentation_of(job.recipe)
         if not job.cached or trains_trunk(recognizer):
             held = HeldFrames(
                 clips,
@@ -246,8 +247,8 @@ class _Training:
                 augmentation=augmentation,
             )
             return TrunkTokens(recognizer, self.frames.setdefault(split, held))
-        mirrored = f"-mirror{mirror:g}{'-crop' if crop else ''}" if draws else ""
-        name, trunk = f"{data.name}-{split}{mirrored}", trunk_fingerprint(recognizer)
+        drawn = draws_name(job.recipe) if draws else ""
+        name, trunk = f"{data.name}-{split}{drawn}", trunk_fingerprint(recognizer)
         open_cache = partial(
             open_trunk_cache,
             self.cache / cache_name(name, trunk, half=self.half),

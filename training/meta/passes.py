@@ -120,10 +120,17 @@ class EpisodePasses:
         # Draws, text and tokens follow in this order: a resumed run repeats it.
         again = episode.query if recipe.consistency else ()  # once more, by other draws
         clips = [*episode.support, *episode.query, *again]
-        draws = rng.integers(1, recipe.draws + 1, len(clips)).tolist() if recipe.draws else None
+        draws = self._draws(len(clips), len(episode.support), rng) if recipe.draws else None
         with_text = rng.random() >= recipe.text_dropout and self._described(episode.labels)
         tokens_BTLD = self._tokens(clips, draws, rng, len(episode.support))
         return tokens_BTLD, self._text(episode.labels) if with_text else None
+
+    def _draws(self, clips: int, supports: int, rng: np.random.Generator) -> list[int]:
+        """Draw a view of each clip, supports first; queries may have draws of their own."""
+        recipe = self.recipe
+        draws_B = rng.integers(1, recipe.draws + 1, clips)
+        draws_B[supports:] += recipe.views - recipe.draws
+        return draws_B.tolist()
 
     def _edges(self, features_BTE: Tensor, episode: Episode) -> Sequence[Tensor]:
         support_STE, query_QTE = features_BTE.float().tensor_split([len(episode.support)])

@@ -1,10 +1,11 @@
-"""The episodes that a recipe asks for, made smaller where a data set is small."""
+"""The episodes and draws that a recipe asks for; small data makes episodes smaller."""
 
 from collections.abc import Callable, Sequence
 
 from training.data.datasets import LabelledClip
 from training.data.episodes import EpisodePlan, EpisodeSampler, fewest_labels
 from training.errors import InputError
+from training.features.clip_views import ClipAugmentation, plain_crop, query_draws
 from training.meta.recipe import FitRecipe
 
 
@@ -60,3 +61,28 @@ def _sampler(clips: Sequence[LabelledClip], plan: EpisodePlan, seed: int) -> Epi
         return EpisodeSampler(clips, plan, seed)
     except InputError:
         return None
+
+
+def augmentation_of(recipe: FitRecipe) -> ClipAugmentation:
+    """Return how a recipe's draws differ from the plain view."""
+    match recipe.augmentation:
+        case "full":
+            return ClipAugmentation(mirror=recipe.mirror)
+        case "crop":
+            return plain_crop(recipe.mirror)
+        case "frame_crops":
+            return plain_crop(recipe.mirror, each_frame=True)
+        case "queries":
+            return query_draws(recipe.mirror, of_supports=recipe.draws)
+
+
+def draws_name(recipe: FitRecipe) -> str:
+    """Return the part of a cache's name that tells its draws from others."""
+    mirrored = f"-mirror{recipe.mirror:g}"
+    match recipe.augmentation:
+        case "full":
+            return mirrored
+        case "queries":  # how many are of supports says where those of queries begin
+            return f"{mirrored}-queries{recipe.draws}"
+        case other:
+            return f"{mirrored}-{other}"

@@ -155,9 +155,10 @@ class FitRecipe:
     betas: tuple[Share, Share] = Field(
         default=(0.9, 0.999), description="Decays of the moments of `adamw` and `adam`."
     )
-    augmentation: Literal["full", "crop"] = Field(
+    augmentation: Literal["full", "crop", "frame_crops", "queries"] = Field(
         default="full",
-        description="What a draw changes: frames, crop and colour, or frames and a crop's place.",
+        description="What a draw changes: frames, crop and colour; frames and a crop's place, or "
+        "each frame's; queries also mirrored and coloured, supports a crop.",
     )
     drop_path_grows: bool = Field(
         default=False,
@@ -187,6 +188,11 @@ class FitRecipe:
             for name, value in held.items()
             if name not in LATER_FIELDS or value != unused[name]
         }
+
+    @property
+    def views(self) -> int:
+        """Augmentation draws that a clip has; those of supports come before those of queries."""
+        return 2 * self.draws if self.augmentation == "queries" else self.draws
 
     @property
     def steps(self) -> int:

@@ -102,6 +102,11 @@ def test_every_row_has_its_figures_on_val_and_test(finished: Path) -> None:
     assert "2-way on val and 2-way on test" in table
 
 
+def test_no_cell_is_calibrated_so_that_each_row_scores_as_its_paper_does(finished: Path) -> None:
+    assert all((finished / name / "method.json").is_file() for name in ADAPTED)
+    assert not list(finished.glob("*/calibration.json"))
+
+
 def test_what_is_finished_is_not_done_again(
     finished: Path, matrix: Path, base_classes: Path, teacher_weights: Path
 ) -> None:

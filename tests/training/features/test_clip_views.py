@@ -8,11 +8,13 @@ import torch
 
 from tests.videos import make_video
 from training.data.datasets import LabelledClip
+from training.features.augmentation import Augmentation, recolour
 from training.features.clip_views import (
     MARGIN,
     ClipAugmentation,
     draw_clip_view,
     plain_crop,
+    query_draws,
     read_view,
 )
 
@@ -98,3 +100,50 @@ def test_a_plain_crop_moves_and_changes_neither_scale_nor_colour() -> None:
         assert down.item() == pytest.approx(1.0, abs=0.02)
         assert across.item() == pytest.approx(2.0, abs=0.02)
     assert len(corners) > 2
+
+
+def test_crops_of_each_frame_lie_in_places_of_their_own_and_are_mirrored_alike() -> None:
+    size = 56
+    side = round(size * MARGIN)
+    across = (2 * torch.arange(side)).to(torch.uint8)  # brighter to the right
+    frames_THWC = across[None, None, :, None].expand(6, side, -1, 3)
+    rising = set()
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        crop = plain_crop(0.5, each_frame=True)
+        view_TCSS = draw_clip_view(frames_THWC, size, generator, crop).float()
+        assert len(view_TCSS[:, 0, 0, 0].unique()) > 2
+        slopes_T = view_TCSS[:, 0, 0, 1:-1].diff(dim=-1).mean(dim=-1)
+        assert slopes_T.abs().numpy() == pytest.approx(2.0, abs=0.02)
+        assert len(slopes_T.sign().unique()) == 1
+        rising.add(bool(slopes_T[0] > 0))
+    assert rising == {False, True}
+
+
+def test_draws_of_supports_are_plain_crops_and_those_of_queries_change_colours(
+    tmp_path: Path,
+) -> None:
+    red = np.full((64, 64, 3), (180, 60, 60), np.uint8)
+    (tmp_path / "red.mp4").write_bytes(make_video([red] * 8))
+    clip = LabelledClip(tmp_path / "red.mp4", "red", "red")
+    given = {"frames": 4, "size": 56, "seed": 0, "augmentation": query_draws(0.5, of_supports=3)}
+    colours = [
+        read_view(clip, **given, draw=draw).mean(axis=(0, 1, 2))  # type: ignore[arg-type]
+        for draw in range(7)
+    ]
+    for of_support in colours[1:4]:
+        assert of_support == pytest.approx(colours[0], abs=2)
+    for of_query in colours[4:]:
+        assert np.abs(of_query - colours[0]).max() > 10
+
+
+def test_turns_of_colours_change_the_hue_and_neither_brightness_nor_saturation() -> None:
+    red_BCHW = torch.tensor([1.0, 0.2, 0.2]).view(1, 3, 1, 1).expand(24, 3, 4, 4)
+    turning = Augmentation(jitter=0.0, grey=0.0, hue=0.5)
+    turned_BC = recolour(red_BCHW, torch.Generator().manual_seed(0), turning)[:, :, 0, 0]
+    assert turned_BC.amax(dim=1).numpy() == pytest.approx(1.0, abs=1e-5)
+    assert turned_BC.amin(dim=1).numpy() == pytest.approx(0.2, abs=1e-5)
+    assert set(turned_BC.argmax(dim=1).tolist()) == {0, 1, 2}
+    small = Augmentation(jitter=0.0, grey=0.0, hue=0.1)
+    near_BC = recolour(red_BCHW, torch.Generator().manual_seed(0), small)[:, :, 0, 0]
+    assert set(near_BC.argmax(dim=1).tolist()) == {0}

@@ -2,8 +2,10 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -40,6 +42,31 @@ def test_training_lowers_the_loss_of_its_episodes(preset: str) -> None:
     assert learner.passes.output(0).described == learner.recognizer.has_text
     losses = [learner.step() for _ in range(recipe.steps)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.parametrize(("augmentation", "behind"), [("queries", 3), ("crop", 0), ("full", 0)])
+def test_queries_see_draws_behind_those_of_supports_where_the_recipe_parts_them(
+    augmentation: Literal["queries", "crop", "full"], behind: int
+) -> None:
+    recipe = replace(RECIPE, draws=3, augmentation=augmentation)
+    learner = tiny_learner(recipe)
+    source, shown = learner.passes.source, {"supports": set[int](), "queries": set[int]()}
+    read = source.tokens
+
+    def recorded(clips: Sequence[int], draws: Sequence[int] | None = None) -> torch.Tensor:
+        assert draws is not None
+        supports = len(episode.support)
+        shown["supports"] |= set(draws[:supports])
+        shown["queries"] |= set(draws[supports:])
+        return read(clips, draws)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(source, "tokens", recorded)
+        for number in range(8):
+            episode = learner.passes.episodes.draw(number)
+            learner.passes.output(number)
+    assert shown == {"supports": {1, 2, 3}, "queries": {behind + draw for draw in (1, 2, 3)}}
+    assert recipe.views == behind + 3
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ _M2CLIP = FitRecipe(
 RECIPES: dict[str, FitRecipe] = {
     "adamw": FitRecipe(),
     # Task-Adapter++'s recipe (model/papers/task_adapter.md, section 9), with selection on val, and
-    # eight draws of each clip, whose crop is one for all frames, where the paper draws anew.
+    # eight draws of each clip, where the paper draws anew.
     "paper": FitRecipe(
         episodes=10_000,
         per_step=1,
@@ -66,7 +66,7 @@ RECIPES: dict[str, FitRecipe] = {
         temperature=1.0,
         draws=8,
         mirror=0.0,
-        augmentation="crop",
+        augmentation="frame_crops",
         val_every=500,
     ),
     # AIM's optimiser and stochastic depth (model/papers/aim.md, section 4), on episodes
@@ -87,6 +87,7 @@ RECIPES: dict[str, FitRecipe] = {
         warmup_from=0.5,
         schedule="steps",
         milestones=((0.15, 0.1), (0.25, 0.01)),
+        augmentation="queries",
         clip=0.0,
         average=0.0,
         temperature=1.0,
@@ -146,6 +147,7 @@ RECIPES: dict[str, FitRecipe] = {
         dropout=0.0,
         temperature=1.0,
         weights={"query": 4.0, "base_class": 10.0},
+        augmentation="queries",
     ),
     "d2st_resnet50": FitRecipe(
         episodes=8_000,
@@ -163,6 +165,7 @@ RECIPES: dict[str, FitRecipe] = {
         dropout=0.0,
         temperature=1.0,
         weights={"query": 4.0, "base_class": 8.0},
+        augmentation="queries",
     ),
     # SloshNet's 1-shot on HMDB51 (model/papers/sloshnet.md, section 6), with selection on val. Its
     # loss sums the five queries. The edges of its fusion have an Adam of their own.
@@ -191,5 +194,6 @@ RECIPES: dict[str, FitRecipe] = {
         dropout=0.0,
         temperature=1.0,
         weights={"query": 5.0},
+        augmentation="queries",
     ),
 }
