@@ -5,7 +5,8 @@
 Each cell is a training in OUT/<row>-seed<k>. After the last seed of a row, the weights that val
 chose are read on val and on test, once, and kept in OUT/<row>.json. What is finished is not done
 again, and a killed cell goes on where it was. OUT/report.html, table.md and table.json show all
-rows that are finished; differences are to the first row. The last line is JSON. A matrix:
+rows that are finished; differences are to the first row. A cell has no calibration: run
+training.calibrate on one that is to be served. The last line is JSON. A matrix:
 
 """
 
