@@ -175,6 +175,7 @@ def draw_clip_view(
     pixels_TCHW = frames_THWC.permute(0, 3, 1, 2).float() / 255
     crops = count if augmentation.each_frame else 1
     affine_T23 = draw_crops(crops, generator, strength).repeat(count // crops, 1, 1)
+    # The first frame's mirroring holds for all.
     affine_T23[:, 0, 0] = affine_T23[:, 0, 0].abs() * affine_T23[0, 0, 0].sign()
     view_TCSS = cut(pixels_TCHW, affine_T23, size)
     # Frames one below the other are one picture, so that one draw and one mean hold for all.

@@ -127,6 +127,12 @@ def test_a_cache_that_is_whole_is_opened_without_reading_clips(
     assert torch.equal(cache.tokens([1]), build(undisturbed, labelled(videos)).tokens([1]))
 
 
+def test_what_caches_hold_of_draws_is_as_before_fields_that_came_later(undisturbed: Path) -> None:
+    held = json.loads((undisturbed / "header.json").read_text())["augmentation"]
+    first = {"min_area", "max_stretch", "mirror", "jitter", "grey"}
+    assert set(held) == {"seed", "reader", *first}
+
+
 def test_more_draws_are_added_and_fewer_are_read(
     videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
